@@ -1,1 +1,23 @@
-//! To be furnished.
+//! The ground floor: every rule of Ship that needs no clock, no disk and no network.
+//!
+//! * [`digest`], [`name`], [`path`]: checked values, refused where they are born.
+//! * [`manifest`]: what a release consists of, and the canonical bytes its id is the hash of.
+//! * [`spec`]: the checked meaning of a `ship.toml`.
+//! * [`release`]: numbers, references (`web@455`) and the record kept beside a release.
+//! * [`desired`], [`report`], [`host`]: what a host should run, what it says it runs, what we think of it.
+//!
+//! Nothing here may read the time, the environment, a file or a socket, and nothing here is random: the
+//! same input gives the same output on every machine, which is what lets the controller, the simulator
+//! and the tests share this code.
+
+#![forbid(unsafe_code)]
+
+pub mod desired;
+pub mod digest;
+pub mod host;
+pub mod manifest;
+pub mod name;
+pub mod path;
+pub mod release;
+pub mod report;
+pub mod spec;

@@ -1,0 +1,102 @@
+//! What a host says of itself; the heartbeat's content.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::desired::{DeployNumber, Epoch};
+use crate::name::{AppName, ClassName};
+use crate::release::Target;
+
+/// Everything a host reports. Constant work: the whole level each time, never a difference.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostReport {
+    pub classes: Vec<ClassName>,
+    pub apps: Vec<AppReport>,
+    /// Bytes free where releases lie.
+    pub disk_free: u64,
+    pub disk_total: u64,
+    /// `http://127.0.0.21:7480`: where this host serves assets, if it does.
+    pub asset_url: Option<String>,
+    pub agent_version: String,
+}
+
+/// What the host is doing with an app right now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AppPhase {
+    #[default]
+    Idle,
+    Fetching,
+    Staging,
+    Switching,
+    /// The new generation serves, the old one is still warm.
+    Soaking,
+    Draining,
+    Reverting,
+}
+
+/// One app on one host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AppReport {
+    pub app: AppName,
+    /// Newest epoch the host persisted.
+    pub epoch: Epoch,
+    /// What runs, asked of the process (for static releases: of the link), never assumed.
+    pub running: Option<Target>,
+    pub deploy: DeployNumber,
+    /// Whether what runs answered its probe, and every process is alive.
+    pub healthy: bool,
+    pub phase: AppPhase,
+    /// What a revert on this host would go to, unpacked and verified.
+    pub previous: Option<Target>,
+    /// Releases that lie unpacked and verified.
+    pub staged: Vec<Target>,
+    /// Releases whose fingerprinted assets are all in the union that this host serves.
+    pub assets: Vec<Target>,
+    /// The last thing that went wrong; cleared by a newer epoch.
+    pub failure: Option<AppFailure>,
+    /// Set when somebody reverted on the host itself; holds until a newer epoch arrives.
+    pub held: Option<LocalHold>,
+    /// Listener's name → bound address, `127.0.0.21:8080`.
+    pub listen: BTreeMap<String, String>,
+    pub update: UpdateFigures,
+    /// Connections that the running and older generations hold.
+    pub connections: u64,
+    pub restarts: u64,
+}
+
+/// What the last update of an app cost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateFigures {
+    pub fetched_bytes: u64,
+    pub stage_ms: u64,
+    pub switch_ms: u64,
+    /// Connections that a deadline cut while the old generation drained.
+    pub lost_requests: u64,
+}
+
+/// A step that failed on a host, and what the host did about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppFailure {
+    /// The epoch under which it failed: the host does not retry the release without a newer one.
+    pub epoch: Epoch,
+    pub release: Target,
+    /// `fetch`, `stage`, `spawn`, `ready`, `probe`, `switch`, `soak`, `assets`.
+    pub step: String,
+    pub reason: String,
+    /// Last lines the app wrote, at most 50.
+    pub last_lines: Vec<String>,
+    /// Whether trying again may help by itself (a store that is away), or not (a broken release).
+    pub transient: bool,
+}
+
+/// A revert made on the host itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalHold {
+    pub epoch: Epoch,
+    pub from: Option<Target>,
+    pub to: Target,
+    pub reason: String,
+    pub at_ms: u64,
+}
