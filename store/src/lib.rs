@@ -1,1 +1,8 @@
-//! To be furnished.
+//! The shared store: immutable releases, who runs what, and the controller that changes it.
+
+pub mod bridge;
+pub mod ca;
+pub mod clock;
+pub mod identity;
+pub mod listen;
+pub mod tls;
