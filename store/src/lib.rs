@@ -5,4 +5,5 @@ pub mod ca;
 pub mod clock;
 pub mod identity;
 pub mod listen;
+pub mod settings;
 pub mod tls;
