@@ -3,7 +3,10 @@
 pub mod bridge;
 pub mod ca;
 pub mod clock;
+pub mod desired;
 pub mod identity;
 pub mod listen;
+pub mod near;
+pub mod rollout;
 pub mod settings;
 pub mod tls;

@@ -106,10 +106,7 @@ pub enum SettingsError {
         problem: String,
     },
     #[error("cannot write {} as TOML", path.display())]
-    Render {
-        path: PathBuf,
-        source: toml::ser::Error,
-    },
+    Render { path: PathBuf, source: toml::ser::Error },
     #[error("cannot write the store's settings")]
     Write(#[from] FileError),
 }
@@ -139,7 +136,12 @@ impl Settings {
         let path = folder.join("store.toml");
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
                 return Err(SettingsError::NoStore {
                     folder: folder.to_owned(),
                 });
@@ -195,7 +197,10 @@ impl Settings {
             ));
         }
         if self.unavailable_after_ms <= self.uncertain_after_ms {
-            return Err(wrong("unavailable_after_ms", "must be more than uncertain_after_ms"));
+            return Err(wrong(
+                "unavailable_after_ms",
+                "must be more than uncertain_after_ms",
+            ));
         }
         if !self.assets_listen.ip().is_loopback() && !self.plain_http_anywhere {
             return Err(wrong(
@@ -230,8 +235,14 @@ mod tests {
         for (text, part) in [
             ("version = 2\nfleet = \"a\"", "version is 2"),
             ("version = 1\nfleet = \"a\"\nheartbeat_ms = 1", "heartbeat_ms"),
-            ("version = 1\nfleet = \"a\"\nuncertain_after_ms = 9000", "uncertain_after_ms"),
-            ("version = 1\nfleet = \"a\"\nassets_listen = \"0.0.0.0:80\"", "plain_http_anywhere"),
+            (
+                "version = 1\nfleet = \"a\"\nuncertain_after_ms = 9000",
+                "uncertain_after_ms",
+            ),
+            (
+                "version = 1\nfleet = \"a\"\nassets_listen = \"0.0.0.0:80\"",
+                "plain_http_anywhere",
+            ),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

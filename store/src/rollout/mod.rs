@@ -1,0 +1,3 @@
+//! Carrying rollouts out: who is there, and the one controller that moves every environment.
+
+pub mod fleet;
