@@ -325,11 +325,11 @@ impl<'a> Split<'a> {
     }
 }
 
-/// What somebody reverted `host` to, on the host, if that is newer than what it was last told.
+/// What somebody reverted `host` to, on the host, while it is told to run something else.
 fn held_on(state: &EnvState, host: &HostView) -> Option<Target> {
     let report = host.last_report.as_ref()?;
     let app = report.apps.iter().find(|report| report.app == state.app)?;
     let held = app.held.as_ref()?;
-    let told = state.hosts.get(&host.name).map(|target| target.epoch);
-    (told.is_none_or(|told| held.epoch >= told)).then_some(held.to)
+    let told = state.hosts.get(&host.name).and_then(|target| target.run);
+    (told != Some(held.to)).then_some(held.to)
 }

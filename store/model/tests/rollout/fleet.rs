@@ -64,7 +64,10 @@ impl SimHost {
         if desired.epoch > self.epoch {
             self.epoch = desired.epoch;
             self.failure = None;
-            self.held = None;
+            // A newer epoch that still wants what somebody took away is no answer to the hold.
+            if self.held.as_ref().is_some_and(|held| held.from != desired.run) {
+                self.held = None;
+            }
             return true;
         }
         let failed = self.failure.as_ref().map(|failure| failure.release);

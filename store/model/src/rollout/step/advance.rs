@@ -137,11 +137,13 @@ impl Turn {
         for host in &hosts {
             self.ask_if_allowed(rollout, host);
         }
-        let unwell: Vec<_> = hosts
-            .iter()
-            .filter(|host| !rollout.runs_well(host))
-            .cloned()
-            .collect();
+        // Hosts of earlier waves count as well: nothing goes on while one of them is unwell or unknown.
+        let gone_before = rollout.hosts.iter().filter(|(name, host)| {
+            matches!(host.switch, Switch::Running { .. }) && host.excused.is_none() && !hosts.contains(name)
+        });
+        let concerned: Vec<_> = gone_before.map(|(name, _)| name).chain(&hosts).collect();
+        let unwell = concerned.into_iter().filter(|host| !rollout.runs_well(host));
+        let unwell: Vec<_> = unwell.cloned().collect();
         if !unwell.is_empty() {
             rollout.soak_since_ms = None;
             return self.give_up(rollout, "switch", &unwell);

@@ -4,7 +4,7 @@ use crate::name::HostName;
 use crate::release::Target;
 use crate::report::{AppFailure, AppReport};
 use crate::rollout::event::Happening;
-use crate::rollout::plan::Excuse;
+use crate::rollout::plan::{Excuse, PlanStep};
 use crate::rollout::state::{Rollout, Stop, Switch};
 use crate::rollout::step::Turn;
 
@@ -128,20 +128,29 @@ impl Turn {
         self.announce(rollout, failed);
     }
 
-    /// Unknown: it is not switched and does not count as healthy. Before its wave it is excused while
-    /// policy can spare it; in its own switch it is waited for until the deadline.
+    /// Unknown: it is not switched and does not count as healthy. Before and after its wave it is excused
+    /// while policy can spare it; in its own wave it is waited for until the deadline.
     pub(super) fn silent(&mut self, rollout: &mut Rollout, host: &HostName) {
         let excused = rollout
             .hosts
             .values()
             .filter(|host| host.excused == Some(Excuse::Away))
             .count();
+        let in_present_wave = match rollout.present() {
+            Some(PlanStep::Wave { hosts, .. }) => hosts.contains(host),
+            _ => false,
+        };
         let spare = excused < rollout.plan.max_unavailable as usize;
         let Some(progress) = rollout.hosts.get_mut(host).filter(|progress| !progress.silent) else {
             return;
         };
         progress.silent = true;
-        let waits = progress.switch == Switch::Untouched && progress.excused.is_none();
+        let behind = match progress.switch {
+            Switch::Untouched => true,
+            Switch::Running { .. } => !in_present_wave,
+            _ => false,
+        };
+        let waits = behind && progress.excused.is_none();
         if waits && spare && progress.runs_app && !rollout.is_revert() {
             if let Some(progress) = rollout.hosts.get_mut(host) {
                 progress.excused = Some(Excuse::Away);
