@@ -49,6 +49,8 @@ pub struct Heard {
     pub known_changed: bool,
     /// The first word since the store's start, or after silence.
     pub returned: bool,
+    /// It says something else of its apps than the time before.
+    pub changed: bool,
 }
 
 impl Fleet {
@@ -91,6 +93,7 @@ impl Fleet {
             asset_url: report.asset_url.clone(),
         };
         let (on_target, healthy) = judge(desired, &report);
+        let apps = Arc::clone(&report);
         let mut hosts = self.hosts();
         let before = hosts.remove(&(env.clone(), host.clone()));
         let was = before
@@ -106,9 +109,11 @@ impl Fleet {
         hosts.insert((env.clone(), host.clone()), presence);
         drop(hosts);
         self.heard.notify_waiters();
+        let same = |before: &Presence| before.report.as_ref().is_some_and(|said| said.apps == apps.apps);
         let silent = matches!(was, HostState::Uncertain | HostState::Unavailable);
         Heard {
             known_changed: before.as_ref().is_none_or(|before| before.known != known),
+            changed: !before.as_ref().is_some_and(same),
             returned: silent || before.is_none_or(|before| before.heard_ms.is_none()),
         }
     }
@@ -222,12 +227,13 @@ mod tests {
             heard,
             Heard {
                 known_changed: true,
-                returned: true
+                returned: true,
+                changed: true
             }
         );
         assert_eq!(state(), HostState::Available);
         let heard = fleet.hear(&env, &host, report, &DesiredHost::default(), 62_100);
-        assert!(!heard.known_changed && !heard.returned);
+        assert!(!heard.known_changed && !heard.returned && !heard.changed);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,0 +1,4 @@
+//! The gRPC face.
+
+pub mod access;
+pub mod sessions;
