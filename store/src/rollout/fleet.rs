@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ship_model::desired::DesiredHost;
 use ship_model::host::HostState;
 use ship_model::name::{ClassName, EnvName, HostName};
-use ship_model::report::HostReport;
+use ship_model::report::{AppReport, HostReport};
 use ship_model::rollout::hosts::{after_report, after_silence};
 use ship_model::rollout::{HostView, Thresholds};
 use tokio::sync::Notify;
@@ -109,7 +109,7 @@ impl Fleet {
         hosts.insert((env.clone(), host.clone()), presence);
         drop(hosts);
         self.heard.notify_waiters();
-        let same = |before: &Presence| before.report.as_ref().is_some_and(|said| said.apps == apps.apps);
+        let same = |before: &Presence| before.report.as_ref().is_some_and(|said| says_the_same(said, &apps));
         let silent = matches!(was, HostState::Uncertain | HostState::Unavailable);
         Heard {
             known_changed: before.as_ref().is_none_or(|before| before.known != known),
@@ -197,6 +197,17 @@ fn judge(desired: &DesiredHost, report: &HostReport) -> (bool, bool) {
         verdict.1 &= said.is_some_and(|said| said.healthy);
     }
     verdict
+}
+
+/// Whether two reports are the same to a rollout: how many connections there are, for one, does not matter to it.
+fn says_the_same(one: &HostReport, other: &HostReport) -> bool {
+    let same = |(a, b): (&AppReport, &AppReport)| {
+        a.app == b.app
+            && (a.epoch, a.running, a.healthy) == (b.epoch, b.running, b.healthy)
+            && (&a.staged, &a.assets) == (&b.staged, &b.assets)
+            && (&a.failure, &a.held) == (&b.failure, &b.held)
+    };
+    one.apps.len() == other.apps.len() && one.apps.iter().zip(&other.apps).all(same)
 }
 
 #[cfg(test)]
