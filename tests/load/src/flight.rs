@@ -23,6 +23,8 @@ pub struct Errand {
     pub population: Population,
     pub target: usize,
     pub scheduled: Instant,
+    /// When the generator began it, late if it was starved itself.
+    pub begun: Instant,
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 
 use crate::clock;
 use crate::flight::{Errand, Flight, Landed};
@@ -17,7 +18,8 @@ use crate::tally::{Failure, Kind, Population, Report, Tally, ToldFailure};
 use crate::target::Target;
 
 const STOP: u64 = 0;
-const FIRST_FLIGHT: u64 = 1;
+const TIMER: u64 = 1;
+const FIRST_FLIGHT: u64 = 2;
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_millis(20);
 /// A request begun later than this after its time is counted as a late start.
@@ -116,6 +118,8 @@ impl Schedule {
 struct Generator<'a> {
     plan: &'a Plan,
     epoll: OwnedFd,
+    /// Wakes the loop to the microsecond; the wait's own timeout counts in milliseconds.
+    timer: OwnedFd,
     /// The bytes of a request to each target, for each population.
     requests: Vec<[Vec<u8>; 2]>,
     schedules: [Schedule; 2],
@@ -137,6 +141,9 @@ impl<'a> Generator<'a> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(RunError::SetUp)?;
         epoll::add(&epoll, &stop.reader, EventData::new_u64(STOP), EventFlags::IN)
             .map_err(RunError::SetUp)?;
+        let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)
+            .map_err(RunError::SetUp)?;
+        epoll::add(&epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN).map_err(RunError::SetUp)?;
         let start = clock::now();
         let schedule = |population, rate, start| Schedule {
             population,
@@ -149,6 +156,7 @@ impl<'a> Generator<'a> {
         Ok(Self {
             plan,
             epoll,
+            timer,
             requests: plan
                 .targets
                 .iter()
@@ -178,6 +186,7 @@ impl<'a> Generator<'a> {
             for event in events.drain(..) {
                 match event.data.u64() {
                     STOP => self.take_stop(stop),
+                    TIMER => {}
                     token => self.drive(token),
                 }
             }
@@ -215,19 +224,33 @@ impl<'a> Generator<'a> {
             .flatten()
             .min()
             .unwrap_or(now + SWEEP);
-        let left = next.saturating_duration_since(now).min(Duration::from_secs(1));
-        let timeout = Timespec {
-            tv_sec: left.as_secs().cast_signed(),
-            tv_nsec: left.subsec_nanos().into(),
+        let left = next.saturating_duration_since(now);
+        self.arm(left).map_err(RunError::Wait)?;
+        let none = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
         };
-        match epoll::wait(
-            &self.epoll,
-            rustix::buffer::spare_capacity(events),
-            Some(&timeout),
-        ) {
+        let timeout = left.is_zero().then_some(&none);
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), timeout) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(RunError::Wait(errno)),
         }
+    }
+
+    /// Sets the timer, which also takes back its last report; after no time at all, it is off.
+    fn arm(&self, left: Duration) -> Result<(), Errno> {
+        let it_value = Timespec {
+            tv_sec: left.as_secs().cast_signed(),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let spec = Itimerspec {
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value,
+        };
+        rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec).map(drop)
     }
 
     fn take_stop(&mut self, stop: &mut Stop) {
@@ -253,6 +276,7 @@ impl<'a> Generator<'a> {
                         population,
                         target,
                         scheduled: due,
+                        begun: now,
                     },
                     now,
                 );
@@ -375,7 +399,10 @@ impl<'a> Generator<'a> {
         let class = match status {
             200..=299 | 304 => {
                 let latency = micros(now.saturating_duration_since(errand.scheduled));
-                return self.tally.succeeded(errand.target, errand.population, latency);
+                let service = micros(now.saturating_duration_since(errand.begun));
+                return self
+                    .tally
+                    .succeeded(errand.target, errand.population, latency, service);
             }
             500..=599 => Failure::Status5xx,
             _ => Failure::StatusOther,

@@ -100,6 +100,8 @@ pub struct PopulationReport {
     pub failed: u64,
     /// From the scheduled time to the last byte of a complete answer.
     pub latency_ms: Quantiles,
+    /// The same from when the generator really began: what remains when it was late itself.
+    pub service_ms: Quantiles,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,6 +157,7 @@ struct Counts {
     ok: u64,
     failed: u64,
     latency: Histogram,
+    service: Histogram,
 }
 
 impl Counts {
@@ -164,6 +167,7 @@ impl Counts {
             ok: 0,
             failed: 0,
             latency: Histogram::new(),
+            service: Histogram::new(),
         }
     }
 
@@ -173,6 +177,7 @@ impl Counts {
             ok: self.ok,
             failed: self.failed,
             latency_ms: self.latency.quantiles(),
+            service_ms: self.service.quantiles(),
         }
     }
 }
@@ -236,11 +241,12 @@ impl Tally {
         seen.last_us = at_us;
     }
 
-    pub fn succeeded(&mut self, target: usize, population: Population, latency_us: u64) {
+    pub fn succeeded(&mut self, target: usize, population: Population, latency_us: u64, service_us: u64) {
         self.targets[target].ok += 1;
         let counts = self.counts(population);
         counts.ok += 1;
         counts.latency.record(latency_us);
+        counts.service.record(service_us);
     }
 
     pub fn failed(&mut self, target: usize, told: ToldFailure) {
