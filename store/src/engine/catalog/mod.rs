@@ -5,8 +5,10 @@
 //! or nothing. What a reader sees is durable already.
 
 mod memory;
+mod sled;
 
 pub use memory::MemoryCatalog;
+pub use sled::{CatalogOpenError, Opened, SledCatalog};
 
 use std::fmt;
 
