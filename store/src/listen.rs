@@ -1,4 +1,4 @@
-//! The TLS port: connections from strangers to requests with a known caller.
+//! A port of the store: connections from strangers to requests with a known caller.
 //!
 //! Every connection is a task of its own, so one that is slow hurts nobody else. What a connection may cost is
 //! bounded: the handshake has a deadline, one that never sends a request is closed, streams and header lists are
@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -82,7 +83,8 @@ pub struct PortFigures {
 /// Everything a connection needs.
 #[derive(Debug)]
 pub struct Port {
-    pub tls: Arc<Tls>,
+    /// None: plain HTTP/1.1, and nobody has a name.
+    pub tls: Option<Arc<Tls>>,
     pub fleet: String,
     pub limits: Limits,
     pub router: Router,
@@ -138,35 +140,34 @@ async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<(TcpSt
 
 async fn connection(port: Arc<Port>, stream: TcpStream, address: SocketAddr, stop: CancellationToken) {
     let _ = stream.set_nodelay(true);
-    let acceptor = TlsAcceptor::from(port.tls.current());
+    let Some(tls) = &port.tls else {
+        port.figures.connections.fetch_add(1, Ordering::Relaxed);
+        return speak_http1(port, stream, Peer { address, caller: None }, stop).await;
+    };
+    let acceptor = TlsAcceptor::from(tls.current());
     let shaken = tokio::select! {
         shaken = timeout(port.limits.handshake, acceptor.accept(stream)) => shaken,
         () = stop.cancelled() => return,
     };
-    let stream = match shaken {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            port.figures.refused_handshakes.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(%address, %error, "handshake failed");
-            return;
-        }
-        Err(_) => {
-            port.figures.refused_handshakes.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(%address, "handshake took too long");
-            return;
-        }
+    let refused = match shaken {
+        Ok(Ok(stream)) => return named(port, stream, address, stop).await,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it took too long".to_owned(),
     };
+    port.figures.refused_handshakes.fetch_add(1, Ordering::Relaxed);
+    tracing::debug!(%address, refused, "handshake failed");
+}
+
+/// A connection whose certificate, if it showed one, was verified.
+async fn named(port: Arc<Port>, stream: TlsStream<TcpStream>, address: SocketAddr, stop: CancellationToken) {
     port.figures.connections.fetch_add(1, Ordering::Relaxed);
     let (_, session) = stream.get_ref();
-    let leaf = session
-        .peer_certificates()
-        .and_then(<[CertificateDer<'_>]>::first);
+    let leaf = session.peer_certificates().and_then(<[CertificateDer<'_>]>::first);
     let peer = Peer {
         address,
         caller: leaf.map(|leaf| caller_of(leaf, &port.fleet)),
     };
-    let h2 = session.alpn_protocol() == Some(b"h2");
-    if h2 {
+    if session.alpn_protocol() == Some(b"h2") {
         speak_h2(port, stream, peer, stop).await;
     } else {
         speak_http1(port, stream, peer, stop).await;
@@ -219,7 +220,10 @@ async fn speak_h2(port: Arc<Port>, stream: TlsStream<TcpStream>, peer: Peer, sto
     .await;
 }
 
-async fn speak_http1(port: Arc<Port>, stream: TlsStream<TcpStream>, peer: Peer, stop: CancellationToken) {
+async fn speak_http1<S>(port: Arc<Port>, stream: S, peer: Peer, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
