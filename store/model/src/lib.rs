@@ -5,6 +5,7 @@
 //! * [`spec`]: the checked meaning of a `ship.toml`.
 //! * [`release`]: numbers, references (`web@455`) and the record kept beside a release.
 //! * [`desired`], [`report`], [`host`]: what a host should run, what it says it runs, what we think of it.
+//! * [`assets`]: which files browsers fetch, and which of them never change.
 //! * [`rollout`]: what an environment runs, the plan to change it, and the machine that carries it out.
 //!
 //! Nothing here may read the time, the environment, a file or a socket, and nothing here is random: the
@@ -13,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod assets;
 pub mod desired;
 pub mod digest;
 pub mod host;
