@@ -1,7 +1,8 @@
 //! Log lines: text for people or JSON for machines, each with app, host, pid, release and deploy.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::error::Error;
+use std::fmt::{self, Write as _};
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -34,6 +35,18 @@ where
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
+/// An error with everything that lies under it, in one line: `cannot do this: because of that`.
+pub fn whole(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut under = error.source();
+    while let Some(error) = under {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ": {error}");
+        under = error.source();
+    }
+    text
+}
+
 struct Lines(LogFormat);
 
 #[derive(Default)]
@@ -60,15 +73,8 @@ impl Visit for Fields {
         self.0.insert(field.name(), Value::from(value));
     }
 
-    fn record_error(&mut self, field: &Field, error: &(dyn std::error::Error + 'static)) {
-        let mut text = error.to_string();
-        let mut under = error.source();
-        while let Some(error) = under {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            under = error.source();
-        }
-        self.0.insert(field.name(), Value::from(text));
+    fn record_error(&mut self, field: &Field, error: &(dyn Error + 'static)) {
+        self.0.insert(field.name(), Value::from(whole(error)));
     }
 }
 
