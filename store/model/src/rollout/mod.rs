@@ -21,12 +21,18 @@
 pub mod event;
 pub mod hosts;
 pub mod plan;
+mod planning;
 pub mod state;
+mod step;
+pub mod view;
 
 pub use event::{Effect, Event, Happening, RolloutEvent, StartRefused};
 pub use hosts::{HostView, Thresholds};
-pub use plan::{Plan, PlanRefused, PlanStep, PlannedHost, Policy, ReleaseInfo, Request, Wish};
+pub use plan::{Excuse, Plan, PlanRefused, PlanStep, PlannedHost, Policy, ReleaseInfo, Request, Wish};
+pub use planning::plan;
 pub use state::{
     BadRelease, Course, DeployEntry, DeployKind, End, EnvState, Hold, HostProgress, HostTarget, Outcome,
     Rollout, Stop, Switch,
 };
+pub use step::step;
+pub use view::{HostLine, RolloutView, StepState, StepView, preview, view};

@@ -8,8 +8,7 @@ use crate::desired::{DeployNumber, Epoch};
 use crate::digest::PlanId;
 use crate::name::{AppName, ClassName, EnvName, HostName};
 use crate::release::{ReleaseNumber, Target};
-use crate::rollout::hosts::HostView;
-use crate::rollout::state::{DeployKind, EnvState};
+use crate::rollout::state::DeployKind;
 use crate::spec::ReleaseSpec;
 
 /// What an operator asks for.
@@ -41,6 +40,25 @@ pub struct ReleaseInfo {
     pub platform: Vec<String>,
 }
 
+impl ReleaseInfo {
+    /// Static releases run on the hosts of class `web`.
+    pub fn of(target: Target, spec: &ReleaseSpec) -> Self {
+        let mut classes: BTreeSet<_> = spec
+            .processes
+            .values()
+            .map(|process| process.class.clone())
+            .collect();
+        if classes.is_empty() {
+            classes.extend(ClassName::new("web"));
+        }
+        Self {
+            target,
+            classes,
+            platform: spec.platform.clone(),
+        }
+    }
+}
+
 /// How careful a rollout is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -69,6 +87,21 @@ impl Default for Policy {
             barrier_deadline_ms: 10 * 60_000,
             switch_deadline_ms: 5 * 60_000,
             keep: 3,
+        }
+    }
+}
+
+impl Policy {
+    /// How many of `total` app hosts may be away at once: a quarter, but one at least, and with more than
+    /// one host never all, unless policy says otherwise. 0: no switch is possible.
+    pub fn allowed_away(&self, total: usize) -> u32 {
+        let total = u32::try_from(total).unwrap_or(u32::MAX);
+        let quarter = (total / 4).max(1);
+        let most = if total > 1 { total - 1 } else { total };
+        let allowed = self.max_unavailable.unwrap_or(quarter).min(most.max(1));
+        match self.min_healthy {
+            Some(healthy) => allowed.min(total.saturating_sub(healthy)),
+            None => allowed,
         }
     }
 }
@@ -109,12 +142,31 @@ pub enum PlanStep {
     Wave { hosts: Vec<HostName>, soak_ms: u64 },
 }
 
+/// Why nothing waits for a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Excuse {
+    /// It does not report: unknown, neither healthy nor dead. It goes with the last wave if it returns.
+    Away,
+    /// An operator left it out by name.
+    LeftOut,
+}
+
+impl std::fmt::Display for Excuse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Away => "does not report",
+            Self::LeftOut => "left out by name",
+        })
+    }
+}
+
 /// What a plan says of one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedHost {
     pub runs_app: bool,
     /// Why nothing waits for it.
-    pub excused: Option<String>,
+    pub excused: Option<Excuse>,
     /// Set where somebody reverted on the host itself: it keeps running this until its wave.
     pub held_on: Option<Target>,
     /// Bytes it will fetch, where that is known.

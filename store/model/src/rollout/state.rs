@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::desired::{DeployNumber, DesiredApp, Epoch};
 use crate::name::{AppName, EnvName, HostName};
 use crate::release::{ReleaseNumber, Target};
-use crate::rollout::plan::{Plan, PlanStep};
+use crate::rollout::plan::{Excuse, Plan, PlanStep};
 
 /// The record's form; a reader refuses what it does not know.
 pub const VERSION: u8 = 1;
@@ -203,7 +203,11 @@ pub struct Rollout {
     pub plan: Plan,
     pub who: String,
     pub started_ms: u64,
+    /// The epoch of its first change: what hosts report of older ones is not about this rollout.
+    pub first_epoch: Epoch,
     pub course: Course,
+    /// The furthest step, counted from 0; the number of steps when all are done.
+    pub reached: usize,
     /// When the present step, or its latest progress, began.
     pub since_ms: u64,
     /// When the present step is given up unless it makes progress.
@@ -227,6 +231,11 @@ impl Rollout {
             Course::Back | Course::Ended => None,
         }
     }
+
+    /// Whether any host was asked to run the new release.
+    pub fn touched_any(&self) -> bool {
+        self.hosts.values().any(|host| host.switch != Switch::Untouched)
+    }
 }
 
 /// Where a rollout stands.
@@ -245,22 +254,29 @@ pub enum Course {
 /// What a rollout knows of one host: what decides, not the whole report, so that it changes rarely.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostProgress {
-    /// Newer than the plan: takes no part in counting, goes with the last wave.
-    pub joined: bool,
+    pub runs_app: bool,
+    /// Joined or returned after the plan was made: takes no part in counting, goes with the last wave.
+    pub late: bool,
     /// Why nothing waits for it; it catches up.
-    pub excused: Option<String>,
+    pub excused: Option<Excuse>,
     /// Has not reported for a while: unknown.
     pub silent: bool,
-    /// Runs what it should, and it is healthy.
-    pub healthy: bool,
+    /// Runs some release, healthy, by its last report; none: not heard of since the rollout began.
+    pub serving: Option<bool>,
     /// Has the new release unpacked and verified.
     pub staged: bool,
     /// Serves the new release's assets.
     pub assets: bool,
     pub switch: Switch,
-    /// What it was to run before this rollout touched it.
+    /// What it was to run before this rollout touched it, and the deploy that had set it.
     pub previous: Option<Target>,
+    pub previous_deploy: DeployNumber,
+    /// What somebody reverted it to on the host itself, while this rollout ran.
+    pub held_on: Option<Target>,
     pub failure: Option<Stop>,
+    /// It could not even go back: given up, for an operator to look at.
+    #[serde(default)]
+    pub stuck: bool,
 }
 
 /// One host's way through the switch.
@@ -282,9 +298,11 @@ pub enum Switch {
         epoch: Epoch,
     },
     /// Asked to run its earlier release again.
+    /// `counted`: it served when it was asked, so that it is one fewer meanwhile.
     BackAsked {
         epoch: Epoch,
         at_ms: u64,
+        counted: bool,
     },
     /// Confirmed that it does.
     Back,
