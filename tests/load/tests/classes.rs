@@ -341,9 +341,11 @@ fn a_starved_generator_says_so_and_still_sends_everything() {
     .unwrap();
     assert_eq!((report.due, report.ok), (10, 10));
     assert!(report.late_starts > 0 && report.late_max_ms > 50.0, "{report:?}");
+    // Most requests were begun late: that counts as their latency, and is told apart from the server's share.
+    let (latency, service) = (report.connection.latency_ms, report.connection.service_ms);
     assert!(
-        report.connection.latency_ms.max >= report.late_max_ms,
-        "latency counts from the scheduled time"
+        latency.p50 > 50.0 && latency.p50 > service.p50,
+        "{latency:?} {service:?}"
     );
 }
 

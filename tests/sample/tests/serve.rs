@@ -21,7 +21,7 @@ struct Server {
     address: SocketAddr,
     folder: TempDir,
     /// Kept open as the starter does.
-    _listener: TcpListener,
+    listener: TcpListener,
 }
 
 struct Start {
@@ -87,7 +87,7 @@ impl Server {
             child,
             address: listener.local_addr().unwrap(),
             folder,
-            _listener: listener,
+            listener,
         }
     }
 
@@ -413,9 +413,14 @@ fn a_drain_that_is_called_off_leaves_the_server_in_service() {
 
 #[test]
 fn what_is_queued_when_the_stop_signal_comes_is_answered() {
-    let mut server = Server::start(&Start::default());
+    // No grace, and more clients than are accepted in one turn: only emptying the queue to its end answers them all.
+    let mut server = Server::start(&Start {
+        arguments: vec!["--grace-ms", "0"],
+        ..Start::default()
+    });
+    rustix::net::listen(&server.listener, 1024).unwrap();
     server.signal(Signal::STOP);
-    let mut clients: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+    let mut clients: Vec<Client> = (0..300).map(|_| server.connect()).collect();
     for client in &mut clients {
         client.ask("GET", "/slow?ms=100");
     }
