@@ -1,1 +1,12 @@
-//! To be furnished.
+//! The shared store: immutable objects under their digests, and the small records that give them meaning.
+//!
+//! * [`engine`]: where bytes lie: narrow traits and the engines behind them.
+//! * [`ledger`]: what records mean; nothing else touches the catalog.
+//!
+//! Everything in these rooms blocks; whoever calls from async code goes through one bridge. No room here
+//! reads the clock: the time of an act is handed down with it.
+
+#![forbid(unsafe_code)]
+
+pub mod engine;
+pub mod ledger;
