@@ -1,1 +1,29 @@
-//! To be furnished.
+//! The union: every fingerprinted asset of every retained release, as a folder and over HTTP.
+//!
+//! One room serves the store, the asset hosts and the app hosts. The folder only grows: files arrive one by
+//! one, each complete and verified before it has its name, and none is ever replaced by other bytes.
+//!
+//! ```text
+//! assets/            by URL path: assets/static/js/main.3f9a12bc.js   nginx or the app may serve it
+//! assets.records/    ours
+//!   455-1f0c…        what release 455 needs of the union; written when all of it is there
+//!   incoming/        files on their way; swept at start
+//! ```
+//! A record is both the proof that a release's assets are complete and the index from which the union is
+//! served after a restart: nothing is listed by walking the folder.
+//!
+//! * [`Union`]: the folder.
+//! * [`Shelf`]: what is served right now, a map that is swapped whole.
+//! * [`serve`]: HTTP over a shelf.
+
+#![forbid(unsafe_code)]
+
+mod record;
+pub mod serve;
+mod shelf;
+mod union;
+mod url;
+
+pub use record::RecordError;
+pub use shelf::{Served, Shelf};
+pub use union::{AddError, Added, Union, UnionError};

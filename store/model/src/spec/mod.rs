@@ -3,6 +3,20 @@
 //! Serialized, it is canonical: maps are sorted, defaults are filled in, keys that came later are left out
 //! while they have their default, so that an older release keeps its id. Times are milliseconds.
 
+mod assets;
+mod error;
+mod fields;
+mod process;
+mod read;
+mod template;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use error::{SpecError, SpecErrors};
+pub use read::read_ship_toml;
+pub use template::init_template;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

@@ -1,0 +1,97 @@
+//! What one release needs of the union, written down when it is all there.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use ship_durable::FileError;
+use ship_model::assets::Asset;
+use ship_model::digest::BlobDigest;
+use ship_model::release::Target;
+
+/// The record's form; a reader refuses what it does not know.
+const VERSION: u8 = 1;
+/// Largest record read, in bytes: a million assets at about 128 bytes each.
+const MAX_RECORD: u64 = 128 << 20;
+
+/// One file of the union.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RecordedAsset {
+    /// URL path as pages name it.
+    pub url: String,
+    pub digest: BlobDigest,
+    pub size: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u8,
+    pub release: Target,
+    pub assets: Vec<RecordedAsset>,
+}
+
+/// Why a record cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("cannot read asset record {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("asset record {} is damaged; it is set aside and made anew from its release", path.display())]
+    Damaged { path: PathBuf },
+    #[error("cannot write asset record {}", path.display())]
+    Write { path: PathBuf, source: FileError },
+    #[error("cannot encode asset record {}", path.display())]
+    Encode {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+}
+
+impl Record {
+    pub fn new(release: Target, assets: &[Asset]) -> Self {
+        let recorded = |asset: &Asset| RecordedAsset {
+            url: asset.url_path.clone(),
+            digest: asset.digest,
+            size: asset.size,
+        };
+        let assets = assets
+            .iter()
+            .filter(|asset| asset.fingerprinted)
+            .map(recorded)
+            .collect();
+        Self {
+            version: VERSION,
+            release,
+            assets,
+        }
+    }
+
+    /// Durable when it returns. After a crash the record is there whole or not at all.
+    pub fn write(&self, folder: &Path) -> Result<(), RecordError> {
+        let path = folder.join(self.release.folder());
+        let bytes = serde_json::to_vec(self).map_err(|source| RecordError::Encode {
+            path: path.clone(),
+            source,
+        })?;
+        ship_durable::write_file(&path, &bytes).map_err(|source| RecordError::Write { path, source })
+    }
+
+    pub fn read(path: &Path) -> Result<Self, RecordError> {
+        let failed = |source| RecordError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let mut bytes = Vec::new();
+        let file = fs::File::open(path).map_err(failed)?;
+        file.take(MAX_RECORD).read_to_end(&mut bytes).map_err(failed)?;
+        let record: Self = serde_json::from_slice(&bytes).map_err(|_| RecordError::Damaged {
+            path: path.to_owned(),
+        })?;
+        if record.version != VERSION || path.file_name() != Some(record.release.folder().as_ref()) {
+            return Err(RecordError::Damaged {
+                path: path.to_owned(),
+            });
+        }
+        Ok(record)
+    }
+}

@@ -1,0 +1,344 @@
+//! The folder: additive, atomic per file, verified.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use ship_durable::fault;
+use ship_model::assets::{Asset, assets_of};
+use ship_model::digest::BlobDigest;
+use ship_model::manifest::Manifest;
+use ship_model::path::TreePath;
+use ship_model::release::Target;
+
+use crate::record::{Record, RecordError};
+use crate::url::folder_name;
+
+const INCOMING: &str = "incoming";
+
+/// A file of the union: its name below the folder, and what it must contain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub digest: BlobDigest,
+    pub size: u64,
+}
+
+/// The union of fingerprinted assets of one app, as a folder.
+///
+/// May be shared between threads; two processes must not add to one folder.
+#[derive(Debug)]
+pub struct Union {
+    folder: PathBuf,
+    records: PathBuf,
+    next: AtomicU64,
+    state: RwLock<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    releases: Vec<Target>,
+    files: HashMap<TreePath, Stored>,
+}
+
+/// What adding a release did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Added {
+    /// Assets that were there already.
+    pub present: u64,
+    /// Hard links made; they cost no room.
+    pub linked: u64,
+    /// Files copied, where the file system cannot link.
+    pub copied: u64,
+}
+
+/// Why a union cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum UnionError {
+    #[error("cannot make asset folder {}", path.display())]
+    Make { path: PathBuf, source: io::Error },
+    #[error("cannot list asset records in {}", path.display())]
+    List { path: PathBuf, source: io::Error },
+}
+
+/// Why an asset or a release was not added.
+#[derive(Debug, thiserror::Error)]
+pub enum AddError {
+    #[error("asset \"{url}\" has no place in a folder")]
+    Name { url: String },
+    #[error("cannot add asset \"{url}\" to the union")]
+    Write { url: String, source: io::Error },
+    #[error("asset \"{url}\" is not what was published: its bytes have digest {found}, not {expected}")]
+    Digest {
+        url: String,
+        expected: BlobDigest,
+        found: BlobDigest,
+    },
+    #[error(
+        "asset \"{url}\" would replace other bytes of the same name, which never happens: publish it under a new name"
+    )]
+    Clash { url: String },
+    #[error("cannot make the union's new files durable")]
+    Sync { source: ship_durable::FileError },
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+impl Union {
+    /// Opens the union whose files lie in `folder` and whose records lie in `records`, making both when
+    /// they are missing. Records that are damaged are left out, and so are made anew by their release.
+    ///
+    /// Both must lie on one file system.
+    pub fn open(folder: &Path, records: &Path) -> Result<Self, UnionError> {
+        let incoming = records.join(INCOMING);
+        for path in [folder, records, &incoming] {
+            fs::create_dir_all(path).map_err(|source| UnionError::Make {
+                path: path.to_owned(),
+                source,
+            })?;
+        }
+        let failed = |source| UnionError::List {
+            path: records.to_owned(),
+            source,
+        };
+        for leftover in fs::read_dir(&incoming).map_err(failed)? {
+            fs::remove_file(leftover.map_err(failed)?.path()).map_err(failed)?;
+        }
+        let mut state = State::default();
+        for entry in fs::read_dir(records).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.is_file() && !starts_with_dot(&path) {
+                match Record::read(&path) {
+                    Ok(record) => state.take(&record),
+                    Err(error) => tracing::warn!(%error, "asset record left out"),
+                }
+            }
+        }
+        state.releases.sort_by_key(|release| release.number);
+        let (folder, records) = (folder.to_owned(), records.to_owned());
+        Ok(Self {
+            folder,
+            records,
+            next: AtomicU64::new(0),
+            state: RwLock::new(state),
+        })
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Releases whose fingerprinted assets are all here, by number.
+    pub fn holds(&self) -> Vec<Target> {
+        self.read().releases.clone()
+    }
+
+    /// Those of `assets` that are fingerprinted and not here. One stat per asset that a record names:
+    /// a file that somebody deleted is missing again.
+    pub fn missing(&self, assets: &[Asset]) -> Vec<Asset> {
+        let state = self.read();
+        let here = |asset: &&Asset| {
+            folder_name(&asset.url_path).is_some_and(|name| {
+                let known = state
+                    .files
+                    .get(&name)
+                    .is_some_and(|stored| stored.digest == asset.digest);
+                known && self.stands(&name, asset.size)
+            })
+        };
+        assets
+            .iter()
+            .filter(|asset| asset.fingerprinted && !here(asset))
+            .cloned()
+            .collect()
+    }
+
+    /// Adds the assets of a release that lies unpacked and verified in `tree`, and records it.
+    ///
+    /// Returns when all is durable. After a crash some files may be there without their record: they are
+    /// verified and kept when the release is added again.
+    pub fn add_tree(&self, target: Target, manifest: &Manifest, tree: &Path) -> Result<Added, AddError> {
+        let assets = assets_of(manifest);
+        let mut added = Added::default();
+        let missing = self.missing(&assets);
+        let fingerprinted = assets.iter().filter(|asset| asset.fingerprinted).count();
+        added.present = (fingerprinted - missing.len()) as u64;
+        for asset in &missing {
+            if self.add_file(asset, &tree.join(asset.path.as_path()))? {
+                added.linked += 1;
+            } else {
+                added.copied += 1;
+            }
+        }
+        self.record(target, &assets)?;
+        Ok(added)
+    }
+
+    /// Adds one asset from a stream, verifying it before it gets its name. Durable after [`Self::record`].
+    pub fn add_blob(&self, asset: &Asset, content: &mut dyn Read) -> Result<(), AddError> {
+        let name = self.name_of(asset)?;
+        let failed = |source| AddError::Write {
+            url: asset.url_path.clone(),
+            source,
+        };
+        let incoming = self.incoming();
+        let found = copy_hashing(content, &incoming, asset.size).map_err(failed)?;
+        if found != asset.digest {
+            let _ = fs::remove_file(&incoming);
+            let (url, expected) = (asset.url_path.clone(), asset.digest);
+            return Err(AddError::Digest { url, expected, found });
+        }
+        self.settle(asset, &name, &incoming)
+    }
+
+    /// Records that every fingerprinted one of `assets` is here, after making them durable.
+    pub fn record(&self, target: Target, assets: &[Asset]) -> Result<(), AddError> {
+        if let Some(asset) = self.not_standing(assets) {
+            let source = io::Error::from(io::ErrorKind::NotFound);
+            return Err(AddError::Write {
+                url: asset.url_path.clone(),
+                source,
+            });
+        }
+        ship_durable::sync_fs(&self.folder).map_err(|source| AddError::Sync { source })?;
+        let record = Record::new(target, assets);
+        record.write(&self.records)?;
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.take(&record);
+        state.releases.sort_by_key(|release| release.number);
+        Ok(())
+    }
+
+    /// Every file of the union with its digest, for a [`crate::Shelf`].
+    pub(crate) fn files(&self) -> Vec<(TreePath, Stored)> {
+        self.read()
+            .files
+            .iter()
+            .map(|(name, stored)| (name.clone(), *stored))
+            .collect()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn not_standing<'a>(&self, assets: &'a [Asset]) -> Option<&'a Asset> {
+        assets
+            .iter()
+            .filter(|asset| asset.fingerprinted)
+            .find(|asset| !folder_name(&asset.url_path).is_some_and(|name| self.stands(&name, asset.size)))
+    }
+
+    fn stands(&self, name: &TreePath, size: u64) -> bool {
+        let found = fs::symlink_metadata(self.folder.join(name.as_path()));
+        found.is_ok_and(|meta| meta.is_file() && meta.len() == size)
+    }
+
+    fn name_of(&self, asset: &Asset) -> Result<TreePath, AddError> {
+        let name = folder_name(&asset.url_path);
+        let name = name.ok_or_else(|| AddError::Name {
+            url: asset.url_path.clone(),
+        })?;
+        let known = self.read().files.get(&name).copied();
+        if known.is_some_and(|stored| stored.digest != asset.digest) {
+            return Err(AddError::Clash {
+                url: asset.url_path.clone(),
+            });
+        }
+        Ok(name)
+    }
+
+    /// Links `file` in; true when linked, false when copied. The tree is verified, so a link's bytes need
+    /// no second look; a copy is hashed like any other stream.
+    fn add_file(&self, asset: &Asset, file: &Path) -> Result<bool, AddError> {
+        let name = self.name_of(asset)?;
+        let incoming = self.incoming();
+        if fs::hard_link(file, &incoming).is_ok() {
+            self.settle(asset, &name, &incoming)?;
+            return Ok(true);
+        }
+        let failed = |source| AddError::Write {
+            url: asset.url_path.clone(),
+            source,
+        };
+        self.add_blob(asset, &mut File::open(file).map_err(failed)?)?;
+        Ok(false)
+    }
+
+    /// Gives a verified file its name. Whoever looks sees no file or the whole one. A file of that name
+    /// that no record knows (a crash came before the record) is replaced by the verified one.
+    fn settle(&self, asset: &Asset, name: &TreePath, incoming: &Path) -> Result<(), AddError> {
+        let place = self.folder.join(name.as_path());
+        let settled = (|| {
+            fault::point("assets.before_rename")?;
+            if let Some(parent) = place.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            rustix::fs::rename(incoming, &place)?;
+            // Two links to one inode make rename(2) do nothing and leave the first name behind.
+            let _ = fs::remove_file(incoming);
+            fault::point("assets.after_rename")
+        })();
+        settled.map_err(|source| {
+            let _ = fs::remove_file(incoming);
+            AddError::Write {
+                url: asset.url_path.clone(),
+                source,
+            }
+        })
+    }
+
+    fn incoming(&self) -> PathBuf {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.records.join(INCOMING).join(number.to_string())
+    }
+}
+
+impl State {
+    fn take(&mut self, record: &Record) {
+        for asset in &record.assets {
+            if let Some(name) = folder_name(&asset.url) {
+                self.files.insert(
+                    name,
+                    Stored {
+                        digest: asset.digest,
+                        size: asset.size,
+                    },
+                );
+            }
+        }
+        if !self.releases.contains(&record.release) {
+            self.releases.push(record.release);
+        }
+    }
+}
+
+fn starts_with_dot(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().first() == Some(&b'.'))
+}
+
+/// Copies at most one byte more than `size`, so that an endless stream ends as a wrong digest.
+fn copy_hashing(from: &mut dyn Read, to: &Path, size: u64) -> io::Result<BlobDigest> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o444)
+        .open(to)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 64 << 10];
+    let mut from = from.take(size + 1);
+    loop {
+        let read = match from.read(&mut buffer) {
+            Ok(0) => return Ok(hasher.finalize().into()),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hasher.update(&buffer[..read]);
+        file.write_all(&buffer[..read])?;
+    }
+}

@@ -1,0 +1,418 @@
+//! The index at the end of a bundle: which blob lies where, found from the tail by one ranged read.
+//!
+//! ```text
+//! bundle     data frame …            zstd frames of whole tar members, then one with the archive's end mark
+//!            index frame             skippable: magic 0x184D2A5E u32 | length u32 | index | footer
+//! index      zstd frame of:  frames u32 | frame …
+//! frame      compressed u64 | raw u64 | blobs u32 | blob …
+//! blob       digest, 32 bytes | offset of its content in the raw frame u64 | size u64      ascending, apart
+//! footer     data u64 (bytes of all data frames) | index u32 | raw index u32 | "SHIPBDL" | version u8 = 1
+//! ```
+//! Integers are little-endian. Frames lie one after another from byte 0, so only their lengths are told, and a frame
+//! can neither overlap another nor reach outside. A blob stands once.
+
+use std::collections::HashSet;
+
+use ship_model::digest::BlobDigest;
+use ship_model::manifest::MAX_ENTRIES;
+
+use crate::tarball::MAX_FILE;
+
+/// Bytes of the footer, the last of a bundle.
+pub const FOOTER: usize = 24;
+/// A tail of this many bytes holds most indexes whole.
+pub const TAIL: u64 = 64 << 10;
+/// Largest index before compression, in bytes.
+pub const MAX_INDEX: usize = 64 << 20;
+/// Largest bundle: 1 PiB.
+const MAX_BUNDLE: u64 = 1 << 50;
+pub(crate) const SKIPPABLE: u32 = 0x184D_2A5E;
+const SKIPPABLE_HEAD: usize = 8;
+const MAGIC: &[u8; 8] = b"SHIPBDL\x01";
+const INDEX_LEVEL: i32 = 3;
+
+/// Why bytes are not the index of a bundle.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    #[error("not a bundle: its last bytes are not a bundle's footer, or its version is not 1")]
+    Footer,
+    #[error("the bundle's footer contradicts its length of {total} bytes")]
+    Length { total: u64 },
+    #[error("{got} bytes are given where the bundle's index takes {expected}")]
+    Partial { expected: u64, got: usize },
+    #[error("the bundle's index does not begin as one")]
+    Head,
+    #[error("the bundle's index cannot be decompressed")]
+    Decompress(#[source] std::io::Error),
+    #[error("the bundle's index ends too early or goes on after its end")]
+    Size,
+    #[error("the bundle's index has more than {MAX_ENTRIES} {what}")]
+    TooMany { what: &'static str },
+    #[error("the bundle's index is contradictory: {what}")]
+    Contradiction { what: &'static str },
+}
+
+/// Where a bundle's index lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexLocation {
+    /// Byte of the bundle at which the index frame begins; all before it are data frames.
+    pub offset: u64,
+    /// From there to the bundle's end.
+    pub len: u64,
+    raw: usize,
+}
+
+/// One zstd frame of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Byte of the bundle at which it begins.
+    pub offset: u64,
+    /// Compressed bytes.
+    pub len: u64,
+    /// Bytes when decompressed.
+    pub raw_len: u64,
+    /// Ascending by offset.
+    pub blobs: Vec<BlobPlace>,
+}
+
+/// One blob's content within a raw frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobPlace {
+    pub digest: BlobDigest,
+    pub offset: u64,
+    pub size: u64,
+}
+
+/// What a bundle holds; known to be free of contradictions, not known to be true.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BundleIndex {
+    frames: Vec<Frame>,
+}
+
+impl IndexLocation {
+    /// Reads the footer from a bundle's last bytes, at least [`FOOTER`] of them; `total` is the bundle's length.
+    ///
+    /// # Errors
+    /// [`IndexError::Footer`] and [`IndexError::Length`].
+    pub fn from_tail(tail: &[u8], total: u64) -> Result<Self, IndexError> {
+        let footer: &[u8; FOOTER] = tail.last_chunk().ok_or(IndexError::Footer)?;
+        let (numbers, magic) = footer.split_at(FOOTER - MAGIC.len());
+        if magic != MAGIC {
+            return Err(IndexError::Footer);
+        }
+        let mut reader = Reader { rest: numbers };
+        let (data, index, raw) = (reader.u64()?, reader.u32()?, reader.u32()? as usize);
+        let len = (SKIPPABLE_HEAD + FOOTER) as u64 + u64::from(index);
+        let whole = data
+            .checked_add(len)
+            .filter(|sum| *sum == total && total <= MAX_BUNDLE);
+        if whole.is_none() || raw > MAX_INDEX || u64::from(index) > 2 * MAX_INDEX as u64 {
+            return Err(IndexError::Length { total });
+        }
+        Ok(Self {
+            offset: data,
+            len,
+            raw,
+        })
+    }
+}
+
+impl BundleIndex {
+    pub(crate) fn new(frames: Vec<Frame>) -> Self {
+        Self { frames }
+    }
+
+    /// In the bundle's order; the last one holds only the archive's end mark.
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames
+    }
+
+    /// Every blob, in the bundle's order.
+    pub fn blobs(&self) -> impl Iterator<Item = &BlobPlace> {
+        self.frames.iter().flat_map(|frame| &frame.blobs)
+    }
+
+    /// Bytes of the tar archive when decompressed.
+    pub fn raw_bytes(&self) -> u64 {
+        self.frames.iter().map(|frame| frame.raw_len).sum()
+    }
+
+    /// Reads the index from `bytes`: those of `location`, no more and no fewer.
+    ///
+    /// # Errors
+    /// [`IndexError`]. Memory stays within [`MAX_INDEX`] and what the index truly holds.
+    pub fn parse(bytes: &[u8], location: &IndexLocation) -> Result<Self, IndexError> {
+        if bytes.len() as u64 != location.len || bytes.len() < SKIPPABLE_HEAD + FOOTER {
+            return Err(IndexError::Partial {
+                expected: location.len,
+                got: bytes.len(),
+            });
+        }
+        let mut head = Reader { rest: bytes };
+        let (magic, len) = (head.u32()?, head.u32()?);
+        if magic != SKIPPABLE || len as usize != bytes.len() - SKIPPABLE_HEAD {
+            return Err(IndexError::Head);
+        }
+        let packed = &bytes[SKIPPABLE_HEAD..bytes.len() - FOOTER];
+        let whole = zstd::zstd_safe::find_frame_compressed_size(packed);
+        if whole.ok() != Some(packed.len()) {
+            return Err(IndexError::Size);
+        }
+        let raw = zstd::bulk::decompress(packed, location.raw).map_err(IndexError::Decompress)?;
+        if raw.len() != location.raw {
+            return Err(IndexError::Size);
+        }
+        decode(&raw, location.offset)
+    }
+
+    /// Finds and reads the index with `read(offset, length)`, usually in one read of at most [`TAIL`] bytes.
+    ///
+    /// # Errors
+    /// What `read` returns, and [`IndexError`] as its source.
+    pub fn read(
+        total: u64,
+        mut read: impl FnMut(u64, u64) -> std::io::Result<Vec<u8>>,
+    ) -> std::io::Result<Self> {
+        let invalid = |error| std::io::Error::new(std::io::ErrorKind::InvalidData, error);
+        let from = total.saturating_sub(TAIL);
+        let tail = read(from, total - from)?;
+        let location = IndexLocation::from_tail(&tail, total).map_err(invalid)?;
+        if location.offset >= from {
+            let bytes = tail.get((location.offset - from) as usize..).unwrap_or_default();
+            return Self::parse(bytes, &location).map_err(invalid);
+        }
+        let bytes = read(location.offset, location.len)?;
+        Self::parse(&bytes, &location).map_err(invalid)
+    }
+
+    /// The whole index frame with its footer; none when the index would be too large.
+    pub(crate) fn encode(&self) -> std::io::Result<Vec<u8>> {
+        let too_large = || std::io::Error::other("the bundle's index would be too large");
+        let raw = self.encode_raw();
+        if raw.len() > MAX_INDEX {
+            return Err(too_large());
+        }
+        let packed = zstd::bulk::compress(&raw, INDEX_LEVEL)?;
+        let data: u64 = self.frames.iter().map(|frame| frame.len).sum();
+        let mut out = SKIPPABLE.to_le_bytes().to_vec();
+        let len = u32::try_from(packed.len() + FOOTER).map_err(|_| too_large())?;
+        out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(&packed);
+        out.extend_from_slice(&data.to_le_bytes());
+        out.extend_from_slice(&(len - FOOTER as u32).to_le_bytes());
+        out.extend_from_slice(&(raw.len() as u32).to_le_bytes());
+        out.extend_from_slice(MAGIC);
+        Ok(out)
+    }
+
+    fn encode_raw(&self) -> Vec<u8> {
+        let mut raw = (self.frames.len() as u32).to_le_bytes().to_vec();
+        for frame in &self.frames {
+            raw.extend_from_slice(&frame.len.to_le_bytes());
+            raw.extend_from_slice(&frame.raw_len.to_le_bytes());
+            raw.extend_from_slice(&(frame.blobs.len() as u32).to_le_bytes());
+            for blob in &frame.blobs {
+                raw.extend_from_slice(blob.digest.as_bytes());
+                raw.extend_from_slice(&blob.offset.to_le_bytes());
+                raw.extend_from_slice(&blob.size.to_le_bytes());
+            }
+        }
+        raw
+    }
+}
+
+/// `data`: the bytes that the frames must fill exactly.
+fn decode(raw: &[u8], data: u64) -> Result<BundleIndex, IndexError> {
+    let mut reader = Reader { rest: raw };
+    let count = reader.u32()?;
+    if u64::from(count) > MAX_ENTRIES + 1 {
+        return Err(IndexError::TooMany { what: "frames" });
+    }
+    let mut seen = HashSet::new();
+    let mut frames = Vec::with_capacity((count as usize).min(raw.len() / 20));
+    let mut offset = 0_u64;
+    for number in 0..count {
+        let frame = reader.frame(offset, &mut seen)?;
+        if frame.blobs.is_empty() != (number + 1 == count) {
+            return Err(IndexError::Contradiction {
+                what: "every frame but the last holds a blob",
+            });
+        }
+        offset = frame.offset.saturating_add(frame.len);
+        frames.push(frame);
+    }
+    if offset != data || frames.is_empty() {
+        return Err(IndexError::Contradiction {
+            what: "its frames do not fill the bundle",
+        });
+    }
+    if !reader.rest.is_empty() {
+        return Err(IndexError::Size);
+    }
+    Ok(BundleIndex { frames })
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], IndexError> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(IndexError::Size)?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    fn u64(&mut self) -> Result<u64, IndexError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, IndexError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn frame(&mut self, offset: u64, seen: &mut HashSet<BlobDigest>) -> Result<Frame, IndexError> {
+        let (len, raw_len, count) = (self.u64()?, self.u64()?, self.u32()?);
+        if len == 0 || len > MAX_BUNDLE || raw_len > 2 * MAX_FILE {
+            return Err(IndexError::Contradiction {
+                what: "a frame has an impossible length",
+            });
+        }
+        let mut blobs = Vec::with_capacity((count as usize).min(self.rest.len() / 48));
+        let mut end = 0;
+        for _ in 0..count {
+            let blob = BlobPlace {
+                digest: BlobDigest::from_bytes(self.array()?),
+                offset: self.u64()?,
+                size: self.u64()?,
+            };
+            if !seen.insert(blob.digest) || seen.len() as u64 > MAX_ENTRIES {
+                return Err(IndexError::Contradiction {
+                    what: "a blob stands twice, or there are too many",
+                });
+            }
+            // A tar header, 512 bytes at least, stands before each content.
+            let apart =
+                blob.offset >= end + 512 && blob.offset <= raw_len && blob.size <= raw_len - blob.offset;
+            if !apart {
+                return Err(IndexError::Contradiction {
+                    what: "blobs overlap or lie outside their frame",
+                });
+            }
+            end = blob.offset + blob.size;
+            blobs.push(blob);
+        }
+        Ok(Frame {
+            offset,
+            len,
+            raw_len,
+            blobs,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+    use super::*;
+
+    fn frame(offset: u64, len: u64, raw_len: u64, blobs: &[(u8, u64, u64)]) -> Frame {
+        let blobs = blobs.iter().map(|(name, offset, size)| BlobPlace {
+            digest: BlobDigest::of(&[*name]),
+            offset: *offset,
+            size: *size,
+        });
+        Frame {
+            offset,
+            len,
+            raw_len,
+            blobs: blobs.collect(),
+        }
+    }
+
+    fn sample() -> BundleIndex {
+        BundleIndex::new(vec![
+            frame(0, 100, 2048, &[(1, 512, 3), (2, 1536, 512)]),
+            frame(100, 7, 512, &[(3, 512, 0)]),
+            frame(107, 20, 1024, &[]),
+        ])
+    }
+
+    fn parse(bytes: &[u8]) -> Result<BundleIndex, IndexError> {
+        let total = 127 + bytes.len() as u64;
+        BundleIndex::parse(bytes, &IndexLocation::from_tail(bytes, total)?)
+    }
+
+    #[test]
+    fn an_index_reads_back_and_nothing_else_does() {
+        let good = sample().encode().unwrap();
+        assert_eq!(parse(&good).unwrap(), sample());
+        for at in 0..good.len() {
+            assert!(parse(&good[..at]).is_err(), "cut at {at}");
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                assert!(
+                    parse(&bad).ok() != Some(sample()),
+                    "flip of bit {bit} at {at} unseen"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for bad in [
+            vec![],
+            vec![frame(0, 126, 1024, &[])],
+            vec![frame(0, 100, 1024, &[]), frame(100, 27, 1024, &[])],
+            vec![frame(0, 127, 1024, &[(1, 512, 5)])],
+            vec![frame(0, 100, 1024, &[(1, 0, 5)]), frame(100, 27, 1024, &[])],
+            vec![frame(0, 100, 1024, &[(1, 512, 513)]), frame(100, 27, 1024, &[])],
+            vec![
+                frame(0, 100, 1024, &[(1, u64::MAX, 2)]),
+                frame(100, 27, 1024, &[]),
+            ],
+            vec![
+                frame(0, 100, 4096, &[(1, 512, 9), (1, 2048, 9)]),
+                frame(100, 27, 1024, &[]),
+            ],
+            vec![
+                frame(0, 100, 4096, &[(1, 512, 9), (2, 520, 9)]),
+                frame(100, 27, 1024, &[]),
+            ],
+            vec![
+                frame(0, u64::MAX, 4096, &[(1, 512, 9)]),
+                frame(100, 27, 1024, &[]),
+            ],
+        ] {
+            let raw = BundleIndex::new(bad.clone()).encode_raw();
+            assert!(decode(&raw, 127).is_err(), "{bad:?}");
+        }
+        let mut long = sample().encode_raw();
+        assert!(decode(&long, 127).is_ok());
+        long.push(0);
+        assert!(decode(&long, 127).is_err());
+    }
+
+    #[test]
+    fn counts_cannot_ask_for_memory() {
+        assert!(decode(&u32::MAX.to_le_bytes(), 0).is_err());
+        let mut raw = 2_u32.to_le_bytes().to_vec();
+        raw.extend([1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0]);
+        raw.extend(u32::MAX.to_le_bytes());
+        assert!(decode(&raw, 1).is_err());
+    }
+
+    #[test]
+    fn the_tail_is_read_once_or_twice() {
+        let mut bundle = vec![7; 127];
+        bundle.extend(sample().encode().unwrap());
+        let mut reads = 0;
+        let read = BundleIndex::read(bundle.len() as u64, |from, len| {
+            reads += 1;
+            Ok(bundle[from as usize..(from + len) as usize].to_vec())
+        });
+        assert_eq!((read.unwrap(), reads), (sample(), 1));
+    }
+}

@@ -1,0 +1,340 @@
+//! From a tree to a bundle: frames of about 4 MiB compressed on all cores, written in order.
+//!
+//! Members stand in the order of their paths, each blob once, under the first path that has it. A file over 4 MiB is a
+//! frame of its own and is streamed, whatever its size. The same manifest, blobs and level give the same bytes with the
+//! same zstd library, however many cores there are.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use ship_model::digest::{BlobDigest, BundleDigest};
+use ship_model::manifest::Manifest;
+use ship_model::path::TreePath;
+use zstd::zstd_safe::CParameter;
+
+use crate::beneath::Root;
+use crate::content::PIECE;
+use crate::index::{BlobPlace, BundleIndex, Frame};
+use crate::progress::Progress;
+use crate::tarball::{self, Member};
+
+/// Raw bytes after which a frame is closed.
+pub const FRAME: u64 = 4 << 20;
+/// The level of `zstd -3`.
+pub const DEFAULT_LEVEL: i32 = 3;
+/// Higher levels ask every reader for larger windows.
+pub const MAX_LEVEL: i32 = 19;
+/// What one thread compresses at a time within a large file.
+const JOB: u32 = 4 << 20;
+
+/// A bundle that was written.
+#[derive(Debug)]
+pub struct Packed {
+    pub digest: BundleDigest,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Bytes of the blobs' content.
+    pub raw_bytes: u64,
+    /// How many blobs it holds.
+    pub blobs: u64,
+    pub index: BundleIndex,
+}
+
+/// Why a bundle could not be written. What was written until then is not a bundle.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    #[error("cannot read folder {}", path.display())]
+    Root { path: PathBuf, source: io::Error },
+    #[error("blob {digest} is wanted, but no file of the release has it")]
+    Unknown { digest: BlobDigest },
+    #[error("cannot read \"{path}\"")]
+    Read { path: TreePath, source: io::Error },
+    #[error("\"{path}\" changed since it was read first: publish when the build is done")]
+    Changed { path: TreePath },
+    #[error("cannot compress")]
+    Compress(#[source] io::Error),
+    #[error("cannot write the bundle")]
+    Write(#[source] io::Error),
+}
+
+/// Writes the bundle of the `wanted` blobs to `out`, reading them from the tree at `root` that `manifest` describes.
+///
+/// Every file's digest is checked again while it is read. `level` is zstd's, held within 1 to [`MAX_LEVEL`]. Memory: a
+/// few frames, at most about 130 MiB.
+///
+/// # Errors
+/// [`PackError`].
+pub fn pack(
+    root: &Path,
+    manifest: &Manifest,
+    wanted: &HashSet<BlobDigest>,
+    level: i32,
+    out: impl Write,
+    progress: &dyn Progress,
+) -> Result<Packed, PackError> {
+    let opened = Root::open(root).map_err(|source| PackError::Root {
+        path: root.to_owned(),
+        source,
+    })?;
+    let plan = plan(manifest, wanted)?;
+    let raw_bytes = plan.iter().flatten().map(|planned| planned.member.size).sum();
+    progress.total(raw_bytes);
+    let packing = Packing {
+        root: &opened,
+        level: level.clamp(1, MAX_LEVEL),
+        progress,
+    };
+    let mut out = Bundle {
+        out,
+        hasher: blake3::Hasher::new(),
+        bytes: 0,
+        frames: Vec::with_capacity(plan.len() + 1),
+    };
+    packing.frames(&plan, &mut out)?;
+    out.finish(packing.level, raw_bytes)
+}
+
+/// One member to come, with the digest its content must have.
+#[derive(Debug)]
+struct Planned {
+    member: Member,
+    digest: BlobDigest,
+}
+
+/// The members of each frame.
+fn plan(manifest: &Manifest, wanted: &HashSet<BlobDigest>) -> Result<Vec<Vec<Planned>>, PackError> {
+    let mut left = wanted.clone();
+    let mut frames = Vec::new();
+    let mut open = Vec::new();
+    let mut raw = 0;
+    for (path, executable, size, digest) in manifest.files() {
+        if !left.remove(&digest) {
+            continue;
+        }
+        let member = Member {
+            path: path.clone(),
+            executable,
+            size,
+        };
+        let len = member.raw_len();
+        if raw + len > FRAME && !open.is_empty() {
+            frames.push(std::mem::take(&mut open));
+            raw = 0;
+        }
+        raw += len;
+        open.push(Planned { member, digest });
+    }
+    if !open.is_empty() {
+        frames.push(open);
+    }
+    match left.into_iter().min() {
+        None => Ok(frames),
+        Some(digest) => Err(PackError::Unknown { digest }),
+    }
+}
+
+fn raw_len(frame: &[Planned]) -> u64 {
+    frame.iter().map(|planned| planned.member.raw_len()).sum()
+}
+
+/// Where each blob of the frame lies once it is raw.
+fn places(frame: &[Planned]) -> Vec<BlobPlace> {
+    let mut at = 0;
+    let place = |planned: &Planned| {
+        let offset = at + planned.member.header_len() as u64;
+        at += planned.member.raw_len();
+        BlobPlace {
+            digest: planned.digest,
+            offset,
+            size: planned.member.size,
+        }
+    };
+    frame.iter().map(place).collect()
+}
+
+struct Packing<'a> {
+    root: &'a Root,
+    level: i32,
+    progress: &'a dyn Progress,
+}
+
+impl Packing<'_> {
+    /// Compressors that may run at once: higher levels take up to 60 MiB each.
+    fn at_once(&self) -> usize {
+        let most = match self.level {
+            ..=5 => 8,
+            6..=12 => 4,
+            _ => 2,
+        };
+        rayon::current_num_threads().clamp(1, most)
+    }
+
+    fn frames(&self, plan: &[Vec<Planned>], out: &mut Bundle<impl Write>) -> Result<(), PackError> {
+        let mut ahead = plan;
+        while !ahead.is_empty() {
+            let small = ahead
+                .iter()
+                .take(self.at_once())
+                .take_while(|f| raw_len(f) <= FRAME);
+            let (batch, rest) = ahead.split_at(small.count());
+            let packed: Vec<Vec<u8>> = batch
+                .par_iter()
+                .map(|frame| self.in_memory(frame))
+                .collect::<Result<_, _>>()?;
+            for (frame, bytes) in batch.iter().zip(packed) {
+                out.write_all(&bytes).map_err(PackError::Write)?;
+                out.close(raw_len(frame), places(frame));
+            }
+            ahead = rest;
+            if let Some((large, rest)) = ahead.split_first()
+                && raw_len(large) > FRAME
+            {
+                self.streamed(large, out)?;
+                ahead = rest;
+            }
+        }
+        Ok(())
+    }
+
+    fn in_memory(&self, frame: &[Planned]) -> Result<Vec<u8>, PackError> {
+        let mut raw = Vec::with_capacity(raw_len(frame) as usize);
+        for planned in frame {
+            self.member(planned, &mut raw)?;
+        }
+        compress(&raw, self.level).map_err(PackError::Compress)
+    }
+
+    fn streamed(&self, frame: &[Planned], out: &mut Bundle<impl Write>) -> Result<(), PackError> {
+        let mut encoder = self
+            .encoder(raw_len(frame), &mut *out)
+            .map_err(PackError::Compress)?;
+        for planned in frame {
+            self.member(planned, &mut encoder)?;
+        }
+        encoder.finish().map_err(PackError::Write)?;
+        out.close(raw_len(frame), places(frame));
+        Ok(())
+    }
+
+    fn encoder<W: Write>(&self, raw: u64, out: W) -> io::Result<zstd::Encoder<'static, W>> {
+        let mut encoder = zstd::Encoder::new(out, self.level)?;
+        encoder.include_checksum(true)?;
+        encoder.set_pledged_src_size(Some(raw))?;
+        // The bytes depend on the job's size, not on how many workers there are.
+        encoder.set_parameter(CParameter::JobSize(JOB))?;
+        encoder.multithread(self.at_once().min(4) as u32)?;
+        Ok(encoder)
+    }
+
+    /// Writes header, content and padding, and checks the content.
+    fn member(&self, planned: &Planned, out: &mut impl Write) -> Result<(), PackError> {
+        let member = &planned.member;
+        out.write_all(&member.header()).map_err(PackError::Write)?;
+        let path = || member.path.clone();
+        let file = self.root.read(member.path.as_bytes());
+        let file = file.map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => PackError::Changed { path: path() },
+            _ => PackError::Read { path: path(), source },
+        })?;
+        let hash = self.copy(file, member, out)?;
+        if hash.map(BlobDigest::from) != Some(planned.digest) {
+            return Err(PackError::Changed { path: path() });
+        }
+        out.write_all(&tarball::END[..member.padding()])
+            .map_err(PackError::Write)
+    }
+
+    /// None when the file is not of the expected length; never writes more than that.
+    fn copy(
+        &self,
+        mut file: File,
+        member: &Member,
+        out: &mut impl Write,
+    ) -> Result<Option<blake3::Hash>, PackError> {
+        let read_error = |source| PackError::Read {
+            path: member.path.clone(),
+            source,
+        };
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; PIECE.min(member.size as usize + 1)];
+        let mut left = member.size;
+        loop {
+            let got = match file.read(&mut buffer) {
+                Ok(got) => got,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(read_error(error)),
+            };
+            if got == 0 {
+                return Ok((left == 0).then(|| hasher.finalize()));
+            }
+            let Some(less) = left.checked_sub(got as u64) else {
+                return Ok(None);
+            };
+            left = less;
+            hasher.update(&buffer[..got]);
+            out.write_all(&buffer[..got]).map_err(PackError::Write)?;
+            self.progress.done(got as u64);
+        }
+    }
+}
+
+/// One frame that tells its size and has a checksum.
+fn compress(raw: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    let mut compressor = zstd::bulk::Compressor::new(level)?;
+    compressor.set_parameter(CParameter::ChecksumFlag(true))?;
+    compressor.compress(raw)
+}
+
+/// What is written, counted and hashed on its way out.
+struct Bundle<W> {
+    out: W,
+    hasher: blake3::Hasher,
+    bytes: u64,
+    frames: Vec<Frame>,
+}
+
+impl<W: Write> Write for Bundle<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl<W: Write> Bundle<W> {
+    /// Everything written since the last frame is this one.
+    fn close(&mut self, raw_len: u64, blobs: Vec<BlobPlace>) {
+        let offset = self.frames.last().map_or(0, |last| last.offset + last.len);
+        self.frames.push(Frame {
+            offset,
+            len: self.bytes - offset,
+            raw_len,
+            blobs,
+        });
+    }
+
+    fn finish(mut self, level: i32, raw_bytes: u64) -> Result<Packed, PackError> {
+        let end = compress(&tarball::END, level).map_err(PackError::Compress)?;
+        self.write_all(&end).map_err(PackError::Write)?;
+        self.close(tarball::END.len() as u64, Vec::new());
+        let index = BundleIndex::new(std::mem::take(&mut self.frames));
+        let encoded = index.encode().map_err(PackError::Compress)?;
+        self.write_all(&encoded).map_err(PackError::Write)?;
+        self.flush().map_err(PackError::Write)?;
+        Ok(Packed {
+            digest: self.hasher.finalize().into(),
+            bytes: self.bytes,
+            raw_bytes,
+            blobs: index.blobs().count() as u64,
+            index,
+        })
+    }
+}

@@ -1,0 +1,436 @@
+//! Building a tree in a folder that is nobody's yet: folders, linked and copied files, fetched blobs, links.
+//!
+//! Every name is made beneath the folder with no link on the way, so a link planted there while it runs makes a step
+//! fail and leads nowhere. Files are private until they are complete.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, Mode};
+use rustix::io::Errno;
+use ship_model::digest::{BlobDigest, BundleDigest};
+use ship_model::manifest::{Entry, EntryKind, Manifest};
+use ship_model::path::{TreePath, escape};
+
+use super::fetch::{Content, FetchError, Sink};
+use super::staged::{Sound, StagedRelease, file_mode};
+use super::supply::{DonorFile, Group, Supply};
+use crate::beneath::{Parents, Root};
+use crate::content::{PIECE, stamp_of};
+use crate::frame::FrameError;
+use crate::index::BlobPlace;
+use crate::progress::Progress;
+use crate::stamp::FileStamp;
+
+/// Why a tree could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("cannot {action} \"{path}\"")]
+    Step {
+        action: &'static str,
+        path: String,
+        source: io::Error,
+    },
+    #[error("no space left for \"{path}\": free some, or remove releases that are not needed")]
+    Full { path: String, source: io::Error },
+    #[error("\"{path}\" of release {donor} changed while it was used: verify that release")]
+    DonorChanged { donor: String, path: TreePath },
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+}
+
+impl BuildError {
+    pub(super) fn at(action: &'static str, path: &[u8]) -> impl FnOnce(io::Error) -> Self {
+        let path = escape(path);
+        move |source| match source.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOSPC | Errno::DQUOT) => Self::Full { path, source },
+            _ => Self::Step { action, path, source },
+        }
+    }
+}
+
+/// How a file of the new tree came to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Origin {
+    /// Its bytes were written here.
+    Written,
+    /// A second name of another file of this tree.
+    Twin,
+    /// A second name of a donor's file, which looked like this just before.
+    Linked(FileStamp),
+    /// Shares the donor's extents.
+    Cloned,
+}
+
+/// Bytes and files by the way they came.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub linked_files: AtomicU64,
+    pub linked_bytes: AtomicU64,
+    pub written_files: AtomicU64,
+    pub written_bytes: AtomicU64,
+}
+
+pub(crate) struct Builder<'a> {
+    pub root: Root,
+    pub manifest: &'a Manifest,
+    pub donors: &'a [StagedRelease],
+    pub progress: &'a dyn Progress,
+    pub read_only: bool,
+    /// Cleared when the file system turns out to have no reflinks.
+    pub reflink: AtomicBool,
+    pub counts: Counts,
+    pub fetched: HashMap<BlobDigest, &'a Group>,
+    pub origins: Mutex<Vec<(usize, Origin)>>,
+}
+
+impl<'a> Builder<'a> {
+    pub fn new(
+        root: Root,
+        manifest: &'a Manifest,
+        donors: &'a [StagedRelease],
+        groups: &'a [Group],
+        read_only: bool,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        let fetched = groups
+            .iter()
+            .filter(|group| matches!(group.supply, Supply::Fetch));
+        Self {
+            root,
+            manifest,
+            donors,
+            progress,
+            read_only,
+            reflink: AtomicBool::new(true),
+            counts: Counts::default(),
+            fetched: fetched.map(|group| (group.digest, group)).collect(),
+            origins: Mutex::default(),
+        }
+    }
+
+    fn path(&self, entry: usize) -> &TreePath {
+        &self.manifest.entries()[entry].path
+    }
+
+    /// Makes every folder that the manifest and `more` names need; returns them, parents first.
+    pub fn folders<'p>(
+        &'p self,
+        more: impl Iterator<Item = &'p TreePath>,
+    ) -> Result<BTreeSet<Vec<u8>>, BuildError> {
+        let mut folders = BTreeSet::new();
+        let entries = self.manifest.entries().iter();
+        for path in entries.clone().map(|entry| &entry.path).chain(more) {
+            let mut above = path.parent();
+            while let Some(folder) = above {
+                if !folders.insert(folder.to_vec()) {
+                    break;
+                }
+                above = folder.iter().rposition(|b| *b == b'/').map(|at| &folder[..at]);
+            }
+        }
+        let empty = entries.filter(|entry| entry.kind == EntryKind::EmptyFolder);
+        folders.extend(empty.map(|entry| entry.path.as_bytes().to_vec()));
+        let mut parents = Parents::of(&self.root);
+        for folder in &folders {
+            parents
+                .split(folder)
+                .and_then(|(parent, name)| Ok(rustix::fs::mkdirat(parent, name, Mode::RWXU)?))
+                .map_err(BuildError::at("make folder", folder))?;
+        }
+        Ok(folders)
+    }
+
+    /// Makes the manifest's links and those of `shared`.
+    pub fn links(&self, shared: &BTreeMap<TreePath, Vec<u8>>) -> Result<(), BuildError> {
+        let own = self.manifest.entries().iter().filter_map(|entry| match entry {
+            Entry {
+                path,
+                kind: EntryKind::Link { target },
+            } => Some((path, &**target)),
+            _ => None,
+        });
+        let mut parents = Parents::of(&self.root);
+        for (path, target) in own.chain(shared.iter().map(|(path, target)| (path, &target[..]))) {
+            parents
+                .split(path.as_bytes())
+                .and_then(|(parent, name)| Ok(rustix::fs::symlinkat(target, parent, name)?))
+                .map_err(BuildError::at("make link", path.as_bytes()))?;
+        }
+        Ok(())
+    }
+
+    /// Makes all files that need no fetching.
+    pub fn local(&self, groups: &[Group]) -> Result<(), BuildError> {
+        groups.par_iter().try_for_each(|group| {
+            let mut made = Vec::new();
+            match &group.supply {
+                Supply::Fetch => return Ok(()),
+                Supply::Link(files) => self.link_all(group, files, &mut made)?,
+                Supply::Copy(file) => {
+                    let donor = &self.donors[file.donor];
+                    let from = &donor.manifest().entries()[file.sound.entry].path;
+                    self.copy(donor.root(), from, Some(donor), group, first(group), &mut made)?;
+                }
+                Supply::Empty => {
+                    let path = self.path(first(group).0);
+                    self.create(path)
+                        .and_then(|file| self.complete(&file, first(group).1, 0))
+                        .map_err(BuildError::at("write", path.as_bytes()))?;
+                    made.push((first(group).0, Origin::Written));
+                }
+            }
+            self.spread(group, made)
+        })
+    }
+
+    fn link_all(
+        &self,
+        group: &Group,
+        files: &[Option<DonorFile>; 2],
+        made: &mut Vec<(usize, Origin)>,
+    ) -> Result<(), BuildError> {
+        for (executable, file) in [false, true].into_iter().zip(files) {
+            let Some(file) = file else { continue };
+            for entry in &group.names[usize::from(executable)] {
+                let donor = &self.donors[file.donor];
+                let origin = self.link(donor, &file.sound, group, (*entry, executable))?;
+                made.push((*entry, origin));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the remaining names of a group what its first ones have, and notes how all of them came to be.
+    fn spread(&self, group: &Group, mut made: Vec<(usize, Origin)>) -> Result<(), BuildError> {
+        let Some((model, _)) = made.first().copied() else {
+            return Ok(());
+        };
+        for executable in [false, true] {
+            let names = &group.names[usize::from(executable)];
+            let Some((head, rest)) = names.split_first() else {
+                continue;
+            };
+            let has = |entry: usize, made: &[(usize, Origin)]| made.iter().any(|(other, _)| *other == entry);
+            if has(*head, &made) && rest.first().is_some_and(|next| has(*next, &made)) {
+                continue;
+            }
+            if !has(*head, &made) {
+                let model = self.path(model).clone();
+                self.copy(&self.root, &model, None, group, (*head, executable), &mut made)?;
+            }
+            for entry in rest {
+                self.twin(*head, group, (*entry, executable), &mut made)?;
+            }
+        }
+        if let Ok(mut origins) = self.origins.lock() {
+            origins.append(&mut made);
+        }
+        Ok(())
+    }
+
+    fn create(&self, path: &TreePath) -> io::Result<File> {
+        self.root.create(path.as_bytes())
+    }
+
+    /// Gives a written file its mode. Counted here: every file whose bytes were written passes by.
+    fn complete(&self, file: &File, executable: bool, bytes: u64) -> io::Result<()> {
+        let mode = match (self.read_only, executable) {
+            (true, executable) => file_mode(executable),
+            (false, true) => 0o755,
+            (false, false) => 0o644,
+        };
+        rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
+        self.counts.written_files.fetch_add(1, Ordering::Relaxed);
+        self.counts.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Copies a file from a donor or from this tree, and checks its bytes on the way.
+    fn copy(
+        &self,
+        from: &Root,
+        path: &TreePath,
+        donor: Option<&StagedRelease>,
+        group: &Group,
+        (entry, executable): (usize, bool),
+        made: &mut Vec<(usize, Origin)>,
+    ) -> Result<(), BuildError> {
+        let to = self.path(entry);
+        let read_error = || BuildError::at("read", path.as_bytes());
+        let write_error = || BuildError::at("write", to.as_bytes());
+        let mut input = from.read(path.as_bytes()).map_err(read_error())?;
+        let mut output = self.create(to).map_err(write_error())?;
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; PIECE];
+        loop {
+            let got = input.read(&mut buffer).map_err(read_error())?;
+            if got == 0 {
+                break;
+            }
+            hasher.update(&buffer[..got]);
+            output.write_all(&buffer[..got]).map_err(write_error())?;
+        }
+        if BlobDigest::from(hasher.finalize()) != group.digest {
+            return Err(BuildError::DonorChanged {
+                donor: donor.map_or("being staged", StagedRelease::folder).to_owned(),
+                path: path.clone(),
+            });
+        }
+        self.complete(&output, executable, group.size)
+            .map_err(write_error())?;
+        made.push((entry, Origin::Written));
+        Ok(())
+    }
+
+    /// Gives a donor's file one more name, here; by its extents where the file system can share them.
+    fn link(
+        &self,
+        donor: &StagedRelease,
+        sound: &Sound,
+        group: &Group,
+        (entry, executable): (usize, bool),
+    ) -> Result<Origin, BuildError> {
+        let from = &donor.manifest().entries()[sound.entry].path;
+        let to = self.path(entry);
+        let changed = || BuildError::DonorChanged {
+            donor: donor.folder().to_owned(),
+            path: from.clone(),
+        };
+        let cloned = self.clone(donor.root(), from, sound, to, executable);
+        let origin = match cloned.map_err(BuildError::at("clone to", to.as_bytes()))? {
+            Some(true) => Origin::Cloned,
+            Some(false) => return Err(changed()),
+            None => match self.hard_link(donor.root(), from, to) {
+                // Too many names, another file system below, or links are forbidden: the bytes are copied.
+                Err(Errno::MLINK | Errno::XDEV | Errno::PERM) => {
+                    let mut made = Vec::new();
+                    self.copy(
+                        donor.root(),
+                        from,
+                        Some(donor),
+                        group,
+                        (entry, executable),
+                        &mut made,
+                    )?;
+                    return Ok(Origin::Written);
+                }
+                Err(error) => return Err(BuildError::at("link to", to.as_bytes())(error.into())),
+                Ok(stamp) if stamp.same_but_ctime(&sound.stamp) => Origin::Linked(sound.stamp),
+                Ok(_) => return Err(changed()),
+            },
+        };
+        self.counts.linked_files.fetch_add(1, Ordering::Relaxed);
+        self.counts.linked_bytes.fetch_add(group.size, Ordering::Relaxed);
+        Ok(origin)
+    }
+
+    /// None where there are no reflinks; false when the donor's file changed.
+    fn clone(
+        &self,
+        from: &Root,
+        path: &TreePath,
+        sound: &Sound,
+        to: &TreePath,
+        executable: bool,
+    ) -> io::Result<Option<bool>> {
+        if !self.reflink.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let input = from.read(path.as_bytes())?;
+        let output = self.create(to)?;
+        if rustix::fs::ioctl_ficlone(&output, &input).is_err() {
+            self.reflink.store(false, Ordering::Relaxed);
+            drop(output);
+            let mut parents = Parents::of(&self.root);
+            let (parent, name) = parents.split(to.as_bytes())?;
+            rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
+            return Ok(None);
+        }
+        let mode = Mode::from_raw_mode(file_mode(executable));
+        rustix::fs::fchmod(&output, mode)?;
+        Ok(Some(stamp_of(&input)? == sound.stamp))
+    }
+
+    fn hard_link(&self, from: &Root, path: &TreePath, to: &TreePath) -> Result<FileStamp, Errno> {
+        let raw = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        let (mut sources, mut targets) = (Parents::of(from), Parents::of(&self.root));
+        let (source, name) = sources.split(path.as_bytes()).map_err(raw)?;
+        let (target, new_name) = targets.split(to.as_bytes()).map_err(raw)?;
+        rustix::fs::linkat(source, name, target, new_name, AtFlags::empty())?;
+        let stat = rustix::fs::statat(target, new_name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(FileStamp::of(&stat))
+    }
+
+    /// One more name for a file of this tree; a copy when it has too many.
+    fn twin(
+        &self,
+        first: usize,
+        group: &Group,
+        (entry, executable): (usize, bool),
+        made: &mut Vec<(usize, Origin)>,
+    ) -> Result<(), BuildError> {
+        let (from, to) = (self.path(first), self.path(entry));
+        match self.hard_link(&self.root, from, to) {
+            Ok(_) => {
+                made.push((entry, Origin::Twin));
+                self.counts.linked_files.fetch_add(1, Ordering::Relaxed);
+                self.counts.linked_bytes.fetch_add(group.size, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(Errno::MLINK | Errno::PERM | Errno::OPNOTSUPP) => {
+                let from = from.clone();
+                self.copy(&self.root, &from, None, group, (entry, executable), made)
+            }
+            Err(error) => Err(BuildError::at("link to", to.as_bytes())(error.into())),
+        }
+    }
+}
+
+/// The name that gets a group's bytes first, and whether it is executable.
+fn first(group: &Group) -> (usize, bool) {
+    match (group.names[0].first(), group.names[1].first()) {
+        (Some(plain), _) => (*plain, false),
+        (None, other) => (other.copied().unwrap_or_default(), true),
+    }
+}
+
+impl Sink for Builder<'_> {
+    type Error = BuildError;
+
+    fn blob(
+        &self,
+        blob: &BlobPlace,
+        content: &mut Content<'_>,
+        bundle: BundleDigest,
+    ) -> Result<(), BuildError> {
+        let digest = blob.digest;
+        let wrong = || FetchError::Content { bundle, digest };
+        let group = self.fetched.get(&digest).filter(|group| group.size == blob.size);
+        let group = *group.ok_or_else(wrong)?;
+        let (entry, executable) = first(group);
+        let path = self.path(entry);
+        let write_error = || BuildError::at("write", path.as_bytes());
+        let mut file = self.create(path).map_err(write_error())?;
+        let mut hasher = blake3::Hasher::new();
+        content(&mut |piece| {
+            hasher.update(piece);
+            self.progress.done(piece.len() as u64);
+            file.write_all(piece)
+        })
+        .map_err(|error| match error {
+            FrameError::Write(source) => write_error()(source),
+            source => FetchError::Frame { bundle, source }.into(),
+        })?;
+        if BlobDigest::from(hasher.finalize()) != digest {
+            return Err(wrong().into());
+        }
+        self.complete(&file, executable, group.size)
+            .map_err(write_error())?;
+        self.spread(group, vec![(entry, Origin::Written)])
+    }
+}

@@ -1,0 +1,199 @@
+//! Which ranges of which bundles carry what is missing, and reading several of them at once.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, BufReader, Read};
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ship_model::digest::{BlobDigest, BundleDigest};
+
+use crate::frame::{FrameError, FrameReader};
+use crate::index::{BlobPlace, BundleIndex};
+
+/// Neighbouring frames are read together up to so many compressed bytes; a larger frame is read alone.
+const MAX_RANGE: u64 = 16 << 20;
+/// Ranges that are read at once. Each takes a zstd window, 8 MiB at most, and small buffers.
+const AT_ONCE: usize = 4;
+const BUFFER: usize = 256 << 10;
+
+/// Where bundles' bytes come from.
+pub trait BlobSource: Sync {
+    /// Opens the `len` bytes of the bundle from `offset` on. Called from several threads at once; may block, and the
+    /// stream may block and may time out; retries are the source's affair.
+    ///
+    /// # Errors
+    /// Whatever keeps the bytes away; it ends the staging.
+    fn frames(&self, bundle: BundleDigest, offset: u64, len: u64) -> io::Result<Box<dyn Read + Send>>;
+}
+
+/// One read: frames of one bundle that lie side by side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchRange {
+    pub bundle: BundleDigest,
+    pub offset: u64,
+    /// Compressed bytes.
+    pub len: u64,
+    /// Which frames of the bundle's index.
+    pub frames: Range<usize>,
+    /// The missing blobs in them, in the bundle's order.
+    pub blobs: Vec<BlobDigest>,
+}
+
+/// A missing blob is in none of the bundles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no known bundle holds blob {digest}")]
+pub struct NoBundle {
+    pub digest: BlobDigest,
+}
+
+/// What must be read to get all of `missing`.
+///
+/// Bundles that hold more of it are used first; among equals, the earlier one.
+///
+/// # Errors
+/// [`NoBundle`].
+pub fn fetch_plan(
+    missing: &[BlobDigest],
+    bundles: &[(BundleDigest, BundleIndex)],
+) -> Result<Vec<FetchRange>, NoBundle> {
+    let mut left: HashSet<BlobDigest> = missing.iter().copied().collect();
+    let mut order: Vec<_> = bundles
+        .iter()
+        .map(|(digest, index)| {
+            let held = index.blobs().filter(|blob| left.contains(&blob.digest)).count();
+            (std::cmp::Reverse(held), digest, index)
+        })
+        .collect();
+    order.sort_by_key(|(held, _, _)| *held);
+    let mut ranges = Vec::new();
+    for (_, digest, index) in order {
+        plan_bundle(*digest, index, &mut left, &mut ranges);
+    }
+    match left.into_iter().min() {
+        None => Ok(ranges),
+        Some(digest) => Err(NoBundle { digest }),
+    }
+}
+
+fn plan_bundle(
+    bundle: BundleDigest,
+    index: &BundleIndex,
+    left: &mut HashSet<BlobDigest>,
+    ranges: &mut Vec<FetchRange>,
+) {
+    for (number, frame) in index.frames().iter().enumerate() {
+        let taken = frame.blobs.iter().filter(|blob| left.remove(&blob.digest));
+        let blobs: Vec<_> = taken.map(|blob| blob.digest).collect();
+        if blobs.is_empty() {
+            continue;
+        }
+        match ranges.last_mut() {
+            Some(last)
+                if last.bundle == bundle
+                    && last.frames.end == number
+                    && last.len + frame.len <= MAX_RANGE =>
+            {
+                last.frames.end += 1;
+                last.len += frame.len;
+                last.blobs.extend(blobs);
+            }
+            _ => ranges.push(FetchRange {
+                bundle,
+                offset: frame.offset,
+                len: frame.len,
+                frames: number..number + 1,
+                blobs,
+            }),
+        }
+    }
+}
+
+/// Why fetching stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("cannot fetch from bundle {bundle}")]
+    Source { bundle: BundleDigest, source: io::Error },
+    #[error("bundle {bundle} does not hold what its index says")]
+    Frame {
+        bundle: BundleDigest,
+        source: FrameError,
+    },
+    #[error("blob {digest} from bundle {bundle} has other bytes than its digest says")]
+    Content {
+        bundle: BundleDigest,
+        digest: BlobDigest,
+    },
+}
+
+/// Hands a blob's bytes, piece by piece, to what it is called with.
+pub(crate) type Content<'a> =
+    dyn FnMut(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), FrameError> + 'a;
+
+/// What takes the blobs; called from several threads, never twice for one blob.
+pub(crate) trait Sink: Sync {
+    type Error: From<FetchError> + Send;
+    /// Must call `content` once to get the blob's bytes, piece by piece.
+    fn blob(
+        &self,
+        blob: &BlobPlace,
+        content: &mut Content<'_>,
+        bundle: BundleDigest,
+    ) -> Result<(), Self::Error>;
+}
+
+/// Reads all ranges, several at once; the first failure stops the others after their current blob.
+pub(crate) fn fetch<S: Sink>(
+    ranges: &[FetchRange],
+    bundles: &[(BundleDigest, BundleIndex)],
+    source: &dyn BlobSource,
+    sink: &S,
+) -> Result<(), S::Error> {
+    let indexes: HashMap<BundleDigest, &BundleIndex> = bundles.iter().map(|(d, i)| (*d, i)).collect();
+    let next = AtomicUsize::new(0);
+    let failure = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE.min(ranges.len()) {
+            scope.spawn(|| {
+                while let Some(range) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let Some(index) = indexes.get(&range.bundle) else {
+                        continue;
+                    };
+                    if let Err(error) = read_range(range, index, source, sink) {
+                        next.store(ranges.len(), Ordering::Relaxed);
+                        if let Ok(mut first) = failure.lock() {
+                            first.get_or_insert(error);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    match failure.into_inner() {
+        Ok(None) => Ok(()),
+        Ok(Some(error)) => Err(error),
+        Err(poisoned) => poisoned.into_inner().map_or(Ok(()), Err),
+    }
+}
+
+fn read_range<S: Sink>(
+    range: &FetchRange,
+    index: &BundleIndex,
+    source: &dyn BlobSource,
+    sink: &S,
+) -> Result<(), S::Error> {
+    let bundle = range.bundle;
+    let opened = source.frames(bundle, range.offset, range.len);
+    let opened = opened.map_err(|source| FetchError::Source { bundle, source })?;
+    let mut input = BufReader::with_capacity(BUFFER, opened.take(range.len));
+    let wanted: HashSet<BlobDigest> = range.blobs.iter().copied().collect();
+    let damaged = |source| FetchError::Frame { bundle, source };
+    for frame in index.frames().get(range.frames.clone()).unwrap_or_default() {
+        let mut reader = FrameReader::new(&mut input, frame).map_err(damaged)?;
+        for blob in frame.blobs.iter().filter(|blob| wanted.contains(&blob.digest)) {
+            sink.blob(blob, &mut |piece| reader.blob(blob, piece), bundle)?;
+        }
+        reader.finish().map_err(damaged)?;
+    }
+    Ok(())
+}

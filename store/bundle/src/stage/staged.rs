@@ -1,0 +1,197 @@
+//! A release that lies complete on this host, as far as its record says.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use ship_model::digest::{BlobDigest, ReleaseId};
+use ship_model::manifest::{DecodeError, EntryKind, MAX_ENCODED, Manifest};
+
+use super::place::Place;
+use super::stamps::{MAX_STAMPS, Stamps, StampsError};
+use crate::beneath::{Parents, Root};
+use crate::content;
+use crate::stamp::FileStamp;
+
+/// Why a folder is not believed to hold a release. Its files are not looked at yet.
+#[derive(Debug, thiserror::Error)]
+pub enum StagedError {
+    #[error("release {folder} is not on this host")]
+    Absent { folder: String },
+    #[error("cannot read {what} of release {folder}")]
+    Read {
+        folder: String,
+        what: &'static str,
+        source: io::Error,
+    },
+    #[error("release {folder} has no {what}: it was not staged to its end")]
+    Incomplete { folder: String, what: &'static str },
+    #[error("the manifest of release {folder} is damaged")]
+    Manifest { folder: String, source: DecodeError },
+    #[error("the stamps of release {folder} are damaged")]
+    Stamps { folder: String, source: StampsError },
+    #[error("the stamps of release {folder} are not those of its manifest")]
+    Other { folder: String },
+}
+
+/// A release on this host with its manifest and stamps: what others may link files from.
+#[derive(Debug)]
+pub struct StagedRelease {
+    folder: String,
+    root: Root,
+    manifest: Manifest,
+    pub(super) stamps: Stamps,
+}
+
+/// A file of a staged release that was found to be as it was hashed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sound {
+    pub entry: usize,
+    pub stamp: FileStamp,
+}
+
+impl StagedRelease {
+    /// Reads the record beside the tree.
+    ///
+    /// # Errors
+    /// [`StagedError`].
+    pub fn open(place: Place<'_>) -> Result<Self, StagedError> {
+        let folder = || place.folder().to_owned();
+        let root = open_tree(place)?;
+        let encoded = read_record(place, &place.manifest(), "manifest", MAX_ENCODED as u64)?;
+        let stamps = read_record(place, &place.stamps(), "stamps", MAX_STAMPS)?;
+        let stamps = Stamps::decode(&stamps).map_err(|source| StagedError::Stamps {
+            folder: folder(),
+            source,
+        })?;
+        if Manifest::id_of(&encoded) != stamps.release {
+            return Err(StagedError::Other { folder: folder() });
+        }
+        let manifest = Manifest::decode(&encoded).map_err(|source| StagedError::Manifest {
+            folder: folder(),
+            source,
+        })?;
+        if manifest.entries().len() != stamps.entries.len() {
+            return Err(StagedError::Other { folder: folder() });
+        }
+        Ok(Self {
+            folder: folder(),
+            root,
+            manifest,
+            stamps,
+        })
+    }
+
+    pub fn folder(&self) -> &str {
+        &self.folder
+    }
+
+    pub fn id(&self) -> ReleaseId {
+        self.stamps.release
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    pub(super) fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Its files by digest, then by executable bit: an index into the manifest's entries.
+    pub(super) fn by_digest(&self) -> BTreeMap<(BlobDigest, bool), Vec<usize>> {
+        let mut index: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for (at, entry) in self.manifest.entries().iter().enumerate() {
+            if let EntryKind::File {
+                digest, executable, ..
+            } = entry.kind
+            {
+                index.entry((digest, executable)).or_default().push(at);
+            }
+        }
+        index
+    }
+
+    /// Whether the file still is as stamped; one whose stamp is stale is hashed.
+    pub(super) fn sound(
+        &self,
+        entry: usize,
+        parents: &mut Parents<'_>,
+        buffer: &mut Vec<u8>,
+    ) -> Option<Sound> {
+        let named = self.manifest.entries().get(entry)?;
+        let stamped = self.stamps.entries.get(entry)?;
+        let EntryKind::File {
+            digest, executable, ..
+        } = named.kind
+        else {
+            return None;
+        };
+        let path = named.path.as_bytes();
+        let (parent, name) = parents.split(path).ok()?;
+        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
+            || stat.st_mode & 0o7777 != file_mode(executable)
+        {
+            return None;
+        }
+        let stamp = FileStamp::of(&stat);
+        if stamp != *stamped {
+            let mut file = self.root.read(path).ok()?;
+            let (found, _) = content::hash(&mut file, stamp.size, buffer, &(), |_| {}).ok()?;
+            if found != digest || content::stamp_of(&file).ok()? != stamp {
+                return None;
+            }
+        }
+        Some(Sound { entry, stamp })
+    }
+}
+
+/// Mode of a staged file: readable by all, writable by nobody.
+pub(super) fn file_mode(executable: bool) -> u32 {
+    if executable { 0o555 } else { 0o444 }
+}
+
+/// Opens the release's folder, which must be a folder and no link.
+pub(super) fn open_tree(place: Place<'_>) -> Result<Root, StagedError> {
+    let folder = place.folder().to_owned();
+    match Root::open(place.releases()).and_then(|releases| releases.folder(place.folder().as_bytes())) {
+        Ok(root) => Ok(root),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StagedError::Absent { folder }),
+        Err(source) => Err(StagedError::Read {
+            folder,
+            what: "the folder",
+            source,
+        }),
+    }
+}
+
+fn read_record(
+    place: Place<'_>,
+    path: &Path,
+    what: &'static str,
+    limit: u64,
+) -> Result<Vec<u8>, StagedError> {
+    let folder = place.folder().to_owned();
+    match read_bounded(path, limit) {
+        Ok(bytes) => Ok(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(StagedError::Incomplete { folder, what })
+        }
+        Err(source) => Err(StagedError::Read { folder, what, source }),
+    }
+}
+
+/// Reads a file of ours: never through a link, never more than `limit` bytes.
+pub(super) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(bytes)
+}

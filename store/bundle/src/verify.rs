@@ -1,0 +1,330 @@
+//! Believing a bundle: one pass over all its bytes, in bounded memory, before anybody may fetch from it.
+//!
+//! The reader does not follow the index: it reads frame by frame and member by member, hashes each content, and writes
+//! down what it found. At the end the index must say exactly that. So there is nothing in a believed bundle that the
+//! index does not name, and nothing that tar would unpack and we would not see.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use ship_model::digest::{BlobDigest, BundleDigest};
+use ship_model::manifest::MAX_ENTRIES;
+
+use ship_model::path::TreePath;
+
+use crate::content::{PIECE, fill};
+use crate::frame::FrameDecoder;
+use crate::index::{BlobPlace, BundleIndex, FOOTER, Frame, IndexError, IndexLocation, MAX_INDEX, SKIPPABLE};
+use crate::tarball::{TarError, next_member};
+
+const ZSTD_MAGIC: u32 = 0xFD2F_B528;
+const BUFFER: usize = 256 << 10;
+
+/// What is known of a bundle before it is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected {
+    /// Its name; none while it is not known yet.
+    pub digest: Option<BundleDigest>,
+    /// Most bytes that it may decompress to: the sum of what it is expected to carry, and some room for tar headers.
+    pub max_raw_bytes: u64,
+}
+
+impl Default for Expected {
+    /// Any name, and up to 1 PiB.
+    fn default() -> Self {
+        Self {
+            digest: None,
+            max_raw_bytes: 1 << 50,
+        }
+    }
+}
+
+/// A bundle whose every byte was checked.
+#[derive(Debug)]
+pub struct Verified {
+    pub digest: BundleDigest,
+    /// The bundle's length.
+    pub bytes: u64,
+    pub index: BundleIndex,
+}
+
+/// Why a bundle is not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error("cannot read the bundle")]
+    Read(#[source] io::Error),
+    #[error("frame {frame} of the bundle is damaged")]
+    Frame { frame: usize, source: io::Error },
+    #[error("frame {frame} of the bundle holds no archive as bundles have it")]
+    Tar { frame: usize, source: TarError },
+    #[error("frame {frame} of the bundle is neither data nor the index")]
+    Foreign { frame: usize },
+    #[error("frame {frame} of the bundle holds nothing")]
+    EmptyFrame { frame: usize },
+    #[error("frame {frame} of the bundle holds \"{path}\" out of order")]
+    Order { frame: usize, path: TreePath },
+    #[error("the bundle holds more than {MAX_ENTRIES} files")]
+    TooMany,
+    #[error("the bundle decompresses to more than {limit} bytes")]
+    TooLarge { limit: u64 },
+    #[error("the bundle's index cannot be read")]
+    Index(#[source] IndexError),
+    #[error("the bundle's index does not say what the bundle holds")]
+    Untrue,
+    #[error("the bundle goes on after its index")]
+    Trailing,
+    #[error("the bundle's name is {expected}, but its bytes are those of {found}")]
+    Digest {
+        expected: BundleDigest,
+        found: BundleDigest,
+    },
+}
+
+/// Reads a bundle from its first to its last byte and checks all of it.
+///
+/// Memory: the index, one zstd window (8 MiB at most) and small buffers, whatever the bundle claims.
+///
+/// # Errors
+/// [`VerifyError`]: then nothing of it may be used.
+pub fn verify_bundle(source: impl Read, expected: &Expected) -> Result<Verified, VerifyError> {
+    let hashing = Hashing {
+        source,
+        hasher: blake3::Hasher::new(),
+        bytes: 0,
+    };
+    let mut pass = Pass {
+        input: BufReader::with_capacity(BUFFER, hashing),
+        frames: Vec::new(),
+        offset: 0,
+        blobs: 0,
+        last: None,
+        raw_left: expected.max_raw_bytes,
+        limit: expected.max_raw_bytes,
+        buffer: vec![0; PIECE],
+    };
+    while !pass.frame()? {}
+    let index = pass.index()?;
+    let hashing = pass.input.into_inner();
+    let digest = BundleDigest::from(hashing.hasher.finalize());
+    match expected.digest {
+        Some(expected) if expected != digest => Err(VerifyError::Digest {
+            expected,
+            found: digest,
+        }),
+        _ => Ok(Verified {
+            digest,
+            bytes: hashing.bytes,
+            index,
+        }),
+    }
+}
+
+struct Pass<R> {
+    input: BufReader<Hashing<R>>,
+    frames: Vec<Frame>,
+    offset: u64,
+    blobs: u64,
+    last: Option<TreePath>,
+    raw_left: u64,
+    limit: u64,
+    buffer: Vec<u8>,
+}
+
+impl<R: Read> Pass<R> {
+    fn magic(&mut self) -> Result<u32, VerifyError> {
+        // The buffer may hold fewer than four bytes while more are to come, so the magic cannot be peeked at; a zstd
+        // frame's first byte tells it from a skippable one.
+        let first = self.input.fill_buf().map_err(VerifyError::Read)?.first().copied();
+        match first.map(u32::from) {
+            Some(byte) if byte == ZSTD_MAGIC & 0xff => Ok(ZSTD_MAGIC),
+            Some(byte) if byte == SKIPPABLE & 0xff => Ok(SKIPPABLE),
+            _ => Err(VerifyError::Foreign {
+                frame: self.frames.len(),
+            }),
+        }
+    }
+
+    /// Reads one data frame; true when it held the archive's end mark.
+    fn frame(&mut self) -> Result<bool, VerifyError> {
+        let number = self.frames.len();
+        if self.magic()? != ZSTD_MAGIC {
+            return Err(VerifyError::Foreign { frame: number });
+        }
+        let damaged = |source| VerifyError::Frame {
+            frame: number,
+            source,
+        };
+        let decoder = FrameDecoder::new(&mut self.input).map_err(damaged)?;
+        let mut members = Members {
+            raw: BufReader::with_capacity(BUFFER, decoder),
+            frame: number,
+            at: 0,
+            last: &mut self.last,
+            left: &mut self.raw_left,
+            limit: self.limit,
+            buffer: &mut self.buffer,
+        };
+        let mut blobs = Vec::new();
+        let mut end = false;
+        while !end && !members.at_end()? {
+            match members.next()? {
+                Some(blob) => blobs.push(blob),
+                None => end = true,
+            }
+            if self.blobs + blobs.len() as u64 > MAX_ENTRIES {
+                return Err(VerifyError::TooMany);
+            }
+        }
+        if !end && blobs.is_empty() || end && !blobs.is_empty() {
+            return Err(VerifyError::EmptyFrame { frame: number });
+        }
+        let decoder = members.raw.into_inner();
+        let frame = Frame {
+            offset: self.offset,
+            len: decoder.consumed(),
+            raw_len: decoder.produced(),
+            blobs,
+        };
+        self.blobs += frame.blobs.len() as u64;
+        self.offset += frame.len;
+        self.frames.push(frame);
+        Ok(end)
+    }
+
+    fn index(&mut self) -> Result<BundleIndex, VerifyError> {
+        if self.magic()? != SKIPPABLE {
+            return Err(VerifyError::Trailing);
+        }
+        let mut head = [0; 8];
+        self.input.read_exact(&mut head).map_err(VerifyError::Read)?;
+        let len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        if !(FOOTER..=2 * MAX_INDEX).contains(&len) {
+            return Err(VerifyError::Index(IndexError::Head));
+        }
+        let mut bytes = head.to_vec();
+        // `take` and not a reservation: the length is only a claim.
+        let got = (&mut self.input)
+            .take(len as u64)
+            .read_to_end(&mut bytes)
+            .map_err(VerifyError::Read)?;
+        if got != len {
+            return Err(VerifyError::Index(IndexError::Partial {
+                expected: len as u64 + 8,
+                got: bytes.len(),
+            }));
+        }
+        if !self.input.fill_buf().map_err(VerifyError::Read)?.is_empty() {
+            return Err(VerifyError::Trailing);
+        }
+        let total = self.offset + bytes.len() as u64;
+        let location = IndexLocation::from_tail(&bytes, total).map_err(VerifyError::Index)?;
+        let index = BundleIndex::parse(&bytes, &location).map_err(VerifyError::Index)?;
+        if index.frames() != self.frames {
+            return Err(VerifyError::Untrue);
+        }
+        Ok(index)
+    }
+}
+
+/// The members of one frame.
+struct Members<'a, R: BufRead> {
+    raw: BufReader<FrameDecoder<R>>,
+    frame: usize,
+    at: u64,
+    last: &'a mut Option<TreePath>,
+    left: &'a mut u64,
+    limit: u64,
+    buffer: &'a mut Vec<u8>,
+}
+
+impl<R: BufRead> Members<'_, R> {
+    fn damaged(&self, source: io::Error) -> VerifyError {
+        VerifyError::Frame {
+            frame: self.frame,
+            source,
+        }
+    }
+
+    fn tar(&self, source: TarError) -> VerifyError {
+        match source {
+            TarError::Read(source) => self.damaged(source),
+            source => VerifyError::Tar {
+                frame: self.frame,
+                source,
+            },
+        }
+    }
+
+    fn at_end(&mut self) -> Result<bool, VerifyError> {
+        let empty = self.raw.fill_buf().map(<[u8]>::is_empty);
+        empty.map_err(|source| self.damaged(source))
+    }
+
+    fn spend(&mut self, bytes: u64) -> Result<(), VerifyError> {
+        let limit = self.limit;
+        *self.left = self
+            .left
+            .checked_sub(bytes)
+            .ok_or(VerifyError::TooLarge { limit })?;
+        Ok(())
+    }
+
+    /// One member with its content hashed; none for the end mark.
+    fn next(&mut self) -> Result<Option<BlobPlace>, VerifyError> {
+        let member = match next_member(&mut self.raw) {
+            Ok(Some(member)) => member,
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(self.tar(error)),
+        };
+        self.spend(member.raw_len())?;
+        // Ascending paths: tar, too, unpacks each file once.
+        if self.last.as_ref().is_some_and(|last| *last >= member.path) {
+            return Err(VerifyError::Order {
+                frame: self.frame,
+                path: member.path,
+            });
+        }
+        *self.last = Some(member.path.clone());
+        let offset = self.at + member.header_len() as u64;
+        let mut hasher = blake3::Hasher::new();
+        let mut left = member.size;
+        while left > 0 {
+            let want = left.min(self.buffer.len() as u64) as usize;
+            let got = fill(&mut self.raw, &mut self.buffer[..want]).map_err(|error| self.damaged(error))?;
+            if got < want {
+                return Err(self.damaged(io::ErrorKind::UnexpectedEof.into()));
+            }
+            hasher.update(&self.buffer[..got]);
+            left -= got as u64;
+        }
+        let mut padding = [0; 512];
+        let padding = &mut padding[..member.padding()];
+        self.raw
+            .read_exact(padding)
+            .map_err(|error| self.damaged(error))?;
+        if padding.iter().any(|b| *b != 0) {
+            let path = member.path.clone();
+            return Err(self.tar(TarError::Padding { path }));
+        }
+        self.at += member.raw_len();
+        Ok(Some(BlobPlace {
+            digest: BlobDigest::from(hasher.finalize()),
+            offset,
+            size: member.size,
+        }))
+    }
+}
+
+struct Hashing<R> {
+    source: R,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.source.read(buffer)?;
+        self.hasher.update(&buffer[..got]);
+        self.bytes += got as u64;
+        Ok(got)
+    }
+}

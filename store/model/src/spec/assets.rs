@@ -1,0 +1,64 @@
+//! `[[assets]]`.
+
+use crate::path::TreePath;
+use crate::spec::AssetRoot;
+use crate::spec::fields::{Fields, Found, Keys};
+
+const KEYS: Keys = Keys::only(&["root", "url", "mutable"]);
+
+/// Reads every root; one that lies in another, or answers at another's URL, is a mistake.
+pub(super) fn read(fields: &Fields<'_>) -> Vec<AssetRoot> {
+    let mut roots: Vec<AssetRoot> = Vec::new();
+    for table in fields.tables("assets", KEYS) {
+        let root = required(&table, "root", "root = \"public\"");
+        let url = required(&table, "url", "url = \"/static\"");
+        let root = root.and_then(|text| tree_path(&text).map(|root| (root, text)));
+        let url = url.and_then(|text| text.parse(|text| asset_url(text)).map(|url| (url, text)));
+        let mutable = table.texts("mutable");
+        let mutable: Vec<_> = mutable.iter().filter_map(tree_path).collect();
+        let (Some((root, root_at)), Some((url, url_at))) = (root, url) else {
+            continue;
+        };
+        if let Some(other) = roots.iter().find(|other| overlap(&other.root, &root)) {
+            root_at.bad(format!("overlaps with root \"{}\"", other.root));
+        }
+        if roots.iter().any(|other| other.url == url) {
+            url_at.bad("is the URL of another root");
+        }
+        roots.push(AssetRoot { root, url, mutable });
+    }
+    roots
+}
+
+fn required<'t>(table: &Fields<'t>, key: &str, hint: &str) -> Option<Found<'t, &'t str>> {
+    if table.get(key).is_none() {
+        table.missing(key, hint);
+    }
+    table.text(key)
+}
+
+/// A path of the release; a trailing slash is how people write folders.
+pub(super) fn tree_path(text: &Found<'_, &str>) -> Option<TreePath> {
+    text.parse(|text| TreePath::new(text.strip_suffix('/').unwrap_or(text).as_bytes()))
+}
+
+pub(super) fn overlap(a: &TreePath, b: &TreePath) -> bool {
+    a == b || a.below(b).is_some() || b.below(a).is_some()
+}
+
+/// `/`, `/static`, `/a/b`: what follows the host's name, without a trailing slash.
+fn asset_url(text: &str) -> Result<String, String> {
+    let Some(rest) = text.strip_prefix('/') else {
+        return Err(format!("{text:?} must begin with '/'"));
+    };
+    let unreserved =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'@' | b'+');
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let part = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(unreserved);
+    if !rest.is_empty() && !rest.split('/').all(part) {
+        return Err(format!(
+            "{text:?} is not a plain URL path: use '/', letters, digits and -._~@+"
+        ));
+    }
+    Ok(format!("/{rest}"))
+}

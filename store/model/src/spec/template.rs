@@ -1,0 +1,48 @@
+//! What `shipctl init` writes.
+
+use crate::name::AppName;
+
+/// A commented `ship.toml` for `app`; it is valid as it stands, and publishes static files.
+pub fn init_template(app: &AppName) -> String {
+    TEMPLATE.replace("{app}", app.as_str())
+}
+
+const TEMPLATE: &str = r#"# What this release is. Unknown keys are errors; keys that begin with "x-" are yours.
+
+app = "{app}"
+# platform = ["linux/amd64"]         # hosts of another kind refuse it
+
+# --- The process. Without one, the release is a set of static files. ---------------------------------
+# [process.web]
+# command = ["bin/server"]           # a path with a slash is inside the release
+# class = "web"                      # hosts of this class run it
+# listen = { http = "tcp:8080" }     # or "tcp:[::]:8080", "tcp:127.0.0.1:0", "unix:web.sock"
+# strategy = "listen-fds"            # it takes its sockets as LISTEN_FDS, as under systemd
+# notify = true                      # it says READY=1 on NOTIFY_SOCKET
+# probe = { http = "/healthz", times = 3, interval = "200ms", timeout = "1s" }   # or { tcp = true }
+# ready_timeout = "30s"
+# soak = "10s"                       # how long the old one stays warm after a switch
+# drain = "30s"                      # how long it may finish what it has begun
+# stop_signal = "TERM"
+# stop_timeout = "10s"
+# user = "www-data"
+# limits = { nofile = 65536, memory = "1GiB" }
+# env = { RAILS_ENV = "production" }
+
+# --- What browsers fetch. Names with a fingerprint (main.3f9a12bc.js) are kept of every release. ------
+# [[assets]]
+# root = "public"                    # folder of the release
+# url = "/static"                    # where pages ask for it
+# mutable = ["index.html"]           # keep their name while their bytes change
+
+# --- Folders and files that outlive a release; the app writes nowhere else. --------------------------
+# [shared]
+# dirs = ["log", "tmp"]
+# files = [".env"]
+
+# [links]
+# external = ["/usr/bin/python3"]    # links that may leave the release
+
+# [retention]
+# keep = 3                           # releases kept on hosts besides the running and the previous one
+"#;

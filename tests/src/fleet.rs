@@ -1,0 +1,188 @@
+//! A fleet as `shipctl up` makes it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use serde_json::Value;
+
+use crate::shipctl::{self, Ran};
+use crate::wait;
+
+/// A running fleet; stopped when dropped.
+#[derive(Debug)]
+pub struct Fleet {
+    dir: PathBuf,
+    up: Option<Child>,
+    /// Last, so that it outlives what works in it.
+    folder: Option<tempfile::TempDir>,
+}
+
+impl Fleet {
+    /// Starts a fleet of `hosts` hosts in a folder of its own and waits until it is up.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start(hosts: usize) -> Self {
+        Self::start_with(hosts, &[])
+    }
+
+    /// The same with variables set for all its processes.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start_with(hosts: usize, env: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("no temporary folder: {error}"));
+        let dir = folder.path().join("fleet");
+        let mut fleet = Self {
+            dir,
+            up: None,
+            folder: Some(folder),
+        };
+        fleet.up(hosts, env);
+        fleet
+    }
+
+    /// Starts the same folder again after [`Fleet::stop`].
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn up(&mut self, hosts: usize, env: &[(&str, &str)]) {
+        let log = std::fs::File::create(self.log())
+            .unwrap_or_else(|error| panic!("no log {}: {error}", self.log().display()));
+        let log_too = log.try_clone().unwrap_or_else(|error| panic!("no log: {error}"));
+        let hosts = hosts.to_string();
+        let dir = self.dir.to_string_lossy().into_owned();
+        let mut command = shipctl::command(None, &["up", "--dir", &dir, "--hosts", &hosts]);
+        command
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(log_too)
+            .envs(env.iter().copied());
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("shipctl up: {error}"));
+        self.up = Some(child);
+        wait::until("the fleet to come up", || {
+            self.assert_alive();
+            let ready = std::fs::read_to_string(self.log()).ok()?.contains("is up");
+            ready.then_some(())
+        });
+    }
+
+    fn assert_alive(&mut self) {
+        let ended = self.up.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        if let Some(status) = ended {
+            self.up = None;
+            let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+            panic!("shipctl up ended with {status}:\n{log}");
+        }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.with_extension("log")
+    }
+
+    /// What `up` said.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn context(&self) -> PathBuf {
+        self.dir.join("context.toml")
+    }
+
+    /// A folder beside the fleet's own, for trees and the like.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        let path = self.dir.with_file_name(name);
+        std::fs::create_dir_all(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        path
+    }
+
+    /// Runs `shipctl` as the fleet's operator.
+    pub fn shipctl(&self, args: &[&str]) -> Ran {
+        shipctl::shipctl(Some(&self.context()), args)
+    }
+
+    /// `status -o json`.
+    pub fn status(&self) -> Value {
+        self.shipctl(&["status", "-o", "json"]).json()
+    }
+
+    /// What `status` says of one app.
+    ///
+    /// # Panics
+    /// When it says nothing.
+    pub fn app(&self, app: &str) -> Value {
+        let status = self.status();
+        let apps = status["apps"].as_array();
+        let found = apps
+            .into_iter()
+            .flatten()
+            .find(|entry| entry["app"] == app)
+            .cloned();
+        found.unwrap_or_else(|| panic!("status does not know {app}: {status:#}"))
+    }
+
+    /// Where each host's listener of that name is bound.
+    pub fn listening(&self, app: &str, listener: &str) -> Vec<SocketAddr> {
+        let app = self.app(app);
+        let hosts = app["hosts"].as_array().into_iter().flatten();
+        hosts
+            .filter_map(|host| host["listen"][listener].as_str()?.parse().ok())
+            .collect()
+    }
+
+    /// Bases under which the app's assets are served.
+    pub fn asset_urls(&self, app: &str) -> Vec<String> {
+        let app = self.app(app);
+        let urls = app["asset_urls"].as_array().into_iter().flatten();
+        urls.filter_map(|url| Some(url.as_str()?.trim_end_matches('/').to_owned()))
+            .collect()
+    }
+
+    /// The release each host runs.
+    pub fn running(&self, app: &str) -> Vec<Option<u64>> {
+        let app = self.app(app);
+        let hosts = app["hosts"].as_array().into_iter().flatten();
+        hosts.map(|host| host["release"].as_u64()).collect()
+    }
+
+    /// The app's folder on a host.
+    pub fn home(&self, host: &str, app: &str) -> PathBuf {
+        self.dir.join("hosts").join(host).join("apps").join(app)
+    }
+
+    /// Stops it as a user does, with the keyboard's signal, and waits for its end.
+    pub fn stop(&mut self) {
+        let Some(mut child) = self.up.take() else { return };
+        if let Some(pid) = i32::try_from(child.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        }
+        let _ = child.wait();
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- shipctl up said:\n{}", self.said());
+        }
+        self.stop();
+        if std::thread::panicking() && std::env::var_os("SHIP_TESTS_KEEP").is_some() {
+            if let Some(folder) = self.folder.take() {
+                eprintln!("kept: {}", folder.keep().display());
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Real input: six consecutive releases of streamlit's front end, served by uvicorn over a socket that the
+//! keeper hands over, promoted under load and reverted.
+//!
+//! After every step the page loads, and every fingerprinted asset of every published release answers 200
+//! with the published bytes, at the app's own address and at every asset host's.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "tests fail by panicking"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ship_model::assets::is_fingerprinted;
+use ship_model::digest::BlobDigest;
+use ship_tests::{Fleet, http, load::Load};
+
+/// Asset URL path → digest of its bytes, over all published releases.
+type Published = BTreeMap<String, BlobDigest>;
+
+#[test]
+fn six_releases_of_streamlit_travel_and_lose_nothing() {
+    let Some(cache) = cache() else { return };
+    let fleet = Fleet::start(2);
+    let trees = unpack_all(&cache, &fleet.beside("trees"));
+    let mut published = Published::new();
+
+    for (index, (version, tree)) in trees.iter().enumerate() {
+        let number = index as u64 + 1;
+        let done = fleet
+            .shipctl(&[
+                "publish",
+                tree.to_str().unwrap(),
+                "--label",
+                version,
+                "-o",
+                "json",
+            ])
+            .json();
+        assert_eq!(
+            (done["release"].as_u64(), done["app"].as_str()),
+            (Some(number), Some("streamlit"))
+        );
+        note_assets(tree, &mut published);
+        let load = (number > 1).then(|| load(&fleet));
+        fleet.shipctl(&["promote", "streamlit", "-m", version]).expect(0);
+        check(&fleet, number, &published);
+        load.into_iter().for_each(nothing_lost);
+    }
+    assert!(
+        published.len() > 100,
+        "{} assets are no real test",
+        published.len()
+    );
+
+    let load = load(&fleet);
+    fleet.shipctl(&["revert", "streamlit"]).expect(0);
+    check(&fleet, trees.len() as u64 - 1, &published);
+    nothing_lost(load);
+}
+
+fn cache() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let cache = std::env::var_os("SHIP_TESTS_CACHE").map_or_else(|| root.join(".cache"), PathBuf::from);
+    if cache.join("venv/bin/uvicorn").exists() && cache.join("wheels").exists() {
+        return Some(cache);
+    }
+    ship_tests::skipped("streamlit", "no uvicorn or wheels in .cache: run tests/setup");
+    None
+}
+
+/// Makes a release tree of every version, in order.
+fn unpack_all(cache: &Path, out: &Path) -> Vec<(String, PathBuf)> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("streamlit");
+    let versions = fs::read_to_string(here.join("versions")).unwrap();
+    let tree_of = |version: &str| {
+        let tree = out.join(version);
+        let prefix = format!("streamlit-{version}-");
+        let wheels = fs::read_dir(cache.join("wheels"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let wheel = wheels
+            .into_iter()
+            .find(|path| path.file_name().unwrap().to_string_lossy().starts_with(&prefix))
+            .unwrap_or_else(|| panic!("streamlit {version} is not in the cache: run tests/setup"));
+        let python = cache.join("venv/bin/python");
+        let unzip = Command::new(&python)
+            .args(["-m", "zipfile", "-e"])
+            .arg(&wheel)
+            .arg(&tree)
+            .status();
+        assert!(unzip.unwrap().success());
+        fs::copy(here.join("app.py"), tree.join("app.py")).unwrap();
+        fs::write(tree.join("ship.toml"), ship_toml(&python)).unwrap();
+        (version.to_owned(), tree)
+    };
+    versions
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(tree_of)
+        .collect()
+}
+
+fn ship_toml(python: &Path) -> String {
+    format!(
+        r#"
+app = "streamlit"
+
+[process.web]
+command = ["{}", "-m", "uvicorn", "--fd", "3", "--log-level", "warning", "app:app"]
+class = "web"
+listen = {{ http = "tcp:8501" }}
+probe = {{ http = "/healthz", times = 3 }}
+soak = "1s"
+drain = "5s"
+
+[[assets]]
+root = "streamlit/static"
+url = "/"
+"#,
+        python.display()
+    )
+}
+
+/// Every fingerprinted file below the release's static folder, read from the tree itself.
+fn note_assets(tree: &Path, published: &mut Published) {
+    let root = tree.join("streamlit/static");
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if is_fingerprinted(path.file_name().unwrap().as_encoded_bytes()) {
+                let url = format!("/{}", path.strip_prefix(&root).unwrap().display());
+                published.insert(url, BlobDigest::of(&fs::read(&path).unwrap()));
+            }
+        }
+    }
+}
+
+fn load(fleet: &Fleet) -> Load {
+    let targets = fleet.listening("streamlit", "http");
+    assert_eq!(targets.len(), 2);
+    Load::start(&targets, "/", 20)
+}
+
+fn check(fleet: &Fleet, number: u64, published: &Published) {
+    assert_eq!(fleet.running("streamlit"), [Some(number), Some(number)]);
+    let apps = fleet.listening("streamlit", "http");
+    let hosts = fleet.asset_urls("streamlit");
+    assert!(apps.len() == 2 && !hosts.is_empty());
+    let bases = apps.iter().map(base).chain(hosts);
+    for base in bases {
+        for (url, digest) in published {
+            let answer = http::get_url(&format!("{base}{url}")).unwrap();
+            assert_eq!(answer.status, 200, "{base}{url}");
+            assert_eq!(
+                BlobDigest::of(&answer.body),
+                *digest,
+                "{base}{url} has other bytes"
+            );
+        }
+    }
+    for app in apps {
+        let page = http::get(app, "/").unwrap();
+        assert_eq!(
+            (page.status, page.header("x-release")),
+            (200, Some(&number.to_string()[..]))
+        );
+        let named = assets_named(&page.text());
+        assert!(!named.is_empty(), "the page of release {number} names no asset");
+        for url in named {
+            assert_eq!(
+                http::get(app, &url).unwrap().status,
+                200,
+                "{url} of release {number}"
+            );
+        }
+    }
+}
+
+fn base(address: &SocketAddr) -> String {
+    format!("http://{address}")
+}
+
+/// What `src` and `href` of a page name, as absolute paths of the same origin.
+fn assets_named(page: &str) -> Vec<String> {
+    let mut named = Vec::new();
+    for attribute in ["src=\"", "href=\""] {
+        for part in page.split(attribute).skip(1) {
+            let url = part.split('"').next().unwrap_or_default();
+            if !url.contains(':') && !url.is_empty() {
+                named.push(format!(
+                    "/{}",
+                    url.trim_start_matches("./").trim_start_matches('/')
+                ));
+            }
+        }
+    }
+    named
+}
+
+fn nothing_lost(load: Load) {
+    let summary = load.finish();
+    assert!(summary["sent"].as_u64().unwrap() > 0, "{summary:#}");
+    assert_eq!(summary["failed"].as_u64(), Some(0), "{summary:#}");
+}
