@@ -1,10 +1,9 @@
 //! `shipctl asset`.
 
 use clap::{Args, Subcommand};
-use ship_model::assets::assets_of;
 use ship_model::release::ReleaseRef;
 
-use super::{Fleet, Outcome, manifest, status, subject};
+use super::{Fleet, Outcome, manifest, status, subject, tree};
 use crate::args::Global;
 use crate::error::{CommandError, Exit};
 use crate::ui::{Table, Ui};
@@ -44,7 +43,7 @@ pub async fn run(verb: Asset, global: &Global, ui: &Ui) -> Outcome {
 async fn list(release: Option<&ReleaseRef>, fleet: &Fleet, ui: &Ui) -> Outcome {
     let subject = subject::subject(release, &fleet.context)?;
     let record = subject.record(fleet).await?;
-    let assets = assets_of(&manifest::fetch(&record, fleet).await?);
+    let assets = tree::assets(&manifest::fetch(&record, fleet).await?)?;
     if ui.is_json() {
         let assets: Vec<_> = assets
             .iter()
@@ -66,7 +65,7 @@ async fn list(release: Option<&ReleaseRef>, fleet: &Fleet, ui: &Ui) -> Outcome {
     for asset in &assets {
         let kept = if asset.fingerprinted { "for ever" } else { "while it runs" };
         table.row([
-            clean(&asset.url_path.to_string()),
+            clean(&asset.url_path),
             bytes(asset.size),
             kept.to_owned(),
             asset.digest.short(),

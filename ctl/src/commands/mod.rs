@@ -21,6 +21,7 @@ pub mod status;
 pub mod up;
 pub mod why;
 
+mod bundles;
 mod manifest;
 mod shape;
 mod subject;

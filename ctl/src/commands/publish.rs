@@ -126,7 +126,7 @@ async fn begin(app: &AppName, encoded: Vec<u8>, fleet: &Fleet) -> Result<HashSet
         .chunks(MAX_PIECE)
         .map(|piece| BeginChunk {
             app: name.take().unwrap_or_default(),
-            manifest: piece.to_vec(),
+            manifest: piece.to_vec().into(),
         })
         .collect();
     let mut missing = fleet
@@ -216,7 +216,7 @@ fn read_pieces(
         data.truncate(length);
         let piece = UploadChunk {
             bundle: bundle.take(),
-            data,
+            data: data.into(),
         };
         if pieces.blocking_send(piece).is_err() {
             return Ok(());

@@ -1,11 +1,10 @@
 //! `shipctl show`.
 
 use clap::Args;
-use ship_model::assets::assets_of;
 use ship_model::manifest::{EntryKind, Manifest};
 use ship_model::release::ReleaseRef;
 
-use super::{Fleet, Outcome, manifest, shape, subject};
+use super::{Fleet, Outcome, manifest, shape, subject, tree};
 use crate::args::Global;
 use crate::error::{CommandError, Exit};
 use crate::ui::{Table, Ui};
@@ -28,7 +27,7 @@ pub async fn run(verb: Show, global: &Global, ui: &Ui) -> Outcome {
     let record = subject.record(&fleet).await?;
     let manifest = manifest::fetch(&record, &fleet).await?;
     let release = shape::Release::from(&record);
-    let assets = assets_of(&manifest).len();
+    let assets = tree::assets(&manifest)?.len();
     if ui.is_json() {
         let mut shown = serde_json::to_value(&release).unwrap_or_default();
         shown["spec"] = serde_json::to_value(manifest.spec()).unwrap_or_default();

@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ship_bundle::walk::{WalkError, Walked, walk};
+use ship_model::assets::{Asset, assets_of};
+use ship_model::manifest::Manifest;
 use ship_model::name::AppName;
 use ship_model::spec::{ReleaseSpec, read_ship_toml};
 
@@ -111,11 +113,15 @@ pub async fn read_tree(dir: &Path, spec: &ReleaseSpec, ui: &Ui) -> Result<Walked
     let walked = tokio::task::spawn_blocking(move || walk(&dir, &spec, &told)).await;
     bar.clear();
     let walked = walked.map_err(|source| CommandError::internal("read the folder", source))?;
-    walked.map_err(|error| explain_walk(&error))
+    let walked: Walked = walked.map_err(|error: WalkError| CommandError::of(Exit::Error, &error))?;
+    // The store would refuse these after everything was sent.
+    assets(&walked.manifest)?;
+    Ok(walked)
 }
 
-fn explain_walk(error: &WalkError) -> CommandError {
-    CommandError::of(Exit::Error, error)
+/// What browsers fetch of a release.
+pub fn assets(manifest: &Manifest) -> Result<Vec<Asset>, CommandError> {
+    assets_of(manifest).map_err(|error| CommandError::of(Exit::Error, &error).hint("see [[assets]] in ship.toml"))
 }
 
 /// Says what a person should look at before publishing.

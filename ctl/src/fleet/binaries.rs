@@ -62,7 +62,7 @@ impl Binaries {
     }
 
     /// A program that was asked for.
-    pub fn path(&self, name: &str) -> &Path {
+    pub fn path(&self, name: &'static str) -> &Path {
         self.0.get(name).map_or(Path::new(name), PathBuf::as_path)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -57,7 +57,7 @@ pub struct Tended {
 
 impl Tended {
     /// Starts it, and again whenever it dies.
-    pub fn start(plan: ChildPlan, book: Arc<Book>, news: mpsc::UnboundedSender<Ended>) -> Self {
+    pub fn start(plan: ChildPlan, book: Arc<Book>, news: mpsc::Sender<Ended>) -> Self {
         let (stop, stopped) = watch::channel(false);
         Self {
             name: plan.name.clone(),
@@ -77,7 +77,7 @@ impl Tended {
 async fn tend(
     plan: ChildPlan,
     book: Arc<Book>,
-    news: mpsc::UnboundedSender<Ended>,
+    news: mpsc::Sender<Ended>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut pause = PAUSE.0;
@@ -97,8 +97,8 @@ async fn tend(
             last_lines,
             pause,
         };
-        // Nobody listens any more when everything is being stopped.
-        let _ = news.send(ended);
+        // Nobody listens any more when everything is being stopped; news that finds no room is old news.
+        let _ = news.try_send(ended);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             _ = stop.changed() => {}
@@ -195,7 +195,7 @@ async fn copy(out: impl AsyncRead + Unpin, err: impl AsyncRead + Unpin, log: &mu
 
 /// Reads on until a line is whole or very long; false at the end. What was read stays in `line` when this is
 /// dropped half-way.
-async fn take(from: &mut (impl AsyncBufReadExt + Unpin), line: &mut Vec<u8>) -> bool {
+async fn take(from: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) -> bool {
     loop {
         let Ok(bytes) = from.fill_buf().await else {
             return false;

@@ -17,7 +17,6 @@ use super::place::{Place, host_name};
 use super::process::ProcessId;
 use super::record::{Book, RecordError};
 use super::setup::{self, ENV};
-use crate::args::Global;
 use crate::client::Client;
 use crate::clock::Watch;
 use crate::context::Context;
@@ -32,6 +31,8 @@ const HOSTS_PATIENCE: Duration = Duration::from_secs(60);
 const APPS_PATIENCE: Duration = Duration::from_secs(30);
 /// For what an earlier run left behind to end.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(12);
+/// Children that ended and were not told of yet.
+const NEWS: usize = 64;
 const LOOK: Duration = Duration::from_millis(40);
 
 /// What kind of fleet.
@@ -55,7 +56,7 @@ pub struct OwnFleet {
     pub hosts: u8,
     store: Tended,
     agents: Vec<Tended>,
-    news: mpsc::UnboundedReceiver<Ended>,
+    news: mpsc::Receiver<Ended>,
     _lock: LockFile,
 }
 
@@ -69,8 +70,8 @@ struct Addresses {
 struct Rising {
     place: Place,
     book: Arc<Book>,
-    tell: mpsc::UnboundedSender<Ended>,
-    news: mpsc::UnboundedReceiver<Ended>,
+    tell: mpsc::Sender<Ended>,
+    news: mpsc::Receiver<Ended>,
     children: Vec<Tended>,
 }
 
@@ -84,7 +85,7 @@ impl OwnFleet {
         end_leftovers(&book).await;
         let record = book.get();
         setup::prepare(&place, plan, record.net, record.hosts, binaries).await?;
-        let (tell, news) = mpsc::unbounded_channel();
+        let (tell, news) = mpsc::channel(NEWS);
         let mut rising = Rising {
             place,
             book: Arc::new(book),

@@ -13,7 +13,7 @@ impl Table {
     pub fn new(head: &[&str]) -> Self {
         let mut table = comfy_table::Table::new();
         table
-            .load_preset(presets::NOTHING)
+            .load_style(presets::NOTHING)
             .set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header(
             head.iter()
