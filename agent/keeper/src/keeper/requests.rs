@@ -193,10 +193,10 @@ fn check_process(process: &ProcessSpec) -> Result<(), String> {
                 probe.listener
             ));
         }
-        if let crate::protocol::ProbeKind::Http { path } = &probe.kind {
-            if !path.starts_with('/') || path.chars().any(|c| c.is_control() || c == ' ') {
-                return Err(format!("{path:?} is no path a probe can ask for"));
-            }
+        if let crate::protocol::ProbeKind::Http { path } = &probe.kind
+            && (!path.starts_with('/') || path.chars().any(|c| c.is_control() || c == ' '))
+        {
+            return Err(format!("{path:?} is no path a probe can ask for"));
         }
     }
     if let Some(user) = &process.user {

@@ -249,11 +249,11 @@ impl Keeper {
         if let Some(by) = notice.extend_ms {
             self.events.push_back(Event::Extend { generation, by });
         }
-        if let Some(running) = self.running.get_mut(&(generation, slot)) {
-            if let Some(status) = notice.status.filter(|status| *status != running.said) {
-                running.said = status;
-                self.revision += 1;
-            }
+        if let Some(running) = self.running.get_mut(&(generation, slot))
+            && let Some(status) = notice.status.filter(|status| *status != running.said)
+        {
+            running.said = status;
+            self.revision += 1;
         }
     }
 

@@ -37,11 +37,11 @@ impl PathGroup {
         match std::fs::symlink_metadata(path) {
             Ok(_) if !crate::unix::is_socket(path) => {
                 let source = io::Error::other("something that is no socket has that name");
-                return Err(ListenError::System {
+                Err(ListenError::System {
                     action: "listen on",
                     addr: addr(),
                     source,
-                });
+                })
             }
             _ => Ok(Self {
                 path: path.to_owned(),
