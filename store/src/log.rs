@@ -30,7 +30,11 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = lines().with_env_filter(filter).with_writer(out).event_format(Lines(format)).finish();
+    let subscriber = lines()
+        .with_env_filter(filter)
+        .with_writer(out)
+        .event_format(Lines(format))
+        .finish();
     // A second call, which only tests make, changes nothing.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
@@ -122,12 +126,13 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-        line
-    })
+    text.chars()
+        .fold(String::with_capacity(text.len()), |mut line, c| {
+            if c.is_control() {
+                line.extend(c.escape_default());
+            } else {
+                line.push(c);
+            }
+            line
+        })
 }

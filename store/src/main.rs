@@ -194,7 +194,10 @@ fn make(init: &Init, clock: &Clock) -> anyhow::Result<()> {
     }
     let tls = dir.join("tls");
     if tls.join("ca.pem").exists() {
-        bail!("{} holds a certificate authority already, but no store.toml: remove it to begin anew", tls.display());
+        bail!(
+            "{} holds a certificate authority already, but no store.toml: remove it to begin anew",
+            tls.display()
+        );
     }
     let now = clock.now_ms();
     let authority = Authority::init(&tls, &init.fleet, now)?;
@@ -205,7 +208,11 @@ fn make(init: &Init, clock: &Clock) -> anyhow::Result<()> {
     authority.leave(&authority.issue(&holder, LEAF_DAYS, now)?, &tls, true)?;
     // Last: a folder with a store.toml is complete.
     Settings::new(&init.fleet).write(dir)?;
-    say(&format!("made a store for fleet {:?} in {}", init.fleet, dir.display()))
+    say(&format!(
+        "made a store for fleet {:?} in {}",
+        init.fleet,
+        dir.display()
+    ))
 }
 
 fn give(issue: &Issue, clock: &Clock) -> anyhow::Result<()> {
@@ -215,7 +222,11 @@ fn give(issue: &Issue, clock: &Clock) -> anyhow::Result<()> {
     let authority = Authority::open(&dir.join("tls"), &settings.fleet)?;
     let issued = authority.issue(&holder, issue.days, clock.now_ms())?;
     authority.leave(&issued, &issue.out, issue.renew)?;
-    say(&format!("issued a certificate for {} into {}", issue.name, issue.out.display()))
+    say(&format!(
+        "issued a certificate for {} into {}",
+        issue.name,
+        issue.out.display()
+    ))
 }
 
 fn holder_of(issue: &Issue) -> anyhow::Result<Holder> {

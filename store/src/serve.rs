@@ -101,7 +101,16 @@ pub async fn serve(options: Options, clock: Clock) -> Result<(), ServeError> {
     };
     let signals = Signals::listen().map_err(ServeError::Signals)?;
     let stop = CancellationToken::new();
-    let store = assemble(folder, settings, bridge, clock, &options.dir, &addresses, stop.clone()).await?;
+    let store = assemble(
+        folder,
+        settings,
+        bridge,
+        clock,
+        &options.dir,
+        &addresses,
+        stop.clone(),
+    )
+    .await?;
     remember(&options.dir, &addresses)?;
     tell_supervisor("READY=1");
     tracing::info!(grpc = %addresses.grpc, assets = %addresses.assets, "serving");
@@ -125,7 +134,9 @@ pub async fn serve(options: Options, clock: Clock) -> Result<(), ServeError> {
 
 async fn open_folder(dir: &Path, bridge: &Bridge) -> Result<StoreFolder, ServeError> {
     let path = dir.to_owned();
-    let opened = bridge.run(move || StoreFolder::open(&path, publish::Limits::default())).await?;
+    let opened = bridge
+        .run(move || StoreFolder::open(&path, publish::Limits::default()))
+        .await?;
     let (folder, report) = opened.map_err(|source| ServeError::Folder {
         dir: dir.to_owned(),
         source,
@@ -144,7 +155,11 @@ fn tell_found(report: &FolderReport) {
     if let Some(restored) = &report.restored {
         tracing::warn!(from = restored.from, "this store was put back from a backup");
     }
-    tracing::info!(bundles = report.places.bundles, blobs = report.places.blobs, "opened");
+    tracing::info!(
+        bundles = report.places.bundles,
+        blobs = report.places.blobs,
+        "opened"
+    );
 }
 
 fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
@@ -182,13 +197,18 @@ async fn bind_one(
     {
         return Ok(listener);
     }
-    TcpListener::bind(asked).await.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => ServeError::Taken { address: asked, option },
-        _ => ServeError::Listen {
-            address: asked,
-            source,
-        },
-    })
+    TcpListener::bind(asked)
+        .await
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => ServeError::Taken {
+                address: asked,
+                option,
+            },
+            _ => ServeError::Listen {
+                address: asked,
+                source,
+            },
+        })
 }
 
 fn remember(dir: &Path, addresses: &Addresses) -> Result<(), ServeError> {
@@ -210,14 +230,12 @@ struct Store {
     figures: Arc<PortFigures>,
     fleet_name: String,
     stop: CancellationToken,
-    // The folder's lock, held to the end.
-    _folder: crate::folder::Held,
 }
 
 impl Store {
     fn port(&self, tls: Option<Arc<Tls>>) -> Port {
         let bundles = Bundles {
-            blobs: Arc::clone(&self.rooms.blobs),
+            blobs: Arc::clone(&self.rooms.folder.blobs),
             bridge: self.face.bridge.clone(),
             clock: self.face.clock.clone(),
         };
@@ -259,7 +277,8 @@ async fn assemble(
     addresses: &Addresses,
     stop: CancellationToken,
 ) -> Result<Store, ServeError> {
-    let (publisher, places, ledger, blobs, held) = folder.into_parts();
+    let (places, blobs) = (Arc::clone(&folder.places), Arc::clone(&folder.blobs));
+    let ledger = folder.ledger.clone();
     let board = Arc::new(Board::default());
     let fleet = Arc::new(Fleet::new(settings.thresholds(), clock.now_ms()));
     let manifests = {
@@ -278,7 +297,7 @@ async fn assemble(
     })
     .await?;
     let shelf = Arc::new(Shelf::new());
-    let unions = Unions::new(dir.join("assets"), Arc::clone(&blobs), Arc::clone(&places), Arc::clone(&shelf));
+    let unions = Unions::new(dir.join("assets"), blobs, places, Arc::clone(&shelf));
     let unions = Arc::new(unions);
     tokio::spawn(catch_up(bridge.clone(), Arc::clone(&unions), ledger.clone()));
     let face = Face {
@@ -293,12 +312,7 @@ async fn assemble(
         asset_url: asset_url(&settings, addresses.assets),
         stop: stop.clone(),
     };
-    let rooms = Rooms {
-        publisher,
-        places,
-        blobs,
-        unions,
-    };
+    let rooms = Rooms { folder, unions };
     Ok(Store {
         face,
         rooms: Arc::new(rooms),
@@ -307,7 +321,6 @@ async fn assemble(
         figures: Arc::default(),
         fleet_name: settings.fleet,
         stop,
-        _folder: held,
     })
 }
 
@@ -343,7 +356,10 @@ async fn catch_up(bridge: Bridge, unions: Arc<Unions>, ledger: crate::ledger::Le
             }
         }
         Ok(Err(error)) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot catch up on assets");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "cannot catch up on assets"
+            );
         }
         Err(BrokenOff) => {}
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ship_assets::{AddError, Shelf, Union, UnionError};
 use ship_bundle::{BlobPlace, Frame, FrameError, FrameReader};
-use ship_model::assets::{Asset, assets_of};
+use ship_model::assets::{Asset, AssetsError, assets_of};
 use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
 use ship_model::manifest::{DecodeError, Manifest};
 use ship_model::name::AppName;
@@ -31,7 +31,10 @@ const SMALL: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum AddAssetsError {
     #[error("cannot read the manifest of release {id}")]
-    Manifest { id: ReleaseId, source: ReadManifestError },
+    Manifest {
+        id: ReleaseId,
+        source: ReadManifestError,
+    },
     #[error("cannot open the union of {app}")]
     Open { app: AppName, source: UnionError },
     #[error("no bundle carries the content of {url}")]
@@ -41,9 +44,14 @@ pub enum AddAssetsError {
     #[error("cannot open a bundle")]
     Blobs(#[from] BlobsError),
     #[error("cannot read bundle {bundle}")]
-    Bundle { bundle: BundleDigest, source: FrameError },
+    Bundle {
+        bundle: BundleDigest,
+        source: FrameError,
+    },
     #[error("cannot add an asset")]
     Add(#[from] AddError),
+    #[error("the release's assets cannot be told")]
+    Assets(#[from] AssetsError),
     #[error("cannot make a pipe")]
     Pipe(#[source] io::Error),
 }
@@ -99,8 +107,11 @@ impl Unions {
             return Ok(());
         }
         let manifest = read_manifest(&*self.blobs, release.id);
-        let manifest = manifest.map_err(|source| AddAssetsError::Manifest { id: release.id, source })?;
-        let assets = assets_of(&manifest);
+        let manifest = manifest.map_err(|source| AddAssetsError::Manifest {
+            id: release.id,
+            source,
+        })?;
+        let assets = assets_of(&manifest)?;
         drop(manifest);
         self.fill(&app.union, app.union.missing(&assets))?;
         app.union.record(release.target(), &assets)?;
@@ -109,7 +120,10 @@ impl Unions {
     }
 
     /// Adds whatever is missing of all releases, newest first; tells what could not be. Blocks.
-    pub fn catch_up(&self, ledger: &Ledger) -> Result<Vec<(AppName, ReleaseNumber, AddAssetsError)>, LedgerError> {
+    pub fn catch_up(
+        &self,
+        ledger: &Ledger,
+    ) -> Result<Vec<(AppName, ReleaseNumber, AddAssetsError)>, LedgerError> {
         let mut failed = Vec::new();
         for app in ledger.apps()? {
             if let Ok(held) = self.app(&app) {
@@ -159,7 +173,10 @@ impl Unions {
             let index = read_index(&*self.blobs, located.bundle)?;
             let reader = self.blobs.open(Object::Bundle(located.bundle))?;
             for frame in index.frames() {
-                let mut places = frame.blobs.iter().filter(|place| wanted.contains_key(&place.digest));
+                let mut places = frame
+                    .blobs
+                    .iter()
+                    .filter(|place| wanted.contains_key(&place.digest));
                 if places.next().is_some() {
                     fill_from(union, &mut wanted, located.bundle, frame, reader.as_ref())?;
                 }
@@ -258,7 +275,9 @@ impl<'a> Slice<'a> {
 
 impl Read for Slice<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
+        let most = usize::try_from(self.end - self.at)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let got = self.reader.read_at(&mut buffer[..most], self.at)?;
         self.at += got as u64;
         Ok(got)

@@ -94,7 +94,10 @@ pub fn caller_of_request(peer: Option<&Peer>, now_ms: u64) -> Result<Caller, Sta
             ));
         }
         Some(Err(error)) => {
-            return Err(unauthenticated(&error.to_string(), "have a certificate issued by this fleet"));
+            return Err(unauthenticated(
+                &error.to_string(),
+                "have a certificate issued by this fleet",
+            ));
         }
         Some(Ok(caller)) => caller,
     };

@@ -19,8 +19,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::face::{Answers, Face, caller};
 use super::status;
 use crate::bridge::Bridge;
+use crate::engine::Object;
 use crate::engine::blobs::read_whole;
-use crate::engine::{Blobs, Object};
+use crate::folder::StoreFolder;
 use crate::ledger::RequestId;
 use crate::locate::Places;
 use crate::publish::{Commit, Publisher, UploadError, UploadedBundle};
@@ -45,9 +46,7 @@ pub struct ReleasesFace {
 /// Where releases are handed in and lie.
 #[derive(Debug)]
 pub struct Rooms {
-    pub publisher: Publisher,
-    pub places: Arc<Places>,
-    pub blobs: Arc<dyn Blobs>,
+    pub folder: StoreFolder,
     pub unions: Arc<Unions>,
 }
 
@@ -81,7 +80,10 @@ impl ReleasesFace {
         let mut line = v1::ReleaseLine::default();
         let mut flags = BTreeSet::new();
         for state in states.iter().filter(|state| state.app == record.app) {
-            if state.current.is_some_and(|current| current.number == record.number) {
+            if state
+                .current
+                .is_some_and(|current| current.number == record.number)
+            {
                 line.live_in.push(state.env.to_string());
             }
             if state.is_bad(record.number) {
@@ -109,13 +111,16 @@ fn check_piece(piece: &[u8]) -> Result<(), Status> {
     if piece.len() <= MAX_PIECE {
         return Ok(());
     }
-    let message = format!("a piece of {} bytes is refused: at most {MAX_PIECE} are allowed", piece.len());
+    let message = format!(
+        "a piece of {} bytes is refused: at most {MAX_PIECE} are allowed",
+        piece.len()
+    );
     Err(status::invalid(message, "piece"))
 }
 
 /// What travels from a stream to the thread that writes: without the end, nothing is kept.
 enum Piece {
-    Data(Vec<u8>),
+    Data(Bytes),
     End,
 }
 
@@ -143,7 +148,7 @@ fn take_in(
 /// Passes on the pieces of an upload; what went wrong with the stream, if anything.
 async fn pass_on(
     mut chunks: Streaming<v1::UploadChunk>,
-    first: Vec<u8>,
+    first: Bytes,
     pieces: mpsc::Sender<Piece>,
 ) -> Result<(), Status> {
     let mut next = Some(first);
@@ -170,9 +175,20 @@ impl Releases for ReleasesFace {
         let (app, encoded) = Self::manifest_of(request.into_inner()).await?;
         let app = app.parse().map_err(|error| status::bad_name(&error))?;
         let rooms = Arc::clone(&self.rooms);
-        let begun = self.face.bridge.run(move || rooms.publisher.begin(&app, &encoded)).await;
-        let begun = begun.map_err(status::broken_off)?.map_err(|error| status::begin(&error))?;
-        let messages: Vec<_> = begun.missing.chunks(MAX_DIGESTS).map(missing_blobs).map(Ok).collect();
+        let begun = self
+            .face
+            .bridge
+            .run(move || rooms.folder.publisher.begin(&app, &encoded))
+            .await;
+        let begun = begun
+            .map_err(status::broken_off)?
+            .map_err(|error| status::begin(&error))?;
+        let messages: Vec<_> = begun
+            .missing
+            .chunks(MAX_DIGESTS)
+            .map(missing_blobs)
+            .map(Ok)
+            .collect();
         Ok(Response::new(Box::pin(stream::iter(messages))))
     }
 
@@ -190,7 +206,9 @@ impl Releases for ReleasesFace {
             .map_err(|error| status::bad_message(&error))?;
         let (sender, pieces) = mpsc::channel(AHEAD);
         let rooms = Arc::clone(&self.rooms);
-        let taking = self.uploads.run(move || take_in(&rooms.publisher, pieces, announced));
+        let taking = self
+            .uploads
+            .run(move || take_in(&rooms.folder.publisher, pieces, announced));
         let (passed, taken) = tokio::join!(pass_on(chunks, first.data, sender), taking);
         match taken.map_err(status::broken_off)? {
             Ok(bundle) => Ok(Response::new(v1::Uploaded {
@@ -213,7 +231,7 @@ impl Releases for ReleasesFace {
         let commit = commit_of(request.into_inner(), who, self.face.clock.now_ms())?;
         let rooms = Arc::clone(&self.rooms);
         let done = self.face.bridge.run(move || {
-            let added = rooms.publisher.commit(&commit)?;
+            let added = rooms.folder.publisher.commit(&commit)?;
             // The release stands whether or not its assets can be put on the shelf now: the next start catches up,
             // and no host is switched before the asset hosts, which fetch for themselves, have them.
             if let Err(error) = rooms.unions.add(&added.record) {
@@ -233,7 +251,11 @@ impl Releases for ReleasesFace {
         request: Request<v1::ListReleasesRequest>,
     ) -> Result<Response<v1::ListReleasesReply>, Status> {
         let request = request.into_inner();
-        let limit = if request.limit == 0 { 20 } else { request.limit.min(MOST) } as usize;
+        let limit = if request.limit == 0 {
+            20
+        } else {
+            request.limit.min(MOST)
+        } as usize;
         let apps = if request.app.is_empty() {
             self.face.ledger(|ledger| ledger.apps()).await?
         } else {
@@ -241,7 +263,11 @@ impl Releases for ReleasesFace {
         };
         let mut records = Vec::new();
         for app in apps {
-            records.extend(self.face.ledger(move |ledger| ledger.releases(&app, limit)).await?);
+            records.extend(
+                self.face
+                    .ledger(move |ledger| ledger.releases(&app, limit))
+                    .await?,
+            );
         }
         records.sort_by_key(|record| std::cmp::Reverse(record.published_at_ms));
         records.truncate(limit);
@@ -280,7 +306,7 @@ impl Releases for ReleasesFace {
         let id = digest(&request.into_inner().id, "release id", ReleaseId::from_slice)
             .map_err(|error| status::bad_message(&error))?;
         let rooms = Arc::clone(&self.rooms);
-        let read = move || read_whole(&*rooms.blobs, Object::Manifest(id), MAX_ENCODED as u64);
+        let read = move || read_whole(&*rooms.folder.blobs, Object::Manifest(id), MAX_ENCODED as u64);
         let bytes = self.face.bridge.run(read).await.map_err(status::broken_off)?;
         let bytes = Bytes::from(bytes.map_err(|error| status::blobs(&error))?);
         let pieces = stream::unfold(bytes, |mut rest| async move {
@@ -288,7 +314,7 @@ impl Releases for ReleasesFace {
                 return None;
             }
             let piece = rest.split_to(rest.len().min(MAX_PIECE));
-            Some((Ok(v1::Piece { data: piece.to_vec() }), rest))
+            Some((Ok(v1::Piece { data: piece }), rest))
         });
         Ok(Response::new(Box::pin(pieces)))
     }
@@ -299,7 +325,7 @@ impl Releases for ReleasesFace {
         &self,
         request: Request<Streaming<v1::LocateRequest>>,
     ) -> Result<Response<Self::LocateStream>, Status> {
-        let (places, questions) = (Arc::clone(&self.rooms.places), request.into_inner());
+        let (places, questions) = (Arc::clone(&self.rooms.folder.places), request.into_inner());
         let answers = questions.flat_map(move |question| {
             let answered = question.and_then(|question| located(&places, &question));
             stream::iter(match answered {
@@ -320,7 +346,9 @@ fn missing_blobs(part: &[BlobDigest]) -> v1::MissingBlobs {
 fn commit_of(request: v1::CommitRequest, who: String, at_ms: u64) -> Result<Commit, Status> {
     let bad = |error| status::bad_message(&error);
     let bundle = request.bundle.as_deref();
-    let bundle = bundle.map(|bytes| digest(bytes, "bundle", BundleDigest::from_slice)).transpose();
+    let bundle = bundle
+        .map(|bytes| digest(bytes, "bundle", BundleDigest::from_slice))
+        .transpose();
     let asked = RequestId::from_slice(&request.request_id);
     Ok(Commit {
         app: request.app.parse().map_err(|error| status::bad_name(&error))?,
@@ -339,7 +367,10 @@ fn commit_of(request: v1::CommitRequest, who: String, at_ms: u64) -> Result<Comm
 
 fn located(places: &Places, question: &v1::LocateRequest) -> Result<Vec<v1::Located>, Status> {
     if question.blobs.len() > MAX_DIGESTS {
-        let message = format!("{} blobs were asked for at once, {MAX_DIGESTS} may be", question.blobs.len());
+        let message = format!(
+            "{} blobs were asked for at once, {MAX_DIGESTS} may be",
+            question.blobs.len()
+        );
         return Err(status::invalid(message, "blobs"));
     }
     let wanted = digests(&question.blobs, "blob", BlobDigest::from_slice);

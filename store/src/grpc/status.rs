@@ -12,9 +12,9 @@ use tonic::Status;
 
 use crate::bridge::BrokenOff;
 use crate::engine::BlobsError;
-use crate::log::whole;
 use crate::ledger::{AddReleaseError, ClaimError, Clash, LedgerError};
 use crate::locate::ReadIndexError;
+use crate::log::whole;
 use crate::near::near_names;
 use crate::publish::{BeginError, CommitError, UploadError};
 use crate::rollout::{FactsError, SteerError};
@@ -44,14 +44,24 @@ pub fn not_found(what: &str, wanted: &str, known: impl IntoIterator<Item = Strin
 }
 
 pub fn broken_off(error: BrokenOff) -> Status {
-    refuse(FailureKind::Internal, error.to_string(), "store", "look at the store's log")
+    refuse(
+        FailureKind::Internal,
+        error.to_string(),
+        "store",
+        "look at the store's log",
+    )
 }
 
 /// The catalog cannot be read or written: nothing the caller can do.
 pub fn ledger(error: &LedgerError) -> Status {
     let message = whole(error);
     tracing::error!(error = message, "the ledger failed");
-    refuse(FailureKind::Unavailable, message, "ledger", "look at the store's log; `shipstore verify` checks it")
+    refuse(
+        FailureKind::Unavailable,
+        message,
+        "ledger",
+        "look at the store's log; `shipstore verify` checks it",
+    )
 }
 
 pub fn unavailable(message: impl Into<String>) -> Status {
@@ -121,12 +131,17 @@ fn plan_refused(refused: &PlanRefused) -> Status {
             app.as_str(),
             &format!("shipctl releases {app}"),
         ),
-        PlanRefused::NoHosts { .. } | PlanRefused::TooManyAway { .. } | PlanRefused::AssetHostsAway { .. } => {
+        PlanRefused::NoHosts { .. }
+        | PlanRefused::TooManyAway { .. }
+        | PlanRefused::AssetHostsAway { .. } => {
             refuse(FailureKind::Refused, message, "hosts", "shipctl hosts")
         }
-        PlanRefused::AlreadyRuns { app, release, .. } => {
-            refuse(FailureKind::Refused, message, &format!("{app}@{release}"), "shipctl status")
-        }
+        PlanRefused::AlreadyRuns { app, release, .. } => refuse(
+            FailureKind::Refused,
+            message,
+            &format!("{app}@{release}"),
+            "shipctl status",
+        ),
         _ => refuse(FailureKind::Refused, message, "plan", ""),
     }
 }
@@ -145,7 +160,8 @@ fn start_refused(refused: &StartRefused) -> Status {
 fn clock_time(ms: u64) -> String {
     let time = i64::try_from(ms / 1000).ok();
     let time = time.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
-    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
+    time.and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_default()
 }
 
 pub fn blobs(error: &BlobsError) -> Status {
@@ -160,12 +176,20 @@ pub fn blobs(error: &BlobsError) -> Status {
         BlobsError::Mismatch { object, .. } | BlobsError::TooLong { object, .. } => {
             refuse(FailureKind::Invalid, message, &object.hex(), "")
         }
-        BlobsError::DiskFull { .. } => {
-            refuse(FailureKind::Unavailable, message, "disk", "free space on the store's disk")
-        }
+        BlobsError::DiskFull { .. } => refuse(
+            FailureKind::Unavailable,
+            message,
+            "disk",
+            "free space on the store's disk",
+        ),
         BlobsError::Io { .. } | BlobsError::Durable { .. } => {
             tracing::error!(error = message, "objects cannot be read or written");
-            refuse(FailureKind::Unavailable, message, "objects", "look at the store's log")
+            refuse(
+                FailureKind::Unavailable,
+                message,
+                "objects",
+                "look at the store's log",
+            )
         }
     }
 }
@@ -183,7 +207,7 @@ fn clashes(all: &[Clash]) -> Status {
 
 pub fn begin(error: &BeginError) -> Status {
     match error {
-        BeginError::Manifest(_) | BeginError::App { .. } | BeginError::Twins(_) => {
+        BeginError::Manifest(_) | BeginError::App { .. } | BeginError::Assets(_) => {
             invalid(whole(error), "manifest")
         }
         BeginError::Clash(all) => clashes(all),
@@ -205,15 +229,20 @@ pub fn upload(error: &UploadError) -> Status {
 pub fn commit(error: &CommitError) -> Status {
     let message = whole(error);
     match error {
-        CommitError::NotBegun { id } => refuse(FailureKind::NotFound, message, &id.to_string(), "publish again"),
-        CommitError::UnknownBundle { bundle } => {
-            refuse(FailureKind::NotFound, message, &bundle.to_string(), "publish again")
+        CommitError::NotBegun { id } => {
+            refuse(FailureKind::NotFound, message, &id.to_string(), "publish again")
         }
+        CommitError::UnknownBundle { bundle } => refuse(
+            FailureKind::NotFound,
+            message,
+            &bundle.to_string(),
+            "publish again",
+        ),
         CommitError::Missing { path, .. } => refuse(FailureKind::Refused, message, path, "publish again"),
         CommitError::Manifest(_)
         | CommitError::App { .. }
         | CommitError::TooLong { .. }
-        | CommitError::Twins(_)
+        | CommitError::Assets(_)
         | CommitError::Release(AddReleaseError::Reused { .. }) => invalid(message, "release"),
         CommitError::Claim(ClaimError::Clash(all)) => clashes(all),
         CommitError::Claim(ClaimError::Contended { url }) => {
