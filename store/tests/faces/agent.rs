@@ -57,11 +57,16 @@ impl Agent {
         };
         let certificate = store.certificate("agent/dev", name);
         let addresses = store.folder().join("run/addresses.json");
-        let (host, changed, name) = (Arc::clone(&agent.host), Arc::clone(&agent.changed), name.to_owned());
+        let (host, changed, name) = (
+            Arc::clone(&agent.host),
+            Arc::clone(&agent.changed),
+            name.to_owned(),
+        );
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             loop {
                 let found = std::fs::read(&addresses).ok();
-                let found = found.and_then(|bytes| serde_json::from_slice::<ship_store::serve::Addresses>(&bytes).ok());
+                let found = found
+                    .and_then(|bytes| serde_json::from_slice::<ship_store::serve::Addresses>(&bytes).ok());
                 if let Some(found) = found
                     && let Ok(channel) = channel(found.grpc, &certificate).await
                 {
@@ -109,7 +114,10 @@ async fn speak(mut clients: Clients, name: &str, host: &Mutex<Host>, changed: &N
             (!host.mute).then(|| host.report.clone())
         };
         if let Some(report) = report
-            && out.send(message(agent_message::Message::Report(report.into()))).await.is_err()
+            && out
+                .send(message(agent_message::Message::Report(report.into())))
+                .await
+                .is_err()
         {
             return;
         }

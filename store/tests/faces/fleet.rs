@@ -61,7 +61,11 @@ pub fn program() -> Command {
 
 fn ran(command: &mut Command) {
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 impl Store {
@@ -73,7 +77,9 @@ impl Store {
     pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
         let dir = TempDir::new().unwrap();
         let mut store = Self { dir, child: None };
-        ran(program().args(["init", "--fleet", "acme", "--dir"]).arg(store.folder()));
+        ran(program()
+            .args(["init", "--fleet", "acme", "--dir"])
+            .arg(store.folder()));
         let mut settings = Settings::read(&store.folder()).unwrap();
         settings.listen.set_port(0);
         settings.assets_listen.set_port(0);
@@ -95,7 +101,11 @@ impl Store {
     /// Starts the store again, and waits until it serves.
     pub async fn serve(&mut self) {
         assert!(self.child.is_none());
-        let log = File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))
+            .unwrap();
         let mut command = program();
         command.arg("serve").arg("--dir").arg(self.folder());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -145,7 +155,12 @@ impl Store {
             return out;
         }
         let mut command = program();
-        command.arg("issue").arg("--dir").arg(self.folder()).arg("--out").arg(&out);
+        command
+            .arg("issue")
+            .arg("--dir")
+            .arg(self.folder())
+            .arg("--out")
+            .arg(&out);
         command.args(["--name", name]);
         match role.split_once('/') {
             Some((role, env)) => command.args(["--role", role, "--env", env]),
@@ -156,7 +171,9 @@ impl Store {
     }
 
     pub async fn channel(&self, role: &str, name: &str) -> Channel {
-        channel(self.addresses().grpc, &self.certificate(role, name)).await.unwrap()
+        channel(self.addresses().grpc, &self.certificate(role, name))
+            .await
+            .unwrap()
     }
 
     pub async fn operator(&self) -> Clients {
@@ -189,7 +206,11 @@ impl Clients {
     }
 
     /// Publishes a tree of `files`, those below `static/` as assets.
-    pub async fn publish(&mut self, app: &str, files: &[(&str, &[u8])]) -> Result<v1::ReleaseRecord, tonic::Status> {
+    pub async fn publish(
+        &mut self,
+        app: &str,
+        files: &[(&str, &[u8])],
+    ) -> Result<v1::ReleaseRecord, tonic::Status> {
         let tree = Tree::new(app, files);
         let begun = tree.manifest.encode().unwrap();
         let chunk = v1::BeginChunk {
@@ -199,7 +220,11 @@ impl Clients {
         let mut missing = self.releases.begin(stream::iter([chunk])).await?.into_inner();
         let mut wanted = HashSet::new();
         while let Some(part) = missing.message().await? {
-            wanted.extend(part.blobs.iter().map(|blob| BlobDigest::from_slice(blob).unwrap()));
+            wanted.extend(
+                part.blobs
+                    .iter()
+                    .map(|blob| BlobDigest::from_slice(blob).unwrap()),
+            );
         }
         let bundle = match wanted.is_empty() {
             true => None,
@@ -223,17 +248,31 @@ impl Clients {
                 data: data.to_vec().into(),
             })
             .collect();
-        Ok(self.releases.upload(stream::iter(chunks)).await?.into_inner().bundle)
+        Ok(self
+            .releases
+            .upload(stream::iter(chunks))
+            .await?
+            .into_inner()
+            .bundle)
     }
 
     /// Publishes release `text` of the static app web, which is one page and one fingerprinted asset.
     pub async fn publish_page(&mut self, text: &str) -> v1::ReleaseRecord {
         let name = format!("static/app.{}.js", &blake3::hash(text.as_bytes()).to_hex()[..16]);
-        self.publish("web", &[("index.html", text.as_bytes()), (&name, text.as_bytes())]).await.unwrap()
+        self.publish(
+            "web",
+            &[("index.html", text.as_bytes()), (&name, text.as_bytes())],
+        )
+        .await
+        .unwrap()
     }
 
     pub async fn status(&mut self) -> v1::StatusReply {
-        self.fleet.status(v1::StatusRequest::default()).await.unwrap().into_inner()
+        self.fleet
+            .status(v1::StatusRequest::default())
+            .await
+            .unwrap()
+            .into_inner()
     }
 
     /// Waits until hosts of these states are known.
@@ -242,7 +281,11 @@ impl Clients {
             let mut clients = self.clone();
             async move {
                 let status = clients.status().await;
-                let found: Vec<_> = status.hosts.iter().map(|host| (&*host.host, &*host.state)).collect();
+                let found: Vec<_> = status
+                    .hosts
+                    .iter()
+                    .map(|host| (&*host.host, &*host.state))
+                    .collect();
                 (found == wanted).then_some(())
             }
         })
@@ -258,7 +301,11 @@ impl Clients {
         };
         let mut views = self.rollouts.watch(request).await.unwrap().into_inner();
         let mut last = None;
-        while let Some(view) = tokio::time::timeout(PATIENCE, views.message()).await.unwrap().unwrap() {
+        while let Some(view) = tokio::time::timeout(PATIENCE, views.message())
+            .await
+            .unwrap()
+            .unwrap()
+        {
             last = Some(view);
         }
         last.unwrap()
@@ -347,7 +394,9 @@ pub fn tls(folder: &Path, alpn: &[&[u8]]) -> TlsConnector {
     let mut config = match fs::read(folder.join("key.pem")) {
         Ok(key) => {
             let key = rustls_pemfile::private_key(&mut &key[..]).unwrap().unwrap();
-            builder.with_client_auth_cert(pem(&folder.join("cert.pem")), key).unwrap()
+            builder
+                .with_client_auth_cert(pem(&folder.join("cert.pem")), key)
+                .unwrap()
         }
         Err(_) => builder.with_no_client_auth(),
     };
@@ -357,13 +406,16 @@ pub fn tls(folder: &Path, alpn: &[&[u8]]) -> TlsConnector {
 
 fn pem(path: &Path) -> Vec<rustls::pki_types::CertificateDer<'static>> {
     let pem = fs::read(path).unwrap();
-    rustls_pemfile::certs(&mut &pem[..]).collect::<Result<_, _>>().unwrap()
+    rustls_pemfile::certs(&mut &pem[..])
+        .collect::<Result<_, _>>()
+        .unwrap()
 }
 
 pub async fn connect(address: SocketAddr, tls: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    tls.connect(ServerName::try_from("store.ship.internal").unwrap(), stream).await
+    tls.connect(ServerName::try_from("store.ship.internal").unwrap(), stream)
+        .await
 }
 
 pub async fn channel(address: SocketAddr, folder: &Path) -> Result<Channel, tonic::transport::Error> {
@@ -373,7 +425,9 @@ pub async fn channel(address: SocketAddr, folder: &Path) -> Result<Channel, toni
         async move { connect(address, &tls).await.map(TokioIo::new) }
     });
     // The connector does TLS itself; the scheme is for the request line only.
-    Endpoint::from_static("http://store.ship.internal").connect_with_connector(connector).await
+    Endpoint::from_static("http://store.ship.internal")
+        .connect_with_connector(connector)
+        .await
 }
 
 /// One HTTP/1.1 request; status, head and body.
@@ -399,11 +453,18 @@ pub async fn http(
             let _ = stream.read_to_end(&mut answer).await;
         }
     }
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head");
+    let end = answer
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .expect("a whole head");
     let head = String::from_utf8(answer[..end].to_vec()).unwrap().to_lowercase();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let body = answer.split_off(end + 4);
-    let body = if head.contains("transfer-encoding: chunked") { unchunked(&body) } else { body };
+    let body = if head.contains("transfer-encoding: chunked") {
+        unchunked(&body)
+    } else {
+        body
+    };
     (status, head, body)
 }
 

@@ -67,7 +67,13 @@ async fn strange_requests_are_answered_and_forgotten() {
             assert!([400, 404].contains(&asked.0), "{path}: {asked:?}");
         }
         assert!([400, 431].contains(&http(address, folder, "GET", "/healthz", &long).await.0));
-        assert!([404, 405].contains(&http(address, folder, "POST", "/static/x", "content-length: 0\r\n").await.0));
+        assert!(
+            [404, 405].contains(
+                &http(address, folder, "POST", "/static/x", "content-length: 0\r\n")
+                    .await
+                    .0
+            )
+        );
     }
     let mut clients = store.operator().await;
     let odd = tonic::Request::new(v1::StatusRequest::default());

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use ship_proto::v1::{self, FailureKind, OutcomeKind, control_request};
 use ship_proto::failure_of;
+use ship_proto::v1::{self, FailureKind, OutcomeKind, control_request};
 use tokio::time::sleep;
 
 use crate::agent::Agent;
@@ -14,7 +14,9 @@ async fn three(store: &Store) -> (Clients, [Agent; 3]) {
     let mut clients = store.operator().await;
     clients.publish_page("one").await;
     clients.publish_page("two").await;
-    clients.hosts(&[("h1", "available"), ("h2", "available"), ("h3", "available")]).await;
+    clients
+        .hosts(&[("h1", "available"), ("h2", "available"), ("h3", "available")])
+        .await;
     (clients, agents)
 }
 
@@ -32,11 +34,21 @@ async fn a_release_is_promoted_and_taken_back() {
     let (mut clients, agents) = three(&store).await;
     let planned = clients.rollouts.plan(plan(0)).await.unwrap().into_inner();
     assert!(planned.changes);
-    let names: Vec<_> = planned.view.unwrap().steps.into_iter().map(|step| step.name).collect();
+    let names: Vec<_> = planned
+        .view
+        .unwrap()
+        .steps
+        .into_iter()
+        .map(|step| step.name)
+        .collect();
     assert_eq!(names[..4], ["check", "prefetch", "assets", "one host"]);
     let first = clients.rollouts.revert(plan(0)).await.unwrap_err();
     assert_eq!(kind(&first), FailureKind::Refused);
-    assert!(first.message().contains("nothing to revert to"), "{}", first.message());
+    assert!(
+        first.message().contains("nothing to revert to"),
+        "{}",
+        first.message()
+    );
 
     let view = clients.promote(1).await;
     assert_eq!(outcome(&view), OutcomeKind::Done, "{view:?}");
@@ -48,7 +60,10 @@ async fn a_release_is_promoted_and_taken_back() {
     assert!(!again.changes);
 
     let view = clients.revert(0).await;
-    assert_eq!((outcome(&view), view.kind.as_str()), (OutcomeKind::Done, "revert"));
+    assert_eq!(
+        (outcome(&view), view.kind.as_str()),
+        (OutcomeKind::Done, "revert")
+    );
     assert_eq!(running(&agents), [Some(1); 3]);
     let held = clients.rollouts.promote(plan(0)).await.unwrap_err();
     assert_eq!(kind(&held), FailureKind::Refused);
@@ -56,17 +71,32 @@ async fn a_release_is_promoted_and_taken_back() {
     let app = &status.apps[0];
     assert_eq!(app.release.as_ref().unwrap().number, 1);
     assert!(app.held.contains("operator/alice"), "{}", app.held);
-    assert_eq!(app.asset_urls.len(), 4, "three hosts and the store: {:?}", app.asset_urls);
-    assert!(app.hosts.iter().all(|host| host.state == "available" && host.runs_app));
+    assert_eq!(
+        app.asset_urls.len(),
+        4,
+        "three hosts and the store: {:?}",
+        app.asset_urls
+    );
+    assert!(
+        app.hosts
+            .iter()
+            .all(|host| host.state == "available" && host.runs_app)
+    );
     let events = v1::EventsRequest::default();
     let mut events = clients.fleet.events(events).await.unwrap().into_inner();
     let mut told = Vec::new();
     while let Some(event) = events.message().await.unwrap() {
         told.push((event.who, event.what));
     }
-    let publish = told.iter().filter(|(who, what)| who == "operator/alice" && what == "publish");
+    let publish = told
+        .iter()
+        .filter(|(who, what)| who == "operator/alice" && what == "publish");
     assert_eq!(publish.count(), 2, "{told:?}");
-    assert!(told.iter().any(|(who, what)| who == "operator/alice" && what.contains("revert")), "{told:?}");
+    assert!(
+        told.iter()
+            .any(|(who, what)| who == "operator/alice" && what.contains("revert")),
+        "{told:?}"
+    );
 }
 
 #[tokio::test]
@@ -77,7 +107,11 @@ async fn a_host_that_fails_turns_the_rollout_back() {
     agents[2].change(|host| _ = host.broken.insert(2));
     let view = clients.promote(2).await;
     assert_eq!(outcome(&view), OutcomeKind::Reverted, "{view:?}");
-    assert!(view.reason.contains("h3: probe: it answered 500"), "{}", view.reason);
+    assert!(
+        view.reason.contains("h3: probe: it answered 500"),
+        "{}",
+        view.reason
+    );
     assert_eq!(view.last_lines, ["boom"]);
     assert_eq!(running(&agents), [Some(1); 3]);
     agents[2].see(|host| assert_eq!(host.ran, [1]));
@@ -104,7 +138,11 @@ async fn no_host_is_switched_before_the_assets_are_served() {
     let mut views = clients.rollouts.watch(request).await.unwrap().into_inner();
     loop {
         let view = views.message().await.unwrap().unwrap();
-        if view.steps.iter().any(|step| step.name == "assets" && step.state == "running") {
+        if view
+            .steps
+            .iter()
+            .any(|step| step.name == "assets" && step.state == "running")
+        {
             break;
         }
     }
@@ -112,7 +150,10 @@ async fn no_host_is_switched_before_the_assets_are_served() {
     sleep(Duration::from_millis(700)).await;
     assert_eq!(web.running(), None);
     holder.change(|host| {
-        assert!(host.report.apps[0].staged.is_empty(), "an asset host unpacks nothing");
+        assert!(
+            host.report.apps[0].staged.is_empty(),
+            "an asset host unpacks nothing"
+        );
         host.holds_assets_back = false;
     });
     assert_eq!(outcome(&clients.end(&started).await), OutcomeKind::Done);
@@ -136,13 +177,31 @@ async fn two_promotes_at_once() {
         verb: verb.into(),
         message: String::new(),
     };
-    let paused = clients.rollouts.control(control(control_request::Verb::Pause)).await.unwrap().into_inner();
+    let paused = clients
+        .rollouts
+        .control(control(control_request::Verb::Pause))
+        .await
+        .unwrap()
+        .into_inner();
     assert!(paused.paused);
-    let resumed = clients.rollouts.control(control(control_request::Verb::Resume)).await.unwrap().into_inner();
+    let resumed = clients
+        .rollouts
+        .control(control(control_request::Verb::Resume))
+        .await
+        .unwrap()
+        .into_inner();
     assert!(!resumed.paused);
-    clients.rollouts.control(control(control_request::Verb::Abort)).await.unwrap();
+    clients
+        .rollouts
+        .control(control(control_request::Verb::Abort))
+        .await
+        .unwrap();
     assert_eq!(outcome(&clients.end(&first).await), OutcomeKind::Aborted);
-    let nothing = clients.rollouts.control(control(control_request::Verb::Abort)).await.unwrap_err();
+    let nothing = clients
+        .rollouts
+        .control(control(control_request::Verb::Abort))
+        .await
+        .unwrap_err();
     assert_eq!(kind(&nothing), FailureKind::Refused);
 }
 
@@ -151,11 +210,29 @@ async fn the_same_request_starts_one_rollout() {
     let store = Store::start().await;
     let (mut clients, _agents) = three(&store).await;
     let request = plan(1);
-    let first = clients.rollouts.promote(request.clone()).await.unwrap().into_inner();
-    let again = clients.rollouts.promote(request.clone()).await.unwrap().into_inner();
+    let first = clients
+        .rollouts
+        .promote(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    let again = clients
+        .rollouts
+        .promote(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(first, again);
     clients.end(&first).await;
-    assert_eq!(clients.rollouts.promote(request.clone()).await.unwrap().into_inner(), first);
+    assert_eq!(
+        clients
+            .rollouts
+            .promote(request.clone())
+            .await
+            .unwrap()
+            .into_inner(),
+        first
+    );
     let other = v1::PlanRequest { number: 2, ..request };
     let refused = clients.rollouts.promote(other).await.unwrap_err();
     assert_eq!(kind(&refused), FailureKind::Invalid);
@@ -163,7 +240,10 @@ async fn the_same_request_starts_one_rollout() {
         request_id: vec![1],
         ..plan(2)
     };
-    assert_eq!(kind(&clients.rollouts.promote(short).await.unwrap_err()), FailureKind::Invalid);
+    assert_eq!(
+        kind(&clients.rollouts.promote(short).await.unwrap_err()),
+        FailureKind::Invalid
+    );
 }
 
 #[tokio::test]
@@ -188,8 +268,15 @@ async fn a_store_that_is_killed_goes_on_where_it_was() {
     agents[1].change(|host| host.mute = false);
     let view = clients.end(&started).await;
     assert_eq!(outcome(&view), OutcomeKind::Done, "{view:?}");
-    until("all hosts to run it", || async { (running(&agents) == [Some(2); 3]).then_some(()) }).await;
-    assert_eq!(clients.status().await.apps[0].deploy, 2, "no second rollout was begun");
+    until("all hosts to run it", || async {
+        (running(&agents) == [Some(2); 3]).then_some(())
+    })
+    .await;
+    assert_eq!(
+        clients.status().await.apps[0].deploy,
+        2,
+        "no second rollout was begun"
+    );
     assert!(store.stop().success());
 }
 
@@ -211,11 +298,17 @@ async fn what_is_unknown_is_named_with_its_neighbours() {
         assert_eq!(kind(&status), FailureKind::NotFound);
         assert!(status.message().contains(part), "{}", status.message());
     }
-    assert_eq!(kind(&clients.rollouts.promote(ask("../x", "dev", 1)).await.unwrap_err()), FailureKind::Invalid);
+    assert_eq!(
+        kind(&clients.rollouts.promote(ask("../x", "dev", 1)).await.unwrap_err()),
+        FailureKind::Invalid
+    );
     let watch = v1::WatchRequest {
         app: "web".to_owned(),
         env: "dev".to_owned(),
         deploy: 0,
     };
-    assert_eq!(kind(&clients.rollouts.watch(watch).await.unwrap_err()), FailureKind::NotFound);
+    assert_eq!(
+        kind(&clients.rollouts.watch(watch).await.unwrap_err()),
+        FailureKind::NotFound
+    );
 }

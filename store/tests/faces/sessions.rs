@@ -1,8 +1,8 @@
 //! Agents and what they hear.
 
 use futures::stream;
-use ship_proto::v1::{self, FailureKind, agent_message};
 use ship_proto::failure_of;
+use ship_proto::v1::{self, FailureKind, agent_message};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::agent::Agent;
@@ -26,7 +26,12 @@ async fn ended(store: &Store, messages: Vec<v1::AgentMessage>) -> tonic::Status 
     for message in messages {
         keep.send(message).await.unwrap();
     }
-    let mut answers = clients.agents.session(ReceiverStream::new(rest)).await.unwrap().into_inner();
+    let mut answers = clients
+        .agents
+        .session(ReceiverStream::new(rest))
+        .await
+        .unwrap()
+        .into_inner();
     loop {
         match answers.message().await {
             Ok(Some(_)) => {}
@@ -44,7 +49,10 @@ async fn an_agent_speaks_for_its_own_host_only() {
         let failure = failure_of(&status).unwrap();
         assert_eq!(failure.kind(), FailureKind::Denied);
         let said = status.message();
-        assert!(said.contains("dev/h1") && said.contains(&format!("{env}/{host}")), "{said}");
+        assert!(
+            said.contains("dev/h1") && said.contains(&format!("{env}/{host}")),
+            "{said}"
+        );
     }
     let silent = ended(&store, vec![v1::AgentMessage::default()]).await;
     assert!(silent.message().contains("hello"), "{silent:?}");
@@ -76,9 +84,17 @@ async fn an_over_long_message_is_refused() {
         app: "web".to_owned(),
         manifest: vec![0; len].into(),
     };
-    let status = clients.releases.begin(stream::iter([chunk(5 << 20)])).await.unwrap_err();
+    let status = clients
+        .releases
+        .begin(stream::iter([chunk(5 << 20)]))
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), tonic::Code::OutOfRange, "{status:?}");
-    let status = clients.releases.begin(stream::iter([chunk(2 << 20)])).await.unwrap_err();
+    let status = clients
+        .releases
+        .begin(stream::iter([chunk(2 << 20)]))
+        .await
+        .unwrap_err();
     assert!(status.message().contains("piece of 2097152 bytes"), "{status:?}");
     let many = stream::iter(vec![chunk(1 << 20); 65]);
     let status = clients.releases.begin(many).await.unwrap_err();
@@ -94,10 +110,20 @@ async fn the_newest_session_of_a_host_wins() {
     let mut rival = Clients::new(store.channel("agent/dev", "h1").await);
     let (keep, rest) = tokio::sync::mpsc::channel(8);
     keep.send(hello("dev", "h1")).await.unwrap();
-    let mut answers = rival.agents.session(ReceiverStream::new(rest)).await.unwrap().into_inner();
+    let mut answers = rival
+        .agents
+        .session(ReceiverStream::new(rest))
+        .await
+        .unwrap()
+        .into_inner();
     assert!(answers.message().await.unwrap().is_some());
     until("the first to be told", || async {
-        first.see(|host| host.refusals.iter().any(|said| said.contains("newer session")).then_some(()))
+        first.see(|host| {
+            host.refusals
+                .iter()
+                .any(|said| said.contains("newer session"))
+                .then_some(())
+        })
     })
     .await;
     drop(keep);
@@ -107,7 +133,10 @@ async fn the_newest_session_of_a_host_wins() {
 async fn silence_is_seen_and_a_word_mends_it() {
     let store = Store::start().await;
     let mut clients = store.operator().await;
-    let (h1, _h2) = (Agent::start(&store, "h1", &["web"]), Agent::start(&store, "h2", &["web"]));
+    let (h1, _h2) = (
+        Agent::start(&store, "h1", &["web"]),
+        Agent::start(&store, "h2", &["web"]),
+    );
     clients.hosts(&[("h1", "available"), ("h2", "available")]).await;
     h1.change(|host| host.mute = true);
     clients.hosts(&[("h1", "uncertain"), ("h2", "available")]).await;
@@ -121,7 +150,10 @@ async fn lines_come_from_every_host_in_order_of_time() {
     let store = Store::start().await;
     let mut clients = store.operator().await;
     clients.publish_page("one").await;
-    let (_h1, h2) = (Agent::start(&store, "h1", &["web"]), Agent::start(&store, "h2", &["web"]));
+    let (_h1, h2) = (
+        Agent::start(&store, "h1", &["web"]),
+        Agent::start(&store, "h2", &["web"]),
+    );
     clients.hosts(&[("h1", "available"), ("h2", "available")]).await;
     clients.promote(1).await;
     let mut request = v1::LogsRequest {
@@ -135,7 +167,10 @@ async fn lines_come_from_every_host_in_order_of_time() {
     while let Some(line) = stream.message().await.unwrap() {
         lines.push(line.line);
     }
-    assert_eq!(lines, ["line 3 of h1", "line 3 of h2", "line 4 of h1", "line 4 of h2"]);
+    assert_eq!(
+        lines,
+        ["line 3 of h1", "line 3 of h2", "line 4 of h1", "line 4 of h2"]
+    );
     request.host = "h3".to_owned();
     let status = clients.fleet.logs(request.clone()).await.unwrap_err();
     assert!(status.message().contains("h1, h2"), "{}", status.message());
@@ -146,7 +181,10 @@ async fn lines_come_from_every_host_in_order_of_time() {
     assert_eq!(stream.message().await.unwrap().unwrap().line, "line 1 of h2");
     drop(h2);
     loop {
-        let line = tokio::time::timeout(PATIENCE, stream.message()).await.unwrap().unwrap();
+        let line = tokio::time::timeout(PATIENCE, stream.message())
+            .await
+            .unwrap()
+            .unwrap();
         if line.unwrap().line.contains("connection was lost") {
             break;
         }
