@@ -1,9 +1,9 @@
 //! `shipctl demo`.
-use clap::Args;
 use super::Outcome;
 use crate::args::Global;
 use crate::error::Exit;
 use crate::ui::Ui;
+use clap::Args;
 
 /// See it work
 #[derive(Debug, Args)]

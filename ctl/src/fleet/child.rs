@@ -74,12 +74,7 @@ impl Tended {
     }
 }
 
-async fn tend(
-    plan: ChildPlan,
-    book: Arc<Book>,
-    news: mpsc::Sender<Ended>,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn tend(plan: ChildPlan, book: Arc<Book>, news: mpsc::Sender<Ended>, mut stop: watch::Receiver<bool>) {
     let mut pause = PAUSE.0;
     while !*stop.borrow() {
         let time = Watch::start();

@@ -120,7 +120,9 @@ impl OwnFleet {
 
     /// Stops agents, then keepers with their apps, then the store.
     pub async fn take_down(self) {
-        let runs = (1..=self.hosts).map(|n| self.place.host(&host_name(n)).join("run")).collect();
+        let runs = (1..=self.hosts)
+            .map(|n| self.place.host(&host_name(n)).join("run"))
+            .collect();
         futures::future::join_all(self.agents.into_iter().map(Tended::stop)).await;
         keepers::stop(runs).await;
         self.store.stop().await;
@@ -148,7 +150,9 @@ impl Rising {
 
     async fn fall(self) {
         let hosts = self.book.get().hosts;
-        let runs = (1..=hosts).map(|n| self.place.host(&host_name(n)).join("run")).collect();
+        let runs = (1..=hosts)
+            .map(|n| self.place.host(&host_name(n)).join("run"))
+            .collect();
         let mut children = self.children;
         let agents = children.split_off(children.len().min(1));
         futures::future::join_all(agents.into_iter().map(Tended::stop)).await;
@@ -196,7 +200,9 @@ impl Rising {
         Ok(Context {
             path: self.place.context(),
             store: format!("{}:{}", net.store(), super::address::GRPC_PORT),
-            env: ENV.parse().map_err(|error| CommandError::internal("name the environment", error))?,
+            env: ENV
+                .parse()
+                .map_err(|error| CommandError::internal("name the environment", error))?,
             app: None,
             ca: self.place.tls().join("ca.pem"),
             cert: self.place.tls().join("cert.pem"),
@@ -208,7 +214,8 @@ impl Rising {
     async fn until_served(&mut self) -> Result<(), CommandError> {
         let time = Watch::start();
         while !self.is_served() {
-            self.check_children(time, STORE_PATIENCE, "the store does not serve").await?;
+            self.check_children(time, STORE_PATIENCE, "the store does not serve")
+                .await?;
         }
         Ok(())
     }
@@ -229,7 +236,8 @@ impl Rising {
             if seen.count() >= usize::from(hosts) {
                 return Ok(());
             }
-            self.check_children(time, HOSTS_PATIENCE, "not every host reports").await?;
+            self.check_children(time, HOSTS_PATIENCE, "not every host reports")
+                .await?;
         }
     }
 
@@ -249,12 +257,18 @@ impl Rising {
                 ));
                 return Ok(());
             }
-            self.check_children(time, APPS_PATIENCE + LOOK * 10, "the apps do not run").await?;
+            self.check_children(time, APPS_PATIENCE + LOOK * 10, "the apps do not run")
+                .await?;
         }
     }
 
     /// Waits a little; a child that ends while the fleet rises is the reason why it does not.
-    async fn check_children(&mut self, time: Watch, patience: Duration, what: &str) -> Result<(), CommandError> {
+    async fn check_children(
+        &mut self,
+        time: Watch,
+        patience: Duration,
+        what: &str,
+    ) -> Result<(), CommandError> {
         if let Ok(ended) = tokio::time::timeout(LOOK, self.news.recv()).await
             && let Some(ended) = ended
         {
@@ -262,11 +276,10 @@ impl Rising {
         }
         if time.elapsed() > patience {
             let logs = self.place.root().join("logs");
-            return Err(CommandError::new(
-                Exit::Error,
-                format!("{what} after {}", duration(time.elapsed())),
-            )
-            .hint(format!("what they said: {}", logs.display())));
+            return Err(
+                CommandError::new(Exit::Error, format!("{what} after {}", duration(time.elapsed())))
+                    .hint(format!("what they said: {}", logs.display())),
+            );
         }
         Ok(())
     }
@@ -302,7 +315,10 @@ fn behind(reply: &StatusReply) -> Vec<String> {
     let late = hosts.filter(|(_, host)| {
         let report = host.report.clone().unwrap_or_default();
         let held = report.held.is_some() || report.failure.is_some();
-        host.runs_app && host.desired.is_some() && !held && (report.running != host.desired || !report.healthy)
+        host.runs_app
+            && host.desired.is_some()
+            && !held
+            && (report.running != host.desired || !report.healthy)
     });
     late.map(|(app, host)| format!("{} on {}", clean(&app.app), clean(&host.host)))
         .collect()
