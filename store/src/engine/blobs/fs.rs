@@ -45,20 +45,6 @@ impl FsBlobs {
         let folder = self.root.join(object.kind().as_str()).join(&hex[..2]);
         folder.join(hex)
     }
-
-    /// Uploads stop before the disk is full, so that everything else goes on.
-    fn refuse_full(&self) -> Result<(), BlobsError> {
-        let stat = rustix::fs::statvfs(&self.root)
-            .map_err(|error| io_at("ask for free space of", &self.root)(error.into()))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let total = stat.f_blocks.saturating_mul(stat.f_frsize);
-        // A twentieth of a small disk, the floor on a large one.
-        let wanted = FREE_FLOOR.min(total / 20);
-        if free < wanted {
-            return Err(BlobsError::DiskFull { free, wanted });
-        }
-        Ok(())
-    }
 }
 
 #[derive(Debug)]
@@ -78,8 +64,22 @@ impl ObjectReader for FsReader {
 }
 
 impl Blobs for FsBlobs {
+    /// Uploads stop before the disk is full, so that everything else goes on.
+    fn room(&self) -> Result<(), BlobsError> {
+        let stat = rustix::fs::statvfs(&self.root)
+            .map_err(|error| io_at("ask for free space of", &self.root)(error.into()))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let total = stat.f_blocks.saturating_mul(stat.f_frsize);
+        // A twentieth of a small disk, the floor on a large one.
+        let wanted = FREE_FLOOR.min(total / 20);
+        if free < wanted {
+            return Err(BlobsError::DiskFull { free, wanted });
+        }
+        Ok(())
+    }
+
     fn stage(&self) -> Result<Staged, BlobsError> {
-        self.refuse_full()?;
+        self.room()?;
         // The folder is ours alone while the store's lock is held, so a counter is enough.
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let place = self

@@ -40,6 +40,10 @@ impl ObjectReader for MemoryReader {
 }
 
 impl Blobs for MemoryBlobs {
+    fn room(&self) -> Result<(), BlobsError> {
+        Ok(())
+    }
+
     fn stage(&self) -> Result<Staged, BlobsError> {
         let fd = rustix::fs::memfd_create("ship-staged", MemfdFlags::CLOEXEC);
         let fd = fd.map_err(|error| BlobsError::Io {

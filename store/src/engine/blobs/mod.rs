@@ -125,6 +125,9 @@ pub trait ObjectReader: Send + Sync + fmt::Debug {
 
 /// Objects under their digests. Every method blocks; every method may be called from any thread.
 pub trait Blobs: Send + Sync + fmt::Debug {
+    /// Refuses when the disk has no room for more uploads; asked again while one grows.
+    fn room(&self) -> Result<(), BlobsError>;
+
     /// A new, empty staged file. Dropped unkept, it is gone; what a crash leaves is swept at the next start.
     fn stage(&self) -> Result<Staged, BlobsError>;
 

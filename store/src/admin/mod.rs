@@ -1,0 +1,20 @@
+//! The store as a whole: checked, made anew, copied, put back.
+
+mod backup;
+mod restore;
+mod verify;
+
+pub use backup::{BackupError, BackupReport, backup};
+pub use restore::{RestoreError, restore};
+pub use verify::{VerifyReport, VerifyStoreError, verify};
+
+use std::path::Path;
+
+use crate::engine::catalog::{Opened, SledCatalog};
+use crate::folder::{CATALOG, OpenFolderError, lock};
+
+/// Throws the catalog's index away and makes it anew from the journal.
+pub fn rebuild(dir: &Path) -> Result<Opened, OpenFolderError> {
+    let _lock = lock(dir)?;
+    Ok(SledCatalog::rebuild(&dir.join(CATALOG))?)
+}

@@ -1,0 +1,262 @@
+//! Where blobs lie: which bundle carries which blob.
+//!
+//! Derived from the bundles' own indexes when the store starts, extended by each upload, never written
+//! down. A blob takes 36 bytes here.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use ship_bundle::BundleIndex;
+use ship_model::digest::{BlobDigest, BundleDigest};
+
+use crate::engine::{Blobs, BlobsError, Object, ObjectKind, ObjectReader};
+
+/// Threads that read indexes at start; each holds one index.
+const READERS: usize = 4;
+
+/// Why a bundle's index could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadIndexError {
+    #[error(transparent)]
+    Blobs(#[from] BlobsError),
+    #[error("cannot read the index of bundle {bundle}")]
+    Read {
+        bundle: BundleDigest,
+        source: std::io::Error,
+    },
+    /// What lies there is no bundle: it was put into quarantine.
+    #[error("bundle {bundle} is damaged and was put into quarantine")]
+    Damaged {
+        bundle: BundleDigest,
+        source: std::io::Error,
+    },
+}
+
+/// What was found when all indexes were read.
+#[derive(Debug, Default)]
+pub struct LoadReport {
+    pub bundles: usize,
+    pub blobs: usize,
+    /// Bundles whose blobs cannot be located, and why: never fatal for the others.
+    pub unread: Vec<(BundleDigest, ReadIndexError)>,
+}
+
+/// A bundle and those of the asked blobs that it carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    pub bundle: BundleDigest,
+    pub bundle_bytes: u64,
+    pub blobs: Vec<BlobDigest>,
+}
+
+/// The map. Every method may be called from any thread; none of them reads a disk but [`Places::load`]
+/// and [`Places::forget`].
+#[derive(Debug, Default)]
+pub struct Places {
+    map: RwLock<Map>,
+}
+
+#[derive(Debug, Default)]
+struct Map {
+    bundles: Vec<(BundleDigest, u64)>,
+    numbers: HashMap<BundleDigest, u32>,
+    /// Sorted; the number is a place in `bundles`.
+    settled: Vec<(BlobDigest, u32)>,
+    /// What came since `settled` was last sorted: at most an eighth of it, and a few thousand.
+    recent: HashMap<BlobDigest, u32>,
+}
+
+impl Map {
+    fn find(&self, blob: &BlobDigest) -> Option<u32> {
+        if let Some(at) = self.recent.get(blob) {
+            return Some(*at);
+        }
+        let at = self.settled.binary_search_by(|(known, _)| known.cmp(blob)).ok()?;
+        self.settled.get(at).map(|(_, bundle)| *bundle)
+    }
+
+    /// Takes in those blobs of a bundle that have no place yet.
+    fn add(&mut self, bundle: BundleDigest, bytes: u64, index: &BundleIndex) {
+        let Some(number) = self.number_of(bundle, bytes) else {
+            return;
+        };
+        for blob in index.blobs() {
+            if self.find(&blob.digest).is_none() {
+                self.recent.insert(blob.digest, number);
+            }
+        }
+        if self.recent.len() > 4096 + self.settled.len() / 8 {
+            self.settle();
+        }
+    }
+
+    fn number_of(&mut self, bundle: BundleDigest, bytes: u64) -> Option<u32> {
+        if let Some(number) = self.numbers.get(&bundle) {
+            return Some(*number);
+        }
+        let number = u32::try_from(self.bundles.len()).ok()?;
+        self.bundles.push((bundle, bytes));
+        self.numbers.insert(bundle, number);
+        Some(number)
+    }
+
+    fn settle(&mut self) {
+        let recent = std::mem::take(&mut self.recent);
+        self.settled.reserve_exact(recent.len());
+        self.settled.extend(recent);
+        self.settled.sort_unstable();
+    }
+
+    /// Forgets a bundle and its blobs. Its number stays taken, so that the others keep theirs.
+    fn remove(&mut self, bundle: BundleDigest) {
+        if let Some(number) = self.numbers.remove(&bundle) {
+            self.settled.retain(|(_, at)| *at != number);
+            self.recent.retain(|_, at| *at != number);
+        }
+    }
+}
+
+impl Places {
+    /// Reads the index of every bundle in the store, several at a time.
+    ///
+    /// # Errors
+    /// Only when the bundles cannot be listed.
+    pub fn load(blobs: &dyn Blobs) -> Result<(Self, LoadReport), BlobsError> {
+        let places = Self::default();
+        let mut report = LoadReport {
+            unread: places.fill(blobs)?,
+            ..LoadReport::default()
+        };
+        let mut map = places.write();
+        map.settle();
+        report.bundles = map.numbers.len();
+        report.blobs = map.settled.len();
+        drop(map);
+        Ok((places, report))
+    }
+
+    fn fill(&self, blobs: &dyn Blobs) -> Result<Vec<(BundleDigest, ReadIndexError)>, BlobsError> {
+        let bundles = Mutex::new(blobs.list(ObjectKind::Bundle)?.into_iter());
+        let unread = Mutex::new(Vec::new());
+        let next = || bundles.lock().unwrap_or_else(PoisonError::into_inner).next();
+        std::thread::scope(|scope| {
+            for _ in 0..READERS {
+                scope.spawn(|| {
+                    while let Some((object, bytes)) = next() {
+                        let Object::Bundle(bundle) = object else { continue };
+                        match read_index(blobs, bundle) {
+                            Ok(index) => self.add(bundle, bytes, &index),
+                            Err(error) => unread
+                                .lock()
+                                .unwrap_or_else(PoisonError::into_inner)
+                                .push((bundle, error)),
+                        }
+                    }
+                });
+            }
+        });
+        Ok(unread.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes in a bundle that is verified and durable. A blob that lies elsewhere already stays there.
+    pub fn add(&self, bundle: BundleDigest, bytes: u64, index: &BundleIndex) {
+        self.write().add(bundle, bytes, index);
+    }
+
+    /// Forgets a bundle that was quarantined, and finds which of its blobs lie in others too.
+    pub fn forget(&self, blobs: &dyn Blobs, bundle: BundleDigest) -> Result<(), BlobsError> {
+        self.write().remove(bundle);
+        // A blob is kept under one bundle: every other one offers its own again.
+        self.fill(blobs).map(drop)
+    }
+
+    /// Whether the bundle is known.
+    pub fn has_bundle(&self, bundle: BundleDigest) -> bool {
+        self.read().numbers.contains_key(&bundle)
+    }
+
+    /// Those of `wanted` that no bundle carries, each once, in order.
+    pub fn missing(&self, wanted: impl IntoIterator<Item = BlobDigest>) -> Vec<BlobDigest> {
+        let map = self.read();
+        let mut missing: Vec<BlobDigest> = wanted
+            .into_iter()
+            .filter(|blob| map.find(blob).is_none())
+            .collect();
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
+    /// The bundles that carry `wanted`; a blob that none carries is left out.
+    pub fn locate(&self, wanted: &[BlobDigest]) -> Vec<Located> {
+        let map = self.read();
+        let mut by_bundle: HashMap<u32, Vec<BlobDigest>> = HashMap::new();
+        for blob in wanted {
+            if let Some(bundle) = map.find(blob) {
+                by_bundle.entry(bundle).or_default().push(*blob);
+            }
+        }
+        let mut located: Vec<Located> = by_bundle
+            .into_iter()
+            .filter_map(|(number, blobs)| {
+                let (bundle, bundle_bytes) = *map.bundles.get(number as usize)?;
+                Some(Located {
+                    bundle,
+                    bundle_bytes,
+                    blobs,
+                })
+            })
+            .collect();
+        located.sort_unstable_by_key(|found| found.bundle);
+        located
+    }
+
+    /// Bundles and blobs known.
+    pub fn len(&self) -> (usize, usize) {
+        let map = self.read();
+        (map.numbers.len(), map.settled.len() + map.recent.len())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == (0, 0)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Map> {
+        self.map.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Map> {
+        self.map.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads a bundle's index from its tail. One that is no index sends the bundle into quarantine.
+pub fn read_index(blobs: &dyn Blobs, bundle: BundleDigest) -> Result<BundleIndex, ReadIndexError> {
+    let object = Object::Bundle(bundle);
+    let reader = blobs.open(object)?;
+    let read = BundleIndex::read(reader.len(), |offset, len| read_exact(&*reader, offset, len));
+    match read {
+        Ok(index) => Ok(index),
+        Err(source) if source.kind() == std::io::ErrorKind::InvalidData => {
+            blobs.quarantine(object)?;
+            Err(ReadIndexError::Damaged { bundle, source })
+        }
+        Err(source) => Err(ReadIndexError::Read { bundle, source }),
+    }
+}
+
+fn read_exact(reader: &dyn ObjectReader, offset: u64, len: u64) -> std::io::Result<Vec<u8>> {
+    let len = usize::try_from(len).map_err(std::io::Error::other)?;
+    let mut bytes = vec![0; len];
+    let mut got = 0;
+    while got < len {
+        match reader.read_at(&mut bytes[got..], offset + got as u64) {
+            // Shorter than it was a moment ago, or than its footer says.
+            Ok(0) => return Err(std::io::ErrorKind::InvalidData.into()),
+            Ok(n) => got += n,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,71 @@
+//! The first step: what the release consists of, and what the store lacks of it.
+
+use std::io::Write;
+
+use ship_durable::fault;
+use ship_model::digest::{BlobDigest, ReleaseId};
+use ship_model::manifest::{DecodeError, Manifest};
+use ship_model::name::AppName;
+
+use super::{Publisher, TwinAssets, claims_of};
+use crate::engine::{BlobsError, Object};
+use crate::ledger::{Clash, LedgerError};
+
+/// A manifest that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    pub id: ReleaseId,
+    /// What must be uploaded, sorted, each once.
+    pub missing: Vec<BlobDigest>,
+}
+
+/// Why a publish was not begun; nothing was kept.
+#[derive(Debug, thiserror::Error)]
+pub enum BeginError {
+    #[error("the manifest is refused")]
+    Manifest(#[from] DecodeError),
+    #[error("the manifest is for app {theirs}, and {asked} is to be published")]
+    App { asked: AppName, theirs: AppName },
+    #[error(transparent)]
+    Twins(#[from] TwinAssets),
+    /// At most 50 are told.
+    #[error("{} of the release's assets clash with earlier releases", .0.len())]
+    Clash(Vec<Clash>),
+    #[error("cannot keep the manifest")]
+    Blobs(#[from] BlobsError),
+    #[error("cannot keep the manifest")]
+    Write(#[source] std::io::Error),
+    #[error("cannot look up the release's assets")]
+    Ledger(#[from] LedgerError),
+}
+
+impl Publisher {
+    /// Checks a manifest, keeps it durable and tells which blobs no bundle carries yet.
+    ///
+    /// Asset clashes are told here, before anything is uploaded; [`Publisher::commit`] checks them again.
+    pub fn begin(&self, app: &AppName, encoded: &[u8]) -> Result<Begun, BeginError> {
+        let _alone = self.alone(encoded.len());
+        let manifest = Manifest::decode(encoded)?;
+        let theirs = &manifest.spec().app;
+        if theirs != app {
+            return Err(BeginError::App {
+                asked: app.clone(),
+                theirs: theirs.clone(),
+            });
+        }
+        let clashes = self.ledger.asset_clashes(app, &claims_of(&manifest)?)?;
+        if !clashes.is_empty() {
+            return Err(BeginError::Clash(clashes));
+        }
+        let id = Manifest::id_of(encoded);
+        let mut staged = self.blobs.stage()?;
+        fault::point("store.publish.begin.write").map_err(BeginError::Write)?;
+        staged.write_all(encoded).map_err(BeginError::Write)?;
+        self.blobs.keep(staged, Object::Manifest(id))?;
+        fault::point("store.publish.begin.kept").map_err(BeginError::Write)?;
+        let missing = self
+            .places
+            .missing(manifest.files().map(|(_, _, _, digest)| digest));
+        Ok(Begun { id, missing })
+    }
+}

@@ -1,0 +1,241 @@
+//! The last step: everything is there, and it becomes a release.
+
+use std::collections::HashMap;
+use std::sync::PoisonError;
+
+use ship_durable::fault;
+use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
+use ship_model::manifest::{DecodeError, MAX_ENCODED, Manifest};
+use ship_model::name::AppName;
+use ship_model::release::Provenance;
+
+use super::{Publisher, TwinAssets, claims_of};
+use crate::engine::blobs::read_whole;
+use crate::engine::{BlobsError, Object};
+use crate::ledger::{
+    AddReleaseError, AddedRelease, AssetClaim, BundleFacts, ClaimError, ClaimToken, LedgerError, NewRelease,
+    RequestId,
+};
+use crate::locate::{ReadIndexError, read_index};
+
+/// Longest label or commit, in bytes.
+const MOST_TEXT: usize = 200;
+/// Tries with a new token after another publish took the claims over.
+const TRIES: u32 = 8;
+
+/// What is to become a release.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    pub app: AppName,
+    pub id: ReleaseId,
+    /// The bundle that brought what was new; none when nothing was.
+    pub bundle: Option<BundleDigest>,
+    pub provenance: Provenance,
+    pub request: RequestId,
+    /// Role and name of the caller, `publisher/ci`.
+    pub who: String,
+    /// Milliseconds since 1970, by the store's clock.
+    pub at_ms: u64,
+}
+
+/// Why there is no release; no number was used.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    #[error("release {id} was not begun: send its manifest first")]
+    NotBegun { id: ReleaseId },
+    #[error("the manifest is refused")]
+    Manifest(#[from] DecodeError),
+    #[error("the manifest is for app {theirs}, and {asked} is to be published")]
+    App { asked: AppName, theirs: AppName },
+    #[error("the {what} is longer than {MOST_TEXT} bytes")]
+    TooLong { what: &'static str },
+    #[error("bundle {bundle} is not in the store: upload it first")]
+    UnknownBundle { bundle: BundleDigest },
+    #[error("{count} blobs of the release are not in the store, among them that of {path}: publish again")]
+    Missing { count: usize, path: String },
+    #[error(transparent)]
+    Twins(#[from] TwinAssets),
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    #[error(transparent)]
+    Release(#[from] AddReleaseError),
+    #[error("cannot read the release's bundle")]
+    Index(#[from] ReadIndexError),
+    #[error("cannot read the release's manifest")]
+    Blobs(#[from] BlobsError),
+    #[error("cannot read the ledger")]
+    Ledger(#[from] LedgerError),
+    #[error("the publish was interrupted")]
+    Interrupted(#[source] std::io::Error),
+}
+
+impl Commit {
+    /// Digest of what is asked, without who and when: a repeated request asks for the same.
+    fn asked(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let mut field = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        field(self.app.as_str().as_bytes());
+        field(self.id.as_bytes());
+        field(
+            self.bundle
+                .as_ref()
+                .map_or(b"".as_slice(), |bundle| bundle.as_bytes()),
+        );
+        for text in [&self.provenance.label, &self.provenance.commit] {
+            field(&[text.is_some().into()]);
+            field(text.as_deref().unwrap_or_default().as_bytes());
+        }
+        field(&[self.provenance.dirty.into()]);
+        hasher.finalize().to_hex().to_string()
+    }
+
+    fn check_texts(&self) -> Result<(), CommitError> {
+        for (what, text) in [
+            ("label", &self.provenance.label),
+            ("commit", &self.provenance.commit),
+        ] {
+            if text.as_ref().is_some_and(|text| text.len() > MOST_TEXT) {
+                return Err(CommitError::TooLong { what });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a release weighs.
+struct Figures {
+    files: u64,
+    bytes: u64,
+    bundle: Option<(BundleDigest, BundleFacts)>,
+    new_bytes: u64,
+    stored_bytes: u64,
+}
+
+impl Publisher {
+    /// Makes a release of what was begun and uploaded, under the app's next number.
+    ///
+    /// Durable when it returns. The same request sent twice makes one release, and gets the same answer.
+    pub fn commit(&self, commit: &Commit) -> Result<AddedRelease, CommitError> {
+        commit.check_texts()?;
+        let asked = commit.asked();
+        if let Some(record) = self.ledger.request_release(commit.request, &asked)? {
+            return Ok(AddedRelease { record, new: false });
+        }
+        let (figures, claims) = self.weigh(commit)?;
+        let turn = self.turn_of(&commit.app);
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut attempt = 0;
+        loop {
+            let token = ClaimToken::new(commit.request, attempt);
+            match self.settle(commit, &asked, &figures, &claims, token) {
+                Err(CommitError::Release(AddReleaseError::Voided)) if attempt < TRIES => attempt += 1,
+                other => return other,
+            }
+        }
+    }
+
+    fn settle(
+        &self,
+        commit: &Commit,
+        asked: &str,
+        figures: &Figures,
+        claims: &[AssetClaim],
+        claim: ClaimToken,
+    ) -> Result<AddedRelease, CommitError> {
+        fault::point("store.publish.claim.before").map_err(CommitError::Interrupted)?;
+        self.ledger.claim_assets(&commit.app, &claim, claims)?;
+        fault::point("store.publish.number.before").map_err(CommitError::Interrupted)?;
+        let added = self.ledger.add_release(&NewRelease {
+            app: commit.app.clone(),
+            id: commit.id,
+            provenance: commit.provenance.clone(),
+            publisher: commit.who.clone(),
+            at_ms: commit.at_ms,
+            bundle: figures.bundle,
+            files: figures.files,
+            bytes: figures.bytes,
+            new_bytes: figures.new_bytes,
+            stored_bytes: figures.stored_bytes,
+            claim,
+            request: commit.request,
+            asked: asked.to_owned(),
+        })?;
+        fault::point("store.publish.number.after").map_err(CommitError::Interrupted)?;
+        Ok(added)
+    }
+
+    /// Checks that all of the release is in the store, and what of it is new.
+    fn weigh(&self, commit: &Commit) -> Result<(Figures, Vec<AssetClaim>), CommitError> {
+        let object = Object::Manifest(commit.id);
+        let Some(len) = self.blobs.len(object)? else {
+            return Err(CommitError::NotBegun { id: commit.id });
+        };
+        let _alone = self.alone(usize::try_from(len).unwrap_or(usize::MAX));
+        let encoded = read_whole(&*self.blobs, object, MAX_ENCODED as u64)?;
+        let manifest = Manifest::decode(&encoded)?;
+        drop(encoded);
+        let theirs = &manifest.spec().app;
+        if *theirs != commit.app {
+            return Err(CommitError::App {
+                asked: commit.app.clone(),
+                theirs: theirs.clone(),
+            });
+        }
+        self.refuse_missing(&manifest)?;
+        let mut figures = Figures {
+            files: manifest.files().count() as u64,
+            bytes: manifest.total_bytes(),
+            bundle: None,
+            new_bytes: 0,
+            stored_bytes: 0,
+        };
+        if let Some(bundle) = commit.bundle {
+            self.weigh_bundle(bundle, &manifest, &mut figures)?;
+        }
+        Ok((figures, claims_of(&manifest)?))
+    }
+
+    fn refuse_missing(&self, manifest: &Manifest) -> Result<(), CommitError> {
+        let missing = self
+            .places
+            .missing(manifest.files().map(|(_, _, _, digest)| digest));
+        let Some(first) = missing.first() else {
+            return Ok(());
+        };
+        let path = manifest.files().find(|(_, _, _, digest)| digest == first);
+        Err(CommitError::Missing {
+            count: missing.len(),
+            path: path.map(|(path, ..)| path.to_string()).unwrap_or_default(),
+        })
+    }
+
+    fn weigh_bundle(
+        &self,
+        bundle: BundleDigest,
+        manifest: &Manifest,
+        figures: &mut Figures,
+    ) -> Result<(), CommitError> {
+        let len = self.blobs.len(Object::Bundle(bundle))?;
+        let (Some(bytes), true) = (len, self.places.has_bundle(bundle)) else {
+            return Err(CommitError::UnknownBundle { bundle });
+        };
+        let index = read_index(&*self.blobs, bundle)?;
+        let facts = BundleFacts {
+            bytes,
+            blobs: index.blobs().count() as u64,
+        };
+        figures.bundle = Some((bundle, facts));
+        // A bundle that an earlier release brought is nothing new.
+        if self.ledger.bundle(&bundle)?.is_none() {
+            let mut sizes: HashMap<BlobDigest, u64> =
+                index.blobs().map(|blob| (blob.digest, blob.size)).collect();
+            let files = manifest.files();
+            figures.new_bytes = files.filter_map(|(_, _, _, digest)| sizes.remove(&digest)).sum();
+            figures.stored_bytes = bytes;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! How a tree becomes a release: begin, upload, commit. Each can be repeated.
+//!
+//! ```text
+//! begin   the manifest is checked and kept durable; what the store lacks is told
+//! upload  a bundle is staged, believed only after every byte was checked, and kept durable
+//! commit  every blob has a place → assets are claimed → one compare-and-swap gives the number
+//! ```
+//! A crash anywhere leaves objects that no release names, or a release that is complete. Objects are
+//! verified and immutable, so the next publish uses what lies there.
+
+mod begin;
+mod commit;
+mod upload;
+
+pub use begin::{BeginError, Begun};
+pub use commit::{Commit, CommitError};
+pub use upload::{Upload, UploadError, UploadedBundle};
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ship_model::assets::assets_of;
+use ship_model::manifest::Manifest;
+use ship_model::name::AppName;
+
+use crate::engine::Blobs;
+use crate::ledger::{AssetClaim, Ledger};
+use crate::locate::Places;
+
+/// A manifest from this size on is decoded alone: its entries take several times its bytes.
+const LARGE_MANIFEST: usize = 1 << 20;
+
+/// What a publisher may ask of the store.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Largest bundle, in bytes.
+    pub bundle_bytes: u64,
+    /// Most bytes that a bundle may decompress to.
+    pub bundle_raw_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            bundle_bytes: 64 << 30,
+            bundle_raw_bytes: 256 << 30,
+        }
+    }
+}
+
+/// The counter at which releases are handed in.
+#[derive(Debug)]
+pub struct Publisher {
+    blobs: Arc<dyn Blobs>,
+    ledger: Ledger,
+    places: Arc<Places>,
+    limits: Limits,
+    /// One commit per app at a time in this process; between processes, compare-and-swap decides.
+    turns: Mutex<HashMap<AppName, Arc<Mutex<()>>>>,
+    large: Mutex<()>,
+}
+
+/// Two assets of one tree ask for the same url.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{url} is asked for by two files of the release with different content; let the asset roots not overlap"
+)]
+pub struct TwinAssets {
+    pub url: String,
+}
+
+impl Publisher {
+    pub fn new(blobs: Arc<dyn Blobs>, ledger: Ledger, places: Arc<Places>, limits: Limits) -> Self {
+        Self {
+            blobs,
+            ledger,
+            places,
+            limits,
+            turns: Mutex::default(),
+            large: Mutex::default(),
+        }
+    }
+
+    fn turn_of(&self, app: &AppName) -> Arc<Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.entry(app.clone()).or_default().clone()
+    }
+
+    /// Held while a large manifest is in memory, so that many at once do not add up.
+    fn alone(&self, manifest_bytes: usize) -> Option<MutexGuard<'_, ()>> {
+        (manifest_bytes >= LARGE_MANIFEST).then(|| self.large.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The fingerprinted assets of a tree, each url once.
+fn claims_of(manifest: &Manifest) -> Result<Vec<AssetClaim>, TwinAssets> {
+    let mut claims: Vec<AssetClaim> = assets_of(manifest)
+        .into_iter()
+        .filter(|asset| asset.fingerprinted)
+        .map(|asset| AssetClaim {
+            url: asset.url_path,
+            digest: asset.digest,
+        })
+        .collect();
+    claims.sort_by(|a, b| a.url.cmp(&b.url));
+    claims.dedup();
+    match claims.windows(2).find(|pair| pair[0].url == pair[1].url) {
+        Some(pair) => Err(TwinAssets {
+            url: pair[0].url.clone(),
+        }),
+        None => Ok(claims),
+    }
+}
