@@ -87,11 +87,8 @@ async fn urls(path: &str, fleet: &Fleet, ui: &Ui) -> Outcome {
     }
     let reply = status::ask(fleet, fleet.context.app.as_ref()).await?;
     let hosts = reply.apps.iter().flat_map(|app| app.asset_urls.iter());
-    let mut servers: Vec<String> = hosts
-        .chain([&reply.asset_url])
-        .filter(|url| !url.is_empty())
-        .cloned()
-        .collect();
+    let told = fleet.context.assets.iter().chain([&reply.asset_url]);
+    let mut servers: Vec<String> = hosts.chain(told).filter(|url| !url.is_empty()).cloned().collect();
     servers.sort();
     servers.dedup();
     let all: Vec<String> = servers

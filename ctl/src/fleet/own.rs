@@ -21,6 +21,7 @@ use crate::client::Client;
 use crate::clock::Watch;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
+use crate::signals::{Stop, interrupted};
 use crate::ui::Ui;
 use crate::words::{clean, duration};
 
@@ -52,7 +53,6 @@ pub struct FleetPlan {
 #[derive(Debug)]
 pub struct OwnFleet {
     pub place: Place,
-    pub client: Client,
     pub hosts: u8,
     store: Tended,
     agents: Vec<Tended>,
@@ -77,14 +77,18 @@ struct Rising {
 
 impl OwnFleet {
     /// Brings it up. Whatever fails, everything that was started is stopped again.
-    pub async fn bring_up(plan: &FleetPlan, binaries: &Binaries, ui: &Ui) -> Result<Self, CommandError> {
+    pub async fn bring_up(
+        plan: &FleetPlan,
+        binaries: &Binaries,
+        stop: &mut Stop,
+        ui: &Ui,
+    ) -> Result<Self, CommandError> {
         let place = Place::new(plan.dir.clone());
         setup::make_folder(place.root())?;
         let lock = LockFile::acquire(&place.lock()).map_err(|error| explain_lock(&error))?;
         let book = Book::open(place.record(), plan.hosts).map_err(explain_record)?;
         end_leftovers(&book).await;
         let record = book.get();
-        setup::prepare(&place, plan, record.net, record.hosts, binaries).await?;
         let (tell, news) = mpsc::channel(NEWS);
         let mut rising = Rising {
             place,
@@ -93,12 +97,15 @@ impl OwnFleet {
             news,
             children: Vec::new(),
         };
-        match Box::pin(rising.rise(binaries, ui)).await {
-            Ok(client) => {
+        let risen = tokio::select! {
+            risen = Box::pin(rising.rise(plan, binaries, ui)) => risen,
+            () = stop.asked() => Err(interrupted()),
+        };
+        match risen {
+            Ok(()) => {
                 let store = rising.children.remove(0);
                 Ok(Self {
                     place: rising.place,
-                    client,
                     hosts: record.hosts,
                     store,
                     agents: rising.children,
@@ -130,8 +137,9 @@ impl OwnFleet {
 }
 
 impl Rising {
-    async fn rise(&mut self, binaries: &Binaries, ui: &Ui) -> Result<Client, CommandError> {
+    async fn rise(&mut self, plan: &FleetPlan, binaries: &Binaries, ui: &Ui) -> Result<(), CommandError> {
         let record = self.book.get();
+        setup::prepare(&self.place, plan, record.net, record.hosts, binaries).await?;
         // What an earlier store wrote must not be taken for this one's.
         let _ = std::fs::remove_file(self.place.addresses());
         self.start(self.store_plan(binaries));
@@ -145,7 +153,7 @@ impl Rising {
         self.until_reported(&client, record.hosts, since).await?;
         self.until_apps_run(&client, ui).await?;
         setup::write_context(&self.place, record.net)?;
-        Ok(client)
+        Ok(())
     }
 
     async fn fall(self) {
