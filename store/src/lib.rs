@@ -1,18 +1,37 @@
-//! The shared store: immutable objects under their digests, and the small records that give them meaning.
+//! The shared store: immutable objects under their digests, the small records that give them meaning, who runs
+//! what, and the controller that changes it.
 //!
 //! * [`engine`]: where bytes lie: narrow traits and the engines behind them.
 //! * [`ledger`]: what records mean; nothing else touches the catalog.
-//! * [`publish`], [`locate`]: how a tree becomes a release, and where its blobs lie.
-//! * [`folder`], [`admin`]: a store's folder as a whole: opened, verified, rebuilt, copied, put back.
+//! * [`publish`], [`locate`], [`union`]: how a tree becomes a release, where its blobs and its assets lie.
+//! * [`folder`], [`admin`], [`settings`]: a store's folder as a whole: opened, verified, rebuilt, copied, put back.
+//! * [`rollout`], [`desired`]: who is there, what each host should run, and how that changes.
+//! * [`ca`], [`identity`], [`tls`], [`listen`]: who may talk to the store, and the ports they use.
+//! * [`grpc`], [`http`]: the faces. [`serve`] puts it all together.
 //!
-//! Everything in these rooms blocks; whoever calls from async code goes through one bridge. No room here
-//! reads the clock: the time of an act is handed down with it.
+//! The rooms that keep bytes block; whoever calls them from async code goes through the one [`bridge`]. Only
+//! [`clock`] reads the time; to the rooms below the faces it is handed down.
 
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod bridge;
+pub mod ca;
+pub mod clock;
+pub mod desired;
 pub mod engine;
 pub mod folder;
+pub mod grpc;
+pub mod http;
+pub mod identity;
 pub mod ledger;
+pub mod listen;
 pub mod locate;
+pub mod log;
+pub mod near;
 pub mod publish;
+pub mod rollout;
+pub mod serve;
+pub mod settings;
+pub mod tls;
+pub mod union;

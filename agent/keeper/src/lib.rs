@@ -4,9 +4,23 @@
 //! This library holds what others need of it: the [`protocol`] of its control socket, a blocking [`Client`], and the
 //! machine itself, which the binary `ship-keeper` runs.
 
+pub mod clock;
+pub mod connections;
+pub mod daemon;
+pub mod listen;
+pub mod log;
+pub mod machine;
+pub mod memory;
+pub mod notify;
+pub mod probe;
+pub mod processes;
 pub mod protocol;
+pub mod relay;
 
 mod client;
+mod control;
+mod keeper;
 mod unix;
 
 pub use client::{AskError, Client, Taken, Watch};
+pub use keeper::{Config, Keeper, Signals, SignalsError, StartError};

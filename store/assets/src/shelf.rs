@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use ship_model::assets::{assets_of, content_type};
+use ship_model::assets::{AssetsError, assets_of, content_type};
 use ship_model::digest::BlobDigest;
 use ship_model::manifest::Manifest;
 use ship_model::name::AppName;
@@ -74,9 +74,9 @@ impl Shelf {
     }
 
     /// Serves the mutable files of the release that runs, which lies unpacked in `tree`.
-    pub fn set_running(&self, app: &AppName, tree: &Path, manifest: &Manifest) {
+    pub fn set_running(&self, app: &AppName, tree: &Path, manifest: &Manifest) -> Result<(), AssetsError> {
         let root: Arc<Path> = tree.into();
-        let mutable = assets_of(manifest)
+        let mutable = assets_of(manifest)?
             .into_iter()
             .filter(|asset| !asset.fingerprinted);
         let served = mutable.filter_map(|asset| {
@@ -97,6 +97,7 @@ impl Shelf {
         });
         let files = served.collect();
         self.change(app, |part| part.running = files);
+        Ok(())
     }
 
     /// Stops serving an app.

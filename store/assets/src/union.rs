@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use ship_durable::fault;
-use ship_model::assets::{Asset, assets_of};
+use ship_model::assets::{Asset, AssetsError, assets_of};
 use ship_model::digest::BlobDigest;
 use ship_model::manifest::Manifest;
 use ship_model::path::TreePath;
@@ -84,6 +84,8 @@ pub enum AddError {
     Sync { source: ship_durable::FileError },
     #[error(transparent)]
     Record(#[from] RecordError),
+    #[error("the release's assets contradict each other")]
+    Assets(#[from] AssetsError),
 }
 
 impl Union {
@@ -160,7 +162,7 @@ impl Union {
     /// Returns when all is durable. After a crash some files may be there without their record: they are
     /// verified and kept when the release is added again.
     pub fn add_tree(&self, target: Target, manifest: &Manifest, tree: &Path) -> Result<Added, AddError> {
-        let assets = assets_of(manifest);
+        let assets = assets_of(manifest)?;
         let mut added = Added::default();
         let missing = self.missing(&assets);
         let fingerprinted = assets.iter().filter(|asset| asset.fingerprinted).count();

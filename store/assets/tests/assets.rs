@@ -49,7 +49,11 @@ fn release(number: u64, tree: &Path, files: &[(&str, &[u8])]) -> (Target, Manife
     spec.assets.push(AssetRoot {
         root: TreePath::new(b"public").unwrap(),
         url: "/static".into(),
-        mutable: vec![TreePath::new(b"index.html").unwrap()],
+        mutable: files
+            .iter()
+            .filter(|(name, _)| *name == "index.html")
+            .map(|(name, _)| TreePath::new(name.as_bytes()).unwrap())
+            .collect(),
     });
     let manifest = Manifest::new(spec, entries).unwrap();
     let id = Manifest::id_of(&manifest.encode().unwrap());
@@ -87,10 +91,10 @@ fn a_release_is_linked_in_recorded_and_known_after_a_restart() {
 
     let again = open(dir.path());
     assert_eq!(again.holds(), [target]);
-    assert!(again.missing(&assets_of(&manifest)).is_empty());
+    assert!(again.missing(&assets_of(&manifest).unwrap()).is_empty());
     fs::remove_file(&stored).unwrap();
     assert_eq!(
-        again.missing(&assets_of(&manifest)).len(),
+        again.missing(&assets_of(&manifest).unwrap()).len(),
         1,
         "a deleted file is missing again"
     );
@@ -126,7 +130,7 @@ fn wrong_bytes_get_no_name() {
     let dir = tempfile::tempdir().unwrap();
     let union = open(dir.path());
     let (target, manifest) = release(1, &dir.path().join("tree"), &[(JS, b"one")]);
-    let asset = &assets_of(&manifest)[0];
+    let asset = &assets_of(&manifest).unwrap()[0];
     for wrong in [&b"0ne"[..], b"on", b"", b"one and more"] {
         let refused = union.add_blob(asset, &mut &wrong[..]);
         assert!(matches!(refused, Err(AddError::Digest { .. })), "{refused:?}");
@@ -135,11 +139,11 @@ fn wrong_bytes_get_no_name() {
     let endless = union.add_blob(asset, &mut std::io::repeat(b'x'));
     assert!(matches!(endless, Err(AddError::Digest { .. })), "{endless:?}");
     assert!(
-        union.record(target, &assets_of(&manifest)).is_err(),
+        union.record(target, &assets_of(&manifest).unwrap()).is_err(),
         "a record needs every asset"
     );
     union.add_blob(asset, &mut &b"one"[..]).unwrap();
-    union.record(target, &assets_of(&manifest)).unwrap();
+    union.record(target, &assets_of(&manifest).unwrap()).unwrap();
     assert_eq!(open(dir.path()).holds(), [target]);
     assert_eq!(
         fs::read_dir(dir.path().join("assets.records/incoming"))
@@ -223,7 +227,7 @@ fn serving(big: &[u8], check: impl FnOnce(SocketAddr)) {
     union.add_tree(target, &manifest, &tree).unwrap();
     let shelf = Arc::new(Shelf::new());
     shelf.set_union(&app(), &union);
-    shelf.set_running(&app(), &tree, &manifest);
+    shelf.set_running(&app(), &tree, &manifest).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

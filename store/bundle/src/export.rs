@@ -93,7 +93,7 @@ fn build(
     let groups = supply(manifest, &[]);
     progress.total(groups.iter().map(|group| group.size).sum());
     let builder = Builder::new(root, manifest, &[], &groups, false, progress);
-    let folders = builder.folders(std::iter::empty())?;
+    let folders = builder.folders(&BTreeMap::new())?;
     builder.local(&groups)?;
     fetch(ranges, bundles, source, &builder)?;
     builder.links(&BTreeMap::new())?;

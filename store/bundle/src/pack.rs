@@ -282,7 +282,7 @@ impl Packing<'_> {
 }
 
 /// One frame that tells its size and has a checksum.
-fn compress(raw: &[u8], level: i32) -> io::Result<Vec<u8>> {
+pub(crate) fn compress(raw: &[u8], level: i32) -> io::Result<Vec<u8>> {
     let mut compressor = zstd::bulk::Compressor::new(level)?;
     compressor.set_parameter(CParameter::ChecksumFlag(true))?;
     compressor.compress(raw)

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     fn member(len: usize, executable: bool, size: u64) -> Member {
-        let mut path = b"abcdefgh/".repeat(len / 9 + 1);
+        let mut path = b"abcdefghijklmno/".repeat(len / 16 + 1);
         path.truncate(len);
         *path.last_mut().unwrap() = b'z';
         Member {

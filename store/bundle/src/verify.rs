@@ -328,3 +328,166 @@ impl<R: Read> Read for Hashing<R> {
         Ok(got)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+    use super::*;
+    use crate::tarball::{END, Member};
+
+    fn member(path: &str, content: &[u8]) -> Vec<u8> {
+        let member = Member {
+            path: TreePath::new(path.as_bytes()).unwrap(),
+            executable: false,
+            size: content.len() as u64,
+        };
+        [&member.header(), content, &END[..member.padding()]].concat()
+    }
+
+    /// A bundle of these raw frames, with an index that says of each frame's members what `blobs` says.
+    fn bundle(frames: &[(Vec<u8>, Vec<BlobPlace>)]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut index = Vec::new();
+        for (raw, blobs) in frames {
+            let packed = crate::pack::compress(raw, 3).unwrap();
+            index.push(Frame {
+                offset: out.len() as u64,
+                len: packed.len() as u64,
+                raw_len: raw.len() as u64,
+                blobs: blobs.clone(),
+            });
+            out.extend(packed);
+        }
+        out.extend(BundleIndex::new(index).encode().unwrap());
+        out
+    }
+
+    fn place(content: &[u8], offset: u64) -> BlobPlace {
+        BlobPlace {
+            digest: BlobDigest::of(content),
+            offset,
+            size: content.len() as u64,
+        }
+    }
+
+    fn end() -> (Vec<u8>, Vec<BlobPlace>) {
+        (END.to_vec(), Vec::new())
+    }
+
+    fn verify(frames: &[(Vec<u8>, Vec<BlobPlace>)]) -> Result<Verified, VerifyError> {
+        verify_bundle(&bundle(frames)[..], &Expected::default())
+    }
+
+    #[test]
+    fn a_bundle_made_by_hand_is_believed() {
+        let frames = [
+            (member("a", b"one"), vec![place(b"one", 512)]),
+            (member("b", b""), vec![place(b"", 512)]),
+            end(),
+        ];
+        assert_eq!(verify(&frames).unwrap().index.frames().len(), 3);
+        assert!(verify(&[end()]).is_ok(), "a bundle of nothing");
+    }
+
+    #[test]
+    fn an_index_that_lies_is_refused() {
+        for lie in [
+            place(b"two", 512),
+            BlobPlace {
+                size: 2,
+                ..place(b"one", 512)
+            },
+            place(b"one", 513),
+        ] {
+            let frames = [(member("a", b"one"), vec![lie]), end()];
+            assert!(matches!(verify(&frames), Err(VerifyError::Untrue)), "{lie:?}");
+        }
+        let hidden = [member("a", b"one"), member("b", b"evil")].concat();
+        let frames = [(hidden, vec![place(b"one", 512)]), end()];
+        assert!(matches!(verify(&frames), Err(VerifyError::Untrue)));
+    }
+
+    #[test]
+    fn tar_tricks_are_refused() {
+        let good = member("a", b"one");
+        let kind = |kind: u8| {
+            let mut block = good.clone();
+            block[156] = kind;
+            let sum: u32 = block[..512].iter().map(|b| u32::from(*b)).sum();
+            let old: u32 = block[148..156].iter().map(|b| u32::from(*b)).sum();
+            let text = format!("{:06o}\0 ", sum - old + 8 * 32);
+            block[148..156].copy_from_slice(text.as_bytes());
+            block
+        };
+        let named = |name: &[u8]| {
+            let mut block = kind(b'0');
+            block[..100].fill(0);
+            block[..name.len()].copy_from_slice(name);
+            block[148..156].fill(b' ');
+            let sum: u32 = block[..512].iter().map(|b| u32::from(*b)).sum();
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            block
+        };
+        assert_eq!(kind(b'0'), good);
+        let mut padded = good.clone();
+        *padded.last_mut().unwrap() = 1;
+        let mut all = vec![
+            padded,
+            [&END[..], &good].concat(),
+            [&good[..], &END].concat(),
+            vec![0; 512],
+        ];
+        // Hard link, symbolic link, devices, folder, FIFO, PAX, sparse, and the oldest kind of file.
+        all.extend(b"1234567xgSKLV\0".map(kind));
+        all.extend([&b"../x"[..], b"/x", b"a/../x", b"a//b", b"", b"./a"].map(named));
+        for raw in all {
+            let frames = [(raw.clone(), vec![place(b"one", 512)]), end()];
+            let refused = verify(&frames);
+            assert!(
+                matches!(
+                    refused,
+                    Err(VerifyError::Tar { .. } | VerifyError::Frame { .. } | VerifyError::EmptyFrame { .. })
+                ),
+                "{refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_path_stands_twice() {
+        for (first, second) in [("a", "a"), ("b", "a")] {
+            let frames = [
+                (member(first, b"one"), vec![place(b"one", 512)]),
+                (member(second, b"two"), vec![place(b"two", 512)]),
+                end(),
+            ];
+            assert!(matches!(
+                verify(&frames),
+                Err(VerifyError::Order { frame: 1, .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn a_member_across_two_frames_is_refused() {
+        let raw = member("a", &[7; 2000]);
+        let frames = [
+            (raw[..1024].to_vec(), vec![place(&[7; 512], 512)]),
+            (raw[1024..].to_vec(), vec![place(b"one", 512)]),
+            end(),
+        ];
+        assert!(matches!(
+            verify(&frames),
+            Err(VerifyError::Frame { frame: 0, .. })
+        ));
+    }
+
+    #[test]
+    fn a_bundle_without_its_end_mark_is_refused() {
+        let frames = [
+            (member("a", b"one"), vec![place(b"one", 512)]),
+            (member("b", b"two"), vec![]),
+        ];
+        assert!(verify(&frames).is_err());
+    }
+}

@@ -5,6 +5,8 @@
 //! * [`spec`]: the checked meaning of a `ship.toml`.
 //! * [`release`]: numbers, references (`web@455`) and the record kept beside a release.
 //! * [`desired`], [`report`], [`host`]: what a host should run, what it says it runs, what we think of it.
+//! * [`assets`]: which files browsers fetch, and which of them never change.
+//! * [`converge`]: what a host does next.
 //! * [`rollout`]: what an environment runs, the plan to change it, and the machine that carries it out.
 //!
 //! Nothing here may read the time, the environment, a file or a socket, and nothing here is random: the
@@ -13,6 +15,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod assets;
+pub mod converge;
 pub mod desired;
 pub mod digest;
 pub mod host;

@@ -146,6 +146,8 @@ impl<'de> Deserialize<'de> for TreePath {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
     use super::*;
 
     #[test]

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 
 use ship_durable::fault;
+use ship_model::assets::AssetsError;
 use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
 use ship_model::manifest::{DecodeError, MAX_ENCODED, Manifest};
 use ship_model::name::AppName;
 use ship_model::release::Provenance;
 
-use super::{Publisher, TwinAssets, claims_of};
+use super::{Publisher, claims_of};
 use crate::engine::blobs::read_whole;
 use crate::engine::{BlobsError, Object};
 use crate::ledger::{
@@ -54,7 +55,7 @@ pub enum CommitError {
     #[error("{count} blobs of the release are not in the store, among them that of {path}: publish again")]
     Missing { count: usize, path: String },
     #[error(transparent)]
-    Twins(#[from] TwinAssets),
+    Assets(#[from] AssetsError),
     #[error(transparent)]
     Claim(#[from] ClaimError),
     #[error(transparent)]

@@ -117,14 +117,12 @@ impl<'a> Builder<'a> {
         &self.manifest.entries()[entry].path
     }
 
-    /// Makes every folder that the manifest and `more` names need; returns them, parents first.
-    pub fn folders<'p>(
-        &'p self,
-        more: impl Iterator<Item = &'p TreePath>,
-    ) -> Result<BTreeSet<Vec<u8>>, BuildError> {
+    /// Makes every folder that the manifest and `shared` names need; returns them, parents first. An empty folder gives
+    /// way to a shared name.
+    pub fn folders(&self, shared: &BTreeMap<TreePath, Vec<u8>>) -> Result<BTreeSet<Vec<u8>>, BuildError> {
         let mut folders = BTreeSet::new();
         let entries = self.manifest.entries().iter();
-        for path in entries.clone().map(|entry| &entry.path).chain(more) {
+        for path in entries.clone().map(|entry| &entry.path).chain(shared.keys()) {
             let mut above = path.parent();
             while let Some(folder) = above {
                 if !folders.insert(folder.to_vec()) {
@@ -133,7 +131,8 @@ impl<'a> Builder<'a> {
                 above = folder.iter().rposition(|b| *b == b'/').map(|at| &folder[..at]);
             }
         }
-        let empty = entries.filter(|entry| entry.kind == EntryKind::EmptyFolder);
+        let empty =
+            entries.filter(|entry| entry.kind == EntryKind::EmptyFolder && !shared.contains_key(&entry.path));
         folders.extend(empty.map(|entry| entry.path.as_bytes().to_vec()));
         let mut parents = Parents::of(&self.root);
         for folder in &folders {

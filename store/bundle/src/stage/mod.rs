@@ -279,7 +279,7 @@ impl Staging<'_> {
             .filter(|group| matches!(group.supply, Supply::Fetch));
         task.progress.total(to_fetch.map(|group| group.size).sum());
         let builder = Builder::new(root, task.manifest, task.donors, groups, true, task.progress);
-        let folders = builder.folders(self.shared.keys())?;
+        let folders = builder.folders(self.shared)?;
         self.point("bundle.stage.local.before")?;
         builder.local(groups)?;
         self.point("bundle.stage.fetch.before")?;

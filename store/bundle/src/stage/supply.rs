@@ -68,9 +68,8 @@ pub(crate) fn supply(manifest: &Manifest, donors: &[StagedRelease]) -> Vec<Group
 fn offer(group: &mut Group, find: &mut impl FnMut(BlobDigest, bool) -> Option<DonorFile>) {
     let wanted = [false, true].map(|executable| !group.names[usize::from(executable)].is_empty());
     let mut links = match group.supply {
-        Supply::Empty => return,
         Supply::Link(links) => links,
-        Supply::Copy(_) | Supply::Fetch => [None, None],
+        Supply::Copy(_) | Supply::Empty | Supply::Fetch => [None, None],
     };
     for executable in [false, true] {
         let at = usize::from(executable);

@@ -23,8 +23,10 @@ impl Turn {
             return;
         };
         progress.serving = Some(app.running.is_some() && app.healthy);
-        progress.staged = app.staged.contains(&to);
-        progress.assets = app.assets.contains(&to);
+        // A host that has not seen this rollout's wish may be about to remove what it still has.
+        let knows = app.epoch >= rollout.first_epoch;
+        progress.staged = knows && app.staged.contains(&to);
+        progress.assets = knows && app.assets.contains(&to);
         self.confirm(rollout, host, app);
         self.judge(rollout, host, app);
     }

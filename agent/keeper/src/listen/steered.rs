@@ -1,0 +1,295 @@
+//! One TCP socket per generation in a SO_REUSEPORT group; a BPF program names the one that gets new connections.
+//!
+//! The kernel keeps the group as an array and moves its *last* member into the place of one that leaves. A generation can
+//! leave at any moment, by `shutdown` on its listener. So the last member is always a spare that no app holds: whoever
+//! leaves, the place is taken by the spare, never by a generation that users must not see. What strays to the spare is
+//! accepted by the keeper and led on.
+//!
+//! A new generation takes over the spare after another spare was added behind it. When only one generation is left, all
+//! sockets without an app are closed but for one spare; at each instant of that the program's index means the one
+//! generation, or no socket at all, and then the kernel chooses among the one that is left.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::bpf::{self, Source};
+use super::{Adopted, BACKLOG, ListenError, Route, connect_tcp, inode_of, new_listener, new_tcp};
+
+#[derive(Debug)]
+struct Member {
+    socket: OwnedFd,
+    inode: u64,
+    holder: Option<u64>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct SteeredGroup {
+    bound: SocketAddr,
+    /// In the kernel's order.
+    members: Vec<Member>,
+    active: Option<u64>,
+    probe: Option<Source>,
+}
+
+impl SteeredGroup {
+    /// Binds the address and attaches the first program. Until a generation is steered to, connections wait at the spare.
+    pub(super) fn bind(addr: SocketAddr) -> Result<Self, ListenError> {
+        let first = bind_alone(addr).map_err(ListenError::bind(addr))?;
+        let bound = rustix::net::getsockname(&first)
+            .map_err(io::Error::from)
+            .and_then(|bound| SocketAddr::try_from(bound).map_err(io::Error::other))
+            .map_err(ListenError::bind(addr))?;
+        let inode = inode_of(&first).map_err(ListenError::bind(addr))?;
+        let members = vec![Member {
+            socket: first,
+            inode,
+            holder: None,
+        }];
+        let mut group = Self {
+            bound,
+            members,
+            active: None,
+            probe: None,
+        };
+        group.attach()?;
+        Ok(group)
+    }
+
+    /// Takes the group back after another keeper's death: its spares are gone, its generations' sockets are not.
+    pub(super) fn adopt(addr: SocketAddr, found: Vec<Adopted>, layout: &[u64]) -> Result<Self, ListenError> {
+        let order = order_after_death(layout, |inode| found.iter().any(|found| found.inode == inode));
+        let mut members: Vec<_> = found
+            .into_iter()
+            .map(|found| Member {
+                socket: found.socket,
+                inode: found.inode,
+                holder: Some(found.generation),
+            })
+            .collect();
+        members.sort_by_key(|member| order.iter().position(|inode| *inode == member.inode));
+        let mut group = Self {
+            bound: addr,
+            members,
+            active: None,
+            probe: None,
+        };
+        group.add_spare()?;
+        Ok(group)
+    }
+
+    pub(super) fn bound(&self) -> SocketAddr {
+        self.bound
+    }
+
+    pub(super) fn layout(&self) -> Vec<u64> {
+        self.members.iter().map(|member| member.inode).collect()
+    }
+
+    fn index(&self, generation: u64) -> Option<usize> {
+        self.members
+            .iter()
+            .position(|member| member.holder == Some(generation))
+    }
+
+    pub(super) fn socket(&self, generation: u64) -> Option<BorrowedFd<'_>> {
+        self.index(generation)
+            .map(|index| self.members[index].socket.as_fd())
+    }
+
+    pub(super) fn is_unused(&self) -> bool {
+        self.members.iter().all(|member| member.holder.is_none())
+    }
+
+    pub(super) fn orphans(&self) -> Vec<BorrowedFd<'_>> {
+        let orphans = self.members.iter().filter(|member| member.holder.is_none());
+        orphans.map(|member| member.socket.as_fd()).collect()
+    }
+
+    pub(super) fn take(&mut self, generation: u64) -> Result<u64, ListenError> {
+        if let Some(index) = self.index(generation) {
+            return Ok(self.members[index].inode);
+        }
+        let last = self.members.len() - 1;
+        let vacant = self.members[..last]
+            .iter()
+            .position(|member| member.holder.is_none() && !super::has_queue(member.socket.as_fd()));
+        let taken = match vacant {
+            Some(vacant) => vacant,
+            // What was the spare becomes the generation's only after a new spare stands behind it.
+            None => {
+                self.add_spare()?;
+                last
+            }
+        };
+        self.members[taken].holder = Some(generation);
+        Ok(self.members[taken].inode)
+    }
+
+    fn add_spare(&mut self) -> Result<(), ListenError> {
+        let spare = join(self.bound).map_err(ListenError::bind(self.bound))?;
+        let inode = inode_of(&spare).map_err(ListenError::bind(self.bound))?;
+        self.members.push(Member {
+            socket: spare,
+            inode,
+            holder: None,
+        });
+        self.attach()
+    }
+
+    pub(super) fn steer(&mut self, generation: u64) -> Result<(), ListenError> {
+        if self.index(generation).is_none() {
+            let source = io::Error::other(format!("generation {generation} has no socket there"));
+            return Err(ListenError::System {
+                action: "steer",
+                addr: self.bound.to_string(),
+                source,
+            });
+        }
+        let before = self.active.replace(generation);
+        self.attach().inspect_err(|_| self.active = before)
+    }
+
+    /// The program follows the members and the active generation.
+    fn attach(&mut self) -> Result<(), ListenError> {
+        let last = self.members.len() - 1;
+        let active = self
+            .active
+            .and_then(|generation| self.index(generation))
+            .unwrap_or(last);
+        bpf::attach(self.members[last].socket.as_fd(), active as u32, self.probe).map_err(|source| {
+            ListenError::System {
+                action: bpf::ATTACH,
+                addr: self.bound.to_string(),
+                source,
+            }
+        })
+    }
+
+    pub(super) fn probe(&mut self, generation: u64) -> io::Result<Route> {
+        let index = self.index(generation).ok_or(io::ErrorKind::NotFound)?;
+        let socket = new_tcp(self.bound)?;
+        rustix::net::bind(&socket, &bpf::probe_source(self.bound))?;
+        let addr = SocketAddr::try_from(rustix::net::getsockname(&socket)?).map_err(io::Error::other)?;
+        self.probe = Some(Source {
+            addr,
+            index: index as u32,
+        });
+        self.attach().map_err(io::Error::other)?;
+        let socket = connect_tcp(self.bound, Some(socket.as_fd()))?;
+        Ok(Route {
+            socket,
+            exclusive: true,
+        })
+    }
+
+    pub(super) fn release(&mut self, generation: u64) {
+        self.probe = None;
+        if self.active == Some(generation) {
+            self.active = None;
+        }
+        if let Some(index) = self.index(generation) {
+            self.members[index].holder = None;
+        }
+        self.compact();
+    }
+
+    /// Closes all but one generation's socket and one spare; waits while another generation lives, or while somebody
+    /// is queued at a socket that would be closed (he is led on first).
+    fn compact(&mut self) {
+        let mut held = (0..self.members.len()).filter(|index| self.members[*index].holder.is_some());
+        let (Some(only), None) = (held.next(), held.next()) else {
+            return;
+        };
+        let strays = self.orphans().into_iter().any(super::has_queue);
+        // With more than one place to close before it, the index would mean another's socket for a moment.
+        let safe = only <= 1 && self.active == self.members[only].holder;
+        if strays || self.members.len() <= 2 || !safe {
+            let _ = self.attach();
+            return;
+        }
+        // From the end on: nothing is moved into a place before the generation's own until that is the last.
+        self.members.truncate(only + 1);
+        let only = self.members.remove(only);
+        self.members.clear();
+        self.members.push(only);
+        let _ = self.attach();
+        let _ = self.add_spare();
+    }
+
+    /// Looks which sockets still listen, follows the kernel's moves, and answers whether `generation`'s does not.
+    pub(super) fn inspect(&mut self, generation: u64) -> bool {
+        let mut lost = false;
+        let mut left = false;
+        while let Some(index) = self
+            .members
+            .iter()
+            .position(|member| !listens(member.socket.as_fd()))
+        {
+            lost |= self.members[index].holder == Some(generation);
+            left = true;
+            self.members.swap_remove(index);
+        }
+        let spare_last = self.members.last().is_some_and(|member| member.holder.is_none());
+        if left || !spare_last {
+            let _ = self.add_spare();
+            let _ = self.attach();
+        } else if self.members.len() > 2 {
+            self.compact();
+        }
+        lost || self.index(generation).is_none()
+    }
+}
+
+/// Whether all these sockets can be members of a group.
+pub(super) fn has_reuseport(found: &[Adopted]) -> bool {
+    found
+        .iter()
+        .all(|found| rustix::net::sockopt::socket_reuseport(&found.socket).unwrap_or(false))
+}
+
+/// Whether the socket accepts connections.
+fn listens(socket: BorrowedFd<'_>) -> bool {
+    rustix::net::sockopt::socket_acceptconn(socket).unwrap_or(false)
+}
+
+/// The group's order after those without an app were closed with their keeper, last ones first.
+fn order_after_death(layout: &[u64], lives: impl Fn(u64) -> bool) -> Vec<u64> {
+    let mut order = layout.to_vec();
+    while let Some(dead) = order.iter().rposition(|inode| !lives(*inode)) {
+        order.swap_remove(dead);
+    }
+    order
+}
+
+/// Binds and listens where nobody else does, not even another group, and opens the group after that.
+fn bind_alone(addr: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = new_listener(addr)?;
+    // Without SO_REUSEPORT the kernel refuses an address that any other listener has, a group of the same user too.
+    rustix::net::bind(&socket, &addr)?;
+    rustix::net::sockopt::set_socket_reuseport(&socket, true)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// One more member, the last of the group.
+fn join(addr: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = new_listener(addr)?;
+    rustix::net::sockopt::set_socket_reuseport(&socket, true)?;
+    rustix::net::bind(&socket, &addr)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::order_after_death;
+
+    #[test]
+    fn the_dead_leave_as_the_kernel_moves_the_living() {
+        assert_eq!(order_after_death(&[1, 9], |inode| inode < 9), [1]);
+        assert_eq!(order_after_death(&[1, 2, 9], |inode| inode < 9), [1, 2]);
+        assert_eq!(order_after_death(&[9, 1, 2, 8], |inode| inode < 8), [2, 1]);
+    }
+}

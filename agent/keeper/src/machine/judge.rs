@@ -1,0 +1,132 @@
+//! Whether a request is taken. Nothing changes here.
+
+use super::State;
+use crate::protocol::{Intent, Refusal};
+
+/// What is done with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Begin.
+    Accept,
+    /// It is so, or on its way.
+    Already,
+    /// It runs already, under an older epoch or deploy: only these are renewed.
+    Renew,
+    /// No, and why, for programs and for people.
+    Refuse(Refusal, String),
+}
+
+fn refuse(refusal: Refusal, message: impl Into<String>) -> Verdict {
+    Verdict::Refuse(refusal, message.into())
+}
+
+/// Judges a switch by fence and state.
+#[must_use]
+pub fn judge_switch(state: &State, intent: &Intent) -> Verdict {
+    if state.stopping {
+        return refuse(
+            Refusal::Stopping,
+            "the app is being stopped; start the keeper again afterwards",
+        );
+    }
+    let newest = state.epoch;
+    if intent.epoch < newest {
+        let message = format!("epoch {} is older than {newest}, the newest taken", intent.epoch);
+        return refuse(Refusal::StaleEpoch { newest }, message);
+    }
+    let held = state
+        .held
+        .as_ref()
+        .filter(|held| held.epoch >= intent.epoch && held.release == intent.release);
+    if let Some(held) = held {
+        let message = format!(
+            "release {} is held ({}); a newer epoch than {} is needed",
+            held.release, held.reason, held.epoch
+        );
+        return refuse(
+            Refusal::Held {
+                epoch: held.epoch,
+                release: held.release,
+            },
+            message,
+        );
+    }
+    if on_its_way(state).is_some_and(|other| same(other, intent)) {
+        return Verdict::Already;
+    }
+    let running = state.active.as_ref().map(|generation| &generation.intent);
+    if on_its_way(state).is_none() && running.is_some_and(|running| same(running, intent)) {
+        let renewed =
+            running.is_some_and(|running| running.epoch != intent.epoch || running.deploy != intent.deploy);
+        return if renewed { Verdict::Renew } else { Verdict::Already };
+    }
+    if intent.epoch == newest && (running.is_some() || on_its_way(state).is_some()) {
+        let message = format!("epoch {newest} was taken for another release; a newer epoch is needed");
+        return refuse(Refusal::StaleEpoch { newest }, message);
+    }
+    Verdict::Accept
+}
+
+/// Judges a revert by fence and state. `to` is the wanted release.
+#[must_use]
+pub fn judge_revert(state: &State, to: Option<u64>, epoch: Option<u64>) -> Verdict {
+    if state.stopping {
+        return refuse(
+            Refusal::Stopping,
+            "the app is being stopped; start the keeper again afterwards",
+        );
+    }
+    let newest = state.epoch;
+    if let Some(epoch) = epoch.filter(|epoch| *epoch < newest) {
+        let message = format!("epoch {epoch} is older than {newest}, the newest taken");
+        return refuse(Refusal::StaleEpoch { newest }, message);
+    }
+    let Some(active) = &state.active else {
+        return refuse(
+            Refusal::NothingToRevertTo,
+            "nothing runs, so there is nothing to revert from",
+        );
+    };
+    let rising = on_its_way(state).is_some();
+    match to {
+        None if rising || state.revert_target().is_some() => Verdict::Accept,
+        None => refuse(
+            Refusal::NothingToRevertTo,
+            format!(
+                "release {} is the oldest good one known here; nothing to revert to",
+                active.intent.release
+            ),
+        ),
+        Some(to) if to == active.intent.release => {
+            if rising {
+                Verdict::Accept
+            } else {
+                Verdict::Already
+            }
+        }
+        Some(to) if state.good.iter().any(|intent| intent.release == to) => Verdict::Accept,
+        Some(to) => refuse(
+            Refusal::NothingToRevertTo,
+            format!("release {to} never ran here, or its folder is gone; promote it instead"),
+        ),
+    }
+}
+
+/// What shall run next, if anything is on its way.
+fn on_its_way(state: &State) -> Option<&Intent> {
+    let queued = state.queued.as_ref().map(|queued| &queued.intent);
+    let rising = || {
+        let rising = state.rising.as_ref()?;
+        (rising.phase != super::RisingPhase::Aborting).then_some(&rising.generation.intent)
+    };
+    queued.or_else(rising)
+}
+
+/// Whether two intents would run the same thing in the same way.
+fn same(one: &Intent, other: &Intent) -> bool {
+    one.release == other.release
+        && one.id == other.id
+        && one.dir == other.dir
+        && one.environment == other.environment
+        && one.processes == other.processes
+}

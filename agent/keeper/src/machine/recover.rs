@@ -1,0 +1,193 @@
+//! A keeper has just started over the state of an earlier one: what lives is kept, what users never saw is killed.
+
+use std::path::Path;
+
+use super::step::Turn;
+use super::{Cause, Effect, Leaving, Queued, Rising, RisingPhase, SlotState, State};
+
+/// What the new keeper found alive, and what it holds of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Living {
+    /// The generation.
+    pub generation: u64,
+    /// The slot.
+    pub slot: usize,
+    /// All its listening sockets were taken back; if not, it must be started anew.
+    pub adopted: bool,
+}
+
+/// The state and effects with which a new keeper goes on.
+///
+/// `boot_id` is this boot's, `living` what was found of the state's processes, `current` what the link names.
+#[must_use]
+pub fn recover(
+    state: &State,
+    boot_id: &str,
+    living: &[Living],
+    current: Option<&Path>,
+    now: u64,
+) -> (State, Vec<Effect>) {
+    let mut turn = Turn {
+        state: state.clone(),
+        now,
+        effects: Vec::new(),
+    };
+    if state.boot_id == boot_id {
+        turn.same_boot(living);
+    } else {
+        boot_id.clone_into(&mut turn.state.boot_id);
+        turn.other_boot(current);
+    }
+    (turn.state, turn.effects)
+}
+
+impl Turn {
+    fn same_boot(&mut self, living: &[Living]) {
+        self.mark_the_dead(living);
+        if let Some(rising) = self.state.rising.take() {
+            self.end_rising(rising);
+        }
+        self.link_active();
+        self.steer_active();
+        self.resume_active(living);
+        self.resume_retiring();
+    }
+
+    fn mark_the_dead(&mut self, living: &[Living]) {
+        let lives = |generation: u64, slot: usize| {
+            living
+                .iter()
+                .any(|found| found.generation == generation && found.slot == slot)
+        };
+        let numbers: Vec<_> = self
+            .state
+            .generations()
+            .map(|(generation, _)| generation.number)
+            .collect();
+        for number in numbers {
+            let Some(generation) = self.state.generation_mut(number) else {
+                continue;
+            };
+            for (index, slot) in generation.slots.iter_mut().enumerate() {
+                if !lives(number, index) {
+                    slot.process = None;
+                    slot.ready = false;
+                }
+            }
+        }
+    }
+
+    /// Users never saw it, so it is ended; then the switch is begun again.
+    fn end_rising(&mut self, rising: Rising) {
+        let aborting = rising.phase == RisingPhase::Aborting;
+        let again = rising.clone();
+        self.state.rising = Some(rising);
+        if aborting {
+            if let Some(rising) = &mut self.state.rising {
+                rising.deadline = self.now;
+            }
+            self.restore_active();
+            return;
+        }
+        self.abort("the keeper ended in the middle of the switch", false);
+        self.begin_again(&again);
+    }
+
+    fn resume_active(&mut self, living: &[Living]) {
+        let now = self.now;
+        let Some(active) = &mut self.state.active else {
+            return;
+        };
+        let number = active.number;
+        let mut orphans = Vec::new();
+        for (index, slot) in active.slots.iter_mut().enumerate() {
+            let found = living
+                .iter()
+                .find(|found| found.generation == number && found.slot == index);
+            let whole = found.is_some_and(|found| found.adopted) && slot.state != SlotState::Forked;
+            if whole && slot.process.is_some() {
+                // READY may have been sent while nobody listened.
+                slot.state = SlotState::Up;
+                slot.since = now;
+                continue;
+            }
+            if let Some(process) = slot.process.take() {
+                orphans.push(Effect::Sweep {
+                    generation: number,
+                    slot: index,
+                    process,
+                });
+            }
+            slot.state = SlotState::BackingOff { until: now };
+        }
+        self.effects.extend(orphans);
+    }
+
+    fn resume_retiring(&mut self) {
+        let now = self.now;
+        let soak = self
+            .state
+            .active
+            .as_ref()
+            .map_or(0, |active| active.intent.soak_ms);
+        for leaving in &mut self.state.retiring {
+            let whole = leaving.generation.is_whole();
+            leaving.deadline = match leaving.phase {
+                Leaving::Warm if whole => now + soak,
+                Leaving::Warm => now,
+                Leaving::Draining => now + leaving.generation.longest(|process| process.drain_ms),
+                Leaving::Stopping => now + leaving.generation.longest(|process| process.stop_timeout_ms),
+                Leaving::Killing => now,
+            };
+            leaving.steered_away_at = now;
+        }
+        let resumed: Vec<_> = self
+            .state
+            .retiring
+            .iter()
+            .filter_map(|leaving| {
+                let generation = leaving.generation.number;
+                match leaving.phase {
+                    Leaving::Warm => None,
+                    Leaving::Draining => Some(Effect::Drain { generation }),
+                    Leaving::Stopping => Some(Effect::Stop { generation }),
+                    Leaving::Killing => Some(Effect::Kill { generation }),
+                }
+            })
+            .collect();
+        self.effects.extend(resumed);
+    }
+
+    /// Nothing of ours lives. The link is the truth of what ran.
+    fn other_boot(&mut self, current: Option<&Path>) {
+        let active = self.state.active.take();
+        let rising = self.state.rising.take();
+        self.state.retiring.clear();
+        self.state.outcome_of = None;
+        if self.state.stopping {
+            self.state.stopping = false;
+            self.state.stopped = true;
+        }
+        if self.state.stopped {
+            self.state.queued = None;
+            return;
+        }
+        let on_link = |dir: &Path| current == Some(dir);
+        let known = rising
+            .iter()
+            .map(|rising| &rising.generation.intent)
+            .chain(active.iter().map(|active| &active.intent))
+            .chain(&self.state.good);
+        let named = known.clone().find(|intent| on_link(&intent.dir)).cloned();
+        let named = named.or_else(|| active.map(|active| active.intent));
+        let Some(intent) = named else { return };
+        let (asked_at, not_before) = (self.now, self.now);
+        self.state.queued = Some(Queued {
+            intent,
+            cause: Cause::Boot,
+            asked_at,
+            not_before,
+            attempt: 0,
+        });
+    }
+}

@@ -1,0 +1,114 @@
+//! The active generation outside a switch: what ended is started again, and a release that keeps failing is left.
+
+use super::step::Turn;
+use super::{Cause, Effect, FAILURES_TO_FALL_BACK, Process, SlotState};
+
+/// A process that has run so long starts its count of failures anew.
+const STEADY_MS: u64 = 30_000;
+
+/// The pause before the `failures`th start in a row.
+pub(super) fn back_off_ms(failures: u32) -> u64 {
+    (100_u64 << failures.clamp(1, 10).saturating_sub(1)).min(30_000)
+}
+
+impl Turn {
+    /// A process ended, or could not be started.
+    pub(super) fn ended(&mut self, generation: u64, slot: usize, how: &str) {
+        let found = self.state.generation_mut(generation);
+        let Some(name) = found.as_ref().and_then(|found| found.intent.processes.get(slot)) else {
+            return;
+        };
+        let reason = format!("process {} {how}", name.name);
+        let Some(found) = found.and_then(|found| found.slots.get_mut(slot)) else {
+            return;
+        };
+        let process = found.process.take();
+        found.ready = false;
+        found.state = SlotState::Ended;
+        let active = self
+            .state
+            .active
+            .as_ref()
+            .is_some_and(|active| active.number == generation);
+        let rising = self
+            .state
+            .rising
+            .as_ref()
+            .filter(|rising| rising.generation.number == generation);
+        let rising = rising.map(|rising| rising.phase);
+        match rising {
+            Some(super::RisingPhase::Aborting) => {}
+            Some(_) => self.fail(&reason),
+            None if active => self.active_ended(generation, slot, process, &reason),
+            None => self.retiring_ended(generation),
+        }
+    }
+
+    fn active_ended(&mut self, generation: u64, slot: usize, process: Option<Process>, reason: &str) {
+        if self.clearing(generation).is_some() {
+            return;
+        }
+        if self.state.warm().is_some() {
+            self.turn_back(reason, true);
+            return;
+        }
+        let now = self.now;
+        let Some(active) = &mut self.state.active else {
+            return;
+        };
+        let release = active.intent.release;
+        let Some(found) = active.slots.get_mut(slot) else {
+            return;
+        };
+        if now >= found.since + STEADY_MS {
+            found.failures = 0;
+        }
+        found.failures += 1;
+        let failures = found.failures;
+        found.state = SlotState::BackingOff {
+            until: now + back_off_ms(failures),
+        };
+        if let Some(process) = process {
+            self.push(Effect::Sweep {
+                generation,
+                slot,
+                process,
+            });
+        }
+        self.state.counters.restarts += 1;
+        if failures >= FAILURES_TO_FALL_BACK && self.state.rising.is_none() && self.state.queued.is_none() {
+            self.fall_back(release, failures, reason);
+        }
+    }
+
+    /// The active release keeps failing: the one before it is started, and steered to when it answers.
+    fn fall_back(&mut self, release: u64, failures: u32, reason: &str) {
+        let Some(target) = self.state.revert_target().cloned() else {
+            return;
+        };
+        let reason = format!("release {release} failed {failures} times in a row: {reason}");
+        self.hold(release, &reason);
+        self.state.good.retain(|intent| intent.release != release);
+        self.enqueue(target, Cause::Fallback(reason));
+    }
+
+    pub(super) fn tick_active(&mut self) {
+        let now = self.now;
+        let clearing = matches!(
+            self.state.rising.as_ref().map(|rising| rising.phase),
+            Some(super::RisingPhase::Clearing(_))
+        );
+        let Some(active) = self.state.active.as_mut().filter(|_| !clearing) else {
+            return;
+        };
+        let generation = active.number;
+        let mut due = Vec::new();
+        for (slot, found) in active.slots.iter_mut().enumerate() {
+            if matches!(found.state, SlotState::BackingOff { until } if until <= now) {
+                found.state = SlotState::Forking;
+                due.push(Effect::Fork { generation, slot });
+            }
+        }
+        self.effects.extend(due);
+    }
+}

@@ -1,0 +1,169 @@
+//! What a keeper remembers over its own death: the machine's state, one record per change.
+//!
+//! Each record holds the whole state as JSON, so the last good one is the truth, and a newer keeper reads an older one's
+//! fields with defaults for its own. When the file has grown, it is replaced by its last record.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ship_durable::{Journal, JournalError, LockError, LockFile, OpenError};
+use thiserror::Error;
+
+use crate::machine::State;
+
+const MAX_RECORD: u32 = 4 * 1024 * 1024;
+const CHECKPOINT_AT: u64 = 512 * 1024;
+/// Bytes kept aside so that a revert can be journalled on a full disk.
+const RESERVE: usize = 256 * 1024;
+
+/// Why the memory cannot be opened.
+#[derive(Debug, Error)]
+pub enum MemoryError {
+    /// Another keeper is there.
+    #[error("another keeper has this state")]
+    Lock(#[source] LockError),
+    /// The folder cannot be made.
+    #[error("cannot make folder {}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The journal cannot be read, for another reason than damage.
+    #[error("cannot open the keeper's journal")]
+    Journal(#[source] OpenError),
+}
+
+/// Why a state could not be remembered.
+#[derive(Debug, Error)]
+pub enum SaveError {
+    /// It could not be written.
+    #[error("cannot remember the keeper's state")]
+    Journal(#[source] JournalError),
+    /// It could not be put into words.
+    #[error("cannot put the keeper's state into words")]
+    Words(#[source] serde_json::Error),
+}
+
+/// The open journal.
+#[derive(Debug)]
+pub struct Memory {
+    path: PathBuf,
+    reserve: PathBuf,
+    journal: Journal,
+    _lock: LockFile,
+}
+
+impl Memory {
+    /// Takes the folder's lock and reads the last state. A damaged journal is put aside, and told in the notes: the app's
+    /// links still say what ran.
+    ///
+    /// # Errors
+    /// [`MemoryError::Lock`] when another keeper is at work there.
+    pub fn open(folder: &Path) -> Result<(Self, State, Vec<String>), MemoryError> {
+        make_folder(folder)?;
+        let lock = LockFile::acquire(&folder.join("lock")).map_err(MemoryError::Lock)?;
+        let path = folder.join("journal");
+        let mut notes = Vec::new();
+        let _ = ship_durable::sweep_leftovers(folder);
+        let (journal, state) = match read(&path) {
+            Ok(read) => read,
+            Err(error @ (OpenError::Damaged { .. } | OpenError::NotAJournal { .. })) => {
+                let aside = folder.join(format!("journal.damaged-{}", crate::clock::now_ms()));
+                notes.push(format!("{error}; put aside as {}", aside.display()));
+                let _ = ship_durable::rename(&path, &aside);
+                read(&path).map_err(MemoryError::Journal)?
+            }
+            Err(error) => return Err(MemoryError::Journal(error)),
+        };
+        let state = state.unwrap_or_else(|reason| {
+            notes.extend(reason);
+            State::default()
+        });
+        let memory = Self {
+            path,
+            reserve: folder.join("reserve"),
+            journal,
+            _lock: lock,
+        };
+        memory.make_reserve();
+        Ok((memory, state, notes))
+    }
+
+    fn make_reserve(&self) {
+        if !self.reserve.exists() {
+            let _ = ship_durable::write_file(&self.reserve, &vec![0x5a; RESERVE]);
+        }
+    }
+
+    /// Whether there is room for what a switch may still have to write. Makes the reserve anew when it was used up.
+    #[must_use]
+    pub fn has_reserve(&self) -> bool {
+        self.make_reserve();
+        self.reserve.exists()
+    }
+
+    /// Makes `state` the one that the next keeper finds. Durable when it returns.
+    ///
+    /// On a full disk the reserve is given up first.
+    ///
+    /// # Errors
+    /// [`SaveError`]; the next keeper then finds the state before.
+    pub fn save(&mut self, state: &State) -> Result<(), SaveError> {
+        let bytes = serde_json::to_vec(state).map_err(SaveError::Words)?;
+        match self.write(&bytes) {
+            Err(JournalError::Append { .. } | JournalError::Rewrite { .. }) => {
+                let _ = std::fs::remove_file(&self.reserve);
+                self.write(&bytes)
+            }
+            Err(JournalError::Sync { .. } | JournalError::Poisoned { .. }) => self.start_over(&bytes),
+            other => other,
+        }
+        .map_err(SaveError::Journal)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), JournalError> {
+        if self.journal.len() + bytes.len() as u64 > CHECKPOINT_AT.max(8 * bytes.len() as u64) {
+            return self.journal.rewrite([bytes]);
+        }
+        self.journal.append(bytes)?;
+        self.journal.sync()
+    }
+
+    /// After a failed fsync the file is not trusted; a new one is written whole.
+    fn start_over(&mut self, bytes: &[u8]) -> Result<(), JournalError> {
+        match Journal::open_with(&self.path, MAX_RECORD, drop) {
+            Ok((journal, _)) => self.journal = journal,
+            Err(_) => {
+                return Err(JournalError::Poisoned {
+                    path: self.path.clone(),
+                });
+            }
+        }
+        self.journal.rewrite([bytes])
+    }
+}
+
+type Read = (Journal, Result<State, Option<String>>);
+
+fn read(path: &Path) -> Result<Read, OpenError> {
+    let mut last = None;
+    let (journal, _) = Journal::open_with(path, MAX_RECORD, |record| last = Some(record.payload))?;
+    let state = match last {
+        None => Err(None),
+        Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+            Some(format!(
+                "the journal's last state cannot be read ({error}); begun anew"
+            ))
+        }),
+    };
+    Ok((journal, state))
+}
+
+pub(crate) fn make_folder(path: &Path) -> Result<(), MemoryError> {
+    std::fs::create_dir_all(path).map_err(|source| MemoryError::Folder {
+        path: path.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,327 @@
+//! fork and exec by hand: the child waits until its pid is in the journal, and is told its own pid.
+
+use std::ffi::CString;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use libc::c_char;
+use thiserror::Error;
+
+use super::Account;
+
+/// Why a process could not be forked.
+#[derive(Debug, Error)]
+pub enum SpawnError {
+    /// A word of the command or the environment holds a NUL byte.
+    #[error("cannot start a process: {what} holds a NUL byte")]
+    Nul {
+        /// Which.
+        what: &'static str,
+    },
+    /// fork or a pipe was refused.
+    #[error("cannot start a process")]
+    System {
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Everything a child is given.
+#[derive(Debug)]
+pub struct Launch {
+    /// The program's path.
+    pub program: CString,
+    /// Its arguments, the first included.
+    pub arguments: Vec<CString>,
+    /// `KEY=VALUE`, without LISTEN_PID.
+    pub environment: Vec<CString>,
+    /// Whether LISTEN_PID is set.
+    pub listen_pid: bool,
+    /// Its working folder.
+    pub folder: CString,
+    /// What becomes descriptor 0, 1, 2, 3, ...
+    pub descriptors: Vec<RawFd>,
+    /// Soft and hard limit of open files, when set.
+    pub nofile: Option<libc::rlimit>,
+    /// Limit of address space in bytes, when set.
+    pub memory: Option<u64>,
+    /// Whom it becomes, when that is another user.
+    pub account: Option<Account>,
+}
+
+/// A forked child that waits.
+#[derive(Debug)]
+pub struct Child {
+    /// Its process id; also its process group.
+    pub pid: u32,
+    /// A byte written here lets it go; closing it ends it.
+    pub go: OwnedFd,
+    /// Closed when the program runs; before that, the report of what failed.
+    pub failure: OwnedFd,
+}
+
+/// The step that failed in the child, and why.
+#[derive(Debug)]
+pub struct StartFailure {
+    /// For people: what was being done.
+    pub step: &'static str,
+    /// What the system said.
+    pub error: io::Error,
+}
+
+const STEPS: [&str; 7] = [
+    "wait for the keeper",
+    "hand over descriptors",
+    "set limits",
+    "become its user",
+    "enter the release's folder",
+    "run the program",
+    "leave the keeper's group",
+];
+
+/// What the child touches, laid out before the fork: after it, nothing may be allocated.
+struct Prepared {
+    program: *const c_char,
+    arguments: Vec<*const c_char>,
+    environment: Vec<*const c_char>,
+    /// Where the child writes its pid, the bytes behind `LISTEN_PID=`.
+    pid_digits: *mut u8,
+    folder: *const c_char,
+    /// Numbers above all targets, so that no source is overwritten before it was moved.
+    safe_base: i32,
+    descriptors: Vec<RawFd>,
+    nofile: Option<libc::rlimit>,
+    memory: Option<libc::rlimit>,
+    ids: Option<(u32, u32)>,
+    groups: Vec<u32>,
+    go: RawFd,
+    go_writer: RawFd,
+    failure: RawFd,
+}
+
+/// Forks the child. It does nothing before a byte comes through [`Child::go`], and ends when that is closed: a keeper that
+/// dies before the pid is in its journal leaves nothing behind.
+///
+/// # Errors
+/// [`SpawnError::System`]; no process is left then.
+pub fn fork(launch: &Launch) -> Result<Child, SpawnError> {
+    let system = |source: rustix::io::Errno| SpawnError::System {
+        source: source.into(),
+    };
+    let flags = rustix::pipe::PipeFlags::CLOEXEC;
+    let (go_reader, go) = rustix::pipe::pipe_with(flags).map_err(system)?;
+    let (failure, failure_writer) = rustix::pipe::pipe_with(flags).map_err(system)?;
+    let mut listen_pid = *b"LISTEN_PID=\0\0\0\0\0\0\0\0\0\0\0\0";
+    let pointers = |words: &[CString]| words.iter().map(|word| word.as_ptr()).collect::<Vec<_>>();
+    let mut arguments = pointers(&launch.arguments);
+    arguments.push(std::ptr::null());
+    let mut environment = pointers(&launch.environment);
+    if launch.listen_pid {
+        environment.push(listen_pid.as_ptr().cast());
+    }
+    environment.push(std::ptr::null());
+    let prepared = Prepared {
+        program: launch.program.as_ptr(),
+        arguments,
+        environment,
+        pid_digits: listen_pid[11..].as_mut_ptr(),
+        folder: launch.folder.as_ptr(),
+        safe_base: launch.descriptors.len() as i32 + 16,
+        descriptors: launch.descriptors.clone(),
+        nofile: launch.nofile,
+        memory: launch.memory.map(|bytes| libc::rlimit {
+            rlim_cur: bytes,
+            rlim_max: bytes,
+        }),
+        ids: launch.account.as_ref().map(|account| (account.uid, account.gid)),
+        groups: launch
+            .account
+            .as_ref()
+            .map(|account| account.groups.clone())
+            .unwrap_or_default(),
+        go: go_reader.as_raw_fd(),
+        go_writer: go.as_raw_fd(),
+        failure: failure_writer.as_raw_fd(),
+    };
+    // SAFETY: the keeper has one thread, and the child calls only async-signal-safe functions before it runs another
+    // program or exits.
+    #[allow(unsafe_code, reason = "fork has no safe face")]
+    let pid = unsafe { libc::fork() };
+    match pid {
+        -1 => Err(SpawnError::System {
+            source: io::Error::last_os_error(),
+        }),
+        0 => run_child(prepared),
+        pid => {
+            // Done by both sides, so that it holds whoever comes first.
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                let _ = rustix::process::setpgid(Some(pid), Some(pid));
+            }
+            Ok(Child {
+                pid: pid.cast_unsigned(),
+                go,
+                failure,
+            })
+        }
+    }
+}
+
+/// Reads what the child reported through [`Child::failure`] at its end of file: nothing means that its program runs.
+#[must_use]
+pub fn read_failure(failure: OwnedFd) -> Option<StartFailure> {
+    let mut report = [0_u8; 5];
+    std::fs::File::from(failure).read_exact(&mut report).ok()?;
+    let errno = i32::from_le_bytes([report[1], report[2], report[3], report[4]]);
+    let step = STEPS.get(usize::from(report[0])).copied().unwrap_or("start");
+    Some(StartFailure {
+        step,
+        error: io::Error::from_raw_os_error(errno),
+    })
+}
+
+/// The child's whole life before its program. Nothing here allocates, locks or unwinds.
+fn run_child(mut prepared: Prepared) -> ! {
+    // SAFETY: all pointers in `prepared` lead to memory of the parent's that lives on in this copy; only async-signal-safe
+    // functions are called.
+    #[allow(unsafe_code, reason = "between fork and exec there is only libc")]
+    unsafe {
+        let step = become_program(&mut prepared);
+        let errno = *libc::__errno_location();
+        let mut report = [step, 0, 0, 0, 0];
+        report[1..].copy_from_slice(&errno.to_le_bytes());
+        libc::write(prepared.failure, report.as_ptr().cast(), report.len());
+        libc::_exit(127)
+    }
+}
+
+/// Returns the number of the step that failed; never returns when all went well.
+///
+/// # Safety
+/// Only in a freshly forked child, with `prepared`'s pointers alive.
+#[allow(unsafe_code, reason = "between fork and exec there is only libc")]
+unsafe fn become_program(prepared: &mut Prepared) -> u8 {
+    // SAFETY: see the function's contract; every call is async-signal-safe and gets valid pointers and sizes.
+    unsafe {
+        if libc::setpgid(0, 0) != 0 {
+            return 6;
+        }
+        libc::close(prepared.go_writer);
+        let mut byte = 0_u8;
+        loop {
+            match libc::read(prepared.go, std::ptr::from_mut(&mut byte).cast(), 1) {
+                1 => break,
+                -1 if *libc::__errno_location() == libc::EINTR => {}
+                _ => libc::_exit(0),
+            }
+        }
+        reset_signals();
+        if !move_descriptors(prepared) {
+            return 1;
+        }
+        let limits = [
+            (libc::RLIMIT_NOFILE, prepared.nofile),
+            (libc::RLIMIT_AS, prepared.memory),
+        ];
+        for (which, limit) in limits {
+            if limit.is_some_and(|limit| libc::setrlimit(which, &raw const limit) != 0) {
+                return 2;
+            }
+        }
+        if let Some((uid, gid)) = prepared.ids {
+            let groups = (prepared.groups.len(), prepared.groups.as_ptr());
+            if libc::setgroups(groups.0, groups.1) != 0 || libc::setgid(gid) != 0 || libc::setuid(uid) != 0 {
+                return 3;
+            }
+        }
+        libc::umask(0o022);
+        if libc::chdir(prepared.folder) != 0 {
+            return 4;
+        }
+        write_pid(prepared.pid_digits, libc::getpid().cast_unsigned());
+        libc::execve(
+            prepared.program,
+            prepared.arguments.as_ptr(),
+            prepared.environment.as_ptr(),
+        );
+        5
+    }
+}
+
+/// # Safety
+/// Only in a freshly forked child.
+#[allow(unsafe_code, reason = "between fork and exec there is only libc")]
+unsafe fn reset_signals() {
+    // SAFETY: the set is made by sigemptyset before it is used; unknown signal numbers are refused by the kernel.
+    unsafe {
+        for signal in 1..65 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Puts descriptor `n` of the list at number `n`, and leaves no other open behind the exec.
+///
+/// # Safety
+/// Only in a freshly forked child.
+#[allow(unsafe_code, reason = "between fork and exec there is only libc")]
+unsafe fn move_descriptors(prepared: &mut Prepared) -> bool {
+    // SAFETY: plain descriptor calls on numbers this process owns.
+    unsafe {
+        let failure = libc::fcntl(prepared.failure, libc::F_DUPFD_CLOEXEC, prepared.safe_base);
+        if failure < 0 {
+            return false;
+        }
+        prepared.failure = failure;
+        for index in 0..prepared.descriptors.len() {
+            let safe = libc::fcntl(
+                prepared.descriptors[index],
+                libc::F_DUPFD_CLOEXEC,
+                prepared.safe_base,
+            );
+            if safe < 0 {
+                return false;
+            }
+            prepared.descriptors[index] = safe;
+        }
+        for index in 0..prepared.descriptors.len() {
+            if libc::dup2(prepared.descriptors[index], index as i32) < 0 {
+                return false;
+            }
+        }
+        let first = prepared.descriptors.len() as libc::c_uint;
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        ) == 0
+    }
+}
+
+/// Writes decimal digits and a NUL; `to` has room for 11 bytes.
+///
+/// # Safety
+/// `to` must point at 11 writable bytes.
+#[allow(unsafe_code, reason = "between fork and exec there is only libc")]
+unsafe fn write_pid(to: *mut u8, pid: u32) {
+    let mut digits = [0_u8; 11];
+    let mut at = digits.len();
+    let mut rest = pid;
+    while at > 0 {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    let length = digits.len() - at;
+    // SAFETY: at most 10 digits of a u32 and the NUL fit into the 11 bytes of the contract.
+    unsafe {
+        std::ptr::copy_nonoverlapping(digits.as_ptr().add(at), to, length);
+        to.add(length).write(0);
+    }
+}

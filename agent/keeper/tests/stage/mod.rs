@@ -1,0 +1,339 @@
+//! A keeper on a stage of its own: folders, releases, a client, and nothing left behind.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ship_keeper::protocol::*;
+use ship_keeper::{AskError, Client, Taken};
+
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct Stage {
+    pub dir: tempfile::TempDir,
+    pub home: PathBuf,
+    pub state: PathBuf,
+    pub run: PathBuf,
+    pub keeper: Option<Child>,
+    pub flags: Vec<&'static str>,
+    epoch: AtomicU64,
+}
+
+pub fn fixture() -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let fixture = exe.parent().unwrap().parent().unwrap().join("examples/fixture");
+    assert!(
+        fixture.exists(),
+        "build it with `cargo build -p ship-keeper --example fixture`"
+    );
+    fixture
+}
+
+impl Stage {
+    pub fn new() -> Self {
+        Self::with_run("run")
+    }
+
+    pub fn with_run(run: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = std::fs::canonicalize(dir.path()).unwrap();
+        let (home, state, run) = (root.join("home"), root.join("state"), root.join(run));
+        std::fs::create_dir_all(home.join("releases")).unwrap();
+        Self {
+            dir,
+            home,
+            state,
+            run,
+            keeper: None,
+            flags: Vec::new(),
+            epoch: AtomicU64::new(1),
+        }
+    }
+
+    /// Starts a keeper in the foreground and waits until it answers.
+    pub fn start(&mut self) {
+        self.start_with(&[]);
+        self.wait_for_keeper();
+    }
+
+    pub fn start_with(&mut self, environment: &[(&str, &str)]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ship-keeper"));
+        command
+            .args(["run", "--app", "web", "--host", "h1", "--foreground"])
+            .args(&self.flags);
+        command
+            .arg("--home")
+            .arg(&self.home)
+            .arg("--state")
+            .arg(&self.state)
+            .arg("--run")
+            .arg(&self.run);
+        command.envs(environment.iter().copied()).stdin(Stdio::null());
+        self.keeper = Some(command.spawn().unwrap());
+    }
+
+    pub fn wait_for_keeper(&self) {
+        until("the keeper answers", || self.client().status().is_ok());
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(&self.run, Duration::from_secs(10))
+    }
+
+    pub fn status(&self) -> Status {
+        self.client().status().unwrap()
+    }
+
+    /// SIGKILLs the keeper.
+    pub fn kill_keeper(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            keeper.kill().unwrap();
+            keeper.wait().unwrap();
+        }
+    }
+
+    pub fn release(&self, number: u64) -> PathBuf {
+        let dir = self.home.join(format!("releases/{number}-{number:08x}"));
+        if !dir.exists() {
+            std::fs::create_dir_all(dir.join("bin")).unwrap();
+            std::os::unix::fs::symlink(fixture(), dir.join("bin/server")).unwrap();
+        }
+        dir
+    }
+
+    /// An intent for a release with these manners, probed over HTTP, with the newest epoch.
+    pub fn intent(&self, number: u64, manners: &str, addr: &str) -> Intent {
+        let epoch = self.epoch.fetch_add(1, Ordering::SeqCst);
+        let process = ProcessSpec {
+            name: "web".to_owned(),
+            command: vec!["bin/server".to_owned()],
+            env: [("FIXTURE".to_owned(), manners.to_owned())].into(),
+            env_file: None,
+            listen: vec![ListenSpec {
+                name: "http".to_owned(),
+                addr: addr.to_owned(),
+            }],
+            probe: Some(ProbeSpec {
+                kind: ProbeKind::Http {
+                    path: "/healthz".to_owned(),
+                },
+                listener: "http".to_owned(),
+                times: 2,
+                interval_ms: 10,
+                timeout_ms: 2_000,
+            }),
+            notify: true,
+            ready_timeout_ms: 20_000,
+            drain_ms: 5_000,
+            stop_signal: "TERM".to_owned(),
+            stop_timeout_ms: 5_000,
+            user: None,
+            limits: Limits::default(),
+        };
+        Intent {
+            release: number,
+            id: format!("{number:08x}"),
+            dir: self.release(number),
+            deploy: number,
+            epoch,
+            environment: "test".to_owned(),
+            processes: vec![process],
+            coexist: true,
+            soak_ms: 60_000,
+        }
+    }
+
+    pub fn switch(&self, intent: Intent) -> Outcome {
+        let (epoch, release) = (intent.epoch, intent.release);
+        assert_eq!(self.client().switch(intent).unwrap(), Taken::Accepted);
+        self.outcome_of(epoch, release)
+    }
+
+    pub fn outcome_of(&self, epoch: u64, release: u64) -> Outcome {
+        let mut found = None;
+        until("the switch ends", || {
+            let Ok(status) = self.client().status() else {
+                return false;
+            };
+            let settled =
+                status.switching_to.is_none() && status.queued.is_none() && status.phase != Phase::Aborting;
+            found = status
+                .outcome
+                .filter(|outcome| outcome.epoch == epoch && outcome.release == release);
+            settled && found.is_some()
+        });
+        found.unwrap()
+    }
+
+    pub fn until(&self, what: &str, good: impl Fn(&Status) -> bool) -> Status {
+        let mut last = None;
+        until(what, || {
+            last = self.client().status().ok();
+            last.as_ref().is_some_and(&good)
+        });
+        last.unwrap()
+    }
+
+    pub fn bound(&self) -> SocketAddr {
+        let status = self.status();
+        status.listeners[0]
+            .bound
+            .strip_prefix("tcp:")
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
+    pub fn link(&self, name: &str) -> Option<String> {
+        let target = std::fs::read_link(self.home.join(name)).ok()?;
+        Some(target.to_str().unwrap().to_owned())
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.state.join("logs/app.log")).unwrap_or_default()
+    }
+
+    pub fn stop(&mut self) {
+        self.client().stop().unwrap();
+        let mut keeper = self.keeper.take().unwrap();
+        until("the keeper exits", || keeper.try_wait().unwrap().is_some());
+    }
+
+    /// Living processes that this stage's keepers have started.
+    pub fn processes(&self) -> Vec<u32> {
+        let mark = format!("SHIP_DRAIN_FILE={}/", self.run.display());
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.filter(|pid| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let zombie = stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'));
+            !zombie
+                && environment
+                    .windows(mark.len())
+                    .any(|window| window == mark.as_bytes())
+        })
+        .collect()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log of the stage\n{}", self.log());
+            eprintln!("--- status\n{:#?}", self.client().status());
+        }
+        self.kill_keeper();
+        for pid in self.processes() {
+            let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+pub fn until(what: &str, mut good: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !good() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// One request on a connection of its own; the body.
+pub fn get(addr: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(10))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    ask(&mut stream, path)
+}
+
+pub fn ask(stream: &mut (impl Read + Write), path: &str) -> std::io::Result<String> {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.starts_with("HTTP/1.1 200") => Ok(body.to_owned()),
+        _ => Err(std::io::Error::other(format!("answered {answer:?}"))),
+    }
+}
+
+/// Users that come and go while something is done.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    threads: Vec<std::thread::JoinHandle<Account>>,
+}
+
+/// What the users saw.
+#[derive(Default, Debug)]
+pub struct Account {
+    pub good: u64,
+    pub failed: Vec<String>,
+    pub releases: std::collections::BTreeMap<String, u64>,
+}
+
+impl Load {
+    pub fn on(addr: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads = (0..4)
+            .map(|_| {
+                let stop = stop.clone();
+                std::thread::spawn(move || {
+                    let mut account = Account::default();
+                    while !stop.load(Ordering::Relaxed) {
+                        match get(addr, "/") {
+                            Ok(body) => {
+                                account.good += 1;
+                                *account.releases.entry(body).or_default() += 1;
+                            }
+                            Err(error) => account.failed.push(error.to_string()),
+                        }
+                        std::thread::sleep(Duration::from_millis(8));
+                    }
+                    account
+                })
+            })
+            .collect();
+        Self { stop, threads }
+    }
+
+    pub fn end(mut self) -> Account {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Account::default();
+        for thread in self.threads.drain(..) {
+            let account = thread.join().unwrap();
+            all.good += account.good;
+            all.failed.extend(account.failed);
+            for (release, count) in account.releases {
+                *all.releases.entry(release).or_default() += count;
+            }
+        }
+        all
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+pub fn refusal(result: Result<Taken, AskError>) -> Refusal {
+    match result {
+        Err(AskError::Refused { refusal, .. }) => refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+pub fn vm_rss_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+pub fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}

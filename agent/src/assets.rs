@@ -1,0 +1,210 @@
+//! The union of fingerprinted assets on this host: grown from staged releases, else from the store's bundles.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, Write};
+
+use rustix::fs::{Mode, OFlags};
+use ship_assets::{AddError, Union};
+use ship_bundle::stage::{FetchRange, fetch_plan};
+use ship_bundle::{BlobPlace, BundleIndex, FrameError, FrameReader};
+use ship_model::assets::{Asset, assets_of};
+use ship_model::digest::{BlobDigest, BundleDigest};
+use ship_model::release::Target;
+use thiserror::Error;
+
+use crate::fetch::{FetchError, Indexed, RangeError};
+use crate::layout::AppLayout;
+use crate::stage::{self, Supply};
+
+/// A larger blob goes through a file on its way into the union.
+const IN_MEMORY: u64 = 4 << 20;
+
+/// Why a release's assets are not in the union; those that came before stay.
+#[derive(Debug, Error)]
+pub enum AssetsError {
+    #[error("cannot fetch the assets of release {release}")]
+    Fetch { release: String, source: FetchError },
+    #[error("no bundle holds an asset of release {release}")]
+    Nowhere {
+        release: String,
+        source: ship_bundle::stage::NoBundle,
+    },
+    #[error("cannot unpack the assets of release {release} from bundle {bundle}")]
+    Unpack {
+        release: String,
+        bundle: BundleDigest,
+        source: FrameError,
+    },
+    #[error("cannot add the assets of release {release}")]
+    Add { release: String, source: AddError },
+}
+
+impl AssetsError {
+    /// Whether trying again later may help by itself.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Fetch { source, .. } => source.is_transient(),
+            Self::Unpack {
+                source: FrameError::Read(error),
+                ..
+            } => RangeError::within(error).is_some_and(RangeError::is_transient),
+            _ => false,
+        }
+    }
+}
+
+/// Adds every fingerprinted asset of `target` to the union and records it; durable when it returns.
+///
+/// # Errors
+/// [`AssetsError`].
+pub fn add(layout: &AppLayout, union: &Union, target: &Target, supply: &Supply) -> Result<(), AssetsError> {
+    let release = || target.folder();
+    let adding = |source| AssetsError::Add {
+        release: release(),
+        source,
+    };
+    if let Ok(staged) = stage::manifest(layout, target) {
+        let tree = layout.release(target);
+        return union.add_tree(*target, staged.manifest(), &tree).map(drop).map_err(adding);
+    }
+    let fetching = |source| AssetsError::Fetch {
+        release: release(),
+        source,
+    };
+    let fetched = supply.runtime.block_on(supply.fetcher.manifest(target.id)).map_err(fetching)?;
+    let assets = assets_of(&fetched.manifest);
+    let missing = union.missing(&assets);
+    let mut wanted: HashMap<BlobDigest, Vec<&Asset>> = HashMap::new();
+    for asset in &missing {
+        wanted.entry(asset.digest).or_default().push(asset);
+    }
+    // Bundles carry no empty file.
+    let mut blobs: Vec<_> = wanted.keys().copied().collect();
+    blobs.retain(|blob| *blob != BlobDigest::of(b""));
+    blobs.sort_unstable();
+    for asset in wanted.get(&BlobDigest::of(b"")).into_iter().flatten() {
+        union.add_blob(asset, &mut io::empty()).map_err(adding)?;
+    }
+    let bundles = supply.bundles.holding(&blobs).map_err(fetching)?;
+    let ranges = fetch_plan(&blobs, &bundles).map_err(|source| AssetsError::Nowhere {
+        release: release(),
+        source,
+    })?;
+    for range in &ranges {
+        let unpack = Unpack {
+            layout,
+            union,
+            target,
+            wanted: &wanted,
+        };
+        unpack.range(range, &bundles, supply)?;
+    }
+    union.record(*target, &assets).map_err(adding)
+}
+
+struct Unpack<'a> {
+    layout: &'a AppLayout,
+    union: &'a Union,
+    target: &'a Target,
+    wanted: &'a HashMap<BlobDigest, Vec<&'a Asset>>,
+}
+
+impl Unpack<'_> {
+    fn range(&self, range: &FetchRange, bundles: &Indexed, supply: &Supply) -> Result<(), AssetsError> {
+        let bundle = range.bundle;
+        let Some((_, index)) = bundles.iter().find(|(digest, _)| *digest == bundle) else {
+            return Ok(());
+        };
+        let mut input = BufReader::with_capacity(256 << 10, supply.bundles.range(bundle, range.offset, range.len));
+        let frames = BundleIndex::frames(index).get(range.frames.clone()).unwrap_or_default();
+        let broken = |source| AssetsError::Unpack {
+            release: self.target.folder(),
+            bundle,
+            source,
+        };
+        for frame in frames {
+            let mut reader = FrameReader::new(&mut input, frame).map_err(broken)?;
+            for blob in frame.blobs.iter().filter(|blob| range.blobs.contains(&blob.digest)) {
+                let mut spool = Spool::new(self.layout, blob);
+                reader.blob(blob, |piece| spool.write(piece)).map_err(broken)?;
+                self.settle(blob, &mut spool)?;
+            }
+            reader.finish().map_err(broken)?;
+        }
+        Ok(())
+    }
+
+    fn settle(&self, blob: &BlobPlace, spool: &mut Spool<'_>) -> Result<(), AssetsError> {
+        for asset in self.wanted.get(&blob.digest).into_iter().flatten() {
+            let added = spool.read().map_err(|source| AddError::Write {
+                url: asset.url_path.clone(),
+                source,
+            });
+            added
+                .and_then(|mut content| self.union.add_blob(asset, &mut content))
+                .map_err(|source| AssetsError::Add {
+                    release: self.target.folder(),
+                    source,
+                })?;
+        }
+        Ok(())
+    }
+}
+
+/// One blob on its way: in memory, or in a file without a name when it is large.
+struct Spool<'a> {
+    layout: &'a AppLayout,
+    memory: Vec<u8>,
+    file: Option<File>,
+    large: bool,
+}
+
+impl<'a> Spool<'a> {
+    fn new(layout: &'a AppLayout, blob: &BlobPlace) -> Self {
+        Self {
+            layout,
+            memory: Vec::new(),
+            file: None,
+            large: blob.size > IN_MEMORY,
+        }
+    }
+
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        if !self.large {
+            self.memory.extend_from_slice(piece);
+            return Ok(());
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(nameless(self.layout)?),
+        };
+        file.write_all(piece)
+    }
+
+    /// What was written, from its start.
+    fn read(&mut self) -> io::Result<Box<dyn Read + '_>> {
+        match &mut self.file {
+            Some(file) => {
+                file.rewind()?;
+                Ok(Box::new(file))
+            }
+            None => Ok(Box::new(&self.memory[..])),
+        }
+    }
+}
+
+/// A file that vanishes with its last handle; by a name for a moment where the file system knows no other way.
+fn nameless(layout: &AppLayout) -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match rustix::fs::open(&layout.home, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => Ok(file.into()),
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::NOENT) => {
+            let path = layout.asset_records().join("incoming").join("spool");
+            let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+            std::fs::remove_file(&path)?;
+            Ok(file)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

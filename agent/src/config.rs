@@ -1,0 +1,392 @@
+//! `agent.toml`: who this host is, where its store is, where its folders are.
+//!
+//! Every mistake is told at once, with its line; a key that is not known is a mistake, since a misspelt one would
+//! otherwise be a setting that silently does not hold.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use ship_model::name::{ClassName, EnvName, HostName};
+use thiserror::Error;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The checked content of an `agent.toml`. Paths are absolute, or relative to where the agent was started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub env: EnvName,
+    pub host: HostName,
+    pub classes: Vec<ClassName>,
+    pub store: StoreAddress,
+    /// The host's own address: a listener that names no IP is bound there.
+    pub address: IpAddr,
+    /// Where assets are served; none: they are not. Port 0 takes a free one and keeps it.
+    pub asset_listen: Option<SocketAddr>,
+    pub apps_dir: PathBuf,
+    pub state_dir: PathBuf,
+    pub run_dir: PathBuf,
+    pub tls: TlsFiles,
+}
+
+/// `https://HOST[:PORT]`, without a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreAddress {
+    pub host: String,
+    pub port: u16,
+}
+
+impl fmt::Display for StoreAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "https://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "https://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// PEM files of the fleet: its CA, this host's certificate and key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub ca: PathBuf,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Why an `agent.toml` cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration {}; name another with --config", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{} is not usable:\n{}", path.display(), Lines(mistakes))]
+    Mistakes { path: PathBuf, mistakes: Vec<Mistake> },
+}
+
+/// One thing that is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// Counted from 1; 0 when it is about the file as a whole.
+    pub line: usize,
+    pub text: String,
+}
+
+struct Lines<'a>(&'a [Mistake]);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, Mistake { line, text }) in self.0.iter().enumerate() {
+            let end = if nth + 1 < self.0.len() { "\n" } else { "" };
+            match line {
+                0 => write!(f, "  {text}{end}")?,
+                line => write!(f, "  line {line}: {text}{end}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+const KEYS: [&str; 11] = [
+    "version", "env", "host", "classes", "store", "address", "asset_listen", "apps_dir", "state_dir", "run_dir",
+    "tls",
+];
+const TLS_KEYS: [&str; 3] = ["ca", "cert", "key"];
+
+impl Config {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Mistakes`] with all of them.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        Self::parse(&text, base).map_err(|mistakes| ConfigError::Mistakes {
+            path: path.to_owned(),
+            mistakes,
+        })
+    }
+
+    /// Checks `text`; relative paths in it start at `base`.
+    ///
+    /// # Errors
+    /// Every mistake, in the order of their lines.
+    pub fn parse(text: &str, base: &Path) -> Result<Self, Vec<Mistake>> {
+        let (root, broken) = DeTable::parse_recoverable(text);
+        let mut reader = Reader::new(text, base, root.into_inner());
+        if !broken.is_empty() {
+            for error in broken {
+                let at = error.span().map_or(0, |span| reader.line(span.start));
+                reader.say(at, error.message().to_owned());
+            }
+            return Err(reader.mistakes);
+        }
+        let config = reader.config();
+        let mut mistakes = reader.mistakes;
+        mistakes.sort_by_key(|mistake| mistake.line);
+        match config {
+            Some(config) if mistakes.is_empty() => Ok(config),
+            _ => Err(mistakes),
+        }
+    }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    base: &'a Path,
+    root: DeTable<'a>,
+    mistakes: Vec<Mistake>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(text: &'a str, base: &'a Path, root: DeTable<'a>) -> Self {
+        Self {
+            text,
+            base,
+            root,
+            mistakes: Vec::new(),
+        }
+    }
+
+    fn line(&self, at: usize) -> usize {
+        self.text.bytes().take(at).filter(|b| *b == b'\n').count() + 1
+    }
+
+    fn say(&mut self, line: usize, text: String) {
+        self.mistakes.push(Mistake { line, text });
+    }
+
+    fn config(&mut self) -> Option<Config> {
+        let root = std::mem::take(&mut self.root);
+        self.refuse_unknown(&root, "", &KEYS);
+        self.version(&root);
+        let env = self.value(&root, "env", "a name", str::parse);
+        let host = self.value(&root, "host", "a name", str::parse);
+        let classes = self.classes(&root);
+        let store = self.value(&root, "store", "\"https://HOST:PORT\"", store_address);
+        let address = self.value(&root, "address", "an IP address", |text| {
+            text.parse().map_err(|_| format!("{text:?} is not an IP address"))
+        });
+        let asset_listen = self.optional(&root, "asset_listen", |text| {
+            text.parse().map_err(|_| format!("{text:?} is not IP:PORT"))
+        });
+        let apps_dir = self.folder(&root, "apps_dir", "/srv/ship");
+        let state_dir = self.folder(&root, "state_dir", "/var/lib/ship");
+        let run_dir = self.folder(&root, "run_dir", "/run/ship");
+        let tls = self.tls(&root);
+        Some(Config {
+            env: env?,
+            host: host?,
+            classes: classes?,
+            store: store?,
+            address: address?,
+            asset_listen,
+            apps_dir,
+            state_dir,
+            run_dir,
+            tls: tls?,
+        })
+    }
+
+    fn refuse_unknown(&mut self, table: &DeTable<'a>, within: &str, known: &[&str]) {
+        for key in table.keys() {
+            if !known.contains(&key.get_ref().as_ref()) {
+                let line = self.line(key.span().start);
+                let known = known.join(", ");
+                self.say(line, format!("{within}{} is not a key here; known are {known}", key.get_ref()));
+            }
+        }
+    }
+
+    fn version(&mut self, root: &DeTable<'a>) {
+        let Some(found) = root.get("version") else {
+            return self.say(0, "version is missing; write version = 1".to_owned());
+        };
+        if found.get_ref().as_integer().map(|version| version.as_str()) != Some("1") {
+            let line = self.line(found.span().start);
+            self.say(line, "version must be 1: this program knows no other".to_owned());
+        }
+    }
+
+    /// The text at `key` and its line, if it is there and is one.
+    fn text(&mut self, table: &DeTable<'a>, key: &str) -> Option<(String, usize)> {
+        let found: &Spanned<DeValue<'a>> = table.get(key)?;
+        let line = self.line(found.span().start);
+        match found.get_ref().as_str() {
+            Some(text) => Some((text.to_owned(), line)),
+            None => {
+                self.say(line, format!("{key} must be a text in quotes, not {}", found.get_ref().type_str()));
+                None
+            }
+        }
+    }
+
+    fn optional<T, E: fmt::Display>(
+        &mut self,
+        table: &DeTable<'a>,
+        key: &str,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let (text, line) = self.text(table, key)?;
+        match read(&text) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.say(line, format!("{key}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn value<T, E: fmt::Display>(
+        &mut self,
+        table: &DeTable<'a>,
+        key: &str,
+        what: &str,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        if table.get(key).is_none() {
+            self.say(0, format!("{key} is missing: it needs {what}"));
+        }
+        self.optional(table, key, read)
+    }
+
+    fn classes(&mut self, root: &DeTable<'a>) -> Option<Vec<ClassName>> {
+        let Some(found) = root.get("classes") else {
+            self.say(0, "classes is missing: it needs a list like [\"web\"]".to_owned());
+            return None;
+        };
+        let line = self.line(found.span().start);
+        let Some(list) = found.get_ref().as_array() else {
+            self.say(line, "classes must be a list like [\"web\"]".to_owned());
+            return None;
+        };
+        let mut classes = Vec::new();
+        for item in list.iter() {
+            let line = self.line(item.span().start);
+            match item.get_ref().as_str().map(str::parse::<ClassName>) {
+                Some(Ok(class)) if !classes.contains(&class) => classes.push(class),
+                Some(Ok(class)) => self.say(line, format!("class {class} is named twice")),
+                Some(Err(error)) => self.say(line, format!("classes: {error}")),
+                None => self.say(line, "classes: a class is a text in quotes".to_owned()),
+            }
+        }
+        if classes.is_empty() {
+            self.say(line, "classes is empty: a host without a class has nothing to do".to_owned());
+        }
+        Some(classes)
+    }
+
+    fn folder(&mut self, root: &DeTable<'a>, key: &str, otherwise: &str) -> PathBuf {
+        match self.text(root, key) {
+            Some((text, _)) if !text.is_empty() => self.base.join(text),
+            Some((_, line)) => {
+                self.say(line, format!("{key} is empty"));
+                PathBuf::new()
+            }
+            None => PathBuf::from(otherwise),
+        }
+    }
+
+    fn tls(&mut self, root: &DeTable<'a>) -> Option<TlsFiles> {
+        let Some(found) = root.get("tls") else {
+            self.say(0, "[tls] is missing: it needs ca, cert and key".to_owned());
+            return None;
+        };
+        let line = self.line(found.span().start);
+        let Some(table) = found.get_ref().as_table() else {
+            self.say(line, "tls must be a table: [tls]".to_owned());
+            return None;
+        };
+        self.refuse_unknown(table, "tls.", &TLS_KEYS);
+        let base = self.base.to_owned();
+        let [ca, cert, key] = TLS_KEYS.map(|key| {
+            self.value(table, key, "the path of a PEM file", |text| match text {
+                "" => Err("it is empty"),
+                text => Ok(base.join(text)),
+            })
+        });
+        Some(TlsFiles {
+            ca: ca?,
+            cert: cert?,
+            key: key?,
+        })
+    }
+}
+
+fn store_address(text: &str) -> Result<StoreAddress, String> {
+    let refused = || format!("{text:?} is not a store's address: write https://HOST:PORT");
+    let rest = text.strip_prefix("https://").ok_or_else(refused)?;
+    let authority: http::uri::Authority = rest.trim_end_matches('/').parse().map_err(|_| refused())?;
+    let host = authority.host().trim_matches(['[', ']']);
+    if host.is_empty() || authority.as_str().contains('@') {
+        return Err(refused());
+    }
+    Ok(StoreAddress {
+        host: host.to_owned(),
+        port: authority.port_u16().unwrap_or(7400),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+    use super::*;
+
+    const GOOD: &str = r#"
+version = 1
+env = "dev"
+host = "h1"
+classes = ["web", "assets"]
+store = "https://127.0.0.1:7400"
+address = "127.41.7.1"
+asset_listen = "127.41.7.1:0"
+apps_dir = "apps"
+[tls]
+ca = "tls/ca.pem"
+cert = "tls/cert.pem"
+key = "/etc/key.pem"
+"#;
+
+    #[test]
+    fn reads_what_it_should() {
+        let config = Config::parse(GOOD, Path::new("/d")).unwrap();
+        assert_eq!(config.host.as_str(), "h1");
+        assert_eq!(config.store.to_string(), "https://127.0.0.1:7400");
+        assert_eq!(config.apps_dir, Path::new("/d/apps"));
+        assert_eq!(config.state_dir, Path::new("/var/lib/ship"));
+        assert_eq!(config.tls.ca, Path::new("/d/tls/ca.pem"));
+        assert_eq!(config.tls.key, Path::new("/etc/key.pem"));
+        assert_eq!(config.asset_listen.unwrap().port(), 0);
+    }
+
+    #[test]
+    fn tells_every_mistake_with_its_line() {
+        let text = "version = 2\nenv = \"Dev\"\nhost = 3\nclasses = [\"web\", \"web\", 1]\nstore = \"http://x\"\n\
+                    address = \"nowhere\"\nadress = \"x\"\n[tls]\nca = \"\"\nkeys = \"k\"\n";
+        let mistakes = Config::parse(text, Path::new("/d")).unwrap_err();
+        let lines: Vec<_> = mistakes.iter().map(|mistake| mistake.line).collect();
+        // Line 0: cert and key of [tls] are missing.
+        assert_eq!(lines, [0, 0, 1, 2, 3, 4, 4, 5, 6, 7, 9, 10], "{mistakes:#?}");
+    }
+
+    #[test]
+    fn broken_toml_is_a_mistake_not_a_crash() {
+        let mistakes = Config::parse("version = \n[[", Path::new("/d")).unwrap_err();
+        assert_eq!(mistakes[0].line, 1, "{mistakes:?}");
+        assert_eq!(Config::parse("", Path::new("/d")).unwrap_err().len(), 7);
+    }
+
+    #[test]
+    fn addresses_of_a_store() {
+        let port = |text: &str| store_address(text).map(|store| (store.host, store.port)).ok();
+        assert_eq!(port("https://s:1/"), Some(("s".to_owned(), 1)));
+        assert_eq!(port("https://[::1]:7"), Some(("::1".to_owned(), 7)));
+        assert_eq!(port("https://s"), Some(("s".to_owned(), 7400)));
+        for bad in ["", "s:1", "http://s:1", "https://", "https://a/b", "https://u@s:1", "https://s:x"] {
+            assert_eq!(port(bad), None, "{bad}");
+        }
+    }
+}

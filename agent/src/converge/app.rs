@@ -1,0 +1,405 @@
+//! One app's loop: looks at what should be and what is, takes one step, waits for news.
+//!
+//! Everything in it blocks, so it has a thread of its own. Whatever it decides is in the journal before it is done; killed at
+//! any line, it comes to the same end after a restart.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ship_assets::Shelf;
+use ship_keeper::Client;
+use ship_keeper::protocol::Outcome;
+use ship_model::desired::{DesiredApp, Fence};
+use ship_model::release::Target;
+use ship_model::report::{AppFailure, AppReport, LocalHold};
+use tokio::sync::oneshot;
+
+use super::decide::{Action, Situation, next_action};
+use super::job::{Done, Job, Kind, Workshop};
+use super::mailbox::{Command, Mail, RevertCommand};
+use super::view::View;
+use crate::clock;
+use crate::config::Config;
+use crate::fetch::Backoff;
+use crate::journal::{AppRecord, Journal};
+use crate::keeper::{KeeperWatch, Seen};
+use crate::layout::AppLayout;
+use crate::revert::{Choice, RevertError};
+use crate::session::chain;
+use crate::stage::{self, Here};
+
+/// Between two looks when nothing is heard.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A release that did not work out.
+#[derive(Debug)]
+pub(super) struct GivenUp {
+    /// None: not again under this epoch.
+    pub retry: Option<Instant>,
+    pub backoff: Backoff,
+}
+
+/// What was last asked of the keeper.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub target: Target,
+    /// The keeper's last outcome then: only another one is about this request.
+    pub before: Option<Outcome>,
+    pub at: Instant,
+}
+
+pub(super) struct App {
+    pub config: Arc<Config>,
+    pub journal: Journal,
+    pub shop: Workshop,
+    pub client: Client,
+    pub keeper: Seen,
+    pub shelf: Option<Arc<Shelf>>,
+    pub tell: Box<dyn Fn(AppReport) + Send>,
+    pub here: Vec<Here>,
+    pub job: Option<Job>,
+    pub given_up: HashMap<Target, GivenUp>,
+    pub asked: Option<Asked>,
+    /// An outcome that is known to be about something older than what is wanted now.
+    pub stale: Option<Outcome>,
+    /// Who waits for a revert to end.
+    pub waiting: Vec<(Target, oneshot::Sender<Result<AppReport, RevertError>>)>,
+    pub starting: Backoff,
+    pub start_again: Instant,
+    /// Since when there was nothing to do.
+    pub settled: Instant,
+    /// What the shelf serves the mutable files of.
+    pub shelved: Option<Target>,
+    pub refused: Option<DesiredApp>,
+    pub _watch: KeeperWatch,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("app", &self.layout().app).finish_non_exhaustive()
+    }
+}
+
+impl App {
+    pub fn layout(&self) -> &AppLayout {
+        &self.shop.layout
+    }
+
+    pub fn record(&self) -> &AppRecord {
+        self.journal.record()
+    }
+
+    /// Runs until it is told to stop.
+    pub fn run(mut self) {
+        let span = tracing::info_span!("app", app = %self.layout().app);
+        let _entered = span.enter();
+        self.resume();
+        loop {
+            let view = View::look(self.layout(), &self.keeper, &self.here);
+            self.note(&view);
+            self.publish(&view);
+            let acted = self.step(&view);
+            let until = if acted { clock::now() } else { self.next_look() };
+            let mailbox = Arc::clone(&self.shop.mailbox);
+            let mail = mailbox.take(until);
+            if mail.stop {
+                return;
+            }
+            self.hear(mail, &view);
+        }
+    }
+
+    /// What a crash may have left: a half-made switch is ended, leftovers are swept.
+    fn resume(&mut self) {
+        if let Some(order) = self.record().switching {
+            tracing::info!(release = %order.to.number, "ending the switch that was begun");
+            if let Err(error) = crate::switch::switch(&self.shop.layout, &mut self.journal, order) {
+                tracing::error!(error = chain(&error), release = %order.to.number, "switch not ended");
+            }
+        }
+        self.sweep();
+        self.relist();
+        self.shelve_union();
+    }
+
+    fn sweep(&self) {
+        let links = crate::switch::Links::read(self.layout());
+        let mut spare: Vec<String> = links.current.into_iter().chain(links.previous).collect();
+        spare.extend(super::retire::folders_in_use(self.layout()));
+        let spare: Vec<&str> = spare.iter().map(String::as_str).collect();
+        match stage::sweep(self.layout(), &spare) {
+            Ok(swept) if swept.is_empty() => {}
+            Ok(swept) => tracing::info!(swept = swept.join(", "), "leftovers taken away"),
+            Err(error) => tracing::warn!(error = chain(&error), "leftovers not taken away"),
+        }
+    }
+
+    pub fn relist(&mut self) {
+        match stage::list(self.layout()) {
+            Ok(here) => self.here = here,
+            Err(error) => tracing::error!(error = chain(&error), "releases cannot be listed"),
+        }
+    }
+
+    pub fn staged(&self) -> Vec<Target> {
+        self.here.iter().map(|release| release.target).collect()
+    }
+
+    /// What should run, with everything considered.
+    pub fn goal(&self) -> Option<Target> {
+        let record = self.record();
+        let run = record.desired.as_ref().filter(|desired| desired.runs_app);
+        record.held.as_ref().map(|held| held.to).or(run.and_then(|desired| desired.run))
+    }
+
+    /// Whether a release is not to be tried again, or not yet.
+    fn is_given_up(&self, target: &Target) -> bool {
+        let recorded = self.record().failure.as_ref().is_some_and(|failure| {
+            failure.release == *target && !failure.transient && failure.epoch == self.record().epoch
+        });
+        let now = clock::now();
+        recorded
+            || self
+                .given_up
+                .get(target)
+                .is_some_and(|given_up| given_up.retry.is_none_or(|retry| retry > now))
+    }
+
+    fn step(&mut self, view: &View) -> bool {
+        if view.keeper_missing {
+            return self.start_keeper();
+        }
+        let (staged, assets) = (self.staged(), self.shop.union.holds());
+        let given_up = |target: &Target| self.is_given_up(target);
+        let action = next_action(&Situation {
+            desired: self.record().desired.as_ref(),
+            held: self.record().held.as_ref().map(|held| held.to),
+            running: view.running,
+            switching: view.switching.or(self.asked.as_ref().map(|asked| asked.target)),
+            staged: &staged,
+            assets: &assets,
+            given_up: &given_up,
+        });
+        if action != Action::Nothing {
+            self.settled = clock::now();
+        }
+        match action {
+            Action::Nothing => self.retire(view),
+            Action::Stage(target) => self.begin(Kind::Stage, target, view),
+            Action::AddAssets(target) => self.begin(Kind::Assets, target, view),
+            Action::Switch(target) => self.switch_to(target, view),
+            Action::Stop => self.stop_app(view),
+        }
+    }
+
+    /// Begins a job unless one is under way; one for something nobody wants any more is called off.
+    pub fn begin(&mut self, kind: Kind, target: Target, view: &View) -> bool {
+        if let Some(job) = &self.job {
+            if (job.kind, job.target) != (kind, target) && !self.is_wanted(job) {
+                job.cancel();
+            }
+            return false;
+        }
+        let newest = self.here.iter().rev().map(|release| release.target);
+        let neighbours = view.running.into_iter().chain(view.previous).chain(newest).collect();
+        match Job::begin(kind, target, neighbours, &self.shop) {
+            Ok(job) => {
+                tracing::info!(release = %target.number, deploy = %self.record().deploy, job = ?kind, "begun");
+                self.job = Some(job);
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "no thread for a job");
+                false
+            }
+        }
+    }
+
+    fn is_wanted(&self, job: &Job) -> bool {
+        let desired = self.record().desired.as_ref();
+        desired.is_some_and(|desired| match job.kind {
+            Kind::Stage => desired.run == Some(job.target) || desired.stage.contains(&job.target),
+            Kind::Assets => desired.assets.contains(&job.target),
+            Kind::Remove => true,
+        })
+    }
+
+    fn next_look(&self) -> Instant {
+        let retries = self.given_up.values().filter_map(|given_up| given_up.retry);
+        let now = clock::now();
+        let tick = now + TICK;
+        retries.filter(|retry| *retry > now).fold(tick, Instant::min)
+    }
+
+    fn hear(&mut self, mail: Mail, view: &View) {
+        if let Some(keeper) = mail.keeper {
+            if keeper == Seen::Gone {
+                self.asked = None;
+            }
+            self.keeper = keeper;
+        }
+        if let Some(desired) = mail.desired {
+            self.offer(desired);
+        }
+        for done in mail.done {
+            self.finished(done);
+        }
+        for command in mail.commands {
+            match command {
+                Command::Recheck => self.relist(),
+                Command::Revert(command) => self.revert(command, view),
+            }
+        }
+    }
+
+    /// The fence: a newer epoch is made durable and then acted on; an older one is refused whoever sends it.
+    fn offer(&mut self, desired: DesiredApp) {
+        let record = self.record();
+        if record.desired.as_ref() == Some(&desired) || self.refused.as_ref() == Some(&desired) {
+            return;
+        }
+        let known = record.desired.is_some();
+        let fence = Fence::check(Some(record.epoch).filter(|epoch| epoch.0 > 0), desired.epoch);
+        let (epoch, seen) = (desired.epoch, record.epoch);
+        let wrong = if desired.env != self.config.env {
+            Some("it is for another environment")
+        } else {
+            match fence {
+                Fence::Take => None,
+                Fence::Same if !known => None,
+                Fence::Same => Some("its epoch was taken with other content"),
+                Fence::Refuse => Some("its epoch is older than one seen"),
+            }
+        };
+        if let Some(why) = wrong {
+            tracing::warn!(%epoch, %seen, why, "desired state refused");
+            self.refused = Some(desired);
+            return;
+        }
+        let (run, deploy) = (desired.run, desired.deploy);
+        let _ = ship_durable::fault::point("agent.fence.before");
+        if let Err(error) = self.journal.change(|record| record.take(desired)) {
+            tracing::error!(error = chain(&error), "desired state not taken: it could not be saved");
+            return;
+        }
+        let _ = ship_durable::fault::point("agent.fence.after");
+        let release = run.map_or_else(|| "-".to_owned(), |run| run.number.to_string());
+        tracing::info!(%epoch, release, %deploy, "desired state taken");
+        self.refused = None;
+        self.given_up.clear();
+        self.asked = None;
+    }
+
+    fn finished(&mut self, done: Done) {
+        self.job = None;
+        match done.result {
+            _ if done.cancelled && done.kind != Kind::Remove => {}
+            Ok(staged) => {
+                self.given_up.remove(&done.target);
+                let clear = |failure: &AppFailure| failure.release == done.target && failure.transient;
+                let cost = staged.map(|staged| (staged.fetched_bytes, staged.elapsed.as_millis() as u64));
+                self.save(|record| {
+                    if record.failure.as_ref().is_some_and(clear) {
+                        record.failure = None;
+                    }
+                    if let Some((fetched, elapsed)) = cost {
+                        record.update.fetched_bytes = fetched;
+                        record.update.stage_ms = elapsed;
+                    }
+                });
+                tracing::info!(release = %done.target.number, job = ?done.kind, "done");
+            }
+            Err(failure) if done.kind == Kind::Remove => {
+                tracing::warn!(release = %done.target.number, error = failure.reason, "old release not removed");
+                self.put_off(done.target);
+            }
+            Err(failure) => self.fail(done.target, failure.step, failure.reason, Vec::new(), failure.transient),
+        }
+        match done.kind {
+            Kind::Assets => self.shelve_union(),
+            Kind::Stage | Kind::Remove => self.relist(),
+        }
+    }
+
+    /// Records what went wrong; when it may help, it is tried again later, else not before a newer epoch.
+    pub fn fail(&mut self, release: Target, step: &str, reason: String, last_lines: Vec<String>, transient: bool) {
+        tracing::error!(release = %release.number, deploy = %self.record().deploy, step, transient, reason, "failed");
+        if transient {
+            self.put_off(release);
+        } else {
+            let given_up = self.given_up.entry(release).or_insert_with(fresh);
+            given_up.retry = None;
+        }
+        let failure = AppFailure {
+            epoch: self.record().epoch,
+            release,
+            step: step.to_owned(),
+            reason,
+            last_lines,
+            transient,
+        };
+        self.save(|record| record.failure = Some(failure));
+    }
+
+    pub fn put_off(&mut self, release: Target) {
+        let given_up = self.given_up.entry(release).or_insert_with(fresh);
+        given_up.retry = Some(clock::now() + given_up.backoff.failed());
+    }
+
+    /// Saves what is only told, not acted on: a disk that takes no more must not stop the loop.
+    pub fn save(&mut self, change: impl FnOnce(&mut AppRecord)) {
+        if let Err(error) = self.journal.change(change) {
+            tracing::error!(error = chain(&error), "record not saved");
+        }
+    }
+
+    fn revert(&mut self, command: RevertCommand, view: &View) {
+        let staged = self.staged();
+        let choice = Choice {
+            layout: &self.shop.layout,
+            asked: command.to,
+            running: view.running,
+            previous: view.previous,
+            staged: &staged,
+            force: command.force,
+        };
+        let target = match choice.make() {
+            Ok(target) => target,
+            Err(error) => {
+                // Whoever asked may be gone; that is no reason to do anything else.
+                let _ = command.reply.send(Err(error));
+                return;
+            }
+        };
+        let hold = LocalHold {
+            epoch: self.record().epoch,
+            from: view.running,
+            to: target,
+            reason: command.reason,
+            at_ms: clock::wall_ms(),
+        };
+        let noted = self.journal.change(|record| {
+            record.held = Some(hold);
+            record.failure = None;
+        });
+        if let Err(source) = noted {
+            let app = self.layout().app.clone();
+            let _ = command.reply.send(Err(RevertError::Note { app, source }));
+            return;
+        }
+        let _ = ship_durable::fault::point("agent.revert.noted");
+        tracing::warn!(release = %target.number, "reverting by a word on this host");
+        self.given_up.remove(&target);
+        self.asked = None;
+        self.stale = self.keeper.status().and_then(|status| status.outcome.clone());
+        self.waiting.push((target, command.reply));
+    }
+}
+
+fn fresh() -> GivenUp {
+    GivenUp {
+        retry: None,
+        backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+    }
+}

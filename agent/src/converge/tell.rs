@@ -1,0 +1,128 @@
+//! What an app's loop says of itself: the report, the shelf, the answers to those who wait.
+
+use ship_model::name::AppName;
+use ship_model::report::{AppPhase, AppReport};
+
+use super::app::App;
+use super::view::View;
+use crate::journal::AppRecord;
+use crate::keeper::{self, Seen};
+use crate::revert::RevertError;
+use crate::session::chain;
+use crate::stage;
+
+/// Releases and figures of an app as a report.
+pub fn report(
+    app: &AppName,
+    record: &AppRecord,
+    view: &View,
+    keeper: &Seen,
+    staged: Vec<ship_model::release::Target>,
+    assets: Vec<ship_model::release::Target>,
+) -> AppReport {
+    let status = keeper.status();
+    let mut update = record.update.clone();
+    let cut = status.map_or(record.cut_before, |status| status.counters.connections_cut);
+    update.lost_requests = cut.saturating_sub(record.cut_before);
+    AppReport {
+        app: app.clone(),
+        epoch: record.epoch,
+        running: view.running,
+        deploy: if record.held.is_some() {
+            view.deploy.unwrap_or(record.deploy)
+        } else {
+            record.deploy
+        },
+        healthy: view.healthy,
+        phase: view.phase,
+        previous: view.previous,
+        staged,
+        assets,
+        failure: record.failure.clone(),
+        held: record.held.clone(),
+        listen: listeners(keeper),
+        update,
+        connections: status.map_or(0, keeper::connections),
+        restarts: status.map_or(0, |status| status.counters.restarts),
+    }
+}
+
+fn listeners(keeper: &Seen) -> std::collections::BTreeMap<String, String> {
+    let listeners = keeper.status().into_iter().flat_map(|status| &status.listeners);
+    listeners
+        .map(|listener| {
+            let bound = listener.bound.strip_prefix("tcp:").unwrap_or(&listener.bound);
+            (listener.name.clone(), bound.to_owned())
+        })
+        .collect()
+}
+
+impl App {
+    pub(super) fn report(&self, view: &View) -> AppReport {
+        let mut report = report(
+            &self.layout().app,
+            self.record(),
+            view,
+            &self.keeper,
+            self.staged(),
+            self.shop.union.holds(),
+        );
+        if let Some(job) = self.job.as_ref().filter(|_| report.phase == AppPhase::Idle) {
+            report.phase = job.phase();
+        }
+        report
+    }
+
+    pub(super) fn publish(&mut self, view: &View) {
+        self.shelve_running(view);
+        (self.tell)(self.report(view));
+    }
+
+    pub(super) fn shelve_union(&self) {
+        if let Some(shelf) = &self.shelf {
+            shelf.set_union(&self.layout().app, &self.shop.union);
+        }
+    }
+
+    /// The mutable files that are served are those of the release that runs.
+    fn shelve_running(&mut self, view: &View) {
+        let (Some(shelf), Some(running)) = (&self.shelf, view.running) else {
+            return;
+        };
+        if self.shelved == Some(running) {
+            return;
+        }
+        match stage::manifest(self.layout(), &running) {
+            Ok(staged) => {
+                shelf.set_running(&self.layout().app, &self.layout().release(&running), staged.manifest());
+                self.shelved = Some(running);
+            }
+            Err(error) => {
+                tracing::warn!(release = %running.number, error = chain(&error), "its mutable files are not served");
+                self.shelved = Some(running);
+            }
+        }
+    }
+
+    pub(super) fn answer_waiting(&mut self, view: &View) {
+        let waiting = std::mem::take(&mut self.waiting);
+        for (target, reply) in waiting {
+            let failure = self.record().failure.as_ref();
+            let failed = failure.filter(|failure| failure.release == target && !failure.transient);
+            let answer = if view.running == Some(target) && view.switching.is_none() {
+                Ok(self.report(view))
+            } else if let Some(failure) = failed {
+                Err(RevertError::Failed {
+                    app: self.layout().app.clone(),
+                    number: target.number,
+                    reason: failure.reason.clone(),
+                })
+            } else {
+                self.waiting.push((target, reply));
+                continue;
+            };
+            // Whoever asked may have gone; the revert holds all the same.
+            let _ = reply.send(answer);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Bundles as the unpacking threads see them: indexes, and frames read by ranges.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use ship_bundle::{BundleIndex, IndexError};
+use ship_model::digest::{BlobDigest, BundleDigest};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::ranges::{RangeError, RangeReader, Span};
+use super::{FetchError, Fetcher};
+
+/// Bundles and what lies in each.
+pub type Indexed = Vec<(BundleDigest, BundleIndex)>;
+
+/// Reads bundles for threads that block. Ends with an error soon after it is called off.
+#[derive(Debug, Clone)]
+pub struct BundleSource {
+    fetcher: Arc<Fetcher>,
+    runtime: Handle,
+    cancel: CancellationToken,
+}
+
+impl BundleSource {
+    pub const fn new(fetcher: Arc<Fetcher>, runtime: Handle, cancel: CancellationToken) -> Self {
+        Self {
+            fetcher,
+            runtime,
+            cancel,
+        }
+    }
+
+    /// The bundles that hold `blobs`, each with its index.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub fn holding(&self, blobs: &[BlobDigest]) -> Result<Indexed, FetchError> {
+        if blobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let places = self.runtime.block_on(self.fetcher.locate(blobs))?;
+        let bundles: BTreeMap<_, _> = places
+            .into_values()
+            .map(|place| (place.bundle, place.bundle_bytes))
+            .collect();
+        bundles
+            .into_iter()
+            .map(|(bundle, bytes)| Ok((bundle, self.index(bundle, bytes)?)))
+            .collect()
+    }
+
+    fn index(&self, bundle: BundleDigest, bytes: u64) -> Result<BundleIndex, FetchError> {
+        let read = BundleIndex::read(bytes, |offset, len| {
+            let mut piece = Vec::new();
+            self.range(bundle, offset, len).read_to_end(&mut piece)?;
+            Ok(piece)
+        });
+        read.map_err(|error| index_error(bundle, error))
+    }
+
+    /// Bytes `offset..offset + len` of a bundle.
+    pub fn range(&self, bundle: BundleDigest, offset: u64, len: u64) -> impl Read + Send + use<> {
+        let span = Span {
+            bundle,
+            from: offset,
+            to: offset.saturating_add(len),
+        };
+        RangeReader::new(Arc::clone(&self.fetcher), self.runtime.clone(), self.cancel.clone(), span)
+    }
+}
+
+fn index_error(bundle: BundleDigest, error: io::Error) -> FetchError {
+    match error.downcast::<IndexError>() {
+        Ok(source) => FetchError::Index { bundle, source },
+        Err(error) => match error.downcast::<RangeError>() {
+            Ok(source) => FetchError::Bundle { bundle, source },
+            Err(other) => FetchError::Bundle {
+                bundle,
+                source: RangeError::Connect(other),
+            },
+        },
+    }
+}

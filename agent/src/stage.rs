@@ -1,0 +1,307 @@
+//! Releases as they lie on this host: staging them, listing them, looking whether they are whole, taking old ones away.
+//!
+//! `current` is never touched here.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ship_bundle::stage::{
+    self, BlobSource, Depth, FetchError as BlobError, Place, RemoveError, StageError, StageTask,
+    StagedRelease, VerifyReport, VerifyStagedError,
+};
+use ship_model::digest::BundleDigest;
+use ship_model::manifest::{EntryKind, Manifest};
+use ship_model::release::{ReleaseNumber, Target};
+use ship_model::spec::ReleaseSpec;
+use thiserror::Error;
+use tokio::runtime::Handle;
+
+use crate::fetch::{BundleSource, FetchError, Fetcher, RangeError};
+use crate::keeper::{IntentError, fits};
+use crate::layout::{self, AppLayout, PrepareError};
+
+/// Neighbours that unchanged files are linked from.
+const DONORS: usize = 3;
+
+/// A release that lies complete on this host.
+#[derive(Debug, Clone)]
+pub struct Here {
+    pub target: Target,
+    pub spec: Arc<ReleaseSpec>,
+}
+
+/// Every complete release of an app, by number.
+///
+/// # Errors
+/// When the folder cannot be listed; an absent one holds nothing.
+pub fn list(layout: &AppLayout) -> Result<Vec<Here>, RemoveError> {
+    let mut here = Vec::new();
+    for listed in stage::list_staged(&layout.releases())? {
+        match open(layout, &listed.folder) {
+            Ok(found) => here.extend(found),
+            Err(error) => {
+                tracing::warn!(app = %layout.app, folder = listed.folder, %error, "release is not believed");
+            }
+        }
+    }
+    here.sort_by_key(|release| release.target.number);
+    Ok(here)
+}
+
+/// None for a folder whose name is not that of what it holds.
+fn open(layout: &AppLayout, folder: &str) -> Result<Option<Here>, stage::StagedError> {
+    let releases = layout.releases();
+    let Ok(place) = Place::new(&releases, folder) else {
+        return Ok(None);
+    };
+    let release = StagedRelease::open(place)?;
+    let number = folder.split('-').next().and_then(|number| number.parse().ok());
+    let target = number.map(|number| Target {
+        number: ReleaseNumber(number),
+        id: release.id(),
+    });
+    Ok(target.filter(|target| target.folder() == folder).map(|target| Here {
+        target,
+        spec: Arc::new(release.manifest().spec().clone()),
+    }))
+}
+
+/// A complete release with its manifest.
+///
+/// # Errors
+/// When it is not complete here.
+pub fn manifest(layout: &AppLayout, target: &Target) -> Result<StagedRelease, stage::StagedError> {
+    let (releases, folder) = (layout.releases(), target.folder());
+    match Place::new(&releases, &folder) {
+        Ok(place) => StagedRelease::open(place),
+        Err(_) => Err(stage::StagedError::Absent { folder }),
+    }
+}
+
+/// What a look at a release's files found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Whole,
+    /// What is wrong with it.
+    Damaged(String),
+}
+
+/// Looks at every name of a release; files that look as they did when they were hashed are believed.
+pub fn look_at(layout: &AppLayout, target: &Target) -> Verdict {
+    match verify(layout, target, Depth::Quick) {
+        Err(error) => Verdict::Damaged(crate::session::chain(&error)),
+        Ok(report) => match report.problems.first() {
+            None => Verdict::Whole,
+            Some(first) => Verdict::Damaged(match report.problems.len() + report.more - 1 {
+                0 => first.to_string(),
+                others => format!("{first}, and {others} more"),
+            }),
+        },
+    }
+}
+
+/// As [`look_at`], with all that was found; `Full` reads every byte.
+///
+/// # Errors
+/// When the release's own record cannot be used.
+pub fn verify(layout: &AppLayout, target: &Target, depth: Depth) -> Result<VerifyReport, VerifyStagedError> {
+    let (releases, folder) = (layout.releases(), target.folder());
+    match Place::new(&releases, &folder) {
+        Ok(place) => stage::verify_staged(place, depth, &()),
+        Err(_) => Err(stage::StagedError::Absent { folder }.into()),
+    }
+}
+
+/// Why a release was not staged; nothing is switched and `current` is as it was.
+#[derive(Debug, Error)]
+pub enum StagingError {
+    #[error("cannot fetch release {release}")]
+    Fetch { release: String, source: FetchError },
+    #[error("release {release} is of app {is}")]
+    OtherApp { release: String, is: String },
+    #[error("release {release} cannot run on this host")]
+    Unfit { release: String, source: IntentError },
+    #[error("cannot stage release {release}")]
+    Stage {
+        release: String,
+        source: Box<StageError>,
+    },
+    #[error("cannot prepare release {release}")]
+    Prepare { release: String, source: PrepareError },
+}
+
+impl StagingError {
+    /// The step it is told under.
+    pub const fn step(&self) -> &'static str {
+        match self {
+            Self::Fetch { .. } => "fetch",
+            _ => "stage",
+        }
+    }
+
+    /// Whether trying again later may help by itself.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Fetch { source, .. } => source.is_transient(),
+            Self::Stage { source, .. } => broken_transfer(source),
+            Self::OtherApp { .. } | Self::Unfit { .. } | Self::Prepare { .. } => false,
+        }
+    }
+}
+
+/// A bundle's bytes that stayed away, as opposed to wrong ones or a full disk.
+fn broken_transfer(error: &StageError) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(BlobError::Content { .. }) = error.downcast_ref() {
+            return false;
+        }
+        let told = error.downcast_ref::<std::io::Error>().and_then(RangeError::within);
+        if let Some(range) = told.or_else(|| error.downcast_ref()) {
+            return range.is_transient();
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// What staging cost.
+#[derive(Debug, Clone)]
+pub struct Staged {
+    pub here: Here,
+    pub fetched_bytes: u64,
+    pub elapsed: Duration,
+}
+
+/// Where a release is fetched from, and who may call it off.
+#[derive(Debug)]
+pub struct Supply {
+    pub fetcher: Arc<Fetcher>,
+    pub runtime: Handle,
+    pub bundles: BundleSource,
+}
+
+impl BlobSource for BundleSource {
+    fn frames(&self, bundle: BundleDigest, offset: u64, len: u64) -> std::io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(self.range(bundle, offset, len)))
+    }
+}
+
+/// Fetches and stages a release, or finds it staged. `staging` is called when all that is missing is known.
+///
+/// # Errors
+/// [`StagingError`]; what was begun is taken away.
+pub fn stage(
+    layout: &AppLayout,
+    target: &Target,
+    supply: &Supply,
+    neighbours: &[Target],
+    staging: impl FnOnce(),
+) -> Result<Staged, StagingError> {
+    let release = || target.folder();
+    let fetching = |source| StagingError::Fetch {
+        release: release(),
+        source,
+    };
+    let before = supply.fetcher.received();
+    let fetched = supply.runtime.block_on(supply.fetcher.manifest(target.id)).map_err(fetching)?;
+    let manifest = fetched.manifest;
+    drop(fetched.encoded);
+    check(layout, target, &manifest)?;
+    let donors: Vec<_> = neighbours
+        .iter()
+        .filter(|neighbour| *neighbour != target)
+        .filter_map(|neighbour| self::manifest(layout, neighbour).ok())
+        .take(DONORS)
+        .collect();
+    let missing = stage::missing(&manifest, &donors);
+    let bundles = supply.bundles.holding(&missing).map_err(fetching)?;
+    staging();
+    let (releases, folder) = (layout.releases(), target.folder());
+    let place = Place::new(&releases, &folder).map_err(|_| StagingError::OtherApp {
+        release: release(),
+        is: folder.clone(),
+    })?;
+    let task = StageTask {
+        place,
+        manifest: &manifest,
+        donors: &donors,
+        bundles: &bundles,
+        source: &supply.bundles,
+        progress: &(),
+    };
+    let report = stage::stage(&task).map_err(|source| StagingError::Stage {
+        release: release(),
+        source: Box::new(source),
+    })?;
+    prepare_shared(layout, manifest.spec()).map_err(|source| StagingError::Prepare {
+        release: release(),
+        source,
+    })?;
+    Ok(Staged {
+        here: Here {
+            target: *target,
+            spec: Arc::new(manifest.spec().clone()),
+        },
+        fetched_bytes: supply.fetcher.received() - before,
+        elapsed: report.elapsed,
+    })
+}
+
+fn check(layout: &AppLayout, target: &Target, manifest: &Manifest) -> Result<(), StagingError> {
+    let spec = manifest.spec();
+    if spec.app != layout.app {
+        return Err(StagingError::OtherApp {
+            release: target.folder(),
+            is: spec.app.to_string(),
+        });
+    }
+    fits(spec).map_err(|source| StagingError::Unfit {
+        release: target.folder(),
+        source,
+    })
+}
+
+/// Makes the shared folders that a release's links lead to, and the folders of its shared files.
+///
+/// # Errors
+/// [`PrepareError`] naming the folder.
+pub fn prepare_shared(layout: &AppLayout, spec: &ReleaseSpec) -> Result<(), PrepareError> {
+    for dir in &spec.shared.dirs {
+        layout::make(&layout.shared().join(dir.as_path()), 0o755)?;
+    }
+    for file in &spec.shared.files {
+        if let Some(parent) = layout.shared().join(file.as_path()).parent() {
+            layout::make(parent, 0o755)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a release away. The caller knows that nobody needs it.
+///
+/// # Errors
+/// [`RemoveError`]; what is left is swept at the next start.
+pub fn remove(layout: &AppLayout, target: &Target) -> Result<(), RemoveError> {
+    let (releases, folder) = (layout.releases(), target.folder());
+    match Place::new(&releases, &folder) {
+        Ok(place) => stage::remove_staged(place),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Takes away what crashes left, sparing `spare`.
+///
+/// # Errors
+/// [`RemoveError`].
+pub fn sweep(layout: &AppLayout, spare: &[&str]) -> Result<Vec<String>, RemoveError> {
+    stage::sweep(&layout.releases(), spare)
+}
+
+/// Files in a release.
+pub fn count_files(manifest: &Manifest) -> u64 {
+    let files = manifest.entries().iter();
+    files.filter(|entry| matches!(entry.kind, EntryKind::File { .. })).count() as u64
+}
+

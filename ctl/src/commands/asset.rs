@@ -1,0 +1,104 @@
+//! `shipctl asset`.
+
+use clap::{Args, Subcommand};
+use ship_model::release::ReleaseRef;
+
+use super::{Fleet, Outcome, manifest, status, subject, tree};
+use crate::args::Global;
+use crate::error::{CommandError, Exit};
+use crate::ui::{Table, Ui};
+use crate::words::{bytes, clean};
+
+/// Look at a release's assets: what browsers fetch, and where from
+#[derive(Debug, Args)]
+pub struct Asset {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List the assets of a release
+    Ls {
+        /// APP@NUMBER; without a number the newest
+        #[arg(value_name = "APP@N")]
+        release: Option<ReleaseRef>,
+    },
+    /// Print the addresses that serve a path, or the servers themselves
+    Url {
+        /// Path as pages name it, /assets/app-3f9a.css
+        #[arg(default_value = "/")]
+        path: String,
+    },
+}
+
+pub async fn run(verb: Asset, global: &Global, ui: &Ui) -> Outcome {
+    let fleet = Fleet::reach(global).await?;
+    match verb.verb {
+        Verb::Ls { release } => list(release.as_ref(), &fleet, ui).await,
+        Verb::Url { path } => urls(&path, &fleet, ui).await,
+    }
+}
+
+async fn list(release: Option<&ReleaseRef>, fleet: &Fleet, ui: &Ui) -> Outcome {
+    let subject = subject::subject(release, &fleet.context)?;
+    let record = subject.record(fleet).await?;
+    let assets = tree::assets(&manifest::fetch(&record, fleet).await?)?;
+    if ui.is_json() {
+        let assets: Vec<_> = assets
+            .iter()
+            .map(|asset| {
+                serde_json::json!({
+                    "url": asset.url_path, "path": asset.path.to_string(), "bytes": asset.size,
+                    "digest": asset.digest, "fingerprinted": asset.fingerprinted,
+                })
+            })
+            .collect();
+        ui.json(&serde_json::json!({ "app": subject.app, "assets": assets }));
+        return Ok(Exit::Done);
+    }
+    if assets.is_empty() {
+        ui.say("it names no assets: see [[assets]] in its ship.toml");
+        return Ok(Exit::Done);
+    }
+    let mut table = Table::new(&["url", ">size", "kept", "digest"]);
+    for asset in &assets {
+        let kept = if asset.fingerprinted {
+            "for ever"
+        } else {
+            "while it runs"
+        };
+        table.row([
+            clean(&asset.url_path),
+            bytes(asset.size),
+            kept.to_owned(),
+            asset.digest.short(),
+        ]);
+    }
+    table.print(ui);
+    Ok(Exit::Done)
+}
+
+async fn urls(path: &str, fleet: &Fleet, ui: &Ui) -> Outcome {
+    if !path.starts_with('/') {
+        return Err(CommandError::usage(format!(
+            "{path:?} is not a path as pages name it: begin with /"
+        )));
+    }
+    let reply = status::ask(fleet, fleet.context.app.as_ref()).await?;
+    let hosts = reply.apps.iter().flat_map(|app| app.asset_urls.iter());
+    let told = fleet.context.assets.iter().chain([&reply.asset_url]);
+    let mut servers: Vec<String> = hosts.chain(told).filter(|url| !url.is_empty()).cloned().collect();
+    servers.sort();
+    servers.dedup();
+    let all: Vec<String> = servers
+        .iter()
+        .map(|server| format!("{}{path}", server.trim_end_matches('/')))
+        .collect();
+    if ui.is_json() {
+        ui.json(&serde_json::json!({ "urls": all }));
+    } else {
+        all.iter().for_each(|url| ui.line(clean(url)));
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,131 @@
+//! `shipctl pause`, `resume` and `abort`.
+
+use std::time::Duration;
+
+use clap::Args;
+use ship_model::name::AppName;
+use ship_model::release::ReleaseRef;
+use ship_proto::v1::control_request::Verb;
+use ship_proto::v1::{ControlRequest, OutcomeKind, RolloutView};
+
+use super::wait::{Awaited, wait};
+use super::{Fleet, Outcome, shape, subject};
+use crate::args::Global;
+use crate::error::{CommandError, Exit};
+use crate::ui::{Ui, plan_lines};
+use crate::words::clean;
+
+/// Longest that `abort` waits for the hosts to be back.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(900);
+
+/// Switch no further host until resumed; a host that fails still turns the rollout back
+#[derive(Debug, Args)]
+pub struct Pause {
+    #[command(flatten)]
+    what: What,
+}
+
+/// Let a paused rollout go on
+#[derive(Debug, Args)]
+pub struct Resume {
+    #[command(flatten)]
+    what: What,
+}
+
+/// Stop the rollout and take touched hosts back
+#[derive(Debug, Args)]
+#[command(after_help = "Asks on a terminal, unless -y. Waits until the hosts are back.")]
+pub struct Abort {
+    #[command(flatten)]
+    what: What,
+    /// Return as soon as it has begun
+    #[arg(long)]
+    detach: bool,
+}
+
+#[derive(Debug, Args)]
+struct What {
+    /// App
+    app: Option<AppName>,
+    /// Why, for everybody who asks later
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+}
+
+pub async fn pause(verb: Pause, global: &Global, ui: &Ui) -> Outcome {
+    let fleet = Fleet::reach(global).await?;
+    let view = control(&verb.what, Verb::Pause, &fleet).await?;
+    Ok(told(&view, "paused", ui))
+}
+
+pub async fn resume(verb: Resume, global: &Global, ui: &Ui) -> Outcome {
+    let fleet = Fleet::reach(global).await?;
+    let view = control(&verb.what, Verb::Resume, &fleet).await?;
+    Ok(told(&view, "resumed", ui))
+}
+
+pub async fn abort(verb: Abort, global: &Global, ui: &Ui) -> Outcome {
+    let fleet = Fleet::reach(global).await?;
+    if is_terminal() && !ui.confirm("Stop the rollout and take touched hosts back?") {
+        return Err(CommandError::new(
+            Exit::Refused,
+            "not confirmed; the rollout goes on",
+        ));
+    }
+    let view = control(&verb.what, Verb::Abort, &fleet).await?;
+    if verb.detach {
+        return Ok(told(&view, "is being taken back", ui));
+    }
+    let awaited = Awaited {
+        app: view.app.clone(),
+        env: view.env.clone(),
+        deploy: view.deploy,
+        timeout: ABORT_TIMEOUT,
+    };
+    match Box::pin(wait(&awaited, &fleet, ui)).await {
+        // To be taken back is what was asked for.
+        Err(fault) if fault.exit() == Exit::Reverted => {
+            if !ui.is_json() {
+                ui.line(format!(
+                    "deploy {} of {} was aborted; touched hosts are back",
+                    view.deploy,
+                    clean(&view.app)
+                ));
+            }
+            Ok(Exit::Done)
+        }
+        other => other,
+    }
+}
+
+fn is_terminal() -> bool {
+    use std::io::IsTerminal as _;
+    std::io::stdin().is_terminal()
+}
+
+async fn control(what: &What, verb: Verb, fleet: &Fleet) -> Result<RolloutView, CommandError> {
+    let typed = what.app.clone().map(|app| ReleaseRef {
+        app: Some(app),
+        number: None,
+    });
+    let subject = subject::subject(typed.as_ref(), &fleet.context)?;
+    let request = ControlRequest {
+        app: subject.app.to_string(),
+        env: fleet.context.env.to_string(),
+        verb: verb.into(),
+        message: what.message.clone().unwrap_or_default(),
+    };
+    Ok(fleet.client.rollouts().control(request).await?.into_inner())
+}
+
+fn told(view: &RolloutView, how: &str, ui: &Ui) -> Exit {
+    if ui.is_json() {
+        ui.json(&shape::Rollout::from(view));
+        return Exit::Done;
+    }
+    ui.line(format!("deploy {} of {} {how}", view.deploy, clean(&view.app)));
+    if view.outcome() == OutcomeKind::Running {
+        plan_lines(view).into_iter().skip(1).for_each(|line| ui.say(line));
+    }
+    Exit::Done
+}

@@ -1,0 +1,90 @@
+//! `shipctl hosts`.
+
+use clap::Args;
+use ship_proto::v1::HostStatus;
+
+use super::{Fleet, Outcome, shape, status};
+use crate::args::Global;
+use crate::error::Exit;
+use crate::ui::{Table, Ui, state_cell};
+use crate::words::{bytes, clean, millis, rfc3339};
+
+/// List the hosts of the environment: state, classes, what they run, disk
+#[derive(Debug, Args)]
+#[command(after_help = "\
+States: installing, available, restarting, upgrading, uncertain (silent for a while: neither healthy nor
+dead), unavailable, retiring, retired, archived, terminated.")]
+pub struct Hosts {
+    /// Only hosts in this state
+    #[arg(long, value_name = "STATE")]
+    state: Option<String>,
+}
+
+pub async fn run(verb: Hosts, global: &Global, ui: &Ui) -> Outcome {
+    let fleet = Fleet::reach(global).await?;
+    let reply = status::ask(&fleet, None).await?;
+    let wanted = |host: &&HostStatus| verb.state.as_ref().is_none_or(|state| *state == host.state);
+    let hosts: Vec<&HostStatus> = reply.hosts.iter().filter(wanted).collect();
+    if ui.is_json() {
+        let hosts: Vec<_> = hosts.into_iter().map(json).collect();
+        ui.json(&serde_json::json!({ "hosts": hosts }));
+        return Ok(Exit::Done);
+    }
+    if hosts.is_empty() {
+        ui.say(format!("no such host in {}", fleet.context.env));
+        return Ok(Exit::Done);
+    }
+    table(&hosts, reply.now_ms).print(ui);
+    Ok(Exit::Done)
+}
+
+fn json(host: &HostStatus) -> serde_json::Value {
+    let report = host.report.clone().unwrap_or_default();
+    let apps = report.apps.iter().map(|app| {
+        serde_json::json!({
+            "app": app.app, "release": shape::number(app.running.as_ref()), "healthy": app.healthy,
+            "phase": shape::phase(app.phase()),
+        })
+    });
+    let apps: Vec<_> = apps.collect();
+    serde_json::json!({
+        "host": host.host, "env": host.env, "state": host.state, "last_seen": rfc3339(host.last_seen_ms),
+        "classes": report.classes, "apps": apps, "disk_free": report.disk_free,
+        "disk_total": report.disk_total, "asset_url": report.asset_url, "agent_version": report.agent_version,
+    })
+}
+
+fn table(hosts: &[&HostStatus], now_ms: u64) -> Table {
+    let mut table = Table::new(&[
+        "host",
+        "state",
+        "seen",
+        "classes",
+        "runs",
+        ">disk free",
+        "assets",
+        "agent",
+    ]);
+    for host in hosts {
+        let report = host.report.clone().unwrap_or_default();
+        let seen = match host.last_seen_ms {
+            0 => "never".to_owned(),
+            seen => format!("{} ago", millis(now_ms.saturating_sub(seen))),
+        };
+        let runs = report.apps.iter().filter_map(|app| {
+            let running = app.running.as_ref()?;
+            Some(format!("{}@{}", clean(&app.app), running.number))
+        });
+        table.row([
+            clean(&host.host).into(),
+            state_cell(&host.state),
+            seen.into(),
+            clean(&report.classes.join(", ")).into(),
+            runs.collect::<Vec<_>>().join(" ").into(),
+            bytes(report.disk_free).into(),
+            clean(&report.asset_url.unwrap_or_default()).into(),
+            clean(&report.agent_version).into(),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,203 @@
+//! `shipctl promote` and `shipctl revert`: the same way, with another target.
+
+use std::time::Duration;
+
+use clap::Args;
+use ship_model::release::ReleaseRef;
+use ship_proto::v1::{PlanReply, PlanRequest, Started};
+use tonic::{Response, Status};
+
+use super::wait::{Awaited, wait};
+use super::{Fleet, Outcome, shape, subject};
+use crate::args::Global;
+use crate::error::{CommandError, Exit, is_passing};
+use crate::request::request_id;
+use crate::ui::{Ui, plan_lines};
+use crate::words::{clean, parse_duration};
+
+/// How often a start whose answer was lost is asked for again.
+const START_TRIES: u32 = 6;
+
+/// Bring a release to every host of an environment, and wait until it runs there
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shipctl promote web              the newest release
+  shipctl promote web@5 -m \"faster search\"
+  shipctl promote web --detach     returns at once; shipctl attach web shows it again
+
+Every host fetches and checks the release first, every asset host serves its assets, then one host is
+switched, then the rest. A host on which it fails puts itself back at once; then the others are taken
+back too, and the exit code is 5. Ctrl-C leaves the rollout going (130).")]
+pub struct Promote {
+    #[command(flatten)]
+    way: Way,
+    /// Go ahead though the release was reverted from or quarantined
+    #[arg(long)]
+    force: bool,
+}
+
+/// Take an environment back to an earlier release, at once
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shipctl revert web               the last good release before the one that runs
+  shipctl revert web@3             that one
+Again goes further back. Nothing is downloaded: the release lies on the hosts, checked. During a
+rollout it stops that and takes touched hosts back. With store and network dead, on each host:
+  ship-agent revert web")]
+pub struct Revert {
+    #[command(flatten)]
+    way: Way,
+    /// Go to the release though it was reverted from or quarantined
+    #[arg(long)]
+    force: bool,
+}
+
+/// What both take.
+#[derive(Debug, Clone, Args)]
+pub struct Way {
+    /// APP or APP@NUMBER
+    #[arg(value_name = "APP[@N]")]
+    release: Option<ReleaseRef>,
+    /// Why, for everybody who asks later
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+    /// Return as soon as it has begun
+    #[arg(long)]
+    detach: bool,
+    /// Wait for the end; the default
+    #[arg(long, conflicts_with = "detach")]
+    wait: bool,
+    /// How long to wait; the rollout goes on all the same
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = parse_duration)]
+    wait_timeout: Duration,
+    /// Show the plan and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Promote,
+    Revert,
+}
+
+pub async fn promote(verb: Promote, global: &Global, ui: &Ui) -> Outcome {
+    Box::pin(go(verb.way, verb.force, Direction::Promote, global, ui)).await
+}
+
+pub async fn revert(verb: Revert, global: &Global, ui: &Ui) -> Outcome {
+    Box::pin(go(verb.way, verb.force, Direction::Revert, global, ui)).await
+}
+
+async fn go(way: Way, force: bool, direction: Direction, global: &Global, ui: &Ui) -> Outcome {
+    let fleet = Fleet::reach(global).await?;
+    let subject = subject::subject(way.release.as_ref(), &fleet.context)?;
+    let mut request = PlanRequest {
+        app: subject.app.to_string(),
+        number: subject.number.map_or(0, |number| number.0),
+        env: fleet.context.env.to_string(),
+        message: way.message.clone().unwrap_or_default(),
+        force,
+        request_id: request_id(),
+        revert: direction == Direction::Revert,
+    };
+    let plan = fleet.client.rollouts().plan(request.clone()).await?.into_inner();
+    show(&plan, way.dry_run, ui);
+    if way.dry_run || !plan.changes {
+        return Ok(Exit::Done);
+    }
+    if direction == Direction::Promote {
+        // What was shown is what is done, though a newer release may be published meanwhile.
+        request.number = planned_number(&plan);
+    }
+    let started = start(&fleet, request, direction).await?;
+    if way.detach {
+        return Ok(detached(&started, ui));
+    }
+    let awaited = Awaited {
+        app: started.app,
+        env: started.env,
+        deploy: started.deploy,
+        timeout: way.wait_timeout,
+    };
+    Box::pin(wait(&awaited, &fleet, ui)).await
+}
+
+fn planned_number(plan: &PlanReply) -> u64 {
+    let to = plan.view.as_ref().and_then(|view| view.to.as_ref());
+    to.map_or(0, |target| target.number)
+}
+
+fn show(plan: &PlanReply, only: bool, ui: &Ui) {
+    let view = plan.view.clone().unwrap_or_default();
+    if ui.is_json() {
+        if only || !plan.changes {
+            ui.json(&shape::Rollout::from(&view));
+        }
+        return;
+    }
+    if !plan.changes {
+        ui.line(format!(
+            "nothing to do: {} runs {}@{} everywhere",
+            clean(&view.env),
+            clean(&view.app),
+            planned_number(plan)
+        ));
+        return;
+    }
+    for line in plan_lines(&view) {
+        if only { ui.line(line) } else { ui.say(line) }
+    }
+    if !only {
+        ui.say("");
+    }
+}
+
+/// Starts it. The same request id starts one rollout, so a lost answer is asked for again.
+async fn start(fleet: &Fleet, request: PlanRequest, direction: Direction) -> Result<Started, CommandError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match call(fleet, request.clone(), direction).await {
+            Ok(started) => return Ok(started.into_inner()),
+            Err(status) if is_passing(&status) && tries < START_TRIES => {
+                tokio::time::sleep(Duration::from_millis(100) * 2_u32.pow(tries)).await;
+            }
+            Err(status) if is_passing(&status) => {
+                return Err(CommandError::from(status)
+                    .with_exit(Exit::Unknown)
+                    .hint("whether it has begun: shipctl status"));
+            }
+            Err(status) => return Err(status.into()),
+        }
+    }
+}
+
+async fn call(
+    fleet: &Fleet,
+    request: PlanRequest,
+    direction: Direction,
+) -> Result<Response<Started>, Status> {
+    let mut rollouts = fleet.client.rollouts();
+    match direction {
+        Direction::Promote => rollouts.promote(request).await,
+        Direction::Revert => rollouts.revert(request).await,
+    }
+}
+
+fn detached(started: &Started, ui: &Ui) -> Exit {
+    if ui.is_json() {
+        ui.json(&serde_json::json!({
+            "app": started.app, "env": started.env, "deploy": started.deploy,
+        }));
+        return Exit::Done;
+    }
+    let app = clean(&started.app);
+    ui.line(format!("deploy {} of {app} has begun", started.deploy));
+    ui.hint(format!(
+        "see it: shipctl attach {app}; stop it: shipctl abort {app}"
+    ));
+    Exit::Done
+}

@@ -1,0 +1,295 @@
+//! What `-o json` prints: the names that scripts rely on.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use ship_proto::v1::{
+    AppFailure, AppHost, AppPhase, AppStatus, HostLine, ReleaseLine, ReleaseRecord, RolloutView, StepView,
+    Target,
+};
+
+use crate::ui::outcome_name;
+use crate::words::{full_id, rfc3339};
+
+pub fn number(target: Option<&Target>) -> Option<u64> {
+    target.map(|target| target.number)
+}
+
+#[derive(Debug, Serialize)]
+pub struct Release {
+    pub app: String,
+    pub release: u64,
+    pub id: String,
+    pub label: Option<String>,
+    pub commit: Option<String>,
+    pub dirty: bool,
+    pub publisher: String,
+    pub published_at: Option<String>,
+    pub bundle: Option<String>,
+    pub files: u64,
+    pub bytes: u64,
+    pub new_bytes: u64,
+    pub stored_bytes: u64,
+}
+
+impl From<&ReleaseRecord> for Release {
+    fn from(record: &ReleaseRecord) -> Self {
+        let target = record.release.clone().unwrap_or_default();
+        Self {
+            app: record.app.clone(),
+            release: target.number,
+            id: full_id(&target.id).unwrap_or_default(),
+            label: record.label.clone(),
+            commit: record.commit.clone(),
+            dirty: record.dirty,
+            publisher: record.publisher.clone(),
+            published_at: rfc3339(record.published_at_ms),
+            bundle: record.bundle.as_deref().and_then(full_id),
+            files: record.files,
+            bytes: record.bytes,
+            new_bytes: record.new_bytes,
+            stored_bytes: record.stored_bytes,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Listed {
+    #[serde(flatten)]
+    pub release: Release,
+    pub live_in: Vec<String>,
+    pub flags: Vec<String>,
+}
+
+impl From<&ReleaseLine> for Listed {
+    fn from(line: &ReleaseLine) -> Self {
+        Self {
+            release: Release::from(&line.record.clone().unwrap_or_default()),
+            live_in: line.live_in.clone(),
+            flags: line.flags.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Rollout {
+    pub app: String,
+    pub env: String,
+    pub deploy: u64,
+    pub kind: String,
+    pub from: Option<u64>,
+    pub to: Option<u64>,
+    pub who: String,
+    pub message: String,
+    pub started_at: Option<String>,
+    pub ended_at: Option<String>,
+    /// `planned`, `running`, `done`, `reverted`, `stopped`, `partial`, `aborted`.
+    pub outcome: &'static str,
+    pub reason: String,
+    pub last_lines: Vec<String>,
+    pub paused: bool,
+    pub excused: Vec<String>,
+    pub plan: String,
+    pub steps: Vec<Step>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Step {
+    pub number: u32,
+    pub name: String,
+    pub state: String,
+    pub detail: String,
+    pub started_at: Option<String>,
+    pub ended_at: Option<String>,
+    pub hosts: Vec<StepHost>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct StepHost {
+    pub host: String,
+    pub state: String,
+    pub detail: String,
+}
+
+impl From<&RolloutView> for Rollout {
+    fn from(view: &RolloutView) -> Self {
+        Self {
+            app: view.app.clone(),
+            env: view.env.clone(),
+            deploy: view.deploy,
+            kind: view.kind.clone(),
+            from: number(view.from.as_ref()),
+            to: number(view.to.as_ref()),
+            who: view.who.clone(),
+            message: view.message.clone(),
+            started_at: rfc3339(view.started_at_ms),
+            ended_at: rfc3339(view.ended_at_ms),
+            outcome: outcome_name(view.outcome()),
+            reason: view.reason.clone(),
+            last_lines: view.last_lines.clone(),
+            paused: view.paused,
+            excused: view.excused.clone(),
+            plan: view.plan_id.clone(),
+            steps: view.steps.iter().map(Step::from).collect(),
+        }
+    }
+}
+
+impl From<&StepView> for Step {
+    fn from(step: &StepView) -> Self {
+        Self {
+            number: step.number,
+            name: step.name.clone(),
+            state: step.state.clone(),
+            detail: step.detail.clone(),
+            started_at: rfc3339(step.started_at_ms),
+            ended_at: rfc3339(step.ended_at_ms),
+            hosts: step.hosts.iter().map(StepHost::from).collect(),
+        }
+    }
+}
+
+impl From<&HostLine> for StepHost {
+    fn from(line: &HostLine) -> Self {
+        Self {
+            host: line.host.clone(),
+            state: line.state.clone(),
+            detail: line.detail.clone(),
+        }
+    }
+}
+
+/// One app of `status`.
+#[derive(Debug, Serialize)]
+pub struct App {
+    pub app: String,
+    pub env: String,
+    pub release: Option<u64>,
+    pub id: Option<String>,
+    pub deploy: u64,
+    pub epoch: u64,
+    /// The one under way; null when none is.
+    pub rollout: Option<Rollout>,
+    /// The last one that ended.
+    pub last_rollout: Option<Rollout>,
+    /// Why nothing automatic goes forward; null: nothing holds it.
+    pub held: Option<String>,
+    pub asset_urls: Vec<String>,
+    pub hosts: Vec<Host>,
+}
+
+/// One host of an app in `status`.
+#[derive(Debug, Serialize)]
+pub struct Host {
+    pub host: String,
+    pub state: String,
+    pub release: Option<u64>,
+    pub previous: Option<u64>,
+    pub desired: Option<u64>,
+    pub deploy: u64,
+    pub runs_app: bool,
+    pub healthy: bool,
+    pub phase: &'static str,
+    pub listen: BTreeMap<String, String>,
+    pub connections: u64,
+    pub restarts: u64,
+    pub fetched_bytes: u64,
+    pub stage_ms: u64,
+    pub switch_ms: u64,
+    pub lost_requests: u64,
+    pub failure: Option<Failure>,
+    /// The release that somebody reverted to on the host itself, and why.
+    pub held: Option<Held>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Failure {
+    pub release: Option<u64>,
+    pub step: String,
+    pub reason: String,
+    pub last_lines: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Held {
+    pub release: Option<u64>,
+    pub reason: String,
+    pub at: Option<String>,
+}
+
+impl From<&AppStatus> for App {
+    fn from(app: &AppStatus) -> Self {
+        let rollout = app.rollout.as_ref().map(Rollout::from);
+        let (running, last) = match rollout {
+            Some(rollout) if rollout.outcome == "running" => (Some(rollout), None),
+            other => (None, other),
+        };
+        Self {
+            app: app.app.clone(),
+            env: app.env.clone(),
+            release: number(app.release.as_ref()),
+            id: app.release.as_ref().and_then(|target| full_id(&target.id)),
+            deploy: app.deploy,
+            epoch: app.epoch,
+            rollout: running,
+            last_rollout: last,
+            held: Some(app.held.clone()).filter(|held| !held.is_empty()),
+            asset_urls: app.asset_urls.clone(),
+            hosts: app.hosts.iter().map(Host::from).collect(),
+        }
+    }
+}
+
+impl From<&AppHost> for Host {
+    fn from(host: &AppHost) -> Self {
+        let report = host.report.clone().unwrap_or_default();
+        let update = report.update.unwrap_or_default();
+        Self {
+            host: host.host.clone(),
+            state: host.state.clone(),
+            release: number(report.running.as_ref()),
+            previous: number(report.previous.as_ref()),
+            desired: number(host.desired.as_ref()),
+            deploy: report.deploy,
+            runs_app: host.runs_app,
+            healthy: report.healthy,
+            phase: phase(report.phase()),
+            failure: report.failure.as_ref().map(Failure::from),
+            held: report.held.as_ref().map(|held| Held {
+                release: number(held.to.as_ref()),
+                reason: held.reason.clone(),
+                at: rfc3339(held.at_ms),
+            }),
+            listen: report.listen.into_iter().collect(),
+            connections: report.connections,
+            restarts: report.restarts,
+            fetched_bytes: update.fetched_bytes,
+            stage_ms: update.stage_ms,
+            switch_ms: update.switch_ms,
+            lost_requests: update.lost_requests,
+        }
+    }
+}
+
+impl From<&AppFailure> for Failure {
+    fn from(failure: &AppFailure) -> Self {
+        Self {
+            release: number(failure.release.as_ref()),
+            step: failure.step.clone(),
+            reason: failure.reason.clone(),
+            last_lines: failure.last_lines.clone(),
+        }
+    }
+}
+
+pub fn phase(phase: AppPhase) -> &'static str {
+    match phase {
+        AppPhase::Unspecified | AppPhase::Idle => "idle",
+        AppPhase::Fetching => "fetching",
+        AppPhase::Staging => "staging",
+        AppPhase::Switching => "switching",
+        AppPhase::Soaking => "soaking",
+        AppPhase::Draining => "draining",
+        AppPhase::Reverting => "reverting",
+    }
+}

@@ -1,0 +1,309 @@
+//! `shipctl status`.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use ship_model::name::AppName;
+use ship_proto::v1::{AppHost, AppStatus, OutcomeKind, StatusReply, StatusRequest};
+
+use super::{Fleet, Outcome, shape};
+use crate::args::Global;
+use crate::error::{CommandError, Exit, is_passing};
+use crate::ui::{BAD, BOLD, DIM, DOUBT, Table, Ui, outcome_words, paint, plan_lines, state_cell};
+use crate::words::{bytes, clean, millis, rfc3339};
+
+/// Show what runs where, what is under way, and what a revert would go to
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With -o json one object: apps[] with app, release, deploy, rollout, asset_urls[] and hosts[] with host,
+state, release, previous, listen{}, fetched_bytes, stage_ms, switch_ms, lost_requests. `rollout` is null
+when none is under way.")]
+pub struct Status {
+    /// App; without one: every app of the environment
+    app: Option<AppName>,
+    /// Show it again at every change, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+}
+
+/// Between two looks with `--watch`.
+const LOOK: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    env: String,
+    at: Option<String>,
+    store_version: String,
+    store_asset_url: String,
+    apps: Vec<shape::App>,
+}
+
+pub async fn run(verb: Status, global: &Global, ui: &Ui) -> Outcome {
+    let fleet = Fleet::reach(global).await?;
+    let app = verb.app.or_else(|| global.app.clone());
+    let request = StatusRequest {
+        env: fleet.context.env.to_string(),
+        app: app.map(|app| app.to_string()).unwrap_or_default(),
+    };
+    if verb.watch {
+        return watch(&request, &fleet, ui).await;
+    }
+    let reply = fleet.client.fleet().status(request).await?.into_inner();
+    show(&reply, &fleet, ui);
+    Ok(Exit::Done)
+}
+
+async fn watch(request: &StatusRequest, fleet: &Fleet, ui: &Ui) -> Outcome {
+    let mut last = Vec::new();
+    while !ui.is_deaf() {
+        match fleet.client.fleet().status(request.clone()).await {
+            Ok(reply) => {
+                let reply = reply.into_inner();
+                let now = lines(&reply, ui);
+                if now != last {
+                    ui.clear_screen();
+                    show(&reply, fleet, ui);
+                    last = now;
+                }
+            }
+            Err(status) if is_passing(&status) => ui.say("the store is away, trying again …"),
+            Err(status) => return Err(status.into()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            _ = tokio::signal::ctrl_c() => break,
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn show(reply: &StatusReply, fleet: &Fleet, ui: &Ui) {
+    if ui.is_json() {
+        ui.json(&Shown {
+            env: fleet.context.env.to_string(),
+            at: rfc3339(reply.now_ms),
+            store_version: reply.store_version.clone(),
+            store_asset_url: reply.asset_url.clone(),
+            apps: reply.apps.iter().map(shape::App::from).collect(),
+        });
+        return;
+    }
+    if reply.apps.is_empty() {
+        ui.line(format!(
+            "nothing runs in {} yet, on {} hosts: shipctl publish DIR, then shipctl promote APP",
+            fleet.context.env,
+            reply.hosts.len()
+        ));
+    }
+    lines(reply, ui).iter().for_each(|line| ui.line(line));
+}
+
+fn lines(reply: &StatusReply, _ui: &Ui) -> Vec<String> {
+    reply.apps.iter().flat_map(app_lines).collect()
+}
+
+/// In this order: what runs, what is under way, what holds it, each host, what went wrong.
+fn app_lines(app: &AppStatus) -> Vec<String> {
+    let release = app.release.as_ref().map_or_else(
+        || "runs nothing yet".to_owned(),
+        |target| format!("runs {}@{}", clean(&app.app), target.number),
+    );
+    let mut lines = vec![paint(
+        BOLD,
+        format!(
+            "{}  {}  {release}, deploy {}",
+            clean(&app.app),
+            clean(&app.env),
+            app.deploy
+        ),
+    )];
+    if let Some(rollout) = &app.rollout {
+        if rollout.outcome() == OutcomeKind::Running {
+            lines.extend(plan_lines(rollout).into_iter().map(|line| format!("  {line}")));
+        } else if rollout.outcome() != OutcomeKind::Done {
+            lines.push(format!(
+                "  {}",
+                paint(
+                    BAD,
+                    format!(
+                        "last {} {} {}",
+                        clean(&rollout.kind),
+                        outcome_words(rollout.outcome()),
+                        clean(&rollout.reason)
+                    )
+                )
+            ));
+        }
+    }
+    if !app.held.is_empty() {
+        lines.push(format!("  {} {}", paint(DOUBT, "held:"), clean(&app.held)));
+    }
+    lines.extend(
+        table(&app.hosts)
+            .to_string()
+            .lines()
+            .map(|line| format!("  {}", line.trim_end())),
+    );
+    lines.extend(app.hosts.iter().flat_map(trouble));
+    if !app.asset_urls.is_empty() {
+        let urls = clean(&app.asset_urls.join("  "));
+        lines.push(format!("  {} {urls}", paint(DIM, "assets:")));
+    }
+    lines.push(String::new());
+    lines
+}
+
+fn table(hosts: &[AppHost]) -> Table {
+    let mut table = Table::new(&[
+        "host",
+        "state",
+        ">release",
+        ">previous",
+        "doing",
+        "listens",
+        ">fetched",
+        ">staged",
+        ">switched",
+        ">lost",
+    ]);
+    for host in hosts {
+        let shown = shape::Host::from(host);
+        let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        let listen: Vec<String> = shown.listen.values().map(|address| clean(address)).collect();
+        let doing = match (host.runs_app, shown.phase) {
+            (false, _) => "assets only",
+            (true, phase) => phase,
+        };
+        table.row([
+            clean(&shown.host).into(),
+            state_cell(&shown.state),
+            number(shown.release).into(),
+            number(shown.previous).into(),
+            doing.into(),
+            listen.join(" ").into(),
+            bytes(shown.fetched_bytes).into(),
+            millis(shown.stage_ms).into(),
+            millis(shown.switch_ms).into(),
+            shown.lost_requests.to_string().into(),
+        ]);
+    }
+    table
+}
+
+fn trouble(host: &AppHost) -> Vec<String> {
+    let shown = shape::Host::from(host);
+    let name = clean(&shown.host);
+    let mut lines = Vec::new();
+    if let Some(failure) = &shown.failure {
+        lines.push(format!(
+            "  {} {name}: {} failed at {}: {}",
+            paint(BAD, "✗"),
+            failure
+                .release
+                .map_or_else(String::new, |number| number.to_string()),
+            clean(&failure.step),
+            clean(&failure.reason)
+        ));
+    }
+    if let Some(held) = &shown.held {
+        lines.push(format!(
+            "  {} {name}: reverted on the host to {}: {}",
+            paint(DOUBT, "!"),
+            held.release.map_or_else(String::new, |number| number.to_string()),
+            clean(&held.reason)
+        ));
+    }
+    if host.runs_app && shown.release != shown.desired && shown.phase == "idle" {
+        lines.push(format!(
+            "  {} {name}: shipctl why {name}",
+            paint(DIM, "not what it should run:")
+        ));
+    }
+    lines
+}
+
+/// What the store knows of the fleet now.
+pub async fn ask(fleet: &Fleet, app: Option<&AppName>) -> Result<StatusReply, CommandError> {
+    let request = StatusRequest {
+        env: fleet.context.env.to_string(),
+        app: app.map(ToString::to_string).unwrap_or_default(),
+    };
+    Ok(fleet.client.fleet().status(request).await?.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+    use super::*;
+    use ship_proto::v1::{AppFailure, AppReport, Target, UpdateFigures};
+
+    fn target(number: u64) -> Option<Target> {
+        Some(Target {
+            number,
+            id: vec![7; 32],
+        })
+    }
+
+    fn app() -> AppStatus {
+        AppStatus {
+            app: "web".into(),
+            env: "dev".into(),
+            release: target(2),
+            deploy: 5,
+            epoch: 9,
+            rollout: None,
+            asset_urls: vec!["http://127.0.0.1:7480".into()],
+            hosts: vec![AppHost {
+                host: "h1".into(),
+                state: "available".into(),
+                report: Some(AppReport {
+                    running: target(1),
+                    listen: [("http".to_owned(), "127.9.9.1:8080".to_owned())].into(),
+                    update: Some(UpdateFigures {
+                        fetched_bytes: 1_500,
+                        stage_ms: 20,
+                        switch_ms: 30,
+                        lost_requests: 0,
+                    }),
+                    failure: Some(AppFailure {
+                        release: target(2),
+                        step: "probe".into(),
+                        reason: "500\x07".into(),
+                        ..AppFailure::default()
+                    }),
+                    ..AppReport::default()
+                }),
+                desired: target(2),
+                runs_app: true,
+            }],
+            held: String::new(),
+        }
+    }
+
+    #[test]
+    fn json_has_the_names_that_scripts_rely_on() {
+        let shown = serde_json::to_value(shape::App::from(&app())).unwrap();
+        for key in ["app", "release", "deploy", "rollout", "asset_urls", "hosts"] {
+            assert!(shown.get(key).is_some(), "{key}");
+        }
+        assert_eq!(shown["rollout"], serde_json::Value::Null);
+        let host = &shown["hosts"][0];
+        assert_eq!(host["release"], 1);
+        assert_eq!(host["previous"], serde_json::Value::Null);
+        assert_eq!(host["listen"]["http"], "127.9.9.1:8080");
+        for key in ["fetched_bytes", "stage_ms", "switch_ms", "lost_requests"] {
+            assert!(host[key].is_u64(), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_went_wrong_is_said_below_the_table() {
+        let text = app_lines(&app()).join("\n");
+        let text = anstream::adapter::strip_str(&text).to_string();
+        assert!(text.contains("web  dev  runs web@2, deploy 5"), "{text}");
+        assert!(text.contains("h1: 2 failed at probe: 500\\u{7}"), "{text}");
+        assert!(text.contains("shipctl why h1"), "{text}");
+    }
+}

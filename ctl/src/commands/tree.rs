@@ -1,0 +1,138 @@
+//! A folder read as a release: its `ship.toml`, then every file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ship_bundle::walk::{WalkError, Walked, walk};
+use ship_model::assets::{Asset, assets_of};
+use ship_model::manifest::Manifest;
+use ship_model::name::AppName;
+use ship_model::spec::{ReleaseSpec, read_ship_toml};
+
+use crate::error::{CommandError, Exit};
+use crate::ui::{Bar, Ui};
+use crate::words::count;
+
+/// Largest `ship.toml` that is read.
+const MAX_SPEC: u64 = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadSpecError {
+    #[error("{} is not a folder", path.display())]
+    NoFolder { path: PathBuf },
+    #[error("read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is larger than a ship.toml can be", path.display())]
+    TooLarge { path: PathBuf },
+    #[error("{} is not UTF-8", path.display())]
+    Text { path: PathBuf },
+    #[error("{} has no ship.toml, and no app was named", path.display())]
+    Nameless { path: PathBuf },
+    #[error("{} is for app {written}, but {asked} was asked for", path.display())]
+    OtherApp {
+        path: PathBuf,
+        written: AppName,
+        asked: AppName,
+    },
+}
+
+/// What `dir/ship.toml` says; without one, static files of the app that was named.
+pub fn read_spec(dir: &Path, app: Option<&AppName>) -> Result<ReleaseSpec, CommandError> {
+    let Some(text) = read_text(dir).map_err(explain)? else {
+        let app = app.ok_or_else(|| ReadSpecError::Nameless { path: dir.to_owned() });
+        return Ok(ReleaseSpec::static_files(app.map_err(explain)?.clone()));
+    };
+    let path = dir.join("ship.toml");
+    let spec = read_ship_toml(&text, app.cloned()).map_err(|errors| {
+        CommandError::new(Exit::Error, errors.to_string()).hint(format!(
+            "edit {}; `shipctl init` in an empty folder writes one with every key explained",
+            path.display()
+        ))
+    })?;
+    match app {
+        Some(asked) if *asked != spec.app => Err(explain(ReadSpecError::OtherApp {
+            path,
+            written: spec.app,
+            asked: asked.clone(),
+        })),
+        _ => Ok(spec),
+    }
+}
+
+fn read_text(dir: &Path) -> Result<Option<String>, ReadSpecError> {
+    if !dir.is_dir() {
+        return Err(ReadSpecError::NoFolder { path: dir.to_owned() });
+    }
+    let path = dir.join("ship.toml");
+    let failed = |source| ReadSpecError::Read {
+        path: path.clone(),
+        source,
+    };
+    match std::fs::symlink_metadata(&path) {
+        Ok(found) if !found.is_file() => Err(failed(io::Error::other("it is not a plain file"))),
+        Ok(found) if found.len() > MAX_SPEC => Err(ReadSpecError::TooLarge { path }),
+        Ok(_) => {
+            let bytes = std::fs::read(&path).map_err(failed)?;
+            let text = String::from_utf8(bytes).map_err(|_| ReadSpecError::Text { path: path.clone() })?;
+            Ok(Some(text))
+        }
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(failed(source)),
+    }
+}
+
+fn explain(error: ReadSpecError) -> CommandError {
+    let fault = CommandError::of(Exit::Error, &error);
+    match error {
+        ReadSpecError::Nameless { .. } => fault.with_exit(Exit::Usage).hint(
+            "static files need only a name: shipctl publish DIR -a APP; anything that runs: shipctl init DIR",
+        ),
+        ReadSpecError::OtherApp { .. } => fault.with_exit(Exit::Usage).hint("leave -a (and SHIP_APP) away"),
+        _ => fault,
+    }
+}
+
+/// Tells a bar from the threads that read.
+#[derive(Debug)]
+pub struct Told(pub Bar);
+
+impl ship_bundle::Progress for Told {
+    fn total(&self, bytes: u64) {
+        self.0.set_length(bytes);
+    }
+
+    fn done(&self, bytes: u64) {
+        self.0.add(bytes);
+    }
+}
+
+/// Hashes every file of `dir`, off the runtime's own thread.
+pub async fn read_tree(dir: &Path, spec: &ReleaseSpec, ui: &Ui) -> Result<Walked, CommandError> {
+    let bar = Bar::bytes(ui, "read", 1);
+    let (dir, spec, told) = (dir.to_owned(), spec.clone(), Told(bar.clone()));
+    let walked = tokio::task::spawn_blocking(move || walk(&dir, &spec, &told)).await;
+    bar.clear();
+    let walked = walked.map_err(|source| CommandError::internal("read the folder", source))?;
+    let walked: Walked = walked.map_err(|error: WalkError| CommandError::of(Exit::Error, &error))?;
+    // The store would refuse these after everything was sent.
+    assets(&walked.manifest)?;
+    Ok(walked)
+}
+
+/// What browsers fetch of a release.
+pub fn assets(manifest: &Manifest) -> Result<Vec<Asset>, CommandError> {
+    assets_of(manifest)
+        .map_err(|error| CommandError::of(Exit::Error, &error).hint("see [[assets]] in ship.toml"))
+}
+
+/// Says what a person should look at before publishing.
+pub fn warn(walked: &Walked, ui: &Ui) {
+    const SHOWN: usize = 20;
+    for warning in walked.warnings.iter().take(SHOWN) {
+        ui.warn(warning.to_string());
+    }
+    let more = walked.warnings.len().saturating_sub(SHOWN);
+    if more > 0 {
+        ui.warn(format!("and {}", count(more as u64, "more warning")));
+    }
+}

@@ -1,0 +1,49 @@
+//! Bytes of version 1, as they were written first: today's program must read them, and write the same.
+//!
+//! `SHIP_BLESS=1` writes them anew; that is right only together with a new version byte.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ship_bundle::{Expected, verify_bundle};
+use ship_model::manifest::Manifest;
+
+use crate::fixture::*;
+
+fn frozen(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/frozen")
+        .join(name)
+}
+
+fn tree() -> tempfile::TempDir {
+    let tree = tempfile::tempdir().unwrap();
+    put(tree.path(), "bin/server*", "#!/bin/sh\nexec true\n");
+    put(tree.path(), "index.html", "<html>\n");
+    put(tree.path(), "copy.html", "<html>\n");
+    put(tree.path(), &format!("{}deep", "long/".repeat(30)), "deep\n");
+    fs::create_dir(tree.path().join("empty")).unwrap();
+    std::os::unix::fs::symlink("index.html", tree.path().join("link")).unwrap();
+    tree
+}
+
+#[test]
+fn version_1_is_read_and_written() {
+    let published = published(tree().path());
+    let encoded = published.manifest.encode().unwrap();
+    if std::env::var_os("SHIP_BLESS").is_some() {
+        fs::write(frozen("bundle-1.tar.zst"), &published.bytes).unwrap();
+        fs::write(frozen("manifest-1"), &encoded).unwrap();
+    }
+    let manifest = fs::read(frozen("manifest-1")).unwrap();
+    assert_eq!(Manifest::decode(&manifest).unwrap(), published.manifest);
+    assert_eq!(encoded, manifest);
+    let bundle = fs::read(frozen("bundle-1.tar.zst")).unwrap();
+    let verified = verify_bundle(&bundle[..], &Expected::default()).unwrap();
+    // Compressed bytes may differ with another zstd; what they hold may not.
+    let raw = |index: &ship_bundle::BundleIndex| -> Vec<_> {
+        let frames = index.frames().iter();
+        frames.map(|frame| (frame.raw_len, frame.blobs.clone())).collect()
+    };
+    assert_eq!(raw(&verified.index), raw(&published.index));
+}

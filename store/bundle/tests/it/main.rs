@@ -1,0 +1,17 @@
+//! Trees, bundles and staged releases as their users see them, with real files and the real tar.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "tests stop at the first surprise"
+)]
+
+mod bad_bundle;
+mod bad_stage;
+mod bad_tree;
+mod crash;
+mod fixture;
+mod frozen;
+mod memory;
+mod ordinary_tools;
+mod round_trip;
+mod stamped;

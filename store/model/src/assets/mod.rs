@@ -1,0 +1,200 @@
+//! Assets: which files of a release browsers fetch, at which URL, and which of them never change.
+//!
+//! * [`fingerprint`]: what a name alone tells.
+//! * [`assets_of`]: the assets of one release.
+//! * [`clashes`]: the rule that a fingerprinted URL has the same bytes for ever.
+//! * [`union`]: which fingerprinted assets stand: those of every release that is given.
+//! * [`content_type`]: the one table of types.
+//!
+//! **URLs.** An asset's URL path is its root's `url`, a slash, and its path below the root. Each byte outside
+//! `A-Za-z0-9-._~!$&'()*+,;=:@` is written `%XX` with upper-case digits, so that every name, whatever its
+//! bytes, has one spelling; [`canonical_url`] brings what a browser asks for into that spelling.
+
+pub mod fingerprint;
+mod types;
+mod url;
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::digest::BlobDigest;
+use crate::manifest::{EntryKind, Manifest};
+use crate::path::TreePath;
+use crate::release::Target;
+use crate::spec::AssetRoot;
+
+pub use types::content_type;
+pub use url::{canonical_url, encode_path};
+
+use fingerprint::Neighbours;
+
+/// Links followed from one name to its file.
+const MAX_HOPS: u32 = 40;
+
+/// One file that browsers fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asset {
+    /// Canonical: `/static/main.3f9a12bc.js`.
+    pub url_path: String,
+    /// The file in the release; for a link, the link.
+    pub path: TreePath,
+    pub digest: BlobDigest,
+    pub size: u64,
+    /// Whether these bytes stand at this URL for ever.
+    pub fingerprinted: bool,
+}
+
+/// Why a release's assets cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AssetsError {
+    #[error("asset root \"{root}\" is not a folder of the release, or is empty")]
+    NoRoot { root: TreePath },
+    #[error("\"{mutable}\" is named mutable and is not in asset root \"{root}\"")]
+    NoMutable { root: TreePath, mutable: TreePath },
+    #[error("\"{first}\" and \"{second}\" would both be served at {url}")]
+    Twice {
+        url: String,
+        first: TreePath,
+        second: TreePath,
+    },
+    #[error(
+        "\"{first}\" and \"{second}\" differ only in case: some browsers and disks cannot tell them apart"
+    )]
+    Twins { first: TreePath, second: TreePath },
+}
+
+/// The assets of a release, sorted by URL.
+pub fn assets_of(manifest: &Manifest) -> Result<Vec<Asset>, AssetsError> {
+    let mut assets = Vec::new();
+    for root in &manifest.spec().assets {
+        assets.extend(below_root(manifest, root)?);
+    }
+    assets.sort_by(|a, b| a.url_path.cmp(&b.url_path));
+    if let Some([first, second]) = assets.array_windows().find(|[a, b]| a.url_path == b.url_path) {
+        return Err(AssetsError::Twice {
+            url: first.url_path.clone(),
+            first: first.path.clone(),
+            second: second.path.clone(),
+        });
+    }
+    refuse_twins(&assets)?;
+    Ok(assets)
+}
+
+fn refuse_twins(assets: &[Asset]) -> Result<(), AssetsError> {
+    let mut seen: HashMap<String, &TreePath> = HashMap::with_capacity(assets.len());
+    for asset in assets {
+        let name = String::from_utf8_lossy(asset.path.as_bytes()).to_lowercase();
+        if let Some(first) = seen.insert(name, &asset.path) {
+            return Err(AssetsError::Twins {
+                first: first.clone(),
+                second: asset.path.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn below_root(manifest: &Manifest, root: &AssetRoot) -> Result<Vec<Asset>, AssetsError> {
+    let mut found: Vec<(&TreePath, &[u8], u64, BlobDigest)> = Vec::new();
+    for entry in manifest.entries() {
+        if let Some(below) = entry.path.below(&root.root)
+            && let Some((size, digest)) = file_at(manifest, &entry.path)
+        {
+            found.push((&entry.path, below, size, digest));
+        }
+    }
+    if found.is_empty() {
+        let root = root.root.clone();
+        return Err(AssetsError::NoRoot { root });
+    }
+    let is_there = |mutable: &&TreePath| found.iter().any(|(_, below, ..)| *below == mutable.as_bytes());
+    if let Some(mutable) = root.mutable.iter().find(|mutable| !is_there(mutable)) {
+        return Err(AssetsError::NoMutable {
+            root: root.root.clone(),
+            mutable: mutable.clone(),
+        });
+    }
+    let neighbours = Neighbours::new(found.iter().map(|(path, ..)| path.as_bytes()));
+    let base = root.url.strip_suffix('/').unwrap_or(&root.url);
+    let asset = |(path, below, size, digest): (&TreePath, &[u8], u64, BlobDigest)| Asset {
+        url_path: format!("{base}/{}", encode_path(below)),
+        path: path.clone(),
+        digest,
+        size,
+        fingerprinted: !root.mutable.iter().any(|mutable| mutable.as_bytes() == below)
+            && neighbours.is_fingerprinted(path.as_bytes()),
+    };
+    Ok(found.into_iter().map(asset).collect())
+}
+
+/// The file that a name leads to. Links to files are followed; a link to a folder makes no assets.
+fn file_at(manifest: &Manifest, path: &TreePath) -> Option<(u64, BlobDigest)> {
+    let mut path = path.as_bytes().to_vec();
+    for _ in 0..MAX_HOPS {
+        match &manifest.get(&path)?.kind {
+            EntryKind::File { size, digest, .. } => return Some((*size, *digest)),
+            EntryKind::Link { target } => path = resolve(&path, target)?,
+            EntryKind::EmptyFolder => return None,
+        }
+    }
+    None
+}
+
+/// The path a link's text means, seen from the link; none where it leaves the tree.
+fn resolve(link: &[u8], target: &[u8]) -> Option<Vec<u8>> {
+    if target.first() == Some(&b'/') {
+        return None;
+    }
+    let mut parts: Vec<&[u8]> = link.split(|b| *b == b'/').collect();
+    parts.pop();
+    for part in target.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join(&b'/'))
+}
+
+/// A fingerprinted URL that would change its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{url} has other bytes than in release {}: ours {}, theirs {}; give the file a new name, or list it as mutable",
+    .release.number, .ours.short(), .theirs.short()
+)]
+pub struct Clash {
+    pub url: String,
+    pub ours: BlobDigest,
+    pub theirs: BlobDigest,
+    /// A release that has the URL with their bytes.
+    pub release: Target,
+}
+
+/// Every fingerprinted asset of `new` whose URL stood for other bytes in any release ever published.
+/// `known` looks a URL up in the ledger, which outlives retention: browsers keep `immutable` for a year.
+pub fn clashes(new: &[Asset], known: impl Fn(&str) -> Option<(BlobDigest, Target)>) -> Vec<Clash> {
+    let fingerprinted = new.iter().filter(|asset| asset.fingerprinted);
+    let clash = |asset: &Asset| {
+        let (theirs, release) = known(&asset.url_path)?;
+        (theirs != asset.digest).then(|| Clash {
+            url: asset.url_path.clone(),
+            ours: asset.digest,
+            theirs,
+            release,
+        })
+    };
+    fingerprinted.filter_map(clash).collect()
+}
+
+/// The fingerprinted assets of all `releases`: URL → digest and size. Additive: a release more never takes
+/// one away, and none can contradict another, since a clash is refused at publish.
+pub fn union<'a>(releases: impl IntoIterator<Item = &'a [Asset]>) -> BTreeMap<&'a str, (BlobDigest, u64)> {
+    let assets = releases.into_iter().flatten().filter(|asset| asset.fingerprinted);
+    assets
+        .map(|asset| (asset.url_path.as_str(), (asset.digest, asset.size)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

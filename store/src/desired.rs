@@ -1,0 +1,148 @@
+//! What everyone should know now: the newest durable state of every app in every environment, and what each host
+//! should run because of it.
+//!
+//! Levels, never edges: a listener sees the newest value and may miss those between. Nothing is put up here before
+//! it is durable.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ship_model::desired::DesiredHost;
+use ship_model::name::{AppName, EnvName, HostName};
+use ship_model::rollout::EnvState;
+use tokio::sync::watch;
+
+type AppKey = (EnvName, AppName);
+type HostKey = (EnvName, HostName);
+
+/// The board on the wall; everyone reads it, the controller alone writes on it.
+#[derive(Debug, Default)]
+pub struct Board {
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    states: BTreeMap<AppKey, watch::Sender<Arc<EnvState>>>,
+    hosts: BTreeMap<HostKey, watch::Sender<DesiredHost>>,
+}
+
+impl Board {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts up a state that is durable, and tells those hosts whose desired state it changes.
+    pub fn put_up(&self, state: Arc<EnvState>) {
+        let mut held = self.held();
+        let (env, key) = (state.env.clone(), (state.env.clone(), state.app.clone()));
+        match held.states.get(&key) {
+            Some(shown) => {
+                shown.send_replace(state);
+            }
+            None => {
+                held.states.insert(key, watch::Sender::new(state));
+            }
+        }
+        // Nobody listens any longer: the session is gone.
+        held.hosts.retain(|_, listeners| !listeners.is_closed());
+        for ((of, host), listeners) in held.hosts.iter().filter(|((of, _), _)| *of == env) {
+            let desired = desired_of(&held.states, of, host);
+            listeners.send_if_modified(|shown| {
+                let changed = *shown != desired;
+                *shown = desired;
+                changed
+            });
+        }
+    }
+
+    /// What `host` should have and run, now and whenever it changes.
+    pub fn listen(&self, env: &EnvName, host: &HostName) -> watch::Receiver<DesiredHost> {
+        let mut held = self.held();
+        let key = (env.clone(), host.clone());
+        if let Some(listeners) = held.hosts.get(&key) {
+            return listeners.subscribe();
+        }
+        let (sender, receiver) = watch::channel(desired_of(&held.states, env, host));
+        held.hosts.insert(key, sender);
+        receiver
+    }
+
+    pub fn desired(&self, env: &EnvName, host: &HostName) -> DesiredHost {
+        desired_of(&self.held().states, env, host)
+    }
+
+    /// The state of one app in one environment, now and whenever it changes.
+    pub fn watch(&self, env: &EnvName, app: &AppName) -> Option<watch::Receiver<Arc<EnvState>>> {
+        let key = (env.clone(), app.clone());
+        self.held().states.get(&key).map(watch::Sender::subscribe)
+    }
+
+    pub fn state(&self, env: &EnvName, app: &AppName) -> Option<Arc<EnvState>> {
+        self.watch(env, app).map(|state| Arc::clone(&state.borrow()))
+    }
+
+    /// Every state, sorted by environment and app.
+    pub fn states(&self) -> Vec<Arc<EnvState>> {
+        let held = self.held();
+        held.states
+            .values()
+            .map(|state| Arc::clone(&state.borrow()))
+            .collect()
+    }
+}
+
+fn desired_of(
+    states: &BTreeMap<AppKey, watch::Sender<Arc<EnvState>>>,
+    env: &EnvName,
+    host: &HostName,
+) -> DesiredHost {
+    let of_env = states.iter().filter(|((of, _), _)| of == env);
+    DesiredHost {
+        apps: of_env
+            .filter_map(|(_, state)| state.borrow().desired(host))
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use ship_model::desired::Epoch;
+
+    use super::*;
+
+    fn state(app: &str, hosts: &[(&str, u64)]) -> Arc<EnvState> {
+        let mut state = EnvState::new("dev".parse().unwrap(), app.parse().unwrap());
+        for (host, epoch) in hosts {
+            let target = state.hosts.entry(host.parse().unwrap()).or_default();
+            target.epoch = Epoch(*epoch);
+        }
+        Arc::new(state)
+    }
+
+    #[test]
+    fn a_host_hears_of_its_own_changes_only() {
+        let board = Board::default();
+        let (dev, other): (EnvName, EnvName) = ("dev".parse().unwrap(), "prod".parse().unwrap());
+        let (h1, h2) = ("h1".parse().unwrap(), "h2".parse().unwrap());
+        board.put_up(state("web", &[("h1", 1), ("h2", 1)]));
+        let mut first = board.listen(&dev, &h1);
+        let second = board.listen(&dev, &h2);
+        let elsewhere = board.listen(&other, &h1);
+        assert_eq!(first.borrow_and_update().apps.len(), 1);
+        board.put_up(state("web", &[("h1", 2), ("h2", 1)]));
+        board.put_up(state("shop", &[("h1", 1)]));
+        assert!(first.has_changed().unwrap());
+        assert!(!second.has_changed().unwrap());
+        assert!(!elsewhere.has_changed().unwrap());
+        let desired = first.borrow_and_update().clone();
+        let apps: Vec<_> = desired
+            .apps
+            .iter()
+            .map(|app| (app.app.as_str(), app.epoch.0))
+            .collect();
+        assert_eq!(apps, [("shop", 1), ("web", 2)]);
+        assert_eq!(board.states().len(), 2);
+    }
+}

@@ -1,0 +1,91 @@
+//! What all services share, and the checks they have in common.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use ship_model::name::{AppName, EnvName};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
+
+use super::sessions::Sessions;
+use super::status;
+use crate::bridge::Bridge;
+use crate::clock::Clock;
+use crate::desired::Board;
+use crate::identity::Caller;
+use crate::ledger::{Ledger, LedgerError};
+use crate::rollout::Controller;
+use crate::rollout::fleet::Fleet;
+
+/// The answer of a call that streams.
+pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Everything the services work with.
+#[derive(Debug, Clone)]
+pub struct Face {
+    pub ledger: Ledger,
+    pub bridge: Bridge,
+    pub clock: Clock,
+    pub board: Arc<Board>,
+    pub fleet: Arc<Fleet>,
+    pub controller: Controller,
+    pub sessions: Arc<Sessions>,
+    pub heartbeat_ms: u64,
+    /// Where the store itself serves assets.
+    pub asset_url: String,
+    pub stop: CancellationToken,
+}
+
+impl Face {
+    /// Reads from or writes to the ledger.
+    pub async fn ledger<T, F>(&self, work: F) -> Result<T, Status>
+    where
+        F: FnOnce(&Ledger) -> Result<T, LedgerError> + Send + 'static,
+        T: Send + 'static,
+    {
+        let ledger = self.ledger.clone();
+        let done = self.bridge.run(move || work(&ledger)).await;
+        done.map_err(status::broken_off)?
+            .map_err(|error| status::ledger(&error))
+    }
+
+    /// An app that has a release.
+    pub async fn known_app(&self, name: &str) -> Result<AppName, Status> {
+        let app: AppName = name.parse().map_err(|error| status::bad_name(&error))?;
+        let apps = self.ledger(Ledger::apps).await?;
+        if apps.contains(&app) {
+            return Ok(app);
+        }
+        Err(status::not_found(
+            "app",
+            name,
+            apps.iter().map(ToString::to_string),
+        ))
+    }
+
+    /// An environment that has hosts, or ran something once.
+    pub fn known_env(&self, name: &str) -> Result<EnvName, Status> {
+        let env: EnvName = name.parse().map_err(|error| status::bad_name(&error))?;
+        let states = self.board.states();
+        if self.fleet.has_env(&env) || states.iter().any(|state| state.env == env) {
+            return Ok(env);
+        }
+        let hosts = self.fleet.all(None);
+        let known = hosts
+            .iter()
+            .map(|(env, ..)| env)
+            .chain(states.iter().map(|state| &state.env));
+        Err(status::not_found(
+            "environment",
+            name,
+            known.map(ToString::to_string),
+        ))
+    }
+}
+
+/// Whom the certificate of this call names; every call that gets here was admitted.
+pub fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let caller = request.extensions().get::<Caller>().cloned();
+    caller.ok_or_else(|| status::invalid("the call came without a caller", "caller"))
+}

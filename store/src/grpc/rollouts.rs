@@ -1,0 +1,232 @@
+//! Rollouts: plan, begin, watch, steer.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::stream;
+use ship_model::name::{AppName, EnvName};
+use ship_model::release::ReleaseNumber;
+use ship_model::rollout::{EnvState, PlanRefused, Request as Wanted, Wish};
+use ship_proto::v1::rollouts_server::Rollouts;
+use ship_proto::v1::{self, OutcomeKind, control_request};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::face::{Answers, Face, caller};
+use super::{status, view};
+use crate::ledger::RequestId;
+use crate::rollout::{Steer, SteerError, SteerVerb};
+
+/// Longest message of an operator in bytes.
+const MESSAGE: usize = 1000;
+
+#[derive(Debug, Clone)]
+pub struct RolloutsFace(pub Face);
+
+/// What a request names, checked.
+struct Asked {
+    app: AppName,
+    env: EnvName,
+    wanted: Wanted,
+}
+
+impl RolloutsFace {
+    async fn asked(&self, request: &v1::PlanRequest, revert: bool) -> Result<Asked, Status> {
+        let env = self.0.known_env(&request.env)?;
+        let app = self.0.known_app(&request.app).await?;
+        if request.message.len() > MESSAGE {
+            return Err(status::invalid(
+                format!("the message is longer than {MESSAGE} bytes"),
+                "message",
+            ));
+        }
+        let number = (request.number > 0).then_some(ReleaseNumber(request.number));
+        let wish = if revert {
+            Wish::Revert { to: number }
+        } else {
+            Wish::Promote { release: number }
+        };
+        let wanted = Wanted {
+            wish,
+            force: request.force,
+            message: (!request.message.is_empty()).then(|| request.message.clone()),
+            without: BTreeSet::new(),
+        };
+        Ok(Asked { app, env, wanted })
+    }
+
+    async fn begin(
+        &self,
+        request: Request<v1::PlanRequest>,
+        revert: bool,
+    ) -> Result<Response<v1::Started>, Status> {
+        let who = caller(&request)?.to_string();
+        let request = request.into_inner();
+        let id = RequestId::from_slice(&request.request_id)
+            .ok_or_else(|| status::invalid("request_id must be 16 random bytes", "request_id"))?;
+        let Asked { app, env, wanted } = self.asked(&request, revert).await?;
+        let asked = format!("{:?} force={} {:?}", wanted.wish, wanted.force, wanted.message);
+        let wish = Steer::Start {
+            asked: blake3::hash(asked.as_bytes()).to_hex().to_string(),
+            request: wanted,
+            who,
+            id,
+        };
+        let started = self.0.controller.steer(&env, &app, wish).await;
+        let deploy = started.map_err(|error| status::steer(&error))?;
+        Ok(Response::new(v1::Started {
+            app: app.to_string(),
+            env: env.to_string(),
+            deploy: deploy.0,
+        }))
+    }
+
+    fn view_of(&self, env: &EnvName, app: &AppName, deploy: u64) -> Result<v1::RolloutView, Status> {
+        let state = self.0.board.state(env, app);
+        let shown = state.and_then(|state| view::of_deploy(&state, deploy));
+        shown.ok_or_else(|| no_rollout(env, app, deploy))
+    }
+}
+
+fn no_rollout(env: &EnvName, app: &AppName, deploy: u64) -> Status {
+    let message = if deploy == 0 {
+        format!("{app} was never promoted in {env}")
+    } else {
+        format!("{app} has no deploy {deploy} in {env}, or it was too long ago")
+    };
+    let kind = v1::FailureKind::NotFound;
+    ship_proto::refuse(
+        kind,
+        message,
+        &format!("{env}/{app}"),
+        &format!("shipctl promote {app} -e {env}"),
+    )
+}
+
+/// One watcher. A slow one misses views between, never the last: the channel holds the newest state.
+struct Watching {
+    states: watch::Receiver<Arc<EnvState>>,
+    deploy: u64,
+    stop: CancellationToken,
+    last: Option<v1::RolloutView>,
+    over: bool,
+}
+
+impl Watching {
+    async fn next(&mut self) -> Option<Result<v1::RolloutView, Status>> {
+        while !self.over {
+            if self.last.is_some() {
+                tokio::select! {
+                    changed = self.states.changed() => changed.ok()?,
+                    () = self.stop.cancelled() => {
+                        self.over = true;
+                        return Some(Err(status::unavailable("the store is ending; the rollout goes on")));
+                    }
+                }
+            }
+            let state = Arc::clone(&self.states.borrow_and_update());
+            let Some(shown) = view::of_deploy(&state, self.deploy) else {
+                self.over = true;
+                return Some(Err(no_rollout(&state.env, &state.app, self.deploy)));
+            };
+            if self.last.as_ref() != Some(&shown) {
+                self.over = view::is_over(&shown);
+                self.last = Some(shown.clone());
+                return Some(Ok(shown));
+            }
+        }
+        None
+    }
+}
+
+#[tonic::async_trait]
+impl Rollouts for RolloutsFace {
+    async fn plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<v1::PlanReply>, Status> {
+        let request = request.into_inner();
+        let Asked { app, env, wanted } = self.asked(&request, request.revert).await?;
+        match self.0.controller.plan(&env, &app, &wanted).await {
+            Ok(plan) => Ok(Response::new(v1::PlanReply {
+                view: Some(view::of_plan(&plan)),
+                changes: true,
+            })),
+            Err(SteerError::Plan(PlanRefused::AlreadyRuns { .. })) => {
+                let state = self.0.board.state(&env, &app);
+                let current = state.and_then(|state| state.current).map(v1::Target::from);
+                let view = v1::RolloutView {
+                    app: app.to_string(),
+                    env: env.to_string(),
+                    kind: if request.revert { "revert" } else { "promote" }.to_owned(),
+                    from: current.clone(),
+                    to: current,
+                    outcome: OutcomeKind::Planned.into(),
+                    ..v1::RolloutView::default()
+                };
+                Ok(Response::new(v1::PlanReply {
+                    view: Some(view),
+                    changes: false,
+                }))
+            }
+            Err(error) => Err(status::steer(&error)),
+        }
+    }
+
+    async fn promote(&self, request: Request<v1::PlanRequest>) -> Result<Response<v1::Started>, Status> {
+        self.begin(request, false).await
+    }
+
+    async fn revert(&self, request: Request<v1::PlanRequest>) -> Result<Response<v1::Started>, Status> {
+        self.begin(request, true).await
+    }
+
+    type WatchStream = Answers<v1::RolloutView>;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        let env = self.0.known_env(&request.env)?;
+        let app = self.0.known_app(&request.app).await?;
+        let first = self.view_of(&env, &app, request.deploy)?;
+        let states = self.0.board.watch(&env, &app);
+        let states = states.ok_or_else(|| no_rollout(&env, &app, request.deploy))?;
+        let watching = Watching {
+            states,
+            deploy: first.deploy,
+            stop: self.0.stop.clone(),
+            last: None,
+            over: false,
+        };
+        let views = stream::unfold(watching, |mut watching| async move {
+            let view = watching.next().await?;
+            Some((view, watching))
+        });
+        Ok(Response::new(Box::pin(views)))
+    }
+
+    async fn control(
+        &self,
+        request: Request<v1::ControlRequest>,
+    ) -> Result<Response<v1::RolloutView>, Status> {
+        let who = caller(&request)?.to_string();
+        let request = request.into_inner();
+        let env = self.0.known_env(&request.env)?;
+        let app = self.0.known_app(&request.app).await?;
+        let verb = match request.verb() {
+            control_request::Verb::Pause => SteerVerb::Pause,
+            control_request::Verb::Resume => SteerVerb::Resume,
+            control_request::Verb::Abort => SteerVerb::Abort,
+            control_request::Verb::Unspecified => {
+                return Err(status::invalid(
+                    "the verb is none of pause, resume and abort",
+                    "verb",
+                ));
+            }
+        };
+        let done = self
+            .0
+            .controller
+            .steer(&env, &app, Steer::Control { verb, who })
+            .await;
+        let deploy = done.map_err(|error| status::steer(&error))?;
+        Ok(Response::new(self.view_of(&env, &app, deploy.0)?))
+    }
+}

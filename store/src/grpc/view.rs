@@ -1,0 +1,167 @@
+//! Rollouts in the words of the wire.
+
+use ship_model::rollout::{
+    DeployEntry, DeployKind, End, EnvState, Excuse, Outcome, Plan, Rollout, RolloutView, preview, view,
+};
+use ship_proto::v1::{self, OutcomeKind};
+
+/// A plan that has not begun.
+pub fn of_plan(plan: &Plan) -> v1::RolloutView {
+    let mut shown = worded(preview(plan));
+    shown.message = plan.message.clone().unwrap_or_default();
+    shown.excused = excused(plan, None);
+    shown.plan_id = plan.id.to_string();
+    shown
+}
+
+/// A rollout under way, or the last one.
+pub fn of_rollout(rollout: &Rollout) -> v1::RolloutView {
+    let mut shown = worded(view(rollout));
+    shown.message = rollout.plan.message.clone().unwrap_or_default();
+    shown.excused = excused(&rollout.plan, Some(rollout));
+    shown.plan_id = rollout.plan.id.to_string();
+    // What stopped it is worth telling before its end, while touched hosts go back.
+    if let Some(stop) = &rollout.stop {
+        shown.reason = reason(stop);
+        shown.last_lines.clone_from(&stop.last_lines);
+    }
+    shown
+}
+
+/// A rollout of which only its line in the history is left.
+pub fn of_entry(state: &EnvState, entry: &DeployEntry) -> v1::RolloutView {
+    v1::RolloutView {
+        app: state.app.to_string(),
+        env: state.env.to_string(),
+        deploy: entry.deploy.0,
+        kind: kind(entry.kind).to_owned(),
+        to: Some(entry.release.into()),
+        who: entry.who.clone(),
+        message: entry.message.clone().unwrap_or_default(),
+        ended_at_ms: entry.when_ms,
+        outcome: ended(entry.end, false).into(),
+        reason: entry.reason.clone().unwrap_or_default(),
+        ..v1::RolloutView::default()
+    }
+}
+
+/// The rollout of this number (0: the last) as the state tells it.
+pub fn of_deploy(state: &EnvState, deploy: u64) -> Option<v1::RolloutView> {
+    match &state.rollout {
+        Some(rollout) if deploy == 0 || rollout.deploy.0 == deploy => Some(of_rollout(rollout)),
+        _ => {
+            let entry = state
+                .history
+                .iter()
+                .rev()
+                .find(|entry| entry.deploy.0 == deploy)?;
+            Some(of_entry(state, entry))
+        }
+    }
+}
+
+pub const fn is_over(view: &v1::RolloutView) -> bool {
+    view.outcome != OutcomeKind::Running as i32 && view.outcome != OutcomeKind::Planned as i32
+}
+
+fn worded(view: RolloutView) -> v1::RolloutView {
+    let outcome = outcome_of(&view);
+    let stop = view.outcome.as_ref().and_then(|outcome| outcome.stop.as_ref());
+    v1::RolloutView {
+        app: view.app.to_string(),
+        env: view.env.to_string(),
+        deploy: view.deploy.map_or(0, |deploy| deploy.0),
+        kind: kind(view.kind).to_owned(),
+        from: view.from.map(Into::into),
+        to: Some(view.to.into()),
+        who: view.who.clone().unwrap_or_default(),
+        started_at_ms: view.started_ms.unwrap_or(0),
+        ended_at_ms: view.ended_ms.unwrap_or(0),
+        outcome: outcome.into(),
+        reason: stop
+            .map(reason)
+            .unwrap_or_else(|| left_behind(view.outcome.as_ref())),
+        last_lines: stop.map(|stop| stop.last_lines.clone()).unwrap_or_default(),
+        paused: view.paused.is_some(),
+        steps: (1..).zip(view.steps).map(step).collect(),
+        ..v1::RolloutView::default()
+    }
+}
+
+const fn kind(kind: DeployKind) -> &'static str {
+    match kind {
+        DeployKind::Promote => "promote",
+        DeployKind::Revert => "revert",
+    }
+}
+
+fn step((number, step): (u32, ship_model::rollout::StepView)) -> v1::StepView {
+    let hosts = step.hosts.into_iter().map(|line| v1::HostLine {
+        host: line.host.to_string(),
+        state: line.state.as_str().to_owned(),
+        detail: match (line.note, line.new_bytes) {
+            (Some(note), _) => note,
+            (None, Some(bytes)) => format!("{bytes} bytes"),
+            (None, None) => String::new(),
+        },
+    });
+    v1::StepView {
+        number,
+        name: step.name,
+        state: step.state.as_str().to_owned(),
+        hosts: hosts.collect(),
+        ..v1::StepView::default()
+    }
+}
+
+fn outcome_of(view: &RolloutView) -> OutcomeKind {
+    match &view.outcome {
+        None if view.deploy.is_none() => OutcomeKind::Planned,
+        None => OutcomeKind::Running,
+        Some(outcome) => {
+            let aborted = outcome.stop.as_ref().is_some_and(|stop| stop.by.is_some());
+            ended(outcome.end, aborted)
+        }
+    }
+}
+
+const fn ended(end: End, by_operator: bool) -> OutcomeKind {
+    match end {
+        End::Done => OutcomeKind::Done,
+        End::Partly => OutcomeKind::Partial,
+        End::Failed | End::Reverted if by_operator => OutcomeKind::Aborted,
+        End::Failed => OutcomeKind::Stopped,
+        End::Reverted => OutcomeKind::Reverted,
+    }
+}
+
+fn reason(stop: &ship_model::rollout::Stop) -> String {
+    match &stop.host {
+        Some(host) => format!("{host}: {}: {}", stop.step, stop.reason),
+        None => stop.reason.clone(),
+    }
+}
+
+fn left_behind(outcome: Option<&Outcome>) -> String {
+    let hosts = outcome
+        .map(|outcome| &outcome.unconfirmed[..])
+        .unwrap_or_default();
+    if hosts.is_empty() {
+        return String::new();
+    }
+    let names: Vec<&str> = hosts.iter().map(|host| host.as_str()).collect();
+    format!(
+        "not confirmed by {}: they catch up when they report again",
+        names.join(", ")
+    )
+}
+
+fn excused(plan: &Plan, rollout: Option<&Rollout>) -> Vec<String> {
+    let now = |host| match rollout {
+        Some(rollout) => rollout.hosts.get(host).and_then(|host| host.excused),
+        None => plan.hosts.get(host).and_then(|host| host.excused),
+    };
+    let line = |host: &ship_model::name::HostName, excuse: Excuse| format!("{host}: {excuse}");
+    let hosts = plan.hosts.keys();
+    hosts.filter_map(|host| Some(line(host, now(host)?))).collect()
+}

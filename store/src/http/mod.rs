@@ -1,0 +1,56 @@
+//! The HTTP faces: bundles and health beside gRPC on the TLS port; assets, health and figures on the plain one.
+
+mod bundles;
+mod metrics;
+mod range;
+
+pub use bundles::Bundles;
+pub use metrics::Metrics;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use http::{HeaderValue, StatusCode, header};
+use ship_assets::serve::Assets;
+
+/// What stands beside gRPC on the TLS port.
+pub fn beside_grpc(bundles: Bundles) -> Router {
+    let router = Router::new()
+        .route("/bundles/{digest}", get(bundles::get))
+        .with_state(bundles);
+    router.route("/healthz", get(healthz))
+}
+
+/// Everything on the plain port: whatever is not ours is an asset, or not there.
+pub fn plain(assets: Assets, metrics: Metrics) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics::get).with_state(metrics))
+        .fallback(asset)
+        .with_state(assets)
+}
+
+/// The store lives and takes requests.
+async fn healthz() -> Response {
+    refuse(StatusCode::OK, "ok\n".to_owned())
+}
+
+async fn asset(State(assets): State<Assets>, request: Request) -> Response {
+    // No asset is asked for with a body.
+    let request = request.map(|_| ());
+    assets.answer(&request).await.map(Body::new)
+}
+
+/// A short text that no cache keeps.
+fn refuse(status: StatusCode, text: String) -> Response {
+    let mut response = (status, text).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}

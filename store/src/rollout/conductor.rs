@@ -1,0 +1,507 @@
+//! The conductor of one app in one environment: the only one in this process who changes its state.
+//!
+//! It takes what happened, makes the model's steps in memory, stores the result once by compare-and-swap, and only
+//! then lets anyone see it. On a conflict (another store was first) it reads what stands and steps again. Reports
+//! are levels: the newest is read from the [`Fleet`](super::fleet::Fleet) when its turn comes, so a burst of
+//! heartbeats costs one step each at most, and a step that could not be stored is made again.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ship_model::desired::DeployNumber;
+use ship_model::host::HostState;
+use ship_model::name::{AppName, EnvName, HostName};
+use ship_model::rollout::{
+    Effect, EnvState, Event, Happening, Plan, PlanRefused, PlanStep, Request, Rollout, RolloutEvent,
+    StartRefused, Switch, step,
+};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::sleep;
+
+use super::controller::Core;
+use super::facts::FactsError;
+use crate::bridge::BrokenOff;
+use crate::engine::Version;
+use crate::ledger::{Act, EnvChange, LedgerError, Made, RequestId, RequestRecord, Stored};
+
+/// Asks that wait for one conductor at most; more are told to try again.
+const WAITING: usize = 64;
+/// Attempts to store a step before giving up on it.
+const ATTEMPTS: usize = 8;
+/// How long to wait after the ledger failed, and at least between two looks at the clock.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What an operator does to a rollout under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SteerVerb {
+    Pause,
+    Resume,
+    Abort,
+}
+
+/// An operator's wish that changes what an environment runs.
+#[derive(Debug)]
+pub enum Steer {
+    Start {
+        request: Request,
+        who: String,
+        id: RequestId,
+        /// Digest of what was asked: a repeated id must ask the same.
+        asked: String,
+    },
+    Control {
+        verb: SteerVerb,
+        who: String,
+    },
+}
+
+/// Why a wish changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum SteerError {
+    #[error(transparent)]
+    Plan(#[from] PlanRefused),
+    #[error(transparent)]
+    Refused(#[from] StartRefused),
+    #[error("cannot plan")]
+    Facts(#[from] FactsError),
+    #[error("this request id was used before for something else; choose a new one")]
+    Reused,
+    #[error(
+        "{host} has seen epoch {seen} of {app} in {env}, this store knows {known} only: it was put back from an older backup and must not lead these hosts"
+    )]
+    Behind {
+        env: EnvName,
+        app: AppName,
+        host: HostName,
+        seen: u64,
+        known: u64,
+    },
+    #[error("cannot store the rollout")]
+    Ledger(#[from] LedgerError),
+    #[error("others changed the same state again and again; try again")]
+    Contended,
+    #[error("too many requests wait for {app} in {env}; try again")]
+    Crowded { env: EnvName, app: AppName },
+    #[error("cannot reach the ledger")]
+    BrokenOff(#[from] BrokenOff),
+    #[error("the store is ending; try again in a moment")]
+    Ending,
+}
+
+/// How others reach a conductor.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    /// Hosts whose report, silence or return is to be looked at; all of them if `all`.
+    changed: Mutex<Changed>,
+    wake: Notify,
+    asks: mpsc::Sender<Ask>,
+}
+
+#[derive(Debug, Default)]
+struct Changed {
+    all: bool,
+    hosts: BTreeSet<HostName>,
+}
+
+type Ask = (Steer, oneshot::Sender<Result<DeployNumber, SteerError>>);
+
+impl Mailbox {
+    pub fn changed(&self, host: &HostName) {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !changed.all {
+            changed.hosts.insert(host.clone());
+        }
+        drop(changed);
+        self.wake.notify_one();
+    }
+
+    pub fn all_changed(&self) {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        changed.all = true;
+        changed.hosts.clear();
+        drop(changed);
+        self.wake.notify_one();
+    }
+
+    fn take(&self) -> Changed {
+        std::mem::take(&mut self.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub async fn ask(&self, env: &EnvName, app: &AppName, wish: Steer) -> Result<DeployNumber, SteerError> {
+        let (reply, answer) = oneshot::channel();
+        let crowded = || SteerError::Crowded {
+            env: env.clone(),
+            app: app.clone(),
+        };
+        self.asks.try_send((wish, reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => crowded(),
+            mpsc::error::TrySendError::Closed(_) => SteerError::Ending,
+        })?;
+        answer.await.unwrap_or(Err(SteerError::Ending))
+    }
+}
+
+/// See the module.
+pub(super) struct Conductor {
+    core: Arc<Core>,
+    mailbox: Arc<Mailbox>,
+    asks: mpsc::Receiver<Ask>,
+    state: Arc<EnvState>,
+    version: Option<Version>,
+}
+
+/// What is stored with a step besides the state.
+struct Answer {
+    id: RequestId,
+    asked: String,
+}
+
+impl Conductor {
+    pub fn new(core: Arc<Core>, state: Arc<EnvState>, version: Option<Version>) -> (Self, Arc<Mailbox>) {
+        let (sender, asks) = mpsc::channel(WAITING);
+        let mailbox = Arc::new(Mailbox {
+            changed: Mutex::default(),
+            wake: Notify::new(),
+            asks: sender,
+        });
+        let conductor = Self {
+            core,
+            mailbox: Arc::clone(&mailbox),
+            asks,
+            state,
+            version,
+        };
+        (conductor, mailbox)
+    }
+
+    pub async fn run(mut self) {
+        // What was reported before this conductor began.
+        self.mailbox.all_changed();
+        loop {
+            let alarm = self.alarm();
+            let done = tokio::select! {
+                () = self.core.stop.cancelled() => return,
+                ask = self.asks.recv() => match ask {
+                    None => return,
+                    Some((wish, reply)) => {
+                        // Nobody may wait for the answer any longer; the wish counts all the same.
+                        let _ = reply.send(self.steer(wish).await);
+                        Ok(())
+                    }
+                },
+                () = self.mailbox.wake.notified() => self.listen().await,
+                () = alarm => self.advance(&[Event::Tick]).await.map(drop),
+            };
+            if let Err(error) = done {
+                tracing::error!(
+                    app = %self.state.app, env = %self.state.env, error = &error as &dyn std::error::Error,
+                    "a step could not be stored; it is tried again"
+                );
+                sleep(PAUSE).await;
+                self.mailbox.all_changed();
+            }
+        }
+    }
+
+    /// Sleeps until something in the state may be due; for ever when nothing waits for time.
+    fn alarm(&self) -> impl Future<Output = ()> + use<> {
+        let now = self.core.clock.now_ms();
+        let due = self.state.running().map(|rollout| next_due(rollout, now));
+        async move {
+            match due {
+                None => std::future::pending().await,
+                Some(due) => sleep(Duration::from_millis(due - now)).await,
+            }
+        }
+    }
+
+    /// Takes in what hosts said or failed to say.
+    async fn listen(&mut self) -> Result<(), SteerError> {
+        let changed = self.mailbox.take();
+        let mut events = Vec::new();
+        for (host, presence) in self.core.fleet_of(&self.state.env) {
+            if !changed.all && !changed.hosts.contains(&host) {
+                continue;
+            }
+            if let Some(runs_app) = self.part_of(&presence.known.classes).await {
+                events.push(Event::HostJoined {
+                    host: host.clone(),
+                    runs_app,
+                });
+            }
+            match (presence.state, presence.report) {
+                (HostState::Uncertain | HostState::Unavailable, _) => events.push(Event::HostSilent { host }),
+                (_, None) => {}
+                (_, Some(report)) => {
+                    let app = report.apps.iter().find(|app| app.app == self.state.app);
+                    events.push(Event::Report {
+                        host,
+                        app: app.cloned().map(Box::new),
+                    });
+                }
+            }
+        }
+        self.advance(&events).await.map(drop)
+    }
+
+    /// Which part a host of these classes has in what the environment runs: some(true) runs the app, some(false)
+    /// holds its assets.
+    async fn part_of(&self, classes: &[ship_model::name::ClassName]) -> Option<bool> {
+        let current = self.state.current?;
+        let wanted = self.core.classes_of(current.id).await?;
+        if classes.iter().any(|class| wanted.contains(class)) {
+            return Some(true);
+        }
+        classes
+            .iter()
+            .any(|class| class.as_str() == "assets")
+            .then_some(false)
+    }
+
+    async fn steer(&mut self, wish: Steer) -> Result<DeployNumber, SteerError> {
+        match wish {
+            Steer::Start {
+                request,
+                who,
+                id,
+                asked,
+            } => self.start(&request, &who, Answer { id, asked }).await,
+            Steer::Control { verb, who } => {
+                let event = match verb {
+                    SteerVerb::Pause => Event::Pause { who },
+                    SteerVerb::Resume => Event::Resume { who },
+                    SteerVerb::Abort => Event::Abort { who },
+                };
+                let effects = self.advance(&[event]).await?;
+                refusal(&effects)?;
+                Ok(self.state.last_deploy)
+            }
+        }
+    }
+
+    async fn start(
+        &mut self,
+        request: &Request,
+        who: &str,
+        answer: Answer,
+    ) -> Result<DeployNumber, SteerError> {
+        for _ in 0..ATTEMPTS {
+            if let Some(deploy) = self.answered(&answer).await? {
+                return Ok(deploy);
+            }
+            self.core.refuse_behind(&self.state)?;
+            let plan = self.core.plan(&self.state, request).await?;
+            let begun = self.begin(plan, who, &answer).await?;
+            if let Some(deploy) = begun {
+                // What hosts have already counts for the new rollout at once.
+                self.mailbox.all_changed();
+                return Ok(deploy);
+            }
+        }
+        Err(SteerError::Contended)
+    }
+
+    /// What this request started earlier.
+    async fn answered(&self, answer: &Answer) -> Result<Option<DeployNumber>, SteerError> {
+        let (ledger, id) = (self.core.ledger.clone(), answer.id);
+        let found = self.core.bridge.run(move || ledger.request(id)).await??;
+        let Some(found) = found else { return Ok(None) };
+        match found.made {
+            Made::Deploy { env, app, deploy }
+                if found.asked == answer.asked && env == self.state.env && app == self.state.app =>
+            {
+                Ok(Some(deploy))
+            }
+            Made::Deploy { .. } | Made::Release { .. } => Err(SteerError::Reused),
+        }
+    }
+
+    /// Starts a plan; none when the state had changed meanwhile and it must be planned again.
+    async fn begin(
+        &mut self,
+        plan: Plan,
+        who: &str,
+        answer: &Answer,
+    ) -> Result<Option<DeployNumber>, SteerError> {
+        let now = self.core.clock.now_ms();
+        let event = Event::Start {
+            plan: Box::new(plan),
+            who: who.to_owned(),
+        };
+        let (next, effects) = step(&self.state, event, now);
+        match refusal(&effects) {
+            Err(StartRefused::Drifted { .. }) => return Ok(None),
+            refused => refused?,
+        }
+        let deploy = next.last_deploy;
+        let record = RequestRecord {
+            asked: answer.asked.clone(),
+            made: Made::Deploy {
+                env: next.env.clone(),
+                app: next.app.clone(),
+                deploy,
+            },
+        };
+        let stored = self.store(next, &effects, Some((answer.id, record)), now).await?;
+        Ok(stored.then_some(deploy))
+    }
+
+    /// Steps through `events`, stores the result if it differs, and lets it be seen.
+    async fn advance(&mut self, events: &[Event]) -> Result<Vec<Effect>, SteerError> {
+        for _ in 0..ATTEMPTS {
+            let now = self.core.clock.now_ms();
+            let mut next = EnvState::clone(&self.state);
+            let mut effects = Vec::new();
+            for event in events {
+                let (stepped, more) = step(&next, event.clone(), now);
+                next = stepped;
+                effects.extend(more);
+            }
+            if next == *self.state || self.store(next, &effects, None, now).await? {
+                return Ok(effects);
+            }
+        }
+        Err(SteerError::Contended)
+    }
+
+    /// True when `next` stands, durable and seen; false when another was first and the state was read again.
+    async fn store(
+        &mut self,
+        next: EnvState,
+        effects: &[Effect],
+        request: Option<(RequestId, RequestRecord)>,
+        now: u64,
+    ) -> Result<bool, SteerError> {
+        let next = Arc::new(next);
+        let (ledger, expected) = (self.core.ledger.clone(), self.version);
+        let acts = acts(&next, effects, now);
+        let stored = self.core.bridge.run({
+            let next = Arc::clone(&next);
+            move || {
+                ledger.put_env_state(EnvChange {
+                    state: &next,
+                    expected,
+                    acts: &acts,
+                    request: request.as_ref().map(|(id, record)| (*id, record)),
+                })
+            }
+        });
+        match stored.await?? {
+            Stored::Done(version) => {
+                let moved_on = place(&self.state) != place(&next);
+                self.version = Some(version);
+                self.state = next;
+                self.core.board.put_up(Arc::clone(&self.state));
+                tell(&self.state, effects);
+                if moved_on {
+                    self.mailbox.all_changed();
+                }
+                Ok(true)
+            }
+            Stored::Conflict(current) => {
+                let (state, version) = match current {
+                    Some(current) => (current.record, Some(current.version)),
+                    None => (EnvState::new(next.env.clone(), next.app.clone()), None),
+                };
+                self.state = Arc::new(state);
+                self.version = version;
+                self.core.board.put_up(Arc::clone(&self.state));
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// Where a state stands: when this changes, what hosts said before may mean something new.
+fn place(state: &EnvState) -> (DeployNumber, Option<usize>, bool) {
+    let rollout = state.rollout.as_ref();
+    (
+        state.last_deploy,
+        rollout.map(|rollout| rollout.reached),
+        rollout.is_some_and(|rollout| rollout.stop.is_some()),
+    )
+}
+
+/// When time alone may change something next; always later than `now`.
+fn next_due(rollout: &Rollout, now: u64) -> u64 {
+    let patience = rollout.plan.policy.switch_deadline_ms;
+    let soak = match (rollout.present(), rollout.soak_since_ms) {
+        (Some(PlanStep::Wave { soak_ms, .. }), Some(since)) => Some(since.saturating_add(*soak_ms)),
+        _ => None,
+    };
+    let asked = rollout.hosts.values().filter_map(|host| match host.switch {
+        Switch::Asked { at_ms, .. } | Switch::BackAsked { at_ms, .. } => Some(at_ms.saturating_add(patience)),
+        _ => None,
+    });
+    // What is past already waits for something else as well, such as the end of a pause: it is looked at now and
+    // then, not all the time.
+    let pause = u64::try_from(PAUSE.as_millis()).unwrap_or(1000);
+    let all = asked.chain(soak).chain([rollout.deadline_ms]);
+    let due = all.filter(|due| *due > now).min().unwrap_or(now + pause);
+    due.min(now.saturating_add(60_000))
+}
+
+fn refusal(effects: &[Effect]) -> Result<(), StartRefused> {
+    effects.iter().try_for_each(|effect| match effect {
+        Effect::Refused(why) => Err(why.clone()),
+        _ => Ok(()),
+    })
+}
+
+/// The links of the audit chain for what a step did: what operators asked, and how rollouts ended.
+fn acts(state: &EnvState, effects: &[Effect], at_ms: u64) -> Vec<Act> {
+    let subject = format!("{}/{}", state.env, state.app);
+    let act = |who: &str, what: &str, detail: String| Act {
+        at_ms,
+        who: who.to_owned(),
+        what: what.to_owned(),
+        subject: subject.clone(),
+        detail,
+    };
+    let told = effects.iter().filter_map(|effect| match effect {
+        Effect::Audit { who, what, why } => Some(act(who, what, why.clone().unwrap_or_default())),
+        Effect::Announce(event) => {
+            let detail = ending(event)?;
+            Some(act("store", &format!("deploy {}", event.deploy), detail))
+        }
+        _ => None,
+    });
+    told.collect()
+}
+
+fn ending(event: &RolloutEvent) -> Option<String> {
+    match &event.what {
+        Happening::HostFailed {
+            host, step, reason, ..
+        } => Some(format!("{host} failed in {step}: {reason}")),
+        Happening::TurnedBack { reason } => Some(format!("turned back: {reason}")),
+        Happening::Ended { outcome } => {
+            let end = serde_json::to_value(outcome.end).ok();
+            let end = end
+                .as_ref()
+                .and_then(|end| end.as_str())
+                .unwrap_or("ended")
+                .to_owned();
+            Some(match &outcome.stop {
+                Some(stop) => format!("{end}: {}", stop.reason),
+                None => end,
+            })
+        }
+        _ => None,
+    }
+}
+
+fn tell(state: &EnvState, effects: &[Effect]) {
+    for effect in effects {
+        let Effect::Announce(event) = effect else { continue };
+        let release = state
+            .rollout
+            .as_ref()
+            .map_or(0, |rollout| rollout.plan.to.number.0);
+        tracing::info!(
+            app = %state.app, env = %state.env, release, deploy = event.deploy.0,
+            happening = ?event.what, "rollout"
+        );
+    }
+}

@@ -1,0 +1,300 @@
+//! The one who moves every environment: loads all states at the start, has a conductor for each, and hands them what
+//! hosts and operators say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ship_model::desired::DeployNumber;
+use ship_model::digest::ReleaseId;
+use ship_model::name::{AppName, ClassName, EnvName, HostName};
+use ship_model::report::HostReport;
+use ship_model::rollout::{EnvState, Plan, PlanRefused, Policy, Request, Wish};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::conductor::{Conductor, Mailbox, Steer, SteerError};
+use super::facts::{Facts, ManifestSource};
+use super::fleet::{Fleet, Known, Presence};
+use crate::bridge::Bridge;
+use crate::clock::Clock;
+use crate::desired::Board;
+use crate::engine::Version;
+use crate::ledger::{HostRecord, Ledger, LedgerError, Stored};
+
+/// What a controller works with.
+pub struct Parts {
+    pub ledger: Ledger,
+    pub bridge: Bridge,
+    pub clock: Clock,
+    pub board: Arc<Board>,
+    pub fleet: Arc<Fleet>,
+    pub policy: Policy,
+    pub manifests: Arc<ManifestSource>,
+    pub stop: CancellationToken,
+}
+
+/// What all conductors share.
+pub(super) struct Core {
+    pub ledger: Ledger,
+    pub bridge: Bridge,
+    pub clock: Clock,
+    pub board: Arc<Board>,
+    pub stop: CancellationToken,
+    fleet: Arc<Fleet>,
+    policy: Policy,
+    facts: Arc<Facts>,
+}
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Controller {
+    core: Arc<Core>,
+    conductors: Arc<Mutex<BTreeMap<(EnvName, AppName), Arc<Mailbox>>>>,
+    tasks: TaskTracker,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller").finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    pub fn fleet_of(&self, env: &EnvName) -> Vec<(HostName, Presence)> {
+        let all = self.fleet.all(Some(env)).into_iter();
+        all.map(|(_, host, presence)| (host, presence)).collect()
+    }
+
+    /// The classes that run a release; none, and a word in the log, when its manifest cannot be read.
+    pub async fn classes_of(&self, id: ReleaseId) -> Option<BTreeSet<ClassName>> {
+        let facts = Arc::clone(&self.facts);
+        match self.bridge.run(move || facts.classes(id)).await.ok()? {
+            Ok(classes) => Some(classes),
+            Err(reason) => {
+                tracing::warn!(release = %id, reason, "cannot tell which hosts run this release");
+                None
+            }
+        }
+    }
+
+    /// The plan for `request`, from what is durable and what hosts said last.
+    pub async fn plan(&self, state: &Arc<EnvState>, request: &Request) -> Result<Plan, SteerError> {
+        let facts = Arc::clone(&self.facts);
+        let (state, request) = (Arc::clone(state), request.clone());
+        let (views, policy) = (self.fleet.views(&state.env), self.policy.clone());
+        let planned = self.bridge.run(move || {
+            let releases = facts.of(&state.app)?;
+            if let Wish::Promote {
+                release: Some(number),
+            }
+            | Wish::Revert { to: Some(number) } = request.wish
+            {
+                releases.check(&state.app, number)?;
+            }
+            let plan = ship_model::rollout::plan(&state, &views, &releases.infos, &request, &policy);
+            match (&plan, releases.newest_unread()) {
+                // Nobody runs a release of no class: the one that was picked is one that could not be read.
+                (Err(PlanRefused::NoHosts { classes, .. }), Some(unread)) if classes.is_empty() => {
+                    releases.check(&state.app, unread)?;
+                }
+                _ => {}
+            }
+            Ok(plan?)
+        });
+        planned.await?
+    }
+
+    /// Refuses to lead hosts that have seen a newer epoch than this store ever gave.
+    pub fn refuse_behind(&self, state: &EnvState) -> Result<(), SteerError> {
+        for (host, presence) in self.fleet_of(&state.env) {
+            let Some(report) = presence.report else { continue };
+            let seen = report
+                .apps
+                .iter()
+                .find(|app| app.app == state.app)
+                .map(|app| app.epoch);
+            if let Some(seen) = seen.filter(|seen| *seen > state.epoch) {
+                return Err(SteerError::Behind {
+                    env: state.env.clone(),
+                    app: state.app.clone(),
+                    host,
+                    seen: seen.0,
+                    known: state.epoch.0,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Controller {
+    /// Loads every state and every host, and goes on with whatever was under way.
+    pub async fn start(parts: Parts) -> Result<Self, SteerError> {
+        let facts = Facts::new(parts.ledger.clone(), parts.manifests);
+        let core = Core {
+            ledger: parts.ledger,
+            bridge: parts.bridge,
+            clock: parts.clock,
+            board: parts.board,
+            stop: parts.stop,
+            fleet: parts.fleet,
+            policy: parts.policy,
+            facts: Arc::new(facts),
+        };
+        let controller = Self {
+            core: Arc::new(core),
+            conductors: Arc::default(),
+            tasks: TaskTracker::new(),
+        };
+        controller.load().await?;
+        controller.tasks.spawn(controller.clone().watch_silence());
+        Ok(controller)
+    }
+
+    async fn load(&self) -> Result<(), SteerError> {
+        let ledger = self.core.ledger.clone();
+        let read = move || Ok::<_, LedgerError>((ledger.env_states(None)?, ledger.hosts(None)?));
+        let (states, hosts) = self.core.bridge.run(read).await??;
+        for host in hosts {
+            let known = Known {
+                classes: host.record.classes,
+                asset_url: host.record.asset_url,
+            };
+            self.core.fleet.recall(host.record.env, host.record.host, known);
+        }
+        for state in states {
+            let record = Arc::new(state.record);
+            self.core.board.put_up(Arc::clone(&record));
+            self.conductor(&mut self.conductors(), record, Some(state.version));
+        }
+        Ok(())
+    }
+
+    fn conductors(&self) -> MutexGuard<'_, BTreeMap<(EnvName, AppName), Arc<Mailbox>>> {
+        self.conductors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn conductor(
+        &self,
+        conductors: &mut BTreeMap<(EnvName, AppName), Arc<Mailbox>>,
+        state: Arc<EnvState>,
+        version: Option<Version>,
+    ) -> Arc<Mailbox> {
+        let key = (state.env.clone(), state.app.clone());
+        let made = conductors.entry(key).or_insert_with(|| {
+            let (conductor, mailbox) = Conductor::new(Arc::clone(&self.core), state, version);
+            self.tasks.spawn(conductor.run());
+            mailbox
+        });
+        Arc::clone(made)
+    }
+
+    /// Waits until every conductor has put down its work; `stop` was cancelled before.
+    pub async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Takes a host's report. Nothing of it is journalled, but what planning needs after a restart is kept when it
+    /// changes.
+    pub async fn hear(&self, env: &EnvName, host: &HostName, report: HostReport) {
+        let (report, now) = (Arc::new(report), self.core.clock.now_ms());
+        let desired = self.core.board.desired(env, host);
+        let heard = self
+            .core
+            .fleet
+            .hear(env, host, Arc::clone(&report), &desired, now);
+        if heard.known_changed {
+            self.remember(env, host, &report, now).await;
+        }
+        if heard.changed || heard.returned || heard.known_changed {
+            self.changed(env, host);
+        }
+    }
+
+    fn changed(&self, env: &EnvName, host: &HostName) {
+        for ((of, _), mailbox) in self.conductors().iter() {
+            if of == env {
+                mailbox.changed(host);
+            }
+        }
+    }
+
+    async fn remember(&self, env: &EnvName, host: &HostName, report: &HostReport, now_ms: u64) {
+        let record = HostRecord {
+            env: env.clone(),
+            host: host.clone(),
+            classes: report.classes.clone(),
+            asset_url: report.asset_url.clone(),
+            agent_version: report.agent_version.clone(),
+            first_seen_ms: now_ms,
+        };
+        let ledger = self.core.ledger.clone();
+        let kept = self.core.bridge.run(move || keep_host(&ledger, record)).await;
+        if let Ok(Err(error)) = kept {
+            // Planning works as long as the store runs; the next change is written again.
+            tracing::warn!(
+                %env, host = %host, error = &error as &dyn std::error::Error, "cannot remember this host"
+            );
+        }
+    }
+
+    /// What `request` would do, changing nothing.
+    pub async fn plan(&self, env: &EnvName, app: &AppName, request: &Request) -> Result<Plan, SteerError> {
+        self.core.fleet.settled(env).await;
+        self.core.plan(&self.state_of(env, app), request).await
+    }
+
+    /// Carries an operator's wish out; the deploy it started or touched.
+    pub async fn steer(&self, env: &EnvName, app: &AppName, wish: Steer) -> Result<DeployNumber, SteerError> {
+        if matches!(wish, Steer::Start { .. }) {
+            self.core.fleet.settled(env).await;
+        }
+        let state = self.state_of(env, app);
+        // An app that never ran here has no record; another store may have made one, which the first step finds.
+        let mailbox = self.conductor(&mut self.conductors(), state, None);
+        mailbox.ask(env, app, wish).await
+    }
+
+    fn state_of(&self, env: &EnvName, app: &AppName) -> Arc<EnvState> {
+        let state = self.core.board.state(env, app);
+        state.unwrap_or_else(|| Arc::new(EnvState::new(env.clone(), app.clone())))
+    }
+
+    /// Notices hosts that fell silent.
+    async fn watch_silence(self) {
+        let mut turns = interval(Duration::from_millis(250));
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.core.stop.cancelled() => return,
+                _ = turns.tick() => {}
+            }
+            for (env, host, state) in self.core.fleet.sweep(self.core.clock.now_ms()) {
+                tracing::warn!(%env, host = %host, state = %state, "host does not report");
+                self.changed(&env, &host);
+            }
+        }
+    }
+}
+
+fn keep_host(ledger: &Ledger, mut record: HostRecord) -> Result<(), LedgerError> {
+    let mut found = ledger.host(&record.env, &record.host)?;
+    loop {
+        if let Some(found) = &found {
+            record.first_seen_ms = found.record.first_seen_ms;
+        }
+        match ledger.put_host(&record, found.map(|found| found.version), &[])? {
+            Stored::Done(_) => return Ok(()),
+            Stored::Conflict(current) => found = current,
+        }
+    }
+}

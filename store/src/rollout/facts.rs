@@ -1,0 +1,132 @@
+//! What planning must know of releases: which classes run them, and where. Read from manifests once, since neither
+//! ever changes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ship_model::digest::ReleaseId;
+use ship_model::manifest::Manifest;
+use ship_model::name::{AppName, ClassName};
+use ship_model::release::ReleaseNumber;
+use ship_model::rollout::ReleaseInfo;
+
+use crate::ledger::{Ledger, LedgerError};
+
+/// Reads the manifest of a release; blocks.
+pub type ManifestSource = dyn Fn(ReleaseId) -> Result<Manifest, String> + Send + Sync;
+
+/// Why releases cannot be planned with.
+#[derive(Debug, thiserror::Error)]
+pub enum FactsError {
+    #[error("cannot list the releases of {app}")]
+    Ledger { app: AppName, source: LedgerError },
+    #[error("the manifest of {app}@{release} cannot be read: {reason}")]
+    Manifest {
+        app: AppName,
+        release: ReleaseNumber,
+        reason: String,
+    },
+}
+
+/// Facts of every release that was asked for, kept for good: some hundred bytes each.
+pub(super) struct Facts {
+    ledger: Ledger,
+    manifests: Arc<ManifestSource>,
+    known: Mutex<HashMap<ReleaseId, Kept>>,
+}
+
+#[derive(Clone)]
+struct Kept {
+    classes: BTreeSet<ClassName>,
+    platform: Vec<String>,
+}
+
+/// The releases of one app. One whose manifest cannot be read is listed without classes and named in `unread`, so
+/// that a damaged old release hinders nobody who does not want it.
+pub(super) struct Releases {
+    pub infos: BTreeMap<ReleaseNumber, ReleaseInfo>,
+    unread: BTreeMap<ReleaseNumber, String>,
+}
+
+impl Facts {
+    pub fn new(ledger: Ledger, manifests: Arc<ManifestSource>) -> Self {
+        Self {
+            ledger,
+            manifests,
+            known: Mutex::default(),
+        }
+    }
+
+    /// Every release of `app`; blocks.
+    pub fn of(&self, app: &AppName) -> Result<Releases, FactsError> {
+        let records = self.ledger.releases(app, usize::MAX);
+        let records = records.map_err(|source| FactsError::Ledger {
+            app: app.clone(),
+            source,
+        })?;
+        let mut releases = Releases {
+            infos: BTreeMap::new(),
+            unread: BTreeMap::new(),
+        };
+        for record in records {
+            let target = record.target();
+            let kept = self.kept(target.id).unwrap_or_else(|reason| {
+                releases.unread.insert(target.number, reason);
+                Kept {
+                    classes: BTreeSet::new(),
+                    platform: Vec::new(),
+                }
+            });
+            let info = ReleaseInfo {
+                target,
+                classes: kept.classes,
+                platform: kept.platform,
+            };
+            releases.infos.insert(target.number, info);
+        }
+        Ok(releases)
+    }
+
+    /// The classes whose hosts run a release; blocks.
+    pub fn classes(&self, id: ReleaseId) -> Result<BTreeSet<ClassName>, String> {
+        Ok(self.kept(id)?.classes)
+    }
+
+    fn kept(&self, id: ReleaseId) -> Result<Kept, String> {
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = known().get(&id) {
+            return Ok(kept.clone());
+        }
+        let manifest = (self.manifests)(id)?;
+        let target = ship_model::release::Target {
+            number: ReleaseNumber(0),
+            id,
+        };
+        let info = ReleaseInfo::of(target, manifest.spec());
+        let kept = Kept {
+            classes: info.classes,
+            platform: info.platform,
+        };
+        known().insert(id, kept.clone());
+        Ok(kept)
+    }
+}
+
+impl Releases {
+    /// An error if what is to run could not be read.
+    pub fn check(&self, app: &AppName, wanted: ReleaseNumber) -> Result<(), FactsError> {
+        match self.unread.get(&wanted) {
+            None => Ok(()),
+            Some(reason) => Err(FactsError::Manifest {
+                app: app.clone(),
+                release: wanted,
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    /// The newest of those that cannot be read.
+    pub fn newest_unread(&self) -> Option<ReleaseNumber> {
+        self.unread.keys().next_back().copied()
+    }
+}

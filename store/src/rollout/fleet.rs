@@ -1,0 +1,270 @@
+//! Who is there: every known host with what it last said, in memory only.
+//!
+//! A store that was away knows nothing: hosts are counted silent from its own start, and begin as `installing`,
+//! which is what "has not reported yet" is called. Silence only worsens a state; only a report betters it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ship_model::desired::DesiredHost;
+use ship_model::host::HostState;
+use ship_model::name::{ClassName, EnvName, HostName};
+use ship_model::report::{AppReport, HostReport};
+use ship_model::rollout::hosts::{after_report, after_silence};
+use ship_model::rollout::{HostView, Thresholds};
+use tokio::sync::Notify;
+
+/// What is known of a host without having heard it: kept in its record, so that planning works after a restart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    pub classes: Vec<ClassName>,
+    pub asset_url: Option<String>,
+}
+
+/// One host as it stands.
+#[derive(Debug, Clone)]
+pub struct Presence {
+    pub state: HostState,
+    pub known: Known,
+    pub report: Option<Arc<HostReport>>,
+    /// When it was last heard; none: not since the store's start.
+    pub heard_ms: Option<u64>,
+    /// Silence counts from here.
+    since_ms: u64,
+}
+
+/// All hosts of all environments.
+#[derive(Debug)]
+pub struct Fleet {
+    thresholds: Thresholds,
+    started_ms: u64,
+    hosts: Mutex<BTreeMap<(EnvName, HostName), Presence>>,
+    heard: Notify,
+}
+
+/// What a report changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// The host was not known, or its classes or asset address are others: its record is to be written.
+    pub known_changed: bool,
+    /// The first word since the store's start, or after silence.
+    pub returned: bool,
+    /// It says something else of its apps than the time before.
+    pub changed: bool,
+}
+
+impl Fleet {
+    pub fn new(thresholds: Thresholds, started_ms: u64) -> Self {
+        Self {
+            thresholds,
+            started_ms,
+            hosts: Mutex::default(),
+            heard: Notify::new(),
+        }
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, BTreeMap<(EnvName, HostName), Presence>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a host that has a record.
+    pub fn recall(&self, env: EnvName, host: HostName, known: Known) {
+        let presence = Presence {
+            state: HostState::Installing,
+            known,
+            report: None,
+            heard_ms: None,
+            since_ms: self.started_ms,
+        };
+        self.hosts().entry((env, host)).or_insert(presence);
+    }
+
+    /// Takes a report; `desired` is what the host should run.
+    pub fn hear(
+        &self,
+        env: &EnvName,
+        host: &HostName,
+        report: Arc<HostReport>,
+        desired: &DesiredHost,
+        now_ms: u64,
+    ) -> Heard {
+        let known = Known {
+            classes: report.classes.clone(),
+            asset_url: report.asset_url.clone(),
+        };
+        let (on_target, healthy) = judge(desired, &report);
+        let apps = Arc::clone(&report);
+        let mut hosts = self.hosts();
+        let before = hosts.remove(&(env.clone(), host.clone()));
+        let was = before
+            .as_ref()
+            .map_or(HostState::Installing, |before| before.state);
+        let presence = Presence {
+            state: after_report(was, on_target, healthy),
+            known: known.clone(),
+            report: Some(report),
+            heard_ms: Some(now_ms),
+            since_ms: now_ms,
+        };
+        hosts.insert((env.clone(), host.clone()), presence);
+        drop(hosts);
+        self.heard.notify_waiters();
+        let same = |before: &Presence| {
+            before
+                .report
+                .as_ref()
+                .is_some_and(|said| says_the_same(said, &apps))
+        };
+        let silent = matches!(was, HostState::Uncertain | HostState::Unavailable);
+        Heard {
+            known_changed: before.as_ref().is_none_or(|before| before.known != known),
+            changed: !before.as_ref().is_some_and(same),
+            returned: silent || before.is_none_or(|before| before.heard_ms.is_none()),
+        }
+    }
+
+    /// Worsens the state of hosts that have been silent for too long; tells which became uncertain or worse.
+    pub fn sweep(&self, now_ms: u64) -> Vec<(EnvName, HostName, HostState)> {
+        let mut worse = Vec::new();
+        for ((env, host), presence) in self.hosts().iter_mut() {
+            let silent_ms = now_ms.saturating_sub(presence.since_ms);
+            let state = after_silence(presence.state, silent_ms, self.thresholds);
+            if state != presence.state {
+                presence.state = state;
+                worse.push((env.clone(), host.clone(), state));
+            }
+        }
+        worse
+    }
+
+    pub fn get(&self, env: &EnvName, host: &HostName) -> Option<Presence> {
+        self.hosts().get(&(env.clone(), host.clone())).cloned()
+    }
+
+    /// Every host of `env`, or of all environments, sorted.
+    pub fn all(&self, env: Option<&EnvName>) -> Vec<(EnvName, HostName, Presence)> {
+        let hosts = self.hosts();
+        let of_env = hosts
+            .iter()
+            .filter(|((of, _), _)| env.is_none_or(|env| env == of));
+        of_env
+            .map(|((env, host), presence)| (env.clone(), host.clone(), presence.clone()))
+            .collect()
+    }
+
+    pub fn has_env(&self, env: &EnvName) -> bool {
+        self.hosts().keys().any(|(of, _)| of == env)
+    }
+
+    /// The hosts of `env` as a planner sees them.
+    pub fn views(&self, env: &EnvName) -> Vec<HostView> {
+        let all = self.all(Some(env)).into_iter();
+        all.map(|(_, name, presence)| HostView {
+            name,
+            state: presence.state,
+            classes: presence.known.classes,
+            platform: None,
+            last_report: presence.report.map(|report| HostReport::clone(&report)),
+            last_seen_ms: presence.heard_ms,
+            new_bytes: None,
+        })
+        .collect()
+    }
+
+    /// Waits until every known host of `env` was heard or is known to be silent. Right after the store's start
+    /// that takes as long as agents need to come back, and never longer than silence needs to be noticed.
+    pub async fn settled(&self, env: &EnvName) {
+        loop {
+            let heard = self.heard.notified();
+            let open = |presence: &Presence| {
+                presence.report.is_none()
+                    && !matches!(presence.state, HostState::Uncertain | HostState::Unavailable)
+            };
+            if !self.all(Some(env)).iter().any(|(_, _, presence)| open(presence)) {
+                return;
+            }
+            let look_again = tokio::time::sleep(std::time::Duration::from_millis(200));
+            tokio::select! {
+                () = heard => {}
+                () = look_again => {}
+            }
+        }
+    }
+}
+
+/// Whether a host runs what it should, and whether that is healthy.
+fn judge(desired: &DesiredHost, report: &HostReport) -> (bool, bool) {
+    let mut verdict = (true, true);
+    for app in desired.apps.iter().filter(|app| app.runs_app) {
+        let Some(run) = app.run else { continue };
+        let said = report.apps.iter().find(|said| said.app == app.app);
+        verdict.0 &= said.is_some_and(|said| said.running == Some(run));
+        verdict.1 &= said.is_some_and(|said| said.healthy);
+    }
+    verdict
+}
+
+/// Whether two reports are the same to a rollout: how many connections there are, for one, does not matter to it.
+fn says_the_same(one: &HostReport, other: &HostReport) -> bool {
+    let same = |(a, b): (&AppReport, &AppReport)| {
+        a.app == b.app
+            && (a.epoch, a.running, a.healthy) == (b.epoch, b.running, b.healthy)
+            && (&a.staged, &a.assets) == (&b.staged, &b.assets)
+            && (&a.failure, &a.held) == (&b.failure, &b.held)
+    };
+    one.apps.len() == other.apps.len() && one.apps.iter().zip(&other.apps).all(same)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    #[test]
+    fn silence_worsens_and_a_report_betters() {
+        let fleet = Fleet::new(Thresholds::default(), 1_000);
+        let (env, host): (EnvName, HostName) = ("dev".parse().unwrap(), "h1".parse().unwrap());
+        let known = Known {
+            classes: vec!["web".parse().unwrap()],
+            asset_url: None,
+        };
+        fleet.recall(env.clone(), host.clone(), known);
+        let state = || fleet.get(&env, &host).unwrap().state;
+        assert!(fleet.sweep(15_999).is_empty());
+        assert_eq!(state(), HostState::Installing);
+        assert_eq!(fleet.sweep(16_000).len(), 1);
+        assert!(fleet.sweep(17_000).is_empty(), "told once");
+        assert_eq!(state(), HostState::Uncertain);
+        fleet.sweep(61_000);
+        assert_eq!(state(), HostState::Unavailable);
+        let report = Arc::new(HostReport::default());
+        let heard = fleet.hear(&env, &host, Arc::clone(&report), &DesiredHost::default(), 62_000);
+        assert_eq!(
+            heard,
+            Heard {
+                known_changed: true,
+                returned: true,
+                changed: true
+            }
+        );
+        assert_eq!(state(), HostState::Available);
+        let heard = fleet.hear(&env, &host, report, &DesiredHost::default(), 62_100);
+        assert!(!heard.known_changed && !heard.returned && !heard.changed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn planning_waits_for_hosts_that_may_still_come() {
+        let fleet = Arc::new(Fleet::new(Thresholds::default(), 0));
+        let (env, host): (EnvName, HostName) = ("dev".parse().unwrap(), "h1".parse().unwrap());
+        fleet.settled(&env).await;
+        fleet.recall(env.clone(), host.clone(), Known::default());
+        let waits = tokio::spawn({
+            let (fleet, env) = (Arc::clone(&fleet), env.clone());
+            async move { fleet.settled(&env).await }
+        });
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        assert!(!waits.is_finished());
+        fleet.hear(&env, &host, Arc::default(), &DesiredHost::default(), 1);
+        waits.await.unwrap();
+    }
+}

@@ -1,0 +1,264 @@
+//! `store.toml`: what a store's folder is told, and the addresses it remembers.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use ship_durable::{FileError, write_file};
+use ship_model::rollout::Thresholds;
+
+/// The form of `store.toml`; another is refused.
+pub const VERSION: u32 = 1;
+
+/// What `store.toml` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub version: u32,
+    /// The fleet's name: the trust domain of its certificates.
+    pub fleet: String,
+    /// Where gRPC and bundles are served, with TLS.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Where assets and metrics are served, without TLS.
+    #[serde(default = "default_assets_listen")]
+    pub assets_listen: SocketAddr,
+    /// Where pages find the asset port from outside, `https://assets.example.com`; none: its own address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assets_url: Option<String>,
+    /// Whether the asset port, which speaks plain HTTP, may listen on other addresses than loopback.
+    #[serde(default)]
+    pub plain_http_anywhere: bool,
+    /// How often agents report at least.
+    #[serde(default = "default_heartbeat")]
+    pub heartbeat_ms: u64,
+    /// Silence after which a host is uncertain.
+    #[serde(default = "default_uncertain")]
+    pub uncertain_after_ms: u64,
+    /// Silence after which a host is unavailable.
+    #[serde(default = "default_unavailable")]
+    pub unavailable_after_ms: u64,
+    /// How long a wave must stay healthy before the next.
+    #[serde(default = "default_soak")]
+    pub soak_ms: u64,
+    /// How long one host may take from being asked to switch to being healthy.
+    #[serde(default = "default_switch_deadline")]
+    pub switch_deadline_ms: u64,
+    /// How long hosts may take to fetch and unpack a release.
+    #[serde(default = "default_prefetch_deadline")]
+    pub prefetch_deadline_ms: u64,
+    /// How long asset hosts may take to serve a release's assets.
+    #[serde(default = "default_barrier_deadline")]
+    pub barrier_deadline_ms: u64,
+    /// App hosts that may be away at once; none: a quarter of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<u32>,
+}
+
+const fn default_heartbeat() -> u64 {
+    5_000
+}
+const fn default_uncertain() -> u64 {
+    15_000
+}
+const fn default_unavailable() -> u64 {
+    60_000
+}
+const fn default_soak() -> u64 {
+    5_000
+}
+const fn default_switch_deadline() -> u64 {
+    5 * 60_000
+}
+const fn default_prefetch_deadline() -> u64 {
+    30 * 60_000
+}
+const fn default_barrier_deadline() -> u64 {
+    10 * 60_000
+}
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7400))
+}
+fn default_assets_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7480))
+}
+
+/// Why a folder's settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error(
+        "{} is not a store's folder: it has no store.toml; make one with `shipstore init --dir {}`",
+        .folder.display(), .folder.display()
+    )]
+    NoStore { folder: PathBuf },
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is not as it should be", path.display())]
+    Parse { path: PathBuf, source: toml::de::Error },
+    #[error("{}: version is {found}, this program knows {VERSION}", path.display())]
+    Version { path: PathBuf, found: u32 },
+    #[error("{}: {key} {problem}", path.display())]
+    Value {
+        path: PathBuf,
+        key: &'static str,
+        problem: String,
+    },
+    #[error("cannot write {} as TOML", path.display())]
+    Render { path: PathBuf, source: toml::ser::Error },
+    #[error("cannot write the store's settings")]
+    Write(#[from] FileError),
+}
+
+impl Settings {
+    /// The settings of a new store.
+    pub fn new(fleet: &str) -> Self {
+        Self {
+            version: VERSION,
+            fleet: fleet.to_owned(),
+            listen: default_listen(),
+            assets_listen: default_assets_listen(),
+            assets_url: None,
+            plain_http_anywhere: false,
+            heartbeat_ms: default_heartbeat(),
+            uncertain_after_ms: default_uncertain(),
+            unavailable_after_ms: default_unavailable(),
+            soak_ms: default_soak(),
+            switch_deadline_ms: default_switch_deadline(),
+            prefetch_deadline_ms: default_prefetch_deadline(),
+            barrier_deadline_ms: default_barrier_deadline(),
+            max_unavailable: None,
+        }
+    }
+
+    pub fn read(folder: &Path) -> Result<Self, SettingsError> {
+        let path = folder.join("store.toml");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Err(SettingsError::NoStore {
+                    folder: folder.to_owned(),
+                });
+            }
+            Err(source) => return Err(SettingsError::Read { path, source }),
+        };
+        let read: Result<Self, _> = toml::from_str(&text);
+        let settings = read.map_err(|source| SettingsError::Parse {
+            path: path.clone(),
+            source,
+        })?;
+        settings.check(&path)?;
+        Ok(settings)
+    }
+
+    /// Replaces `store.toml`, durably.
+    pub fn write(&self, folder: &Path) -> Result<(), SettingsError> {
+        let path = folder.join("store.toml");
+        self.check(&path)?;
+        let text = toml::to_string(self).map_err(|source| SettingsError::Render {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(write_file(&path, text.as_bytes())?)
+    }
+
+    pub const fn thresholds(&self) -> Thresholds {
+        Thresholds {
+            uncertain_ms: self.uncertain_after_ms,
+            unavailable_ms: self.unavailable_after_ms,
+        }
+    }
+
+    /// Checks the addresses again, after the command line changed them.
+    pub fn check_listen(&self, folder: &Path) -> Result<(), SettingsError> {
+        self.check(&folder.join("store.toml"))
+    }
+
+    fn check(&self, path: &Path) -> Result<(), SettingsError> {
+        let wrong = |key, problem: &str| SettingsError::Value {
+            path: path.to_owned(),
+            key,
+            problem: problem.to_owned(),
+        };
+        if self.version != VERSION {
+            return Err(SettingsError::Version {
+                path: path.to_owned(),
+                found: self.version,
+            });
+        }
+        if !(50..=600_000).contains(&self.heartbeat_ms) {
+            return Err(wrong("heartbeat_ms", "must be from 50 to 600000"));
+        }
+        if self.uncertain_after_ms < self.heartbeat_ms.saturating_mul(2) {
+            return Err(wrong(
+                "uncertain_after_ms",
+                "must be at least twice heartbeat_ms, or every host is uncertain now and then",
+            ));
+        }
+        if self.unavailable_after_ms <= self.uncertain_after_ms {
+            return Err(wrong(
+                "unavailable_after_ms",
+                "must be more than uncertain_after_ms",
+            ));
+        }
+        if !self.assets_listen.ip().is_loopback() && !self.plain_http_anywhere {
+            return Err(wrong(
+                "assets_listen",
+                "is not a loopback address, and assets are plain HTTP: set plain_http_anywhere = true to allow it",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    fn parse(text: &str) -> Result<Settings, SettingsError> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("s")).unwrap();
+        write_file(&dir.path().join("s/store.toml"), text.as_bytes()).unwrap();
+        Settings::read(&dir.path().join("s"))
+    }
+
+    #[test]
+    fn settings_are_read_back_and_mistakes_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings::new("acme");
+        settings.write(dir.path()).unwrap();
+        assert_eq!(Settings::read(dir.path()).unwrap(), settings);
+        let least = parse("version = 1\nfleet = \"acme\"\n").unwrap();
+        assert_eq!(least, settings);
+        for (text, part) in [
+            ("version = 2\nfleet = \"a\"", "version is 2"),
+            ("version = 1\nfleet = \"a\"\nheartbeat_ms = 1", "heartbeat_ms"),
+            (
+                "version = 1\nfleet = \"a\"\nuncertain_after_ms = 9000",
+                "uncertain_after_ms",
+            ),
+            (
+                "version = 1\nfleet = \"a\"\nassets_listen = \"0.0.0.0:80\"",
+                "plain_http_anywhere",
+            ),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(matches!(
+            parse("version = 1\nfleet = \"a\"\nlisten_at = 1"),
+            Err(SettingsError::Parse { .. })
+        ));
+        assert!(matches!(
+            Settings::read(&dir.path().join("none")),
+            Err(SettingsError::NoStore { .. })
+        ));
+    }
+}
