@@ -188,6 +188,11 @@ impl Journal {
     }
 }
 
+/// The record at `path` as it is, for those who only look; none when there is none that can be read.
+pub fn peek(path: &Path) -> Option<AppRecord> {
+    decode(&read_bounded(path).ok()?).ok()
+}
+
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     if std::fs::metadata(path)?.len() > MAX_RECORD {
         return Ok(Vec::new());

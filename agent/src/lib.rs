@@ -1,1 +1,41 @@
-//! To be furnished.
+//! `ship-agent`: one for each host. It fetches, verifies and unpacks releases, switches static ones, asks keepers to switch
+//! the others, and reports. Nothing that users depend on lives in it: it may be killed or replaced at any moment.
+//!
+//! ```text
+//!            session ──desired──▶ converge ──▶ stage · assets · switch · keeper
+//!   store ◀──(dials)               │  one loop per app, journal first
+//!            session ◀──reports── report           ▲
+//!                                                   └── local (socket), offline (agent dead)
+//! ```
+//!
+//! * [`config`], [`layout`]: who and where we are.
+//! * [`dial`], [`fetch`]: the way to the store, and what is got from there.
+//! * [`stage`], [`assets`], [`switch`], [`keeper`]: hands, each blocking.
+//! * [`journal`]: what must not be forgotten, durable before it is acted on.
+//! * [`converge`]: brings what is to what should be.
+//! * [`session`], [`report`]: the line to the store.
+//! * [`local`], [`offline`], [`revert`], [`logs`], [`verify`]: what works with everything else dead.
+
+#![forbid(unsafe_code)]
+
+pub mod assets;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod converge;
+pub mod dial;
+pub mod fetch;
+pub mod journal;
+pub mod keeper;
+pub mod layout;
+pub mod local;
+pub mod logs;
+pub mod offline;
+pub mod report;
+pub mod revert;
+pub mod run;
+pub mod session;
+pub mod stage;
+pub mod switch;
+pub mod telling;
+pub mod verify;

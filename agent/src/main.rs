@@ -1,3 +1,5 @@
-//! Entry point.
+//! The program `ship-agent`; see `ship-agent --help`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    ship_agent::cli::main()
+}

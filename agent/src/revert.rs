@@ -2,13 +2,15 @@
 //!
 //! The same rules hold when the agent lives and when `ship-agent revert` finds it dead.
 
+use ship_keeper::AskError;
 use ship_model::name::AppName;
 use ship_model::release::{ReleaseNumber, Target};
 use thiserror::Error;
 
-use crate::journal::SaveError;
+use crate::journal::{OpenError, SaveError};
 use crate::layout::AppLayout;
 use crate::stage::Verdict;
+use crate::switch::SwitchError;
 
 /// Why a host was not taken back.
 #[derive(Debug, Error)]
@@ -33,6 +35,12 @@ pub enum RevertError {
     },
     #[error("{app}: the revert could not be noted, so it was not begun")]
     Note { app: AppName, source: SaveError },
+    #[error("{app}: the record cannot be opened, so the revert was not begun")]
+    Record { app: AppName, source: OpenError },
+    #[error("{app}: the keeper could not be asked; the revert is noted, and the agent carries it out when it is back")]
+    Keeper { app: AppName, source: Box<AskError> },
+    #[error("{app}: the links could not be moved")]
+    Switch { app: AppName, source: SwitchError },
     #[error("{app}@{number} did not come up: {reason}")]
     Failed {
         app: AppName,

@@ -160,7 +160,7 @@ impl Fetcher {
         let request = v1::ManifestRequest {
             id: id.as_bytes().to_vec(),
         };
-        let mut pieces = answer(&what, self.client().manifest(request)).await?;
+        let mut pieces = answer(&what, self.client().manifest(call(request))).await?;
         let mut encoded = Vec::new();
         while let Some(piece) = answer_of(&what, pieces.message()).await? {
             self.count(piece.data.len());
@@ -197,7 +197,7 @@ impl Fetcher {
                 blobs: chunk.iter().map(|blob| blob.as_bytes().to_vec()).collect(),
             })
             .collect();
-        let mut answers = answer(&what, self.client().locate(tokio_stream::iter(requests))).await?;
+        let mut answers = answer(&what, self.client().locate(call(tokio_stream::iter(requests)))).await?;
         let mut places = HashMap::with_capacity(blobs.len());
         while let Some(located) = answer_of(&what, answers.message()).await? {
             let place = Place {
@@ -217,6 +217,18 @@ impl Fetcher {
             }),
         }
     }
+}
+
+/// Says which version of the protocol a call is in.
+pub fn name_protocol<T>(request: &mut tonic::Request<T>) {
+    let version = tonic::metadata::MetadataValue::from_static(ship_proto::PROTOCOL);
+    request.metadata_mut().insert("ship-protocol", version);
+}
+
+fn call<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    name_protocol(&mut request);
+    request
 }
 
 /// A channel to the store that connects when it is first used, and again when it broke.

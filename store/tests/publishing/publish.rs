@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use ship_model::digest::BlobDigest;
 use ship_model::name::AppName;
 use ship_model::release::ReleaseNumber;
+use ship_store::ledger::{AssetClaim, ClaimToken};
 use ship_store::publish::{BeginError, CommitError};
 
 use super::tree::{bundle, open, prepare, publish, request, tree, web};
@@ -73,6 +75,9 @@ fn the_same_request_makes_one_release() {
     let mut later = commit.clone();
     later.at_ms += 60_000;
     let again = store.publisher.commit(&later).unwrap();
+    // Whoever lost the answer finds nothing missing when they start over, and uploads nothing.
+    later.bundle = None;
+    assert_eq!(store.publisher.commit(&later).unwrap().record, first.record);
     assert_eq!((first.new, again.new), (true, false));
     assert_eq!(first.record, again.record);
     assert_eq!(store.ledger.releases(&web(), 10).unwrap().len(), 1);
@@ -81,6 +86,17 @@ fn the_same_request_makes_one_release() {
     other.provenance.label = Some("other".to_owned());
     let refused = store.publisher.commit(&other).unwrap_err();
     assert!(refused.to_string().contains("new request id"), "{refused}");
+}
+
+#[test]
+fn what_an_unfinished_publish_uploaded_is_counted_by_the_one_that_uses_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let one = tree(&web(), &[("a", b"12345")]);
+    let unfinished = prepare(&store.publisher, &one, 1);
+    let record = publish(&store.publisher, &one, 2).unwrap();
+    assert_eq!((record.bundle, record.new_bytes), (unfinished.bundle, 5));
+    assert!(record.stored_bytes > 5);
 }
 
 #[test]
@@ -194,4 +210,34 @@ fn a_blob_in_two_bundles_survives_the_loss_of_one() {
     assert_eq!(store.places.missing(blobs.clone()), &blobs[1..]);
     assert_eq!(store.places.locate(&blobs)[0].bundle, other);
     assert_eq!(request(1), request(1));
+}
+
+/// A publish that died after it claimed a url must not block it for ever, and must not come back to life.
+#[test]
+fn a_claim_that_became_nothing_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let name = "static/app-f00dfeed12345678.js";
+    let died = AssetClaim {
+        url: format!("/{name}"),
+        digest: BlobDigest::of(b"never published"),
+    };
+    let token = ClaimToken::new(request(9), 0);
+    store
+        .ledger
+        .claim_assets(&web(), &token, &[died.clone()])
+        .unwrap();
+    assert_eq!(store.ledger.asset(&web(), &died.url).unwrap(), None);
+
+    let record = publish(&store.publisher, &tree(&web(), &[(name, b"other")]), 1).unwrap();
+    let found = store.ledger.asset(&web(), &died.url).unwrap().unwrap();
+    assert_eq!(
+        (found.first, found.digest),
+        (record.number, BlobDigest::of(b"other"))
+    );
+    assert!(store.ledger.claim_assets(&web(), &token, &[died]).is_err());
+
+    // The request itself is not spent: its next try takes another token.
+    let late = publish(&store.publisher, &tree(&web(), &[("a", b"late")]), 9).unwrap();
+    assert_eq!(late.number, ReleaseNumber(2));
 }

@@ -79,10 +79,11 @@ impl Turn {
 
     /// Edits what a host should have; a new epoch only where that changes it.
     fn set(&mut self, host: &HostName, edit: impl FnOnce(&mut HostTarget)) {
+        let new = !self.state.hosts.contains_key(host);
         let target = self.state.hosts.entry(host.clone()).or_default();
         let mut edited = target.clone();
         edit(&mut edited);
-        if edited != *target {
+        if new || edited != *target {
             edited.epoch = self.epoch;
             *target = edited;
             self.changed.insert(host.clone());

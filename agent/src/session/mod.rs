@@ -5,6 +5,8 @@
 
 mod logs;
 
+pub(crate) use logs::read;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,0 +1,182 @@
+//! `ship-agent` on the command line: the agent itself, and the words to it.
+
+mod ask;
+mod show;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ship_model::name::AppName;
+use ship_model::release::ReleaseRef;
+
+use crate::config::Config;
+use crate::telling::{self, LogFormat};
+
+const DEFAULT_CONFIG: &str = "/etc/ship/agent.toml";
+
+/// The agent of one host: fetches and verifies releases, switches them, reports.
+///
+/// Apps do not depend on it: it may be stopped, killed or replaced while they serve.
+#[derive(Debug, Parser)]
+#[command(name = "ship-agent", version, after_help = "\
+Exit codes: 0 done, 1 error, 2 usage, 4 refused and nothing changed (nothing to revert to, a damaged release).
+
+Examples:
+  ship-agent run --config /etc/ship/agent.toml
+  ship-agent status                     what runs here, with the store dead too
+  ship-agent revert web                 back to the previous release, needs nobody: no store, no agent
+  ship-agent revert web@454 -m \"500s\"   to a release that still lies here
+  ship-agent verify --full              reads every byte of every release again
+  ship-agent logs web -f                what the app says")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the agent in the foreground until SIGTERM.
+    Run {
+        /// The host's configuration.
+        #[arg(short, long, default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+        /// How log lines are written to stderr; RUST_LOG chooses which.
+        #[arg(long, value_enum, default_value_t)]
+        log_format: LogFormat,
+    },
+    /// Tells what runs here, what a revert would go to, and whether the store is there.
+    Status {
+        #[command(flatten)]
+        host: Host,
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Takes an app back on this host, to the previous release or to one that still lies here.
+    ///
+    /// Works with store and network dead, and with the agent dead. It holds until the environment is changed again; the
+    /// store is told as soon as it is back.
+    Revert {
+        /// APP, or APP@NUMBER.
+        release: ReleaseRef,
+        /// Why, for those who read it later.
+        #[arg(short, long, default_value = "reverted on the host")]
+        message: String,
+        /// Goes there though files of the release were found damaged.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        host: Host,
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Compares the releases that lie here with what was published.
+    Verify {
+        /// One app; without it, every app.
+        app: Option<AppName>,
+        /// Reads every byte, not only files that look changed.
+        #[arg(long)]
+        full: bool,
+        #[command(flatten)]
+        host: Host,
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Prints what an app and its keeper wrote.
+    Logs {
+        app: AppName,
+        /// How many lines.
+        #[arg(short = 'n', long, default_value_t = 100)]
+        lines: u32,
+        /// Goes on with new lines until Ctrl-C.
+        #[arg(short, long)]
+        follow: bool,
+        /// Only lines of this release.
+        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        release: u64,
+        #[command(flatten)]
+        host: Host,
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+}
+
+/// Which agent.
+#[derive(Debug, Args)]
+struct Host {
+    /// The host's configuration; with it, the words work while the agent is dead.
+    #[arg(short, long, default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+    /// The agent's socket; the configuration is then not read.
+    #[arg(long)]
+    socket: Option<PathBuf>,
+}
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Reads the arguments and does as they say.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Fails only when a provider is set already, which is then this one.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    match cli.command {
+        Command::Run { config, log_format } => run(&config, log_format),
+        Command::Status { host, output } => ask::answer(&host, |who| ask::status(who, output)),
+        Command::Revert {
+            release,
+            message,
+            force,
+            host,
+            output,
+        } => {
+            let wish = ask::Wish {
+                release,
+                message,
+                force,
+            };
+            ask::answer(&host, |who| ask::revert(who, wish, output))
+        }
+        Command::Verify {
+            app,
+            full,
+            host,
+            output,
+        } => ask::answer(&host, |who| ask::verify(who, app, full, output)),
+        Command::Logs {
+            app,
+            lines,
+            follow,
+            release,
+            host,
+            output,
+        } => {
+            let wanted = crate::logs::Wanted { lines, release };
+            ask::answer(&host, |who| ask::logs(who, app, wanted, follow, output))
+        }
+    }
+}
+
+fn run(path: &std::path::Path, format: LogFormat) -> ExitCode {
+    let config = match Config::read(path) {
+        Ok(config) => config,
+        Err(error) => return show::failed(&crate::session::chain(&error), ""),
+    };
+    telling::begin(format, config.host.as_str());
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return show::failed(&format!("no runtime: {error}"), ""),
+    };
+    let ended = runtime.block_on(crate::run::run(config));
+    // A fetch that hangs in a blocking call must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => show::failed(&format!("{error:#}"), ""),
+    }
+}

@@ -1,0 +1,176 @@
+//! With the agent dead: the same words from the same files, and the keeper asked directly.
+//!
+//! Whatever is changed here is changed under the agent's own lock, so that an agent that comes back finds either the old state
+//! or the new one, and carries out what was noted.
+
+use std::time::{Duration, Instant};
+
+use ship_durable::{LockError, LockFile};
+use ship_keeper::{AskError, Client};
+use ship_model::name::AppName;
+use ship_model::release::{ReleaseNumber, Target};
+use ship_model::report::{AppReport, LocalHold};
+
+use crate::clock;
+use crate::converge::{KEEPER_PATIENCE, View};
+use crate::journal::{Journal, LinkSwitch};
+use crate::keeper::Seen;
+use crate::layout::{AppLayout, HostLayout};
+use crate::revert::{Choice, RevertError, previous_after};
+use crate::stage::{self, Here};
+use crate::switch;
+
+/// For a keeper to bring the release up.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks at it.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What lies on the host, of one app.
+struct Scene {
+    layout: AppLayout,
+    client: Client,
+    here: Vec<Here>,
+    keeper: Seen,
+    view: View,
+}
+
+impl Scene {
+    fn look(layout: AppLayout) -> Self {
+        let client = Client::new(&layout.run, KEEPER_PATIENCE);
+        let keeper = match client.status() {
+            Ok(status) => Seen::Here(std::sync::Arc::new(status)),
+            Err(_) => Seen::Gone,
+        };
+        let here = stage::list(&layout).unwrap_or_default();
+        let view = View::look(&layout, &keeper, &here);
+        Self {
+            layout,
+            client,
+            here,
+            keeper,
+            view,
+        }
+    }
+
+    fn staged(&self) -> Vec<Target> {
+        self.here.iter().map(|release| release.target).collect()
+    }
+}
+
+/// The app as its files and its keeper tell it; its record is read, not changed.
+pub fn report(layout: &HostLayout, app: &AppName) -> AppReport {
+    let scene = Scene::look(layout.app(app));
+    let record = crate::journal::peek(&scene.layout.record).unwrap_or_default();
+    let assets = ship_assets::Union::open(&scene.layout.assets(), &scene.layout.asset_records());
+    let assets = assets.map(|union| union.holds()).unwrap_or_default();
+    crate::converge::report(app, &record, &scene.view, &scene.keeper, scene.staged(), assets)
+}
+
+/// Takes the agent's lock.
+///
+/// # Errors
+/// [`LockError::Held`] with the pid of an agent that lives but does not answer.
+pub fn lock(layout: &HostLayout) -> Result<LockFile, LockError> {
+    LockFile::acquire(&layout.lock())
+}
+
+/// Takes an app back. The caller holds the agent's lock.
+///
+/// # Errors
+/// [`RevertError`].
+pub fn revert(
+    layout: &HostLayout,
+    app: &AppName,
+    to: Option<ReleaseNumber>,
+    reason: &str,
+    force: bool,
+) -> Result<AppReport, RevertError> {
+    let scene = Scene::look(layout.app(app));
+    if scene.here.is_empty() && scene.view.running.is_none() {
+        return Err(RevertError::UnknownApp { app: app.clone() });
+    }
+    let staged = scene.staged();
+    let target = Choice {
+        layout: &scene.layout,
+        asked: to,
+        running: scene.view.running,
+        previous: scene.view.previous,
+        staged: &staged,
+        force,
+    }
+    .make()?;
+    let mut journal = note(&scene, target, reason)?;
+    let is_static = scene.here.iter().any(|release| release.target == target && release.spec.is_static());
+    if is_static && scene.keeper.status().is_none() {
+        let order = LinkSwitch {
+            to: target,
+            previous: previous_after(scene.view.running, target, &staged),
+        };
+        switch::switch(&scene.layout, &mut journal, order).map_err(|source| RevertError::Switch {
+            app: app.clone(),
+            source,
+        })?;
+    } else {
+        ask_keeper(&scene, target, reason)?;
+    }
+    Ok(report(layout, app))
+}
+
+fn note(scene: &Scene, target: Target, reason: &str) -> Result<Journal, RevertError> {
+    let app = || scene.layout.app.clone();
+    let opened = Journal::open(&scene.layout.record).map_err(|source| RevertError::Record {
+        app: app(),
+        source,
+    })?;
+    let mut journal = opened.journal;
+    let hold = LocalHold {
+        epoch: journal.record().epoch,
+        from: scene.view.running,
+        to: target,
+        reason: reason.to_owned(),
+        at_ms: clock::wall_ms(),
+    };
+    journal
+        .change(|record| {
+            record.held = Some(hold);
+            record.failure = None;
+        })
+        .map_err(|source| RevertError::Note { app: app(), source })?;
+    Ok(journal)
+}
+
+fn ask_keeper(scene: &Scene, target: Target, reason: &str) -> Result<(), RevertError> {
+    let failed = |source: AskError| RevertError::Keeper {
+        app: scene.layout.app.clone(),
+        source: Box::new(source),
+    };
+    let before = scene.keeper.status().and_then(|status| status.outcome.clone());
+    scene
+        .client
+        .revert(Some(target.number.0), reason, None)
+        .map_err(failed)?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let status = scene.client.status().map_err(failed)?;
+        let going = status.switching_to.is_some() || status.queued.is_some();
+        let runs = crate::keeper::running(&status) == Some(target);
+        if runs && !going {
+            return Ok(());
+        }
+        if !going && status.outcome != before {
+            let reason = status.outcome.and_then(|outcome| outcome.reason);
+            return Err(RevertError::Failed {
+                app: scene.layout.app.clone(),
+                number: target.number,
+                reason: reason.unwrap_or_else(|| "the keeper did not say why".to_owned()),
+            });
+        }
+        if Instant::now() >= deadline {
+            return Err(RevertError::Slow {
+                app: scene.layout.app.clone(),
+                seconds: PATIENCE.as_secs(),
+            });
+        }
+        std::thread::sleep(LOOK);
+    }
+}

@@ -1,0 +1,91 @@
+//! The host's report: every app's newest word, put together. The whole level each time, never a difference.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ship_model::name::{AppName, ClassName};
+use ship_model::report::{AppReport, HostReport};
+use tokio::sync::watch;
+
+/// Gathers the apps' reports into the host's.
+#[derive(Debug)]
+pub struct Reporter {
+    classes: Vec<ClassName>,
+    apps_dir: PathBuf,
+    asset_url: Mutex<Option<String>>,
+    apps: Mutex<BTreeMap<AppName, AppReport>>,
+    out: watch::Sender<HostReport>,
+}
+
+impl Reporter {
+    pub fn new(classes: Vec<ClassName>, apps_dir: PathBuf) -> Arc<Self> {
+        let reporter = Self {
+            classes,
+            apps_dir,
+            asset_url: Mutex::new(None),
+            apps: Mutex::default(),
+            out: watch::channel(HostReport::default()).0,
+        };
+        reporter.refresh();
+        Arc::new(reporter)
+    }
+
+    pub fn subscribe(&self) -> watch::Receiver<HostReport> {
+        self.out.subscribe()
+    }
+
+    pub fn serves_assets_at(&self, url: String) {
+        *self.asset_url.lock().unwrap_or_else(PoisonError::into_inner) = Some(url);
+        self.refresh();
+    }
+
+    /// Takes one app's newest report.
+    pub fn app(&self, report: AppReport) {
+        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        apps.insert(report.app.clone(), report);
+        drop(apps);
+        self.refresh();
+    }
+
+    /// Puts the report together anew, with the disk as it is now.
+    pub fn refresh(&self) {
+        let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        let (disk_free, disk_total) = disk(&self.apps_dir);
+        let report = HostReport {
+            classes: self.classes.clone(),
+            apps: apps.values().cloned().collect(),
+            disk_free,
+            disk_total,
+            asset_url: self.asset_url.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        // Still under the lock of `apps`, so that the newest report is the one that stays.
+        self.out.send_if_modified(|known| {
+            let news = level(known) != level(&report);
+            *known = report;
+            news
+        });
+    }
+}
+
+/// What of a report is worth telling at once; the rest goes with the next heartbeat.
+fn level(report: &HostReport) -> HostReport {
+    let mut level = report.clone();
+    (level.disk_free, level.disk_total) = (0, 0);
+    for app in &mut level.apps {
+        app.connections = 0;
+    }
+    level
+}
+
+/// Bytes free for this user, and in all.
+fn disk(path: &std::path::Path) -> (u64, u64) {
+    match rustix::fs::statvfs(path) {
+        Ok(space) => (
+            space.f_bavail.saturating_mul(space.f_frsize),
+            space.f_blocks.saturating_mul(space.f_frsize),
+        ),
+        Err(_) => (0, 0),
+    }
+}

@@ -1,0 +1,182 @@
+//! The agent's life: lock, rooms, ready, until it is told to end. Apps outlive it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use ship_assets::Shelf;
+use ship_assets::serve::Assets;
+use ship_durable::LockError;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::converge::Converge;
+use crate::dial::Dial;
+use crate::fetch::Fetcher;
+use crate::layout::HostLayout;
+use crate::local::{self, Local};
+use crate::report::Reporter;
+use crate::session::{Session, StoreLink};
+
+/// For everything to end by itself.
+const END: Duration = Duration::from_secs(10);
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot begin: another agent, an unusable folder, certificate, socket or port.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let layout = HostLayout::of(&config).context("cannot tell the current folder")?;
+    layout.prepare()?;
+    let _lock = crate::offline::lock(&layout).map_err(already)?;
+    ship_durable::sweep_leftovers(&layout.records()).context("cannot sweep the records' folder")?;
+    let config = Arc::new(config);
+    let dial = Arc::new(Dial::new(&config));
+    dial.tls().context("cannot use the host's certificates")?;
+    let reporter = Reporter::new(config.classes.clone(), layout.apps.clone());
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+
+    let shelf = match config.asset_listen {
+        Some(address) => Some(serve_assets(address, &layout, &reporter, &tasks, &stop).await?),
+        None => None,
+    };
+    let socket = layout.socket();
+    let listener = local::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
+
+    let converge = Arc::new(Converge::new(
+        Arc::clone(&config),
+        layout.clone(),
+        Arc::new(Fetcher::new(Arc::clone(&dial))),
+        shelf,
+        Arc::clone(&reporter),
+        Handle::current(),
+    ));
+    let beginning = Arc::clone(&converge);
+    tokio::task::spawn_blocking(move || beginning.begin_known()).await?;
+
+    let (desired, wanted) = watch::channel(None);
+    let (link, store) = watch::channel(StoreLink::default());
+    tasks.spawn(Arc::clone(&converge).run(wanted, stop.clone()));
+    let face = Local {
+        config: Arc::clone(&config),
+        layout: layout.clone(),
+        converge: Arc::clone(&converge),
+        link: store,
+    };
+    let ending = stop.clone();
+    tasks.spawn(async move {
+        if let Err(error) = local::serve(face, listener, ending).await {
+            tracing::error!(error = crate::session::chain(&error), "the local socket is served no more");
+        }
+    });
+    let session = Session {
+        env: config.env.clone(),
+        host: config.host.clone(),
+        dial,
+        layout: layout.clone(),
+        desired,
+        reports: reporter.subscribe(),
+        link,
+    };
+    tasks.spawn(session.run(stop.clone()));
+    tracing::info!(env = %config.env, store = %config.store, socket = %socket.display(), "agent runs");
+    notify_ready();
+
+    let signal = told_to_end().await?;
+    tracing::info!(signal, "agent ends; apps run on");
+    stop.cancel();
+    tasks.close();
+    // What does not end in time is cut: nothing here must outlive the word of whoever stopped us.
+    tokio::time::timeout(END, tasks.wait()).await.ok();
+    let ended = tokio::task::spawn_blocking(move || converge.stop());
+    tokio::time::timeout(END, ended).await.ok();
+    std::fs::remove_file(&socket).ok();
+    Ok(())
+}
+
+fn already(error: LockError) -> anyhow::Error {
+    match error {
+        LockError::Held { pid: Some(pid), .. } => {
+            anyhow::anyhow!("an agent runs on this host's state already: process {pid}")
+        }
+        other => anyhow::Error::new(other).context("cannot take this host's lock"),
+    }
+}
+
+async fn told_to_end() -> io::Result<&'static str> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    // A reload is a look at the certificates' files, which happens at every use anyway.
+    let mut hup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = term.recv() => return Ok("SIGTERM"),
+            _ = int.recv() => return Ok("SIGINT"),
+            _ = hup.recv() => tracing::info!("certificates are read again when their files change"),
+        }
+    }
+}
+
+/// Serves assets at `address`; a port that was taken free once is taken again.
+async fn serve_assets(
+    address: SocketAddr,
+    layout: &HostLayout,
+    reporter: &Reporter,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<Arc<Shelf>> {
+    let remembered = layout.state.join("asset_port");
+    let known = std::fs::read_to_string(&remembered).ok().and_then(|port| port.trim().parse().ok());
+    let wanted = match (address.port(), known) {
+        (0, Some(port)) => SocketAddr::new(address.ip(), port),
+        _ => address,
+    };
+    let listener = match TcpListener::bind(wanted).await {
+        // Somebody has the remembered port; a new one is better than none.
+        Err(error) if wanted != address => {
+            tracing::warn!(%error, %wanted, "the remembered asset port cannot be taken");
+            TcpListener::bind(address).await
+        }
+        other => other,
+    };
+    let listener = listener.with_context(|| format!("cannot serve assets at {wanted}"))?;
+    let bound = listener.local_addr().context("cannot tell the asset port")?;
+    if address.port() == 0 {
+        ship_durable::write_file(&remembered, bound.port().to_string().as_bytes())?;
+    }
+    reporter.serves_assets_at(format!("http://{bound}"));
+    let shelf = Arc::new(Shelf::new());
+    let serving = ship_assets::serve::serve(listener, Assets::new(Arc::clone(&shelf)), stop.clone().cancelled_owned());
+    tasks.spawn(serving);
+    Ok(shelf)
+}
+
+/// Tells the service manager, if one asked, that the agent is up.
+fn notify_ready() {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let told = std::os::unix::net::UnixDatagram::unbound().and_then(|socket| {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::ffi::OsStrExt;
+        let name = path.as_bytes();
+        match name.strip_prefix(b"@") {
+            Some(name) => {
+                let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+                socket.send_to_addr(b"READY=1", &address)
+            }
+            None => socket.send_to(b"READY=1", &path),
+        }
+    });
+    if let Err(error) = told {
+        tracing::warn!(%error, "the service manager could not be told that the agent is ready");
+    }
+}
