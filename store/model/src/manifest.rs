@@ -81,6 +81,8 @@ pub enum ManifestError {
     Leaves { path: TreePath, target: String },
     #[error("the release's spec cannot be encoded")]
     Spec,
+    #[error("the release's spec is not one")]
+    Meaning(#[from] crate::spec::SpecDefect),
 }
 
 /// Why bytes are not a manifest.
@@ -309,6 +311,7 @@ fn check(spec: &ReleaseSpec, entries: &[Entry]) -> Result<(), ManifestError> {
         });
     }
     check_parents(entries)?;
+    spec.check()?;
     check_links(spec, entries)
 }
 

@@ -342,4 +342,17 @@ fn a_spec_from_elsewhere_obeys_the_same_rules() {
     for (key, bent) in table {
         assert_eq!(bend(&bent), key);
     }
+    // No manifest carries such a spec, made here or sent.
+    let mut spec = whole.clone();
+    spec.assets[0].url = "/../etc".to_owned();
+    let entry = crate::manifest::Entry {
+        path: TreePath::new(b"lib/static/a").unwrap(),
+        kind: crate::manifest::EntryKind::File {
+            executable: false,
+            size: 0,
+            digest: crate::digest::BlobDigest::of(b""),
+        },
+    };
+    let refused = crate::manifest::Manifest::new(spec, vec![entry]).unwrap_err();
+    assert!(matches!(refused, crate::manifest::ManifestError::Meaning(_)));
 }
