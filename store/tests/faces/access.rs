@@ -172,10 +172,12 @@ async fn another_fleets_certificate_fails_the_handshake() {
         .await
         .2;
     let figures = String::from_utf8(figures).unwrap();
-    assert!(
-        figures.contains("\nship_handshakes_refused_total 1\n"),
-        "{figures}"
-    );
+    for (line, there) in [
+        ("ship_connections_total 0", true),
+        ("ship_handshakes_refused_total 0", false),
+    ] {
+        assert_eq!(figures.contains(&format!("\n{line}\n")), there, "{figures}");
+    }
     assert_eq!(greeted(&ours, &ours.certificate("viewer", "bob")).await, Ok(()));
     // And a client does not speak to a store of another fleet.
     let fooled = channel(theirs.addresses().grpc, &ours.certificate("viewer", "bob")).await;
