@@ -225,7 +225,7 @@ fn a_claim_that_became_nothing_is_taken_over() {
     let token = ClaimToken::new(request(9), 0);
     store
         .ledger
-        .claim_assets(&web(), &token, &[died.clone()])
+        .claim_assets(&web(), &token, std::slice::from_ref(&died))
         .unwrap();
     assert_eq!(store.ledger.asset(&web(), &died.url).unwrap(), None);
 
