@@ -127,7 +127,7 @@ struct Serve {
     log_format: LogFormat,
 }
 
-/// Copies a store that is not being served, so that `restore` can put it back.
+/// Copies a store, which may go on serving, so that `restore` can put it back.
 #[derive(Debug, Args)]
 struct Backup {
     #[command(flatten)]
