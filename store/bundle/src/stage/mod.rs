@@ -224,11 +224,18 @@ impl Staging<'_> {
                 first: first.path.clone(),
             });
         }
-        if stamps.as_ref() != Some(&checked.stamps) {
-            ship_durable::sync_fs(place.releases()).map_err(StageError::Durable)?;
-            self.record(checked.stamps)?;
+        if stamps.as_ref() == Some(&checked.stamps) {
+            return Ok(true);
         }
-        Ok(true)
+        let kept = ship_durable::sync_fs(place.releases())
+            .map_err(StageError::Durable)
+            .and_then(|()| self.record(checked.stamps));
+        // With an older record the release counts as it is; a full disk must not make it unusable.
+        if stamps.is_some() {
+            Ok(true)
+        } else {
+            kept.map(|()| true)
+        }
     }
 
     fn folder_error(&self, action: &'static str) -> impl FnOnce(io::Error) -> StageError {
