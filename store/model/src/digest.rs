@@ -108,6 +108,10 @@ digest_kind!(
     /// BLAKE3 of a release's canonical manifest: the release's identity.
     ReleaseId
 );
+digest_kind!(
+    /// BLAKE3 of a rollout plan's content: what an operator saw is what runs.
+    PlanId
+);
 
 #[cfg(test)]
 mod tests {

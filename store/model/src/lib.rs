@@ -5,6 +5,7 @@
 //! * [`spec`]: the checked meaning of a `ship.toml`.
 //! * [`release`]: numbers, references (`web@455`) and the record kept beside a release.
 //! * [`desired`], [`report`], [`host`]: what a host should run, what it says it runs, what we think of it.
+//! * [`rollout`]: what an environment runs, the plan to change it, and the machine that carries it out.
 //!
 //! Nothing here may read the time, the environment, a file or a socket, and nothing here is random: the
 //! same input gives the same output on every machine, which is what lets the controller, the simulator
@@ -20,4 +21,5 @@ pub mod name;
 pub mod path;
 pub mod release;
 pub mod report;
+pub mod rollout;
 pub mod spec;

@@ -3,6 +3,10 @@
 //! Serialized, it is canonical: maps are sorted, defaults are filled in, keys that came later are left out
 //! while they have their default, so that an older release keeps its id. Times are milliseconds.
 
+mod error;
+
+pub use error::{SpecError, SpecErrors};
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

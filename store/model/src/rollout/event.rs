@@ -1,0 +1,141 @@
+//! What moves a rollout, and what it has done to the world.
+
+use serde::{Deserialize, Serialize};
+
+use crate::desired::{DeployNumber, Epoch};
+use crate::name::HostName;
+use crate::report::AppReport;
+use crate::rollout::plan::Plan;
+use crate::rollout::state::{DeployKind, Outcome};
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Begin this plan. A revert may begin while a promote runs: it takes its place.
+    Start {
+        plan: Box<Plan>,
+        who: String,
+    },
+    /// A host reported; `app` is none when it said nothing of this app.
+    Report {
+        host: HostName,
+        app: Option<Box<AppReport>>,
+    },
+    /// A host has not reported for so long that it is uncertain.
+    HostSilent {
+        host: HostName,
+    },
+    /// A host is new, or may now run the app: it gets what its environment runs.
+    HostJoined {
+        host: HostName,
+        runs_app: bool,
+    },
+    /// A host was retired: nothing waits for it any more.
+    HostLeft {
+        host: HostName,
+    },
+    /// Time passed.
+    Tick,
+    /// An operator wants the rollout stopped and touched hosts taken back.
+    Abort {
+        who: String,
+    },
+    /// No further host is switched until resumed.
+    Pause {
+        who: String,
+    },
+    Resume {
+        who: String,
+    },
+}
+
+/// What the caller does after the new state is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// What this host should run changed; it is in the state, this only says whom to tell.
+    SetDesired(HostName),
+    /// For everyone who watches.
+    Announce(RolloutEvent),
+    /// For the audit chain.
+    Audit {
+        who: String,
+        what: String,
+        why: Option<String>,
+    },
+    /// The event was refused and changed nothing.
+    Refused(StartRefused),
+}
+
+/// One thing worth telling, with the rollout it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutEvent {
+    pub deploy: DeployNumber,
+    pub at_ms: u64,
+    #[serde(flatten)]
+    pub what: Happening,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Happening {
+    Started {
+        kind: DeployKind,
+    },
+    /// Steps by their place in the plan, from 0.
+    StepStarted {
+        step: usize,
+    },
+    StepDone {
+        step: usize,
+    },
+    /// The host did what the present step asks of it.
+    HostOk {
+        host: HostName,
+    },
+    HostFailed {
+        host: HostName,
+        step: String,
+        reason: String,
+        last_lines: Vec<String>,
+    },
+    /// Nothing waits for the host any longer; it catches up.
+    HostExcused {
+        host: HostName,
+        reason: String,
+    },
+    HostReturned {
+        host: HostName,
+    },
+    /// Touched hosts are taken back.
+    TurnedBack {
+        reason: String,
+    },
+    /// The host runs its earlier release again.
+    HostBack {
+        host: HostName,
+    },
+    Paused {
+        who: String,
+    },
+    Resumed {
+        who: String,
+    },
+    Ended {
+        outcome: Outcome,
+    },
+}
+
+/// Why an operator's event changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StartRefused {
+    #[error("the environment has changed since this was planned (epoch {planned}, now {now}): plan again")]
+    Drifted { planned: Epoch, now: Epoch },
+    #[error("deploy {deploy} by {who} is under way: wait for it, abort it, or revert")]
+    Busy { deploy: DeployNumber, who: String },
+    #[error("no rollout is under way")]
+    NothingRuns,
+    #[error("deploy {deploy} goes back already; nothing is left to abort")]
+    GoesBack { deploy: DeployNumber },
+    #[error("deploy {deploy} is not paused")]
+    NotPaused { deploy: DeployNumber },
+}

@@ -1,0 +1,38 @@
+//! How an environment goes from one release to another, and back.
+//!
+//! [`plan()`] compares what runs, who is there and what was asked, and gives an immutable [`Plan`] or a typed
+//! refusal. [`step()`] carries a plan out: `(state, event, now) → (state, effects)`. The caller stores the
+//! returned [`EnvState`] by compare-and-swap and only then performs the effects; a controller that dies in
+//! between loses announcements at most, because what hosts should do is in the state itself. A step that
+//! changes nothing returns an equal state and need not be stored: heartbeats are not journalled.
+//!
+//! ```text
+//! promote  check → prefetch everywhere → asset barrier → one host → the rest, batch by batch → done
+//!                        │ a host fails: nothing was switched        │ a host fails, or a deadline passes
+//!                        └──────────────▶ failed                     └──▶ touched hosts go back → reverted
+//! revert   check → all hosts, in batches that keep enough serving → done, and sticky
+//! ```
+//!
+//! What is true whatever happens, tested after every step of random histories: the epoch only grows; no app
+//! host is switched before every required host serves the new assets; no more hosts are switched at once
+//! than policy allows; a silent host is neither switched nor counted as healthy; a rollout turns back at
+//! most once; when the faults stop, it ends.
+
+pub mod event;
+pub mod hosts;
+pub mod plan;
+mod planning;
+pub mod state;
+mod step;
+pub mod view;
+
+pub use event::{Effect, Event, Happening, RolloutEvent, StartRefused};
+pub use hosts::{HostView, Thresholds};
+pub use plan::{Excuse, Plan, PlanRefused, PlanStep, PlannedHost, Policy, ReleaseInfo, Request, Wish};
+pub use planning::plan;
+pub use state::{
+    BadRelease, Course, DeployEntry, DeployKind, End, EnvState, Hold, HostProgress, HostTarget, Outcome,
+    Rollout, Stop, Switch,
+};
+pub use step::step;
+pub use view::{HostLine, RolloutView, StepState, StepView, preview, view};

@@ -1,0 +1,241 @@
+//! The immutable plan: a pure function of what runs, who is there, what was asked, and policy.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::desired::{DeployNumber, Epoch};
+use crate::digest::PlanId;
+use crate::name::{AppName, ClassName, EnvName, HostName};
+use crate::release::{ReleaseNumber, Target};
+use crate::rollout::state::DeployKind;
+use crate::spec::ReleaseSpec;
+
+/// What an operator asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    pub wish: Wish,
+    /// Promote a release that was reverted from or quarantined all the same.
+    pub force: bool,
+    pub message: Option<String>,
+    /// Hosts that nothing shall wait for, by the operator's word.
+    pub without: BTreeSet<HostName>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// None: the newest release.
+    Promote { release: Option<ReleaseNumber> },
+    /// None: the last good release older than the running one.
+    Revert { to: Option<ReleaseNumber> },
+}
+
+/// What planning must know of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReleaseInfo {
+    pub target: Target,
+    /// Hosts of any of these classes run it.
+    pub classes: BTreeSet<ClassName>,
+    /// Empty: any.
+    pub platform: Vec<String>,
+}
+
+impl ReleaseInfo {
+    /// Static releases run on the hosts of class `web`.
+    pub fn of(target: Target, spec: &ReleaseSpec) -> Self {
+        let mut classes: BTreeSet<_> = spec
+            .processes
+            .values()
+            .map(|process| process.class.clone())
+            .collect();
+        if classes.is_empty() {
+            classes.extend(ClassName::new("web"));
+        }
+        Self {
+            target,
+            classes,
+            platform: spec.platform.clone(),
+        }
+    }
+}
+
+/// How careful a rollout is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Policy {
+    /// App hosts that may be away at once, switched ones counted; none: a quarter of them.
+    pub max_unavailable: Option<u32>,
+    /// App hosts that must stay healthy, whatever `max_unavailable` says.
+    pub min_healthy: Option<u32>,
+    /// How long a wave must stay healthy before the next.
+    pub soak_ms: u64,
+    pub prefetch_deadline_ms: u64,
+    pub barrier_deadline_ms: u64,
+    /// For one host, from being asked to being healthy.
+    pub switch_deadline_ms: u64,
+    /// Releases kept on hosts besides the running and the previous good one.
+    pub keep: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            max_unavailable: None,
+            min_healthy: None,
+            soak_ms: 5_000,
+            prefetch_deadline_ms: 30 * 60_000,
+            barrier_deadline_ms: 10 * 60_000,
+            switch_deadline_ms: 5 * 60_000,
+            keep: 3,
+        }
+    }
+}
+
+impl Policy {
+    /// How many of `total` app hosts may be away at once: a quarter, but one at least, and with more than
+    /// one host never all, unless policy says otherwise. 0: no switch is possible.
+    pub fn allowed_away(&self, total: usize) -> u32 {
+        let total = u32::try_from(total).unwrap_or(u32::MAX);
+        let quarter = (total / 4).max(1);
+        let most = if total > 1 { total - 1 } else { total };
+        let allowed = self.max_unavailable.unwrap_or(quarter).min(most.max(1));
+        match self.min_healthy {
+            Some(healthy) => allowed.min(total.saturating_sub(healthy)),
+            None => allowed,
+        }
+    }
+}
+
+/// What a rollout will do, step by step. Never changed once made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The hash of everything below.
+    pub id: PlanId,
+    pub env: EnvName,
+    pub app: AppName,
+    pub kind: DeployKind,
+    /// The environment's epoch when this was made; it runs only if that is still so.
+    pub parent: Epoch,
+    pub from: Option<Target>,
+    pub to: Target,
+    pub steps: Vec<PlanStep>,
+    pub hosts: BTreeMap<HostName, PlannedHost>,
+    /// Releases whose assets stand everywhere from now on.
+    pub assets: Vec<Target>,
+    /// App hosts that may be away at once.
+    pub max_unavailable: u32,
+    pub policy: Policy,
+    pub message: Option<String>,
+}
+
+/// One step; the same list is the plan and the progress.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "lowercase")]
+pub enum PlanStep {
+    /// Planning itself was the check: it is done when the rollout starts.
+    Check,
+    /// These hosts unpack and verify the release; nothing is switched.
+    Prefetch { hosts: Vec<HostName> },
+    /// These hosts must serve the release's assets before any app host is switched.
+    Assets { hosts: Vec<HostName> },
+    /// These hosts are switched, as many at once as policy allows, and must stay healthy for `soak_ms`.
+    Wave { hosts: Vec<HostName>, soak_ms: u64 },
+}
+
+/// Why nothing waits for a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Excuse {
+    /// It does not report: unknown, neither healthy nor dead. It goes with the last wave if it returns.
+    Away,
+    /// An operator left it out by name.
+    LeftOut,
+}
+
+impl std::fmt::Display for Excuse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Away => "does not report",
+            Self::LeftOut => "left out by name",
+        })
+    }
+}
+
+/// What a plan says of one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedHost {
+    pub runs_app: bool,
+    /// Why nothing waits for it.
+    pub excused: Option<Excuse>,
+    /// Set where somebody reverted on the host itself: it keeps running this until its wave.
+    pub held_on: Option<Target>,
+    /// Bytes it will fetch, where that is known.
+    pub new_bytes: Option<u64>,
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanRefused {
+    #[error("{app} has no release {release}: `shipctl releases {app}` lists them")]
+    UnknownRelease { app: AppName, release: ReleaseNumber },
+    #[error("{app} has no release yet: publish one first")]
+    NothingPublished { app: AppName },
+    #[error("{env} runs {app}@{release} already")]
+    AlreadyRuns {
+        env: EnvName,
+        app: AppName,
+        release: ReleaseNumber,
+    },
+    #[error(
+        "another rollout is under way in {env}: deploy {deploy}, {app}@{release} by {who}; wait for it, abort it, or revert"
+    )]
+    Busy {
+        env: EnvName,
+        app: AppName,
+        release: ReleaseNumber,
+        deploy: DeployNumber,
+        who: String,
+        since_ms: u64,
+    },
+    #[error("{env} has no host of class {}", list(.classes))]
+    NoHosts { env: EnvName, classes: Vec<ClassName> },
+    #[error(
+        "{} of {total} app hosts are away, {allowed} may be: {}; see `shipctl hosts`, or leave them out by name",
+        .away.len(), list(.away)
+    )]
+    TooManyAway {
+        away: Vec<HostName>,
+        total: usize,
+        allowed: u32,
+    },
+    #[error(
+        "asset hosts are away and may still be asked for assets: {}; bring them back, or leave them out by name",
+        list(.hosts)
+    )]
+    AssetHostsAway { hosts: Vec<HostName> },
+    #[error("{app}@{release} was taken back in deploy {deploy}: {reason}; force it if you are sure")]
+    Bad {
+        app: AppName,
+        release: ReleaseNumber,
+        deploy: DeployNumber,
+        reason: String,
+    },
+    #[error("{env} has nothing to revert to: no older release of {app} ran well there")]
+    NothingToRevertTo { env: EnvName, app: AppName },
+    #[error("{app}@{release} is for {}; {} is {found}", list(.wants), .host)]
+    Platform {
+        app: AppName,
+        release: ReleaseNumber,
+        wants: Vec<String>,
+        host: HostName,
+        found: String,
+    },
+    #[error(
+        "policy lets no host be away ({total} app hosts, {min_healthy} must stay healthy): no switch is possible"
+    )]
+    PolicyAllowsNone { total: usize, min_healthy: u32 },
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}

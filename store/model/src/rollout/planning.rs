@@ -1,0 +1,335 @@
+//! From what runs, who is there, what was asked and policy to a plan, or to a refusal with its reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::digest::PlanId;
+use crate::host::HostState;
+use crate::name::{ClassName, HostName};
+use crate::release::{ReleaseNumber, Target};
+use crate::rollout::hosts::HostView;
+use crate::rollout::plan::{
+    Excuse, Plan, PlanRefused, PlanStep, PlannedHost, Policy, ReleaseInfo, Request, Wish,
+};
+use crate::rollout::state::{DeployKind, EnvState};
+
+/// Hosts of this class hold the assets of every release, whether they run the app or not.
+const ASSET_CLASS: &str = "assets";
+
+/// Makes the plan. Pure and deterministic: the same input gives the same [`Plan::id`], so that what an
+/// operator was shown can be told from what would run now.
+pub fn plan(
+    state: &EnvState,
+    hosts: &[HostView],
+    releases: &BTreeMap<ReleaseNumber, ReleaseInfo>,
+    request: &Request,
+    policy: &Policy,
+) -> Result<Plan, PlanRefused> {
+    let asked = Asked {
+        state,
+        releases,
+        request,
+    };
+    let (kind, from, release) = asked.decide()?;
+    let hosts = Split::new(hosts, release, request);
+    hosts.check(state, release)?;
+    let allowed = hosts.allowed(policy)?;
+    if kind == DeployKind::Promote {
+        hosts.check_presence(allowed)?;
+    }
+    let mut assets = state.asset_releases.clone();
+    assets.extend(releases.values().map(|info| info.target));
+    assets.sort_by_key(|target| target.number);
+    assets.dedup();
+    let mut plan = Plan {
+        id: PlanId::from_bytes([0; 32]),
+        env: state.env.clone(),
+        app: state.app.clone(),
+        kind,
+        parent: state.epoch,
+        from,
+        to: release.target,
+        steps: hosts.steps(kind, allowed, policy),
+        hosts: hosts.planned(state),
+        assets,
+        max_unavailable: allowed,
+        policy: policy.clone(),
+        message: request.message.clone(),
+    };
+    // Every field has a JSON form: names are text, and no map has other keys.
+    let content = serde_json::to_vec(&plan).unwrap_or_default();
+    plan.id = PlanId::of(&content);
+    Ok(plan)
+}
+
+struct Asked<'a> {
+    state: &'a EnvState,
+    releases: &'a BTreeMap<ReleaseNumber, ReleaseInfo>,
+    request: &'a Request,
+}
+
+type Decision<'a> = (DeployKind, Option<Target>, &'a ReleaseInfo);
+
+impl<'a> Asked<'a> {
+    fn decide(&self) -> Result<Decision<'a>, PlanRefused> {
+        match self.request.wish {
+            Wish::Promote { release } => self.promote(release),
+            Wish::Revert { to } => self.revert(to),
+        }
+    }
+
+    fn promote(&self, release: Option<ReleaseNumber>) -> Result<Decision<'a>, PlanRefused> {
+        self.refuse_while_running(|_| true)?;
+        let release = match release {
+            Some(number) => self.known(number)?,
+            None => {
+                let newest = self.releases.values().next_back();
+                newest.ok_or_else(|| PlanRefused::NothingPublished {
+                    app: self.state.app.clone(),
+                })?
+            }
+        };
+        self.refuse_present(release)?;
+        self.refuse_bad(release)?;
+        Ok((DeployKind::Promote, self.state.current, release))
+    }
+
+    fn revert(&self, to: Option<ReleaseNumber>) -> Result<Decision<'a>, PlanRefused> {
+        // A second unnumbered revert while the first runs is an impatient one, not a wish to go further.
+        self.refuse_while_running(|kind| kind == DeployKind::Revert && to.is_none())?;
+        let coming = self.state.running().map(|rollout| rollout.plan.to);
+        let nothing = || PlanRefused::NothingToRevertTo {
+            env: self.state.env.clone(),
+            app: self.state.app.clone(),
+        };
+        let from = coming.or(self.state.current).ok_or_else(nothing)?;
+        let Some(number) = to else {
+            let target = match coming {
+                Some(_) => self
+                    .state
+                    .current
+                    .filter(|target| !self.state.is_bad(target.number)),
+                None => self.state.last_good_before(from),
+            };
+            let release = self.known(target.ok_or_else(nothing)?.number)?;
+            return Ok((DeployKind::Revert, Some(from), release));
+        };
+        let release = self.known(number)?;
+        if coming.is_none() {
+            self.refuse_present(release)?;
+        }
+        self.refuse_bad(release)?;
+        Ok((DeployKind::Revert, Some(from), release))
+    }
+
+    fn known(&self, number: ReleaseNumber) -> Result<&'a ReleaseInfo, PlanRefused> {
+        self.releases
+            .get(&number)
+            .ok_or_else(|| PlanRefused::UnknownRelease {
+                app: self.state.app.clone(),
+                release: number,
+            })
+    }
+
+    fn refuse_while_running(&self, refused: impl FnOnce(DeployKind) -> bool) -> Result<(), PlanRefused> {
+        match self.state.running() {
+            Some(rollout) if refused(rollout.plan.kind) => Err(PlanRefused::Busy {
+                env: self.state.env.clone(),
+                app: self.state.app.clone(),
+                release: rollout.plan.to.number,
+                deploy: rollout.deploy,
+                who: rollout.who.clone(),
+                since_ms: rollout.started_ms,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn refuse_present(&self, release: &ReleaseInfo) -> Result<(), PlanRefused> {
+        if self.state.current == Some(release.target) && !self.request.force {
+            return Err(PlanRefused::AlreadyRuns {
+                env: self.state.env.clone(),
+                app: self.state.app.clone(),
+                release: release.target.number,
+            });
+        }
+        Ok(())
+    }
+
+    fn refuse_bad(&self, release: &ReleaseInfo) -> Result<(), PlanRefused> {
+        let number = release.target.number;
+        match self.state.bad.iter().find(|bad| bad.release.number == number) {
+            Some(bad) if !self.request.force => Err(PlanRefused::Bad {
+                app: self.state.app.clone(),
+                release: number,
+                deploy: bad.deploy,
+                reason: bad.reason.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The hosts a release concerns, by their part in it; each list sorted by name.
+struct Split<'a> {
+    app: Vec<&'a HostView>,
+    /// Hold assets and do not run the app.
+    assets: Vec<&'a HostView>,
+    classes: Vec<ClassName>,
+    without: &'a BTreeSet<HostName>,
+}
+
+impl<'a> Split<'a> {
+    fn new(hosts: &'a [HostView], release: &ReleaseInfo, request: &'a Request) -> Self {
+        use HostState::{Archived, Retired, Retiring, Terminated};
+        let mut present: Vec<_> = hosts
+            .iter()
+            .filter(|host| !matches!(host.state, Retiring | Retired | Archived | Terminated))
+            .collect();
+        present.sort_by(|a, b| a.name.cmp(&b.name));
+        let runs = |host: &&HostView| host.classes.iter().any(|class| release.classes.contains(class));
+        let (app, other): (Vec<_>, Vec<_>) = present.into_iter().partition(runs);
+        let holds = |host: &&HostView| host.classes.iter().any(|class| class.as_str() == ASSET_CLASS);
+        Self {
+            app,
+            assets: other.into_iter().filter(holds).collect(),
+            classes: release.classes.iter().cloned().collect(),
+            without: &request.without,
+        }
+    }
+
+    fn check(&self, state: &EnvState, release: &ReleaseInfo) -> Result<(), PlanRefused> {
+        if self.app.is_empty() {
+            return Err(PlanRefused::NoHosts {
+                env: state.env.clone(),
+                classes: self.classes.clone(),
+            });
+        }
+        let unfit = self.app.iter().find_map(|host| {
+            let found = host.platform.as_ref()?;
+            let fits = release.platform.is_empty() || release.platform.contains(found);
+            (!fits).then_some((host, found))
+        });
+        match unfit {
+            None => Ok(()),
+            Some((host, found)) => Err(PlanRefused::Platform {
+                app: state.app.clone(),
+                release: release.target.number,
+                wants: release.platform.clone(),
+                host: host.name.clone(),
+                found: found.clone(),
+            }),
+        }
+    }
+
+    fn excuse(&self, host: &HostView) -> Option<Excuse> {
+        let away = matches!(host.state, HostState::Uncertain | HostState::Unavailable);
+        if self.without.contains(&host.name) {
+            Some(Excuse::LeftOut)
+        } else {
+            (away || host.last_seen_ms.is_none()).then_some(Excuse::Away)
+        }
+    }
+
+    fn away<'b>(&'b self, hosts: &'b [&'a HostView]) -> impl Iterator<Item = &'b &'a HostView> {
+        hosts
+            .iter()
+            .filter(|host| self.excuse(host) == Some(Excuse::Away))
+    }
+
+    /// App hosts that count: all but those left out by name.
+    fn counted(&self) -> usize {
+        let counts = |host: &&&HostView| self.excuse(host) != Some(Excuse::LeftOut);
+        self.app.iter().filter(counts).count()
+    }
+
+    fn allowed(&self, policy: &Policy) -> Result<u32, PlanRefused> {
+        let total = self.counted();
+        match policy.allowed_away(total) {
+            0 => Err(PlanRefused::PolicyAllowsNone {
+                total,
+                min_healthy: policy.min_healthy.unwrap_or_default(),
+            }),
+            allowed => Ok(allowed),
+        }
+    }
+
+    fn check_presence(&self, allowed: u32) -> Result<(), PlanRefused> {
+        let away: Vec<_> = self.away(&self.app).map(|host| host.name.clone()).collect();
+        let total = self.counted();
+        if away.len() > allowed as usize || away.len() >= total {
+            return Err(PlanRefused::TooManyAway { away, total, allowed });
+        }
+        // An asset host that is silent to us may still be asked by users: nothing excuses it but a name.
+        let hosts: Vec<_> = self.away(&self.assets).map(|host| host.name.clone()).collect();
+        if hosts.is_empty() {
+            Ok(())
+        } else {
+            Err(PlanRefused::AssetHostsAway { hosts })
+        }
+    }
+
+    fn steps(&self, kind: DeployKind, allowed: u32, policy: &Policy) -> Vec<PlanStep> {
+        let awaited = |hosts: &[&HostView]| -> Vec<HostName> {
+            let there = hosts.iter().filter(|host| self.excuse(host).is_none());
+            there.map(|host| host.name.clone()).collect()
+        };
+        let app = awaited(&self.app);
+        if kind == DeployKind::Revert {
+            let hosts = self.app.iter().map(|host| host.name.clone()).collect();
+            return vec![PlanStep::Check, PlanStep::Wave { hosts, soak_ms: 0 }];
+        }
+        let mut holders = app.clone();
+        holders.extend(awaited(&self.assets));
+        let mut steps = vec![
+            PlanStep::Check,
+            PlanStep::Prefetch { hosts: app.clone() },
+            PlanStep::Assets { hosts: holders },
+        ];
+        let excused = self.away(&self.app).count();
+        let batch = (allowed as usize).saturating_sub(excused).max(1);
+        for hosts in self.waves(app, batch) {
+            let soak_ms = policy.soak_ms;
+            steps.push(PlanStep::Wave { hosts, soak_ms });
+        }
+        steps
+    }
+
+    /// One host first, one that is well if there is one; then the rest.
+    fn waves(&self, mut app: Vec<HostName>, batch: usize) -> Vec<Vec<HostName>> {
+        let well = |name: &HostName| {
+            let host = self.app.iter().find(|host| host.name == *name);
+            host.is_some_and(|host| host.state == HostState::Available)
+        };
+        if app.is_empty() {
+            return Vec::new();
+        }
+        let first = app.remove(app.iter().position(well).unwrap_or(0));
+        let mut waves = vec![vec![first]];
+        waves.extend(app.chunks(batch).map(<[_]>::to_vec));
+        waves
+    }
+
+    fn planned(&self, state: &EnvState) -> BTreeMap<HostName, PlannedHost> {
+        let app = self.app.iter().map(|host| (host, true));
+        let all = app.chain(self.assets.iter().map(|host| (host, false)));
+        all.map(|(host, runs_app)| {
+            let planned = PlannedHost {
+                runs_app,
+                excused: self.excuse(host),
+                held_on: held_on(state, host),
+                new_bytes: host.new_bytes,
+            };
+            (host.name.clone(), planned)
+        })
+        .collect()
+    }
+}
+
+/// What somebody reverted `host` to, on the host, while it is told to run something else.
+fn held_on(state: &EnvState, host: &HostView) -> Option<Target> {
+    let report = host.last_report.as_ref()?;
+    let app = report.apps.iter().find(|report| report.app == state.app)?;
+    let held = app.held.as_ref()?;
+    let told = state.hosts.get(&host.name).and_then(|target| target.run);
+    (told != Some(held.to)).then_some(held.to)
+}

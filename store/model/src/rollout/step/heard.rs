@@ -1,0 +1,180 @@
+//! What a report, or its absence, means to the rollout under way.
+
+use crate::name::HostName;
+use crate::release::Target;
+use crate::report::{AppFailure, AppReport};
+use crate::rollout::event::Happening;
+use crate::rollout::plan::{Excuse, PlanStep};
+use crate::rollout::state::{Rollout, Stop, Switch};
+use crate::rollout::step::Turn;
+
+/// Most of an app's last lines that are kept.
+const LAST_LINES: usize = 50;
+
+impl Turn {
+    pub(super) fn heard(&mut self, rollout: &mut Rollout, host: &HostName, app: Option<&AppReport>) {
+        self.returned(rollout, host);
+        let to = rollout.plan.to;
+        let Some(progress) = rollout.hosts.get_mut(host) else {
+            return;
+        };
+        let Some(app) = app else {
+            progress.serving = Some(false);
+            return;
+        };
+        progress.serving = Some(app.running.is_some() && app.healthy);
+        progress.staged = app.staged.contains(&to);
+        progress.assets = app.assets.contains(&to);
+        self.confirm(rollout, host, app);
+        self.judge(rollout, host, app);
+    }
+
+    fn returned(&mut self, rollout: &mut Rollout, host: &HostName) {
+        let Some(progress) = rollout.hosts.get_mut(host).filter(|progress| progress.silent) else {
+            return;
+        };
+        progress.silent = false;
+        if progress.excused == Some(Excuse::Away) {
+            progress.excused = None;
+            progress.late = true;
+        }
+        let host = host.clone();
+        self.announce(rollout, Happening::HostReturned { host });
+    }
+
+    /// Takes the host's word for what it runs, under the epoch it was asked under or a newer one.
+    fn confirm(&mut self, rollout: &mut Rollout, host: &HostName, app: &AppReport) {
+        let to = rollout.plan.to;
+        let Some(progress) = rollout.hosts.get_mut(host) else {
+            return;
+        };
+        let back_on = progress.back_on();
+        let runs = |wanted: Option<Target>| app.running == wanted && (wanted.is_none() || app.healthy);
+        let host = host.clone();
+        match progress.switch {
+            Switch::Asked { epoch, .. } if app.epoch >= epoch && runs(Some(to)) => {
+                progress.switch = Switch::Running { epoch };
+                self.announce(rollout, Happening::HostOk { host });
+                self.progressed(rollout);
+            }
+            Switch::BackAsked { epoch, .. } if app.epoch >= epoch && runs(back_on) => {
+                progress.switch = Switch::Back;
+                self.announce(rollout, Happening::HostBack { host });
+            }
+            _ => {}
+        }
+    }
+
+    /// A failure under an epoch of this rollout, or a revert made on the host, stops a promote.
+    fn judge(&mut self, rollout: &mut Rollout, host: &HostName, app: &AppReport) {
+        let Some(progress) = rollout.hosts.get_mut(host) else {
+            return;
+        };
+        let since = match progress.switch {
+            Switch::Asked { epoch, .. } | Switch::Running { epoch } | Switch::BackAsked { epoch, .. } => {
+                epoch
+            }
+            Switch::Untouched => rollout.first_epoch,
+            Switch::Failed { .. } | Switch::Back => return,
+        };
+        let failed = app
+            .failure
+            .as_ref()
+            .filter(|failure| failure.epoch >= since && !failure.transient);
+        let held = app.held.as_ref().filter(|held| held.epoch >= since);
+        let stop = match (failed, held) {
+            (_, Some(held)) => {
+                progress.held_on = Some(held.to);
+                let reason = format!("reverted on the host itself: {}", held.reason);
+                Stop::on(host, "held", reason, Vec::new())
+            }
+            (Some(failure), None) => failure_stop(host, failure),
+            (None, None) => return,
+        };
+        let about = failed.map(|failure| failure.release);
+        self.host_failed(rollout, host, about, stop);
+    }
+
+    fn host_failed(&mut self, rollout: &mut Rollout, host: &HostName, about: Option<Target>, stop: Stop) {
+        let to = rollout.plan.to;
+        let Some(progress) = rollout.hosts.get_mut(host).filter(|progress| !progress.stuck) else {
+            return;
+        };
+        match progress.switch {
+            // Told already: every report says it again.
+            Switch::Untouched if progress.failure.is_some() => return,
+            // Its earlier release failed too: it is given up, and the end names it.
+            Switch::BackAsked { .. } if about != Some(to) => {
+                progress.failure = Some(stop.clone());
+                progress.stuck = true;
+            }
+            Switch::Asked { .. } | Switch::Running { .. } | Switch::Untouched
+                if about.is_none_or(|about| about == to) && !rollout.plan.is_hold_of(progress.held_on) =>
+            {
+                return self.fail(rollout, host, stop);
+            }
+            _ => return,
+        }
+        self.tell_failed(rollout, host, &stop);
+    }
+
+    pub(super) fn tell_failed(&mut self, rollout: &Rollout, host: &HostName, stop: &Stop) {
+        let failed = Happening::HostFailed {
+            host: host.clone(),
+            step: stop.step.clone(),
+            reason: stop.reason.clone(),
+            last_lines: stop.last_lines.clone(),
+        };
+        self.announce(rollout, failed);
+    }
+
+    /// Unknown: it is not switched and does not count as healthy. Before and after its wave it is excused
+    /// while policy can spare it; in its own wave it is waited for until the deadline.
+    pub(super) fn silent(&mut self, rollout: &mut Rollout, host: &HostName) {
+        let excused = rollout
+            .hosts
+            .values()
+            .filter(|host| host.excused == Some(Excuse::Away))
+            .count();
+        let in_present_wave = match rollout.present() {
+            Some(PlanStep::Wave { hosts, .. }) => hosts.contains(host),
+            _ => false,
+        };
+        let spare = excused < rollout.plan.max_unavailable as usize;
+        let Some(progress) = rollout.hosts.get_mut(host).filter(|progress| !progress.silent) else {
+            return;
+        };
+        progress.silent = true;
+        let behind = match progress.switch {
+            Switch::Untouched => true,
+            Switch::Running { .. } => !in_present_wave,
+            _ => false,
+        };
+        let waits = behind && progress.excused.is_none();
+        if waits && spare && progress.runs_app && !rollout.is_revert() {
+            if let Some(progress) = rollout.hosts.get_mut(host) {
+                progress.excused = Some(Excuse::Away);
+            }
+            let (host, reason) = (host.clone(), Excuse::Away.to_string());
+            self.announce(rollout, Happening::HostExcused { host, reason });
+        }
+    }
+}
+
+impl Stop {
+    pub(super) fn on(host: &HostName, step: &str, reason: String, last_lines: Vec<String>) -> Self {
+        Self {
+            host: Some(host.clone()),
+            step: step.to_owned(),
+            reason,
+            last_lines,
+            by: None,
+        }
+    }
+}
+
+fn failure_stop(host: &HostName, failure: &AppFailure) -> Stop {
+    let skip = failure.last_lines.len().saturating_sub(LAST_LINES);
+    let last_lines = failure.last_lines[skip..].to_vec();
+    Stop::on(host, &failure.step, failure.reason.clone(), last_lines)
+}

@@ -1,0 +1,11 @@
+//! The rollout machine under stories that an operator can read, and under random histories.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
+
+mod fleet;
+mod stories;

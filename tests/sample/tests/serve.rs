@@ -1,0 +1,467 @@
+//! The sample server as its users meet it: a real process, real sockets, real signals.
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running server in a release tree of its own; ended with the test.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+    folder: TempDir,
+    /// Kept open as the starter does.
+    _listener: TcpListener,
+}
+
+struct Start {
+    version: &'static str,
+    broken: bool,
+    arguments: Vec<&'static str>,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self {
+            version: "1",
+            broken: false,
+            arguments: vec!["--grace-ms", "300"],
+        }
+    }
+}
+
+fn make(out: &Path, version: &str, broken: bool) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ship-sample"));
+    command.args(["make", "--version", version, "--out"]).arg(out);
+    if broken {
+        command.arg("--broken");
+    }
+    assert!(command.status().unwrap().success());
+}
+
+/// A shell gives the listener, its standard input, the number 3 and becomes the server, so that LISTEN_PID is right.
+fn handed_over(listener: &TcpListener, tree: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args([
+            "-c",
+            "LISTEN_FDS=1 LISTEN_PID=$$ exec bin/server serve \"$@\" 3<&0 </dev/null",
+            "sh",
+        ])
+        .current_dir(tree)
+        .stdin(Stdio::from(OwnedFd::from(listener.try_clone().unwrap())));
+    command
+}
+
+impl Server {
+    fn start(start: &Start) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = folder.path().join("tree");
+        make(&tree, start.version, start.broken);
+        let notify = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        notify.set_read_timeout(Some(PATIENCE)).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let child = handed_over(&listener, &tree)
+            .args(&start.arguments)
+            .env("NOTIFY_SOCKET", folder.path().join("notify"))
+            .env("SHIP_DRAIN_FILE", folder.path().join("drain"))
+            .env("SHIP_ASSETS_DIR", folder.path().join("union"))
+            .env("SHIP_RELEASE", format!("web@{}", start.version))
+            .env("SHIP_GENERATION", "5")
+            .spawn()
+            .unwrap();
+        let mut message = [0; 64];
+        let length = notify.recv(&mut message).unwrap();
+        assert_eq!(&message[..length], b"READY=1");
+        Self {
+            child,
+            address: listener.local_addr().unwrap(),
+            folder,
+            _listener: listener,
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    fn drain(&self) -> PathBuf {
+        self.folder.path().join("drain")
+    }
+
+    fn connect(&self) -> Client {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client(BufReader::new(stream))
+    }
+
+    fn get(&self, path: &str) -> Reply {
+        let mut client = self.connect();
+        client.ask("GET", path);
+        client.reply().unwrap()
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Client(BufReader<TcpStream>);
+
+#[derive(Debug)]
+struct Reply {
+    status: u16,
+    headers: String,
+    body: String,
+}
+
+impl Reply {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.lines().find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    fn closes(&self) -> bool {
+        self.header("connection") == Some("close")
+    }
+}
+
+impl Client {
+    fn send(&mut self, text: &str) {
+        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    fn ask(&mut self, method: &str, path: &str) {
+        self.send(&format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    }
+
+    fn head(&mut self) -> Option<Reply> {
+        let mut headers = String::new();
+        while !headers.ends_with("\r\n\r\n") {
+            if self.0.read_line(&mut headers).ok()? == 0 {
+                return None;
+            }
+        }
+        let status = headers.split(' ').nth(1)?.parse().ok()?;
+        Some(Reply {
+            status,
+            headers,
+            body: String::new(),
+        })
+    }
+
+    fn reply(&mut self) -> Option<Reply> {
+        let mut reply = self.head()?;
+        let length = reply.header("content-length")?.parse().ok()?;
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).ok()?;
+        reply.body = String::from_utf8(body).ok()?;
+        Some(reply)
+    }
+
+    /// Whether the server has ended the connection, in order and with nothing more to say.
+    fn ended(&mut self) -> bool {
+        matches!(self.0.read(&mut [0; 16]), Ok(0))
+    }
+}
+
+#[test]
+fn pages_and_assets_are_served_over_a_kept_connection() {
+    let server = Server::start(&Start::default());
+    let mut client = server.connect();
+    client.ask("GET", "/");
+    let page = client.reply().unwrap();
+    assert_eq!(
+        (page.status, page.header("x-release"), page.header("x-generation")),
+        (200, Some("web@1"), Some("5"))
+    );
+    assert!(page.body.contains("<meta name=\"release\" content=\"web@1\">"));
+    let urls: Vec<&str> = page
+        .body
+        .split('"')
+        .filter(|part| part.starts_with("/assets/"))
+        .collect();
+    assert!(urls.len() >= 5, "{urls:?}");
+    for url in urls {
+        client.ask("GET", url);
+        let asset = client.reply().unwrap();
+        assert_eq!(asset.status, 200, "{url}");
+        assert_eq!(
+            asset.header("cache-control"),
+            Some("public, max-age=31536000, immutable")
+        );
+        assert!(
+            url.contains(&blake3::hash(asset.body.as_bytes()).to_hex()[..16]),
+            "{url}"
+        );
+    }
+    for (path, status) in [
+        ("/about", 200),
+        ("/healthz", 200),
+        ("/none", 404),
+        ("/assets/none.js", 404),
+    ] {
+        client.ask("GET", path);
+        assert_eq!(client.reply().unwrap().status, status, "{path}");
+    }
+    client.ask("DELETE", "/");
+    let refused = client.reply().unwrap();
+    assert_eq!(
+        (refused.status, refused.header("allow")),
+        (405, Some("GET, HEAD"))
+    );
+    client.ask("HEAD", "/about");
+    let head = client.head().unwrap();
+    assert!(head.header("content-length").unwrap().parse::<u32>().unwrap() > 100);
+    // Nothing follows a HEAD: the next answer starts at once.
+    client.send("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert!(client.reply().unwrap().closes());
+    assert!(client.ended());
+}
+
+#[test]
+fn the_union_of_all_versions_comes_first() {
+    let server = Server::start(&Start::default());
+    let union = server.folder.path().join("union/assets");
+    fs::create_dir_all(&union).unwrap();
+    File::create(union.join("old-1.css"))
+        .unwrap()
+        .write_all(b"old")
+        .unwrap();
+    let old = server.get("/assets/old-1.css");
+    assert_eq!(
+        (old.status, old.body.as_str(), old.header("content-type")),
+        (200, "old", Some("text/css; charset=utf-8"))
+    );
+}
+
+#[test]
+fn no_path_leaves_the_asset_folders() {
+    let server = Server::start(&Start::default());
+    for path in [
+        "/assets/../../config/app.json",
+        "/assets/..%2f..%2fconfig/app.json",
+        "/assets/%2e%2e/%2e%2e/ship.toml",
+    ] {
+        assert_eq!(server.get(path).status, 404, "{path}");
+    }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let server = Server::start(&Start::default());
+    let mut client = server.connect();
+    client.send(
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\noneGET /slow?ms=50 HTTP/1.1\r\nHost: x\r\n\r\n\
+         POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\ntwo",
+    );
+    let bodies: Vec<String> = (0..3).map(|_| client.reply().unwrap().body).collect();
+    assert_eq!(bodies, ["one", "waited 50 ms\n", "two"]);
+    client.send("POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
+    assert_eq!(client.head().unwrap().status, 100);
+    client.send("late");
+    assert_eq!(client.reply().unwrap().body, "late");
+}
+
+#[test]
+fn large_bodies_pass_whole_and_larger_ones_are_refused() {
+    let server = Server::start(&Start::default());
+    let mut client = server.connect();
+    let body = "x".repeat(1024 * 1024);
+    client.send(&format!(
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    assert_eq!(client.reply().unwrap().body.len(), body.len());
+    client.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1048577\r\n\r\n");
+    let refused = client.reply().unwrap();
+    assert!(refused.status == 413 && refused.closes());
+    assert!(client.ended());
+}
+
+#[test]
+fn limits_are_told_and_the_answer_survives_what_the_client_still_sends() {
+    let server = Server::start(&Start::default());
+    for (request, status) in [
+        (
+            format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(9000)),
+            414,
+        ),
+        (
+            format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n", "a".repeat(40_000)),
+            431,
+        ),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
+        ("\u{16}\u{3}\u{1}hello".to_owned(), 400),
+    ] {
+        let mut client = server.connect();
+        client.send(&request);
+        let refused = client.reply().unwrap();
+        assert!(refused.status == status && refused.closes(), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_slow_client_is_told_and_does_not_hold_others_up() {
+    let server = Server::start(&Start {
+        arguments: vec!["--patience-ms", "1000"],
+        ..Start::default()
+    });
+    let mut slow = server.connect();
+    slow.send("GET / HTTP/1.1\r\nHo");
+    assert_eq!(server.get("/healthz").status, 200);
+    let told = slow.reply().unwrap();
+    assert!(told.status == 408 && told.closes(), "{told:?}");
+    let mut silent = server.connect();
+    assert!(silent.ended());
+}
+
+#[test]
+fn a_broken_release_is_ready_but_not_healthy() {
+    let server = Server::start(&Start {
+        version: "3",
+        broken: true,
+        ..Start::default()
+    });
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(server.get("/healthz").status, 500);
+}
+
+#[test]
+fn the_drain_file_asks_clients_to_come_back_elsewhere_and_loses_none() {
+    let mut server = Server::start(&Start {
+        arguments: vec!["--grace-ms", "4000"],
+        ..Start::default()
+    });
+    let (mut idle, mut fresh, mut silent) = (server.connect(), server.connect(), server.connect());
+    idle.ask("GET", "/healthz");
+    assert!(!idle.reply().unwrap().closes());
+    let mut slow = server.connect();
+    slow.ask("GET", "/slow?ms=400");
+    File::create(server.drain()).unwrap();
+    // The drain is on once an answer says so.
+    let deadline = Instant::now() + PATIENCE;
+    while !server.get("/healthz").closes() {
+        assert!(Instant::now() < deadline, "the drain does not begin");
+    }
+    idle.ask("GET", "/");
+    let last = idle.reply().unwrap();
+    assert!(last.status == 200 && last.closes() && idle.ended());
+    fresh.ask("GET", "/healthz");
+    assert!(fresh.reply().unwrap().closes() && fresh.ended());
+    let waited = slow.reply().unwrap();
+    assert!(waited.status == 200 && waited.closes());
+    assert!(
+        silent.ended(),
+        "an idle connection ends in order when the grace is over"
+    );
+    assert!(server.wait().success());
+}
+
+#[test]
+fn a_drain_that_is_called_off_leaves_the_server_in_service() {
+    let server = Server::start(&Start {
+        arguments: vec!["--grace-ms", "60000"],
+        ..Start::default()
+    });
+    let closes = || {
+        let mut client = server.connect();
+        client.ask("GET", "/healthz");
+        client.reply().unwrap().closes()
+    };
+    let wait_for = |wanted: bool| {
+        let deadline = Instant::now() + PATIENCE;
+        while closes() != wanted {
+            assert!(Instant::now() < deadline, "never {wanted}");
+        }
+    };
+    File::create(server.drain()).unwrap();
+    wait_for(true);
+    fs::remove_file(server.drain()).unwrap();
+    wait_for(false);
+}
+
+#[test]
+fn what_is_queued_when_the_stop_signal_comes_is_answered() {
+    let mut server = Server::start(&Start::default());
+    server.signal(Signal::STOP);
+    let mut clients: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.ask("GET", "/slow?ms=100");
+    }
+    server.signal(Signal::TERM);
+    server.signal(Signal::CONT);
+    for client in &mut clients {
+        let reply = client.reply().unwrap();
+        assert!(reply.status == 200 && reply.closes());
+    }
+    drop(clients);
+    assert!(server.wait().success());
+}
+
+#[test]
+fn a_request_in_flight_outlives_the_stop_signal_and_the_grace() {
+    let mut server = Server::start(&Start {
+        arguments: vec!["--grace-ms", "100"],
+        ..Start::default()
+    });
+    let mut slow = server.connect();
+    slow.ask("GET", "/slow?ms=800");
+    // Answered, so the slow one, sent before, has been accepted.
+    assert_eq!(server.get("/healthz").status, 200);
+    server.signal(Signal::TERM);
+    assert_eq!(slow.reply().unwrap().body, "waited 800 ms\n");
+    drop(slow);
+    assert!(server.wait().success());
+}
+
+#[test]
+fn a_listener_meant_for_another_process_is_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    make(&folder.path().join("tree"), "1", false);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let output = Command::new("sh")
+        .args([
+            "-c",
+            "LISTEN_FDS=1 LISTEN_PID=1 exec bin/server serve 3<&0 </dev/null",
+        ])
+        .current_dir(folder.path().join("tree"))
+        .stdin(Stdio::from(OwnedFd::from(listener)))
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("--listen"),
+        "{output:?}"
+    );
+}
