@@ -46,8 +46,8 @@ pub enum Defect {
     Target,
     #[error("has other bytes than the release says")]
     Content,
-    #[error("cannot be read")]
-    Unreadable(#[source] io::Error),
+    #[error("cannot be read: {0}")]
+    Unreadable(io::Error),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +55,6 @@ pub enum Defect {
 pub struct Problem {
     /// Escaped.
     pub path: String,
-    #[source]
     pub defect: Defect,
 }
 
@@ -86,7 +85,8 @@ pub enum VerifyStagedError {
 /// Compares the staged release at `place` with its manifest and names everything that differs.
 ///
 /// A file that was hashed and is right gets a new stamp; one that is wrong loses its stamp, here and in every other
-/// release that has the same inode, so that their next look hashes it too.
+/// release that has the same inode, so that their next look hashes it too. May run while others stage or remove: the
+/// worst that a lost stamp costs is hashing, and a record without its tree is swept.
 ///
 /// # Errors
 /// [`VerifyStagedError`]; problems of the tree are in the report.
