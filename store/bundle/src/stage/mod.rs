@@ -288,7 +288,7 @@ impl Staging<'_> {
         let builder = Builder::new(root, task.manifest, task.donors, groups, true, task.progress);
         let folders = builder.folders(self.shared)?;
         self.point("bundle.stage.local.before")?;
-        builder.local(groups)?;
+        builder.local()?;
         self.point("bundle.stage.fetch.before")?;
         fetch(ranges, task.bundles, task.source, &builder)?;
         self.point("bundle.stage.links.before")?;
