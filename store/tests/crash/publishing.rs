@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Mutex;
 
 use ship_durable::fault::{FAULT_VARIABLE, TRACE_VARIABLE};
 use ship_store::admin::verify;
@@ -116,18 +117,27 @@ fn a_publish_killed_anywhere_is_whole_or_absent() {
             "{step} was not passed"
         );
     }
+    // First, in the middle, and last; several at a time, as each mostly waits for a disk.
+    let mut faults = Vec::new();
     for (point, times) in points {
-        // First, in the middle, and last.
         let mut turns = vec![1, times.div_ceil(2), times];
         turns.dedup();
-        for turn in turns {
-            let dir = tempfile::tempdir().unwrap();
-            let fault = format!("{point}=kill@{turn}");
-            let (ended, names) = run(dir.path(), &fault);
-            assert!(!ended, "{fault} did not kill");
-            check(dir.path(), &fault, &names);
-        }
+        faults.extend(turns.into_iter().map(|turn| format!("{point}=kill@{turn}")));
     }
+    let faults = Mutex::new(faults);
+    let next = || faults.lock().unwrap().pop();
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                while let Some(fault) = next() {
+                    let dir = tempfile::tempdir().unwrap();
+                    let (ended, names) = run(dir.path(), &fault);
+                    assert!(!ended, "{fault} did not kill");
+                    check(dir.path(), &fault, &names);
+                }
+            });
+        }
+    });
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use ship_model::digest::BlobDigest;
 use ship_model::name::AppName;
 use ship_model::release::ReleaseNumber;
+use ship_store::ledger::{AssetClaim, ClaimToken};
 use ship_store::publish::{BeginError, CommitError};
 
 use super::tree::{bundle, open, prepare, publish, request, tree, web};
@@ -208,4 +210,34 @@ fn a_blob_in_two_bundles_survives_the_loss_of_one() {
     assert_eq!(store.places.missing(blobs.clone()), &blobs[1..]);
     assert_eq!(store.places.locate(&blobs)[0].bundle, other);
     assert_eq!(request(1), request(1));
+}
+
+/// A publish that died after it claimed a url must not block it for ever, and must not come back to life.
+#[test]
+fn a_claim_that_became_nothing_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let name = "static/app-f00dfeed12345678.js";
+    let died = AssetClaim {
+        url: format!("/{name}"),
+        digest: BlobDigest::of(b"never published"),
+    };
+    let token = ClaimToken::new(request(9), 0);
+    store
+        .ledger
+        .claim_assets(&web(), &token, std::slice::from_ref(&died))
+        .unwrap();
+    assert_eq!(store.ledger.asset(&web(), &died.url).unwrap(), None);
+
+    let record = publish(&store.publisher, &tree(&web(), &[(name, b"other")]), 1).unwrap();
+    let found = store.ledger.asset(&web(), &died.url).unwrap().unwrap();
+    assert_eq!(
+        (found.first, found.digest),
+        (record.number, BlobDigest::of(b"other"))
+    );
+    assert!(store.ledger.claim_assets(&web(), &token, &[died]).is_err());
+
+    // The request itself is not spent: its next try takes another token.
+    let late = publish(&store.publisher, &tree(&web(), &[("a", b"late")]), 9).unwrap();
+    assert_eq!(late.number, ReleaseNumber(2));
 }

@@ -28,7 +28,7 @@ pub fn web() -> AppName {
     AppName::new("web").unwrap()
 }
 
-/// A tree of static files whose `static/` is asked for as `/static`.
+/// A tree of static files whose `static/`, if it has one, is asked for as `/static`.
 pub fn tree(app: &AppName, files: Files<'_>) -> Tree {
     let dir = tempfile::tempdir().unwrap();
     for (path, content) in files {
@@ -37,11 +37,13 @@ pub fn tree(app: &AppName, files: Files<'_>) -> Tree {
         fs::write(path, content).unwrap();
     }
     let mut spec = ReleaseSpec::static_files(app.clone());
-    spec.assets.push(AssetRoot {
-        root: TreePath::new(b"static").unwrap(),
-        url: "/static".to_owned(),
-        mutable: Vec::new(),
-    });
+    if files.iter().any(|(path, _)| path.starts_with("static/")) {
+        spec.assets.push(AssetRoot {
+            root: TreePath::new(b"static").unwrap(),
+            url: "/static".to_owned(),
+            mutable: Vec::new(),
+        });
+    }
     let manifest = walk(dir.path(), &spec, &()).unwrap().manifest;
     let encoded = manifest.encode().unwrap();
     Tree {

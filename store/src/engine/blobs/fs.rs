@@ -108,11 +108,7 @@ impl Blobs for FsBlobs {
                 io::ErrorKind::InvalidInput.into(),
             ));
         };
-        let synced = fault::point("store.blobs.sync.before")
-            .and_then(|()| staged.file().set_permissions(PermissionsExt::from_mode(0o444)))
-            .and_then(|()| staged.file().sync_all())
-            .and_then(|()| fault::point("store.blobs.sync.after"));
-        synced.map_err(io_at("sync", from))?;
+        sync_staged(&staged).map_err(io_at("sync", from))?;
         ship_durable::rename(from, &target).map_err(|source| BlobsError::Durable {
             action: format!("keep {object}"),
             source,
@@ -173,6 +169,17 @@ impl Blobs for FsBlobs {
             source,
         })
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "when it fails the staged file is dropped and never read again"
+)]
+fn sync_staged(staged: &Staged) -> io::Result<()> {
+    fault::point("store.blobs.sync.before")?;
+    staged.file().set_permissions(PermissionsExt::from_mode(0o444))?;
+    staged.file().sync_all()?;
+    fault::point("store.blobs.sync.after")
 }
 
 fn object_named(kind: ObjectKind, name: &std::ffi::OsStr) -> Option<Object> {

@@ -307,7 +307,7 @@ impl Desk {
         // So that a power cut after this does not find an index older than the checkpoint.
         self.index.flush().map_err(|error| self.index_failed(error))?;
         let (next, place) = (self.dir.join(NEXT), self.dir.join(JOURNAL));
-        self.write_checkpoint(&next).map_err(|source| failed_to(source))?;
+        self.write_checkpoint(&next).map_err(failed_to)?;
         fault::point("store.catalog.checkpoint.before").map_err(|error| failed_to(error.into()))?;
         if let Err(error) = ship_durable::rename(&next, &place) {
             if matches!(
