@@ -185,6 +185,8 @@ async fn named(port: Arc<Port>, stream: TlsStream<TcpStream>, address: SocketAdd
     }
 }
 
+type Answered = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
 /// The router, told who calls, counting requests of this connection.
 fn answer(
     port: &Arc<Port>,
@@ -194,15 +196,14 @@ fn answer(
     Request<Incoming>,
     Response = Response<Body>,
     Error = Infallible,
-    Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>,
+    Future = Answered,
 > + Clone {
     let (router, figures) = (port.router.clone(), Arc::clone(&port.figures));
     hyper::service::service_fn(move |mut request: Request<Incoming>| {
         seen.fetch_add(1, Ordering::Relaxed);
         figures.requests.fetch_add(1, Ordering::Relaxed);
         request.extensions_mut().insert(peer.clone());
-        let answered: Pin<Box<dyn Future<Output = _> + Send>> =
-            Box::pin(router.clone().oneshot(request.map(Body::new)));
+        let answered: Answered = Box::pin(router.clone().oneshot(request.map(Body::new)));
         answered
     })
 }

@@ -118,7 +118,8 @@ impl Session {
                     self.tell_desired(desired).await?;
                 }
                 question = seat.questions.recv() => {
-                    let question = question.ok_or(End::Gone)?;
+                    // The newer session took the place of this one, and with it the questions' other end.
+                    let question = question.ok_or_else(|| replaced(host))?;
                     self.send(store_message::Message::Logs(question)).await?;
                 }
                 () = seat.replaced.cancelled() => return Err(replaced(host).into()),

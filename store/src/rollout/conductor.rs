@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ship_model::desired::DeployNumber;
 use ship_model::host::HostState;
-use ship_model::name::{AppName, EnvName, HostName};
+use ship_model::name::{AppName, ClassName, EnvName, HostName};
 use ship_model::rollout::{
     Effect, EnvState, Event, Happening, Plan, PlanRefused, PlanStep, Request, Rollout, RolloutEvent,
     StartRefused, Switch, step,
@@ -219,12 +219,19 @@ impl Conductor {
     /// Takes in what hosts said or failed to say.
     async fn listen(&mut self) -> Result<(), SteerError> {
         let changed = self.mailbox.take();
+        let wanted = match self.state.current {
+            Some(current) => self.core.classes_of(current.id).await,
+            None => None,
+        };
         let mut events = Vec::new();
         for (host, presence) in self.core.fleet_of(&self.state.env) {
             if !changed.all && !changed.hosts.contains(&host) {
                 continue;
             }
-            if let Some(runs_app) = self.part_of(&presence.known.classes).await {
+            let part = wanted
+                .as_ref()
+                .and_then(|wanted| part_of(&presence.known.classes, wanted));
+            if let Some(runs_app) = part {
                 events.push(Event::HostJoined {
                     host: host.clone(),
                     runs_app,
@@ -243,20 +250,6 @@ impl Conductor {
             }
         }
         self.advance(&events).await.map(drop)
-    }
-
-    /// Which part a host of these classes has in what the environment runs: some(true) runs the app, some(false)
-    /// holds its assets.
-    async fn part_of(&self, classes: &[ship_model::name::ClassName]) -> Option<bool> {
-        let current = self.state.current?;
-        let wanted = self.core.classes_of(current.id).await?;
-        if classes.iter().any(|class| wanted.contains(class)) {
-            return Some(true);
-        }
-        classes
-            .iter()
-            .any(|class| class.as_str() == "assets")
-            .then_some(false)
     }
 
     async fn steer(&mut self, wish: Steer) -> Result<DeployNumber, SteerError> {
@@ -411,6 +404,17 @@ impl Conductor {
             }
         }
     }
+}
+
+/// Which part a host of classes `has` takes in a release that classes `wanted` run: some(true) runs the app,
+/// some(false) holds its assets.
+fn part_of(has: &[ClassName], wanted: &BTreeSet<ClassName>) -> Option<bool> {
+    if has.iter().any(|class| wanted.contains(class)) {
+        return Some(true);
+    }
+    has.iter()
+        .any(|class| class.as_str() == "assets")
+        .then_some(false)
 }
 
 /// Where a state stands: when this changes, what hosts said before may mean something new.

@@ -47,11 +47,13 @@ pub(super) struct Core {
     facts: Arc<Facts>,
 }
 
+type Conductors = BTreeMap<(EnvName, AppName), Arc<Mailbox>>;
+
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub struct Controller {
     core: Arc<Core>,
-    conductors: Arc<Mutex<BTreeMap<(EnvName, AppName), Arc<Mailbox>>>>,
+    conductors: Arc<Mutex<Conductors>>,
     tasks: TaskTracker,
 }
 
@@ -178,13 +180,13 @@ impl Controller {
         Ok(())
     }
 
-    fn conductors(&self) -> MutexGuard<'_, BTreeMap<(EnvName, AppName), Arc<Mailbox>>> {
+    fn conductors(&self) -> MutexGuard<'_, Conductors> {
         self.conductors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn conductor(
         &self,
-        conductors: &mut BTreeMap<(EnvName, AppName), Arc<Mailbox>>,
+        conductors: &mut Conductors,
         state: Arc<EnvState>,
         version: Option<Version>,
     ) -> Arc<Mailbox> {

@@ -1,0 +1,482 @@
+//! A store under test, and clients of it.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::stream;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use ship_model::digest::BlobDigest;
+use ship_model::manifest::Manifest;
+use ship_model::path::TreePath;
+use ship_model::spec::{AssetRoot, ReleaseSpec};
+use ship_proto::v1::agents_client::AgentsClient;
+use ship_proto::v1::fleet_client::FleetClient;
+use ship_proto::v1::releases_client::ReleasesClient;
+use ship_proto::v1::rollouts_client::RolloutsClient;
+use ship_proto::v1::{self, OutcomeKind};
+use ship_store::serve::Addresses;
+use ship_store::settings::Settings;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `done` gives something.
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut done: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = done().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "gave up waiting: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub struct Store {
+    pub dir: TempDir,
+    child: Option<Child>,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_shipstore"))
+}
+
+fn ran(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+impl Store {
+    /// A new store that serves, impatient enough for tests.
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        let dir = TempDir::new().unwrap();
+        let mut store = Self { dir, child: None };
+        ran(program()
+            .args(["init", "--fleet", "acme", "--dir"])
+            .arg(store.folder()));
+        let mut settings = Settings::read(&store.folder()).unwrap();
+        settings.listen.set_port(0);
+        settings.assets_listen.set_port(0);
+        settings.heartbeat_ms = 200;
+        settings.uncertain_after_ms = 2_000;
+        settings.unavailable_after_ms = 4_000;
+        settings.soak_ms = 100;
+        settings.switch_deadline_ms = 20_000;
+        change(&mut settings);
+        settings.write(&store.folder()).unwrap();
+        store.serve().await;
+        store
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    /// Starts the store again, and waits until it serves.
+    pub async fn serve(&mut self) {
+        assert!(self.child.is_none());
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))
+            .unwrap();
+        let mut command = program();
+        command.arg("serve").arg("--dir").arg(self.folder());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let child = command.spawn().unwrap();
+        let pid = child.id();
+        self.child = Some(child);
+        until("the store to serve", || async {
+            self.read_addresses().filter(|addresses| addresses.pid == pid)
+        })
+        .await;
+    }
+
+    fn read_addresses(&self) -> Option<Addresses> {
+        serde_json::from_slice(&fs::read(self.folder().join("run/addresses.json")).ok()?).ok()
+    }
+
+    pub fn addresses(&self) -> Addresses {
+        self.read_addresses().unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(&mut self) -> std::process::ExitStatus {
+        let mut child = self.child.take().unwrap();
+        signal(child.id(), rustix::process::Signal::TERM);
+        child.wait().unwrap()
+    }
+
+    /// The folder of a certificate for `name` with `role`, `agent/dev` for an agent of dev.
+    pub fn certificate(&self, role: &str, name: &str) -> PathBuf {
+        let out = self.dir.path().join(format!("{}-{name}", role.replace('/', "-")));
+        if out.exists() {
+            return out;
+        }
+        let mut command = program();
+        command
+            .arg("issue")
+            .arg("--dir")
+            .arg(self.folder())
+            .arg("--out")
+            .arg(&out);
+        command.args(["--name", name]);
+        match role.split_once('/') {
+            Some((role, env)) => command.args(["--role", role, "--env", env]),
+            None => command.args(["--role", role]),
+        };
+        ran(&mut command);
+        out
+    }
+
+    pub async fn channel(&self, role: &str, name: &str) -> Channel {
+        channel(self.addresses().grpc, &self.certificate(role, name))
+            .await
+            .unwrap()
+    }
+
+    pub async fn operator(&self) -> Clients {
+        Clients::new(self.channel("operator", "alice").await)
+    }
+}
+
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// All services over one connection.
+#[derive(Clone)]
+pub struct Clients {
+    pub releases: ReleasesClient<Channel>,
+    pub rollouts: RolloutsClient<Channel>,
+    pub fleet: FleetClient<Channel>,
+    pub agents: AgentsClient<Channel>,
+}
+
+impl Clients {
+    pub fn new(channel: Channel) -> Self {
+        Self {
+            releases: ReleasesClient::new(channel.clone()),
+            rollouts: RolloutsClient::new(channel.clone()),
+            fleet: FleetClient::new(channel.clone()),
+            agents: AgentsClient::new(channel),
+        }
+    }
+
+    /// Publishes a tree of `files`, those below `static/` as assets.
+    pub async fn publish(
+        &mut self,
+        app: &str,
+        files: &[(&str, &[u8])],
+    ) -> Result<v1::ReleaseRecord, tonic::Status> {
+        let tree = Tree::new(app, files);
+        let begun = tree.manifest.encode().unwrap();
+        let chunk = v1::BeginChunk {
+            app: app.to_owned(),
+            manifest: begun.clone().into(),
+        };
+        let mut missing = self.releases.begin(stream::iter([chunk])).await?.into_inner();
+        let mut wanted = HashSet::new();
+        while let Some(part) = missing.message().await? {
+            wanted.extend(
+                part.blobs
+                    .iter()
+                    .map(|blob| BlobDigest::from_slice(blob).unwrap()),
+            );
+        }
+        let bundle = match wanted.is_empty() {
+            true => None,
+            false => Some(self.upload(&tree.pack(&wanted)).await?),
+        };
+        let commit = v1::CommitRequest {
+            app: app.to_owned(),
+            id: Manifest::id_of(&begun).as_bytes().to_vec(),
+            bundle,
+            request_id: request_id(),
+            ..v1::CommitRequest::default()
+        };
+        Ok(self.releases.commit(commit).await?.into_inner())
+    }
+
+    pub async fn upload(&mut self, bundle: &[u8]) -> Result<Vec<u8>, tonic::Status> {
+        let chunks: Vec<_> = bundle
+            .chunks(64 << 10)
+            .map(|data| v1::UploadChunk {
+                bundle: None,
+                data: data.to_vec().into(),
+            })
+            .collect();
+        Ok(self
+            .releases
+            .upload(stream::iter(chunks))
+            .await?
+            .into_inner()
+            .bundle)
+    }
+
+    /// Publishes release `text` of the static app web, which is one page and one fingerprinted asset.
+    pub async fn publish_page(&mut self, text: &str) -> v1::ReleaseRecord {
+        let name = format!("static/app.{}.js", &blake3::hash(text.as_bytes()).to_hex()[..16]);
+        self.publish(
+            "web",
+            &[("index.html", text.as_bytes()), (&name, text.as_bytes())],
+        )
+        .await
+        .unwrap()
+    }
+
+    pub async fn status(&mut self) -> v1::StatusReply {
+        self.fleet
+            .status(v1::StatusRequest::default())
+            .await
+            .unwrap()
+            .into_inner()
+    }
+
+    /// Waits until hosts of these states are known.
+    pub async fn hosts(&mut self, wanted: &[(&str, &str)]) {
+        until(&format!("hosts {wanted:?}"), || {
+            let mut clients = self.clone();
+            async move {
+                let status = clients.status().await;
+                let found: Vec<_> = status
+                    .hosts
+                    .iter()
+                    .map(|host| (&*host.host, &*host.state))
+                    .collect();
+                (found == wanted).then_some(())
+            }
+        })
+        .await;
+    }
+
+    /// Follows a rollout to its end.
+    pub async fn end(&mut self, started: &v1::Started) -> v1::RolloutView {
+        let request = v1::WatchRequest {
+            app: started.app.clone(),
+            env: started.env.clone(),
+            deploy: started.deploy,
+        };
+        let mut views = self.rollouts.watch(request).await.unwrap().into_inner();
+        let mut last = None;
+        while let Some(view) = tokio::time::timeout(PATIENCE, views.message())
+            .await
+            .unwrap()
+            .unwrap()
+        {
+            last = Some(view);
+        }
+        last.unwrap()
+    }
+
+    pub async fn promote(&mut self, number: u64) -> v1::RolloutView {
+        let started = self.rollouts.promote(plan(number)).await.unwrap().into_inner();
+        self.end(&started).await
+    }
+
+    pub async fn revert(&mut self, number: u64) -> v1::RolloutView {
+        let started = self.rollouts.revert(plan(number)).await.unwrap().into_inner();
+        self.end(&started).await
+    }
+}
+
+/// A request about release `number` of web in dev.
+pub fn plan(number: u64) -> v1::PlanRequest {
+    v1::PlanRequest {
+        app: "web".to_owned(),
+        env: "dev".to_owned(),
+        number,
+        request_id: request_id(),
+        ..v1::PlanRequest::default()
+    }
+}
+
+pub fn request_id() -> Vec<u8> {
+    let mut id = [0; 16];
+    rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty()).unwrap();
+    id.to_vec()
+}
+
+pub fn outcome(view: &v1::RolloutView) -> OutcomeKind {
+    view.outcome()
+}
+
+/// A tree on the disk that is to be published.
+pub struct Tree {
+    dir: TempDir,
+    pub manifest: Manifest,
+}
+
+impl Tree {
+    pub fn new(app: &str, files: &[(&str, &[u8])]) -> Self {
+        let dir = TempDir::new().unwrap();
+        for (path, content) in files {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            ship_durable::write_file(&path, content).unwrap();
+        }
+        let mut spec = ReleaseSpec::static_files(app.parse().unwrap());
+        if files.iter().any(|(path, _)| path.starts_with("static/")) {
+            spec.assets.push(AssetRoot {
+                root: TreePath::new(b"static").unwrap(),
+                url: "/static".to_owned(),
+                mutable: Vec::new(),
+            });
+        }
+        let manifest = ship_bundle::walk(dir.path(), &spec, &()).unwrap().manifest;
+        Self { dir, manifest }
+    }
+
+    pub fn pack(&self, wanted: &HashSet<BlobDigest>) -> Vec<u8> {
+        let mut bundle = Vec::new();
+        ship_bundle::pack(self.dir.path(), &self.manifest, wanted, 3, &mut bundle, &()).unwrap();
+        bundle
+    }
+
+    pub fn blobs(&self) -> HashSet<BlobDigest> {
+        self.manifest.files().map(|(_, _, _, digest)| digest).collect()
+    }
+}
+
+/// A TLS client as every client of the fleet is one: verifies the store by its one name. No certificate of its own
+/// if `folder` holds none.
+pub fn tls(folder: &Path, alpn: &[&[u8]]) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    for certificate in pem(&folder.join("ca.pem")) {
+        roots.add(certificate).unwrap();
+    }
+    let builder = ClientConfig::builder_with_provider(ship_store::tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match fs::read(folder.join("key.pem")) {
+        Ok(key) => {
+            let key = rustls_pemfile::private_key(&mut &key[..]).unwrap().unwrap();
+            builder
+                .with_client_auth_cert(pem(&folder.join("cert.pem")), key)
+                .unwrap()
+        }
+        Err(_) => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    TlsConnector::from(Arc::new(config))
+}
+
+fn pem(path: &Path) -> Vec<rustls::pki_types::CertificateDer<'static>> {
+    let pem = fs::read(path).unwrap();
+    rustls_pemfile::certs(&mut &pem[..])
+        .collect::<Result<_, _>>()
+        .unwrap()
+}
+
+pub async fn connect(address: SocketAddr, tls: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    tls.connect(ServerName::try_from("store.ship.internal").unwrap(), stream)
+        .await
+}
+
+pub async fn channel(address: SocketAddr, folder: &Path) -> Result<Channel, tonic::transport::Error> {
+    let tls = tls(folder, &[b"h2"]);
+    let connector = tower::service_fn(move |_| {
+        let tls = tls.clone();
+        async move { connect(address, &tls).await.map(TokioIo::new) }
+    });
+    // The connector does TLS itself; the scheme is for the request line only.
+    Endpoint::from_static("http://store.ship.internal")
+        .connect_with_connector(connector)
+        .await
+}
+
+/// One HTTP/1.1 request; status, head and body.
+pub async fn http(
+    address: SocketAddr,
+    folder: Option<&Path>,
+    method: &str,
+    path: &str,
+    headers: &str,
+) -> (u16, String, Vec<u8>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: store\r\nconnection: close\r\n{headers}\r\n");
+    let mut answer = Vec::new();
+    match folder {
+        Some(folder) => {
+            let mut stream = connect(address, &tls(folder, &[b"http/1.1"])).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let _ = stream.read_to_end(&mut answer).await;
+        }
+        None => {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let _ = stream.read_to_end(&mut answer).await;
+        }
+    }
+    let end = answer
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .expect("a whole head");
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap().to_lowercase();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let body = answer.split_off(end + 4);
+    let body = if head.contains("transfer-encoding: chunked") {
+        unchunked(&body)
+    } else {
+        body
+    };
+    (status, head, body)
+}
+
+fn unchunked(mut rest: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|two| two == b"\r\n").unwrap();
+        let len = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
+        if len == 0 {
+            return body;
+        }
+        body.extend_from_slice(&rest[end + 2..end + 2 + len]);
+        rest = &rest[end + 4 + len..];
+    }
+}

@@ -1,0 +1,16 @@
+//! A real store, as a process of its own, spoken to over TLS.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
+
+mod access;
+mod agent;
+mod fleet;
+mod ports;
+mod publishing;
+mod rollouts;
+mod sessions;
