@@ -37,16 +37,44 @@ pub struct Args {
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Global {
     /// File that names the fleet and your certificate [default: ~/.config/ship/context.toml]
-    #[arg(short, long, global = true, env = "SHIP_CONTEXT", value_name = "FILE", hide_env_values = true)]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "SHIP_CONTEXT",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
     pub context: Option<PathBuf>,
     /// App, where the verb does not name one [default: the context's]
-    #[arg(short, long, global = true, env = "SHIP_APP", value_name = "APP", hide_env_values = true)]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "SHIP_APP",
+        value_name = "APP",
+        hide_env_values = true
+    )]
     pub app: Option<AppName>,
     /// Environment [default: the context's]
-    #[arg(short, long, global = true, env = "SHIP_ENV", value_name = "ENV", hide_env_values = true)]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "SHIP_ENV",
+        value_name = "ENV",
+        hide_env_values = true
+    )]
     pub env: Option<EnvName>,
     /// What is printed on stdout: tables for people, or JSON for programs
-    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
     pub output: Output,
     /// Say nothing but results and errors
     #[arg(short, long, global = true)]

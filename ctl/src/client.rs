@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 
 use crate::context::Context;
-use crate::dial::{DialError, STORE_NAME, Speech, dial};
+use crate::dial::{DialError, Speech, dial};
 use crate::error::{CommandError, Exit};
 
 /// A connection that says nothing for this long is asked whether it lives.
@@ -92,6 +92,3 @@ async fn next_connection(
         None => dial(context, Speech::Http2).await,
     }
 }
-
-/// The authority that calls name.
-pub const AUTHORITY: &str = STORE_NAME;

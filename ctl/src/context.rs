@@ -85,7 +85,11 @@ impl Context {
 
 /// `$XDG_CONFIG_HOME/ship/context.toml`, or below `~/.config`.
 fn default_path() -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let config = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")))?;
     Some(config.join("ship/context.toml"))
 }
@@ -155,7 +159,10 @@ fn store_address(url: &str) -> Option<String> {
 
 fn explain(error: &ReadContextError, global: &Global) -> CommandError {
     let fault = CommandError::of(Exit::Error, error);
-    if !matches!(error, ReadContextError::Absent { .. } | ReadContextError::Homeless) {
+    if !matches!(
+        error,
+        ReadContextError::Absent { .. } | ReadContextError::Homeless
+    ) {
         return fault;
     }
     let near = ["context.toml", ".ship-up/context.toml"];
@@ -179,10 +186,15 @@ mod tests {
         use std::io::Write as _;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("context.toml");
-        std::fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
+        std::fs::File::create(&path)
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
         read_file(&path).map_err(|error| {
             let place = folder.path().display().to_string();
-            CommandError::of(Exit::Error, &error).message().replace(&place, "$D")
+            CommandError::of(Exit::Error, &error)
+                .message()
+                .replace(&place, "$D")
         })
     }
 

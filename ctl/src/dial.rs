@@ -65,7 +65,8 @@ pub async fn dial(context: &Context, speech: Speech) -> Result<TlsStream<TcpStre
         })?;
     // Small calls would wait for each other's acknowledgements otherwise; failing to ask for it only costs time.
     let _ = tcp.set_nodelay(true);
-    let name = ServerName::try_from(STORE_NAME).map_err(|_| DialError::Setup(rustls::Error::General(STORE_NAME.to_owned())))?;
+    let name = ServerName::try_from(STORE_NAME)
+        .map_err(|_| DialError::Setup(rustls::Error::General(STORE_NAME.to_owned())))?;
     timeout(DEADLINE, TlsConnector::from(config).connect(name, tcp))
         .await
         .map_err(|_| DialError::Silent { store: store() })?
@@ -134,7 +135,9 @@ impl From<DialError> for CommandError {
 }
 
 fn handshake_hint(source: &io::Error) -> &'static str {
-    let tls = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let tls = source
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         Some(rustls::Error::InvalidCertificate(_)) => {
             "the store's certificate is not of the fleet whose CA the context names: is it the right context?"

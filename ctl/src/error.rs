@@ -179,7 +179,10 @@ fn told(kind: FailureKind, message: &str, hint: &str) -> CommandError {
 
 /// The call broke on its way, or the store is of another version.
 fn untold(status: &Status) -> CommandError {
-    let mut fault = CommandError::new(Exit::Error, format!("the store did not answer: {}", status.message()));
+    let mut fault = CommandError::new(
+        Exit::Error,
+        format!("the store did not answer: {}", status.message()),
+    );
     let mut next = status.source();
     while let Some(cause) = next {
         fault = fault.because(cause.to_string());
@@ -191,8 +194,12 @@ fn untold(status: &Status) -> CommandError {
         }
         Code::Unimplemented => fault
             .hint("shipctl and the store may be one minor version apart, no more: compare shipctl --version"),
-        Code::Unauthenticated => fault.hint("the certificate that the context names is not one of this fleet"),
-        Code::DeadlineExceeded => fault.hint("it took too long; what it does may still be done: shipctl status"),
+        Code::Unauthenticated => {
+            fault.hint("the certificate that the context names is not one of this fleet")
+        }
+        Code::DeadlineExceeded => {
+            fault.hint("it took too long; what it does may still be done: shipctl status")
+        }
         _ => fault,
     }
 }
@@ -201,7 +208,11 @@ fn untold(status: &Status) -> CommandError {
 pub fn is_passing(status: &Status) -> bool {
     let silent = ship_proto::failure_of(status).is_none_or(|f| f.kind() == FailureKind::Unavailable);
     let code = status.code();
-    silent && matches!(code, Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
+    silent
+        && matches!(
+            code,
+            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
+        )
 }
 
 #[cfg(test)]

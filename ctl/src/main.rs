@@ -15,6 +15,7 @@ mod dial;
 mod error;
 mod fleet;
 mod request;
+mod signals;
 mod ui;
 mod words;
 

@@ -142,7 +142,16 @@ async fn connection(port: Arc<Port>, stream: TcpStream, address: SocketAddr, sto
     let _ = stream.set_nodelay(true);
     let Some(tls) = &port.tls else {
         port.figures.connections.fetch_add(1, Ordering::Relaxed);
-        return speak_http1(port, stream, Peer { address, caller: None }, stop).await;
+        return speak_http1(
+            port,
+            stream,
+            Peer {
+                address,
+                caller: None,
+            },
+            stop,
+        )
+        .await;
     };
     let acceptor = TlsAcceptor::from(tls.current());
     let shaken = tokio::select! {
@@ -162,7 +171,9 @@ async fn connection(port: Arc<Port>, stream: TcpStream, address: SocketAddr, sto
 async fn named(port: Arc<Port>, stream: TlsStream<TcpStream>, address: SocketAddr, stop: CancellationToken) {
     port.figures.connections.fetch_add(1, Ordering::Relaxed);
     let (_, session) = stream.get_ref();
-    let leaf = session.peer_certificates().and_then(<[CertificateDer<'_>]>::first);
+    let leaf = session
+        .peer_certificates()
+        .and_then(<[CertificateDer<'_>]>::first);
     let peer = Peer {
         address,
         caller: leaf.map(|leaf| caller_of(leaf, &port.fleet)),

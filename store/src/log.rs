@@ -1,7 +1,8 @@
 //! Log lines: text for people or JSON for machines, each with app, host, pid, release and deploy.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::error::Error;
+use std::fmt::{self, Write as _};
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -29,9 +30,25 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = lines().with_env_filter(filter).with_writer(out).event_format(Lines(format)).finish();
+    let subscriber = lines()
+        .with_env_filter(filter)
+        .with_writer(out)
+        .event_format(Lines(format))
+        .finish();
     // A second call, which only tests make, changes nothing.
     let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// An error with everything that lies under it, in one line: `cannot do this: because of that`.
+pub fn whole(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut under = error.source();
+    while let Some(error) = under {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ": {error}");
+        under = error.source();
+    }
+    text
 }
 
 struct Lines(LogFormat);
@@ -60,15 +77,8 @@ impl Visit for Fields {
         self.0.insert(field.name(), Value::from(value));
     }
 
-    fn record_error(&mut self, field: &Field, error: &(dyn std::error::Error + 'static)) {
-        let mut text = error.to_string();
-        let mut under = error.source();
-        while let Some(error) = under {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            under = error.source();
-        }
-        self.0.insert(field.name(), Value::from(text));
+    fn record_error(&mut self, field: &Field, error: &(dyn Error + 'static)) {
+        self.0.insert(field.name(), Value::from(whole(error)));
     }
 }
 
@@ -116,12 +126,13 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-        line
-    })
+    text.chars()
+        .fold(String::with_capacity(text.len()), |mut line, c| {
+            if c.is_control() {
+                line.extend(c.escape_default());
+            } else {
+                line.push(c);
+            }
+            line
+        })
 }

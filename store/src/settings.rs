@@ -175,6 +175,11 @@ impl Settings {
         }
     }
 
+    /// Checks the addresses again, after the command line changed them.
+    pub fn check_listen(&self, folder: &Path) -> Result<(), SettingsError> {
+        self.check(&folder.join("store.toml"))
+    }
+
     fn check(&self, path: &Path) -> Result<(), SettingsError> {
         let wrong = |key, problem: &str| SettingsError::Value {
             path: path.to_owned(),

@@ -41,7 +41,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ship-keeper",
         ],
     ),
-    ("shipctl", &["ship-model", "ship-durable", "ship-bundle", "ship-proto"]),
+    (
+        "shipctl",
+        &["ship-model", "ship-durable", "ship-bundle", "ship-proto"],
+    ),
     ("ship-sample", &[]),
     ("ship-load", &[]),
 ];

@@ -63,7 +63,11 @@ async fn list(release: Option<&ReleaseRef>, fleet: &Fleet, ui: &Ui) -> Outcome {
     }
     let mut table = Table::new(&["url", ">size", "kept", "digest"]);
     for asset in &assets {
-        let kept = if asset.fingerprinted { "for ever" } else { "while it runs" };
+        let kept = if asset.fingerprinted {
+            "for ever"
+        } else {
+            "while it runs"
+        };
         table.row([
             clean(&asset.url_path),
             bytes(asset.size),
@@ -77,11 +81,14 @@ async fn list(release: Option<&ReleaseRef>, fleet: &Fleet, ui: &Ui) -> Outcome {
 
 async fn urls(path: &str, fleet: &Fleet, ui: &Ui) -> Outcome {
     if !path.starts_with('/') {
-        return Err(CommandError::usage(format!("{path:?} is not a path as pages name it: begin with /")));
+        return Err(CommandError::usage(format!(
+            "{path:?} is not a path as pages name it: begin with /"
+        )));
     }
     let reply = status::ask(fleet, fleet.context.app.as_ref()).await?;
     let hosts = reply.apps.iter().flat_map(|app| app.asset_urls.iter());
-    let mut servers: Vec<String> = hosts.chain([&reply.asset_url]).filter(|url| !url.is_empty()).cloned().collect();
+    let told = fleet.context.assets.iter().chain([&reply.asset_url]);
+    let mut servers: Vec<String> = hosts.chain(told).filter(|url| !url.is_empty()).cloned().collect();
     servers.sort();
     servers.dedup();
     let all: Vec<String> = servers

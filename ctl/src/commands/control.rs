@@ -67,7 +67,10 @@ pub async fn resume(verb: Resume, global: &Global, ui: &Ui) -> Outcome {
 pub async fn abort(verb: Abort, global: &Global, ui: &Ui) -> Outcome {
     let fleet = Fleet::reach(global).await?;
     if is_terminal() && !ui.confirm("Stop the rollout and take touched hosts back?") {
-        return Err(CommandError::new(Exit::Refused, "not confirmed; the rollout goes on"));
+        return Err(CommandError::new(
+            Exit::Refused,
+            "not confirmed; the rollout goes on",
+        ));
     }
     let view = control(&verb.what, Verb::Abort, &fleet).await?;
     if verb.detach {
@@ -83,7 +86,11 @@ pub async fn abort(verb: Abort, global: &Global, ui: &Ui) -> Outcome {
         // To be taken back is what was asked for.
         Err(fault) if fault.exit() == Exit::Reverted => {
             if !ui.is_json() {
-                ui.line(format!("deploy {} of {} was aborted; touched hosts are back", view.deploy, clean(&view.app)));
+                ui.line(format!(
+                    "deploy {} of {} was aborted; touched hosts are back",
+                    view.deploy,
+                    clean(&view.app)
+                ));
             }
             Ok(Exit::Done)
         }

@@ -81,10 +81,7 @@ pub async fn run(verb: Diff, global: &Global, ui: &Ui) -> Outcome {
 }
 
 /// Both releases; of one alone, the one before it comes first.
-async fn pair(
-    verb: &Diff,
-    fleet: &Fleet,
-) -> Result<(subject::Subject, subject::Subject), CommandError> {
+async fn pair(verb: &Diff, fleet: &Fleet) -> Result<(subject::Subject, subject::Subject), CommandError> {
     let first = subject::subject(Some(&verb.a), &fleet.context)?;
     if let Some(b) = &verb.b {
         let mut second = b.clone();
@@ -92,7 +89,11 @@ async fn pair(
         second.app = second.app.or_else(|| Some(first.app.clone()));
         return Ok((first, subject::subject(Some(&second), &fleet.context)?));
     }
-    let newer = first.record(fleet).await?.release.map_or(0, |target| target.number);
+    let newer = first
+        .record(fleet)
+        .await?
+        .release
+        .map_or(0, |target| target.number);
     if newer < 2 {
         return Err(CommandError::new(
             Exit::Error,
@@ -187,12 +188,17 @@ fn spec_lines(old: &Manifest, new: &Manifest) -> Vec<String> {
     let gone = old.iter().filter(|line| !new.contains(line));
     let come = new.iter().filter(|line| !old.contains(line));
     let gone = gone.map(|line| format!("- {}", line.trim()));
-    gone.chain(come.map(|line| format!("+ {}", line.trim()))).collect()
+    gone.chain(come.map(|line| format!("+ {}", line.trim())))
+        .collect()
 }
 
 fn show(found: &Difference, all: bool, ui: &Ui) {
     ui.line(format!("{}  {} → {}", found.app, found.from, found.to));
-    let groups = [("+", GOOD, &found.added), ("-", BAD, &found.removed), ("~", DOUBT, &found.changed)];
+    let groups = [
+        ("+", GOOD, &found.added),
+        ("-", BAD, &found.removed),
+        ("~", DOUBT, &found.changed),
+    ];
     for (sign, style, changes) in groups {
         let shown = if all { changes.len() } else { NAMED };
         for change in changes.iter().take(shown) {
@@ -205,7 +211,10 @@ fn show(found: &Difference, all: bool, ui: &Ui) {
         }
         if changes.len() > shown {
             let more = (changes.len() - shown) as u64;
-            ui.line(format!("  {} and {more} more (--all names them)", paint(style, sign)));
+            ui.line(format!(
+                "  {} and {more} more (--all names them)",
+                paint(style, sign)
+            ));
         }
     }
     for line in &found.spec {

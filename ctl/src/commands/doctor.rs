@@ -72,7 +72,12 @@ pub async fn run(_verb: Doctor, global: &Global, ui: &Ui) -> Outcome {
     let mut findings = Vec::new();
     match Context::read(global) {
         Ok(context) => {
-            findings.push(Finding::new("context", Grade::Good, context.path.display().to_string(), ""));
+            findings.push(Finding::new(
+                "context",
+                Grade::Good,
+                context.path.display().to_string(),
+                "",
+            ));
             findings.push(certificate("certificate", &context.cert));
             findings.push(certificate("fleet's CA", &context.ca));
             findings.extend(store(&context).await);
@@ -98,7 +103,11 @@ fn show(findings: &[Finding], ui: &Ui) {
             Grade::Doubt => paint(DOUBT, "!"),
             Grade::Bad => paint(BAD, "✗"),
         };
-        ui.line(format!("{mark} {:<16} {}", clean(&finding.what), clean(&finding.found)));
+        ui.line(format!(
+            "{mark} {:<16} {}",
+            clean(&finding.what),
+            clean(&finding.found)
+        ));
         if !finding.advice.is_empty() {
             ui.line(format!("  {:<16} → {}", "", clean(&finding.advice)));
         }
@@ -112,7 +121,12 @@ fn certificate(what: &str, path: &Path) -> Finding {
         Err(error) => return Finding::of(what, &CommandError::from(error)),
     };
     let Some((subject, ends_ms)) = all.first().and_then(|der| facts(der)) else {
-        return Finding::new(what, Grade::Bad, format!("{} cannot be read", path.display()), "issue it anew: shipstore issue");
+        return Finding::new(
+            what,
+            Grade::Bad,
+            format!("{} cannot be read", path.display()),
+            "issue it anew: shipstore issue",
+        );
     };
     let left = ends_ms.saturating_sub(now_ms());
     let grade = match left {
@@ -124,7 +138,12 @@ fn certificate(what: &str, path: &Path) -> Finding {
         0 => format!("{subject}, expired"),
         left => format!("{subject}, good for {}", millis(left)),
     };
-    Finding::new(what, grade, found, "issue a new one on the store's machine: shipstore issue")
+    Finding::new(
+        what,
+        grade,
+        found,
+        "issue a new one on the store's machine: shipstore issue",
+    )
 }
 
 /// Whom it names, and when it ends.
@@ -160,7 +179,10 @@ async fn store(context: &Context) -> Vec<Finding> {
         Err(status) => return vec![Finding::of("store", &status.into())],
     };
     let answered = duration(time.elapsed());
-    let found = format!("{} answers in {answered}, version {}", context.store, reply.store_version);
+    let found = format!(
+        "{} answers in {answered}, version {}",
+        context.store, reply.store_version
+    );
     let mut findings = vec![
         Finding::new("store", Grade::Good, found, ""),
         version(&reply.store_version),
@@ -182,7 +204,12 @@ fn version(store: &str) -> Finding {
     };
     let grade = if near { Grade::Good } else { Grade::Doubt };
     let found = format!("shipctl {own}, store {store}");
-    Finding::new("versions", grade, found, "they may be one minor version apart, no more")
+    Finding::new(
+        "versions",
+        grade,
+        found,
+        "they may be one minor version apart, no more",
+    )
 }
 
 /// The store's time must lie between the asking and the answer, give or take.
@@ -194,25 +221,46 @@ fn clock(before: u64, after: u64, store: u64) -> Finding {
     };
     let grade = if skew > SKEW_MS { Grade::Doubt } else { Grade::Good };
     let found = format!("differs from the store's by {}", millis(skew));
-    Finding::new("clock", grade, found, "let both take their time from the same source (chrony, systemd-timesyncd)")
+    Finding::new(
+        "clock",
+        grade,
+        found,
+        "let both take their time from the same source (chrony, systemd-timesyncd)",
+    )
 }
 
 fn hosts(reply: &StatusReply) -> Vec<Finding> {
     if reply.hosts.is_empty() {
-        return vec![Finding::new("hosts", Grade::Doubt, "none has reported", "start ship-agent on one, or: shipctl up")];
+        return vec![Finding::new(
+            "hosts",
+            Grade::Doubt,
+            "none has reported",
+            "start ship-agent on one, or: shipctl up",
+        )];
     }
     let each = reply.hosts.iter().map(|host| {
         let report = host.report.clone().unwrap_or_default();
         let free = percent(report.disk_free, report.disk_total);
         let away = matches!(host.state.as_str(), "uncertain" | "unavailable");
-        let failed = report.apps.iter().find_map(|app| app.failure.as_ref().map(|failure| (app, failure)));
+        let failed = report
+            .apps
+            .iter()
+            .find_map(|app| app.failure.as_ref().map(|failure| (app, failure)));
         let (grade, advice) = match (away, failed, free) {
-            (true, _, _) => (Grade::Doubt, "is it on, and does its agent run? ship-agent status, there".to_owned()),
+            (true, _, _) => (
+                Grade::Doubt,
+                "is it on, and does its agent run? ship-agent status, there".to_owned(),
+            ),
             (_, Some((app, failure)), _) => (
                 Grade::Doubt,
-                format!("{} failed at {}: {}; shipctl why {}", app.app, failure.step, failure.reason, host.host),
+                format!(
+                    "{} failed at {}: {}; shipctl why {}",
+                    app.app, failure.step, failure.reason, host.host
+                ),
             ),
-            (_, _, Some(free)) if free < MIN_FREE_PERCENT => (Grade::Doubt, "make room where releases lie".to_owned()),
+            (_, _, Some(free)) if free < MIN_FREE_PERCENT => {
+                (Grade::Doubt, "make room where releases lie".to_owned())
+            }
             _ => (Grade::Good, String::new()),
         };
         let found = format!("{}, {} free", host.state, bytes(report.disk_free));
@@ -222,7 +270,9 @@ fn hosts(reply: &StatusReply) -> Vec<Finding> {
 }
 
 fn percent(part: u64, whole: u64) -> Option<u64> {
-    u64::try_from(u128::from(part) * 100 / u128::from(whole.max(1))).ok().filter(|_| whole > 0)
+    u64::try_from(u128::from(part) * 100 / u128::from(whole.max(1)))
+        .ok()
+        .filter(|_| whole > 0)
 }
 
 /// What this machine would do to a fleet on it.
@@ -242,7 +292,12 @@ fn files() -> Finding {
         None => (true, "unlimited".to_owned()),
     };
     let grade = if enough { Grade::Good } else { Grade::Doubt };
-    Finding::new("open files", grade, found, "ulimit -n 65536, or LimitNOFILE= in the unit")
+    Finding::new(
+        "open files",
+        grade,
+        found,
+        "ulimit -n 65536, or LimitNOFILE= in the unit",
+    )
 }
 
 fn read(path: &str) -> Option<String> {
@@ -252,18 +307,34 @@ fn read(path: &str) -> Option<String> {
 
 fn kernel() -> Option<Finding> {
     let release = read("/proc/sys/kernel/osrelease")?;
-    let mut parts = release.split(['.', '-']).map_while(|part| part.parse::<u64>().ok());
+    let mut parts = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse::<u64>().ok());
     let new = (parts.next()?, parts.next()?) >= (5, 14);
     let grade = if new { Grade::Good } else { Grade::Doubt };
-    Some(Finding::new("kernel", grade, release, "hosts need Linux 5.14 or newer"))
+    Some(Finding::new(
+        "kernel",
+        grade,
+        release,
+        "hosts need Linux 5.14 or newer",
+    ))
 }
 
 fn ports() -> Option<Finding> {
     let range = read("/proc/sys/net/ipv4/ip_local_port_range")?;
     let (low, high) = range.split_once(' ')?;
     let count = high.parse::<u64>().ok()?.checked_sub(low.parse().ok()?)?;
-    let grade = if count >= 10_000 { Grade::Good } else { Grade::Doubt };
-    Some(Finding::new("local ports", grade, range, "a busy host runs out of them: sysctl net.ipv4.ip_local_port_range"))
+    let grade = if count >= 10_000 {
+        Grade::Good
+    } else {
+        Grade::Doubt
+    };
+    Some(Finding::new(
+        "local ports",
+        grade,
+        range,
+        "a busy host runs out of them: sysctl net.ipv4.ip_local_port_range",
+    ))
 }
 
 fn migrate() -> Option<Finding> {
@@ -280,10 +351,24 @@ fn disk() -> Finding {
         Ok(disk) => {
             let free = disk.f_bavail.saturating_mul(disk.f_frsize);
             let share = percent(free, disk.f_blocks.saturating_mul(disk.f_frsize)).unwrap_or(100);
-            let grade = if share < MIN_FREE_PERCENT { Grade::Doubt } else { Grade::Good };
-            Finding::new("disk here", grade, format!("{} free, {share} %", bytes(free)), "make room")
+            let grade = if share < MIN_FREE_PERCENT {
+                Grade::Doubt
+            } else {
+                Grade::Good
+            };
+            Finding::new(
+                "disk here",
+                grade,
+                format!("{} free, {share} %", bytes(free)),
+                "make room",
+            )
         }
-        Err(error) => Finding::new("disk here", Grade::Doubt, error.to_string(), "look at the folder you stand in"),
+        Err(error) => Finding::new(
+            "disk here",
+            Grade::Doubt,
+            error.to_string(),
+            "look at the folder you stand in",
+        ),
     }
 }
 

@@ -56,7 +56,14 @@ fn json(host: &HostStatus) -> serde_json::Value {
 
 fn table(hosts: &[&HostStatus], now_ms: u64) -> Table {
     let mut table = Table::new(&[
-        "host", "state", "seen", "classes", "runs", ">disk free", "assets", "agent",
+        "host",
+        "state",
+        "seen",
+        "classes",
+        "runs",
+        ">disk free",
+        "assets",
+        "agent",
     ]);
     for host in hosts {
         let report = host.report.clone().unwrap_or_default();

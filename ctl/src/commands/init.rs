@@ -56,17 +56,28 @@ fn app_of(dir: &Path) -> Result<AppName, CommandError> {
     let full = dir
         .canonicalize()
         .map_err(|source| CommandError::internal(&format!("find the folder {}", dir.display()), source))?;
-    let name = full.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let fit = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' };
+    let name = full
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .to_lowercase();
+    let fit = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '-' {
+            c
+        } else {
+            '-'
+        }
+    };
     let name: String = name.chars().map(fit).collect();
-    AppName::new(name.trim_matches('-')).map_err(|error| {
-        CommandError::of(Exit::Usage, &error).hint("name the app: shipctl init -a web")
-    })
+    AppName::new(name.trim_matches('-'))
+        .map_err(|error| CommandError::of(Exit::Usage, &error).hint("name the app: shipctl init -a web"))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), InitError> {
     let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::AlreadyExists => InitError::Exists { path: path.to_owned() },
+        io::ErrorKind::AlreadyExists => InitError::Exists {
+            path: path.to_owned(),
+        },
         _ => InitError::Write {
             path: path.to_owned(),
             source,
@@ -78,8 +89,9 @@ fn write(path: &Path, text: &str) -> Result<(), InitError> {
 
 fn explain(error: InitError) -> CommandError {
     match &error {
-        InitError::Exists { .. } => CommandError::of(Exit::Refused, &error)
-            .hint("read it with `shipctl lint`, or remove it first"),
+        InitError::Exists { .. } => {
+            CommandError::of(Exit::Refused, &error).hint("read it with `shipctl lint`, or remove it first")
+        }
         InitError::Write { .. } => CommandError::of(Exit::Error, &error),
     }
 }

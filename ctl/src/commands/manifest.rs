@@ -32,7 +32,10 @@ async fn gather(mut pieces: tonic::Streaming<ship_proto::v1::Piece>) -> Result<V
         if all.len() + piece.data.len() > MAX_ENCODED {
             return Err(CommandError::new(
                 Exit::Error,
-                format!("the store sends a manifest of more than {}", bytes(MAX_ENCODED as u64)),
+                format!(
+                    "the store sends a manifest of more than {}",
+                    bytes(MAX_ENCODED as u64)
+                ),
             ));
         }
         all.extend_from_slice(&piece.data);

@@ -196,6 +196,8 @@ fn detached(started: &Started, ui: &Ui) -> Exit {
     }
     let app = clean(&started.app);
     ui.line(format!("deploy {} of {app} has begun", started.deploy));
-    ui.hint(format!("see it: shipctl attach {app}; stop it: shipctl abort {app}"));
+    ui.hint(format!(
+        "see it: shipctl attach {app}; stop it: shipctl abort {app}"
+    ));
     Exit::Done
 }

@@ -43,7 +43,16 @@ pub async fn run(verb: Releases, global: &Global, ui: &Ui) -> Outcome {
 
 fn table(lines: &[ReleaseLine], ui: &Ui) -> Table {
     let mut table = Table::new(&[
-        "release", "id", ">files", ">size", ">new", "published", "by", "label", "live in", "flags",
+        "release",
+        "id",
+        ">files",
+        ">size",
+        ">new",
+        "published",
+        "by",
+        "label",
+        "live in",
+        "flags",
     ]);
     for line in lines {
         let record = line.record.clone().unwrap_or_default();

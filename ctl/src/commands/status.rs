@@ -111,7 +111,12 @@ fn app_lines(app: &AppStatus) -> Vec<String> {
     );
     let mut lines = vec![paint(
         BOLD,
-        format!("{}  {}  {release}, deploy {}", clean(&app.app), clean(&app.env), app.deploy),
+        format!(
+            "{}  {}  {release}, deploy {}",
+            clean(&app.app),
+            clean(&app.env),
+            app.deploy
+        ),
     )];
     if let Some(rollout) = &app.rollout {
         if rollout.outcome() == OutcomeKind::Running {
@@ -134,7 +139,12 @@ fn app_lines(app: &AppStatus) -> Vec<String> {
     if !app.held.is_empty() {
         lines.push(format!("  {} {}", paint(DOUBT, "held:"), clean(&app.held)));
     }
-    lines.extend(table(&app.hosts).to_string().lines().map(|line| format!("  {}", line.trim_end())));
+    lines.extend(
+        table(&app.hosts)
+            .to_string()
+            .lines()
+            .map(|line| format!("  {}", line.trim_end())),
+    );
     lines.extend(app.hosts.iter().flat_map(trouble));
     if !app.asset_urls.is_empty() {
         let urls = clean(&app.asset_urls.join("  "));
@@ -146,7 +156,16 @@ fn app_lines(app: &AppStatus) -> Vec<String> {
 
 fn table(hosts: &[AppHost]) -> Table {
     let mut table = Table::new(&[
-        "host", "state", ">release", ">previous", "doing", "listens", ">fetched", ">staged", ">switched", ">lost",
+        "host",
+        "state",
+        ">release",
+        ">previous",
+        "doing",
+        "listens",
+        ">fetched",
+        ">staged",
+        ">switched",
+        ">lost",
     ]);
     for host in hosts {
         let shown = shape::Host::from(host);
@@ -180,7 +199,9 @@ fn trouble(host: &AppHost) -> Vec<String> {
         lines.push(format!(
             "  {} {name}: {} failed at {}: {}",
             paint(BAD, "✗"),
-            failure.release.map_or_else(String::new, |number| number.to_string()),
+            failure
+                .release
+                .map_or_else(String::new, |number| number.to_string()),
             clean(&failure.step),
             clean(&failure.reason)
         ));
@@ -194,7 +215,10 @@ fn trouble(host: &AppHost) -> Vec<String> {
         ));
     }
     if host.runs_app && shown.release != shown.desired && shown.phase == "idle" {
-        lines.push(format!("  {} {name}: shipctl why {name}", paint(DIM, "not what it should run:")));
+        lines.push(format!(
+            "  {} {name}: shipctl why {name}",
+            paint(DIM, "not what it should run:")
+        ));
     }
     lines
 }

@@ -84,9 +84,9 @@ fn read_text(dir: &Path) -> Result<Option<String>, ReadSpecError> {
 fn explain(error: ReadSpecError) -> CommandError {
     let fault = CommandError::of(Exit::Error, &error);
     match error {
-        ReadSpecError::Nameless { .. } => fault
-            .with_exit(Exit::Usage)
-            .hint("static files need only a name: shipctl publish DIR -a APP; anything that runs: shipctl init DIR"),
+        ReadSpecError::Nameless { .. } => fault.with_exit(Exit::Usage).hint(
+            "static files need only a name: shipctl publish DIR -a APP; anything that runs: shipctl init DIR",
+        ),
         ReadSpecError::OtherApp { .. } => fault.with_exit(Exit::Usage).hint("leave -a (and SHIP_APP) away"),
         _ => fault,
     }
@@ -121,7 +121,8 @@ pub async fn read_tree(dir: &Path, spec: &ReleaseSpec, ui: &Ui) -> Result<Walked
 
 /// What browsers fetch of a release.
 pub fn assets(manifest: &Manifest) -> Result<Vec<Asset>, CommandError> {
-    assets_of(manifest).map_err(|error| CommandError::of(Exit::Error, &error).hint("see [[assets]] in ship.toml"))
+    assets_of(manifest)
+        .map_err(|error| CommandError::of(Exit::Error, &error).hint("see [[assets]] in ship.toml"))
 }
 
 /// Says what a person should look at before publishing.

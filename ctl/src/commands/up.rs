@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::Outcome;
 use crate::args::Global;
 use crate::error::{CommandError, Exit};
-use crate::fleet::{Binaries, FLEET, FleetPlan, OwnFleet};
+use crate::fleet::{Binaries, FLEET, FleetPlan, MAX_HOSTS, OwnFleet};
+use crate::signals::Stop;
 use crate::ui::{Bar, Ui};
 use crate::words::{clean, duration};
 
@@ -27,7 +27,7 @@ pub struct Up {
     #[arg(long, value_name = "DIR", default_value = ".ship-up")]
     dir: PathBuf,
     /// Hosts [default: as many as it had; 3 at first]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_HOSTS)))]
     hosts: Option<u8>,
 }
 
@@ -35,8 +35,7 @@ pub async fn run(verb: Up, _global: &Global, ui: &Ui) -> Outcome {
     let dir = std::path::absolute(&verb.dir)
         .map_err(|source| CommandError::internal("find the fleet's folder", source))?;
     // From here on a signal waits until it can be obeyed in order.
-    let mut interrupt = watch_for(SignalKind::interrupt())?;
-    let mut terminate = watch_for(SignalKind::terminate())?;
+    let mut stop = Stop::new()?;
     let binaries = Binaries::find(&FLEET, ui)?;
     let plan = FleetPlan {
         dir,
@@ -45,14 +44,13 @@ pub async fn run(verb: Up, _global: &Global, ui: &Ui) -> Outcome {
         soak_ms: 1_000,
     };
     let bar = Bar::spinner(ui, "bringing the fleet up");
-    let fleet = Box::pin(OwnFleet::bring_up(&plan, &binaries, ui)).await;
+    let fleet = Box::pin(OwnFleet::bring_up(&plan, &binaries, &mut stop, ui)).await;
     bar.clear();
     let mut fleet = fleet?;
     tell(&fleet, ui);
     loop {
         tokio::select! {
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
+            () = stop.asked() => break,
             ended = fleet.next_ended() => if let Some(ended) = ended {
                 ui.warn(format!(
                     "{} {}; it is started again in {}",
@@ -66,10 +64,6 @@ pub async fn run(verb: Up, _global: &Global, ui: &Ui) -> Outcome {
     fleet.take_down().await;
     ui.say(format!("stopped; everything stays in {}", verb.dir.display()));
     Ok(Exit::Done)
-}
-
-pub fn watch_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, CommandError> {
-    signal(kind).map_err(|source| CommandError::internal("watch for signals", source))
 }
 
 fn tell(fleet: &OwnFleet, ui: &Ui) {

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use ship_proto::v1::{OutcomeKind, RolloutView, WatchRequest};
-use tokio::signal::unix::{SignalKind, signal};
 use tonic::Status;
 
 use super::{Fleet, Outcome, shape};
 use crate::clock::Watch;
 use crate::error::{CommandError, Exit, is_passing};
+use crate::signals::Stop;
 use crate::ui::{Progress, Ui, outcome_words};
 use crate::words::{clean, duration};
 
@@ -72,14 +72,12 @@ pub async fn wait(awaited: &Awaited, fleet: &Fleet, ui: &Ui) -> Outcome {
 }
 
 async fn end(awaited: &Awaited, fleet: &Fleet, ui: &Ui) -> Result<End, CommandError> {
-    let signals = |kind| signal(kind).map_err(|source| CommandError::internal("watch for Ctrl-C", source));
-    let (mut interrupt, mut terminate) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
+    let mut stop = Stop::new()?;
     let mut progress = Progress::new(ui);
     let ended = tokio::select! {
         view = last_view(awaited, fleet, &mut progress) => view.map(|view| End::Ended(Box::new(view))),
         () = tokio::time::sleep(awaited.timeout) => Ok(End::TimedOut),
-        _ = interrupt.recv() => Ok(End::Interrupted),
-        _ = terminate.recv() => Ok(End::Interrupted),
+        () = stop.asked() => Ok(End::Interrupted),
     };
     progress.finish();
     ended
@@ -166,7 +164,10 @@ fn done_line(view: &RolloutView) -> String {
         duration(took)
     );
     if !view.excused.is_empty() {
-        line.push_str(&format!("; without {}, which catch up", clean(&view.excused.join(", "))));
+        line.push_str(&format!(
+            "; without {}, which catch up",
+            clean(&view.excused.join(", "))
+        ));
     }
     line
 }
@@ -188,7 +189,9 @@ fn failure(view: &RolloutView, exit: Exit) -> CommandError {
             .hint(format!("see which hosts: shipctl status {app}"))
             .hint(format!("take all of them back: shipctl revert {app}")),
         _ => fault
-            .hint(format!("what the app said: shipctl logs {app} --release {number}"))
+            .hint(format!(
+                "what the app said: shipctl logs {app} --release {number}"
+            ))
             .hint(format!("what runs where: shipctl status {app}")),
     }
 }

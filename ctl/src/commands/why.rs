@@ -51,7 +51,9 @@ fn reasons(what: &str, reply: &StatusReply) -> Option<Vec<String>> {
 
 fn unknown(what: &str, reply: &StatusReply, fleet: &Fleet) -> CommandError {
     let apps = reply.apps.iter().map(|app| app.app.clone());
-    let all: Vec<String> = apps.chain(reply.hosts.iter().map(|host| host.host.clone())).collect();
+    let all: Vec<String> = apps
+        .chain(reply.hosts.iter().map(|host| host.host.clone()))
+        .collect();
     CommandError::new(
         Exit::Error,
         format!("{} knows neither a host nor an app {what:?}", fleet.context.env),
@@ -104,7 +106,12 @@ fn on_host(app: &AppStatus, here: &AppHost) -> Vec<String> {
             clean(&failure.step),
             clean(&failure.reason)
         ));
-        lines.extend(failure.last_lines.iter().map(|line| format!("  | {}", clean(line))));
+        lines.extend(
+            failure
+                .last_lines
+                .iter()
+                .map(|line| format!("  | {}", clean(line))),
+        );
     }
     if shown.phase != "idle" {
         lines.push(format!("{name}: it is {} now", shown.phase));
@@ -139,9 +146,15 @@ fn of_app(app: &AppStatus) -> Vec<String> {
         lines.push(line);
     }
     if !app.held.is_empty() {
-        lines.push(format!("{name}: nothing automatic goes forward: {}", clean(&app.held)));
+        lines.push(format!(
+            "{name}: nothing automatic goes forward: {}",
+            clean(&app.held)
+        ));
     }
-    let behind = shown.hosts.iter().filter(|host| host.runs_app && host.release != host.desired);
+    let behind = shown
+        .hosts
+        .iter()
+        .filter(|host| host.runs_app && host.release != host.desired);
     lines.extend(behind.map(|behind| {
         format!(
             "{name}: {host} runs {} and should run {}: shipctl why {host}",

@@ -19,14 +19,29 @@ pub struct Program {
 
 /// What `up` needs.
 pub const FLEET: [Program; 3] = [
-    Program { name: "shipstore", package: "ship-store" },
-    Program { name: "ship-agent", package: "ship-agent" },
-    Program { name: "ship-keeper", package: "ship-keeper" },
+    Program {
+        name: "shipstore",
+        package: "ship-store",
+    },
+    Program {
+        name: "ship-agent",
+        package: "ship-agent",
+    },
+    Program {
+        name: "ship-keeper",
+        package: "ship-keeper",
+    },
 ];
 /// The sample web app.
-pub const SAMPLE: Program = Program { name: "ship-sample", package: "ship-sample" };
+pub const SAMPLE: Program = Program {
+    name: "ship-sample",
+    package: "ship-sample",
+};
 /// The load generator.
-pub const LOAD: Program = Program { name: "ship-load", package: "ship-load" };
+pub const LOAD: Program = Program {
+    name: "ship-load",
+    package: "ship-load",
+};
 
 #[derive(Debug, thiserror::Error)]
 enum BuildError {
@@ -78,13 +93,18 @@ fn places() -> Vec<PathBuf> {
 }
 
 fn locate(name: &str, places: &[PathBuf]) -> Option<PathBuf> {
-    let found = places.iter().map(|place| place.join(name)).find(|path| path.is_file())?;
+    let found = places
+        .iter()
+        .map(|place| place.join(name))
+        .find(|path| path.is_file())?;
     // Children run in other folders: a relative place would be lost on them.
     found.canonicalize().ok()
 }
 
 fn missing(programs: &[Program], places: &[PathBuf]) -> Vec<&'static str> {
-    let absent = programs.iter().filter(|program| locate(program.name, places).is_none());
+    let absent = programs
+        .iter()
+        .filter(|program| locate(program.name, places).is_none());
     absent.map(|program| program.name).collect()
 }
 
@@ -103,7 +123,10 @@ fn build(cargo: &Path, programs: &[Program], ui: &Ui) -> Result<(), BuildError> 
     let shown: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
     ui.say(format!("building what is missing: cargo {}", shown.join(" ")));
     let mut command = Command::new(cargo);
-    command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .args(&arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     if ui.is_quiet() {
         command.arg("--quiet");
     }
@@ -114,7 +137,11 @@ fn build(cargo: &Path, programs: &[Program], ui: &Ui) -> Result<(), BuildError> 
         cargo: cargo.to_owned(),
         source,
     })?;
-    if status.success() { Ok(()) } else { Err(BuildError::Failed) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(BuildError::Failed)
+    }
 }
 
 fn arguments(programs: &[Program], own: Option<&Path>) -> Vec<OsString> {

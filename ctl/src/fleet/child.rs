@@ -50,7 +50,6 @@ pub struct Ended {
 /// A child that is looked after.
 #[derive(Debug)]
 pub struct Tended {
-    pub name: String,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -60,7 +59,6 @@ impl Tended {
     pub fn start(plan: ChildPlan, book: Arc<Book>, news: mpsc::Sender<Ended>) -> Self {
         let (stop, stopped) = watch::channel(false);
         Self {
-            name: plan.name.clone(),
             stop,
             task: tokio::spawn(tend(plan, book, news, stopped)),
         }
@@ -74,12 +72,7 @@ impl Tended {
     }
 }
 
-async fn tend(
-    plan: ChildPlan,
-    book: Arc<Book>,
-    news: mpsc::Sender<Ended>,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn tend(plan: ChildPlan, book: Arc<Book>, news: mpsc::Sender<Ended>, mut stop: watch::Receiver<bool>) {
     let mut pause = PAUSE.0;
     while !*stop.borrow() {
         let time = Watch::start();

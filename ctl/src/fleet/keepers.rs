@@ -82,11 +82,16 @@ fn stop_one(socket: &Path) {
 
 /// The keeper first, then what it started.
 fn processes(line: &str) -> Vec<ProcessId> {
-    let status = serde_json::from_str::<Reply>(line).ok().and_then(|reply| reply.status);
+    let status = serde_json::from_str::<Reply>(line)
+        .ok()
+        .and_then(|reply| reply.status);
     let Some(status) = status else {
         return Vec::new();
     };
-    let apps = status.generations.iter().flat_map(|generation| &generation.processes);
+    let apps = status
+        .generations
+        .iter()
+        .flat_map(|generation| &generation.processes);
     let apps = apps.filter_map(|process| {
         Some(ProcessId {
             pid: process.pid?,
@@ -132,7 +137,9 @@ mod tests {
         let answering = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut line = String::new();
-            BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+            BufReader::new(stream.try_clone().unwrap())
+                .read_line(&mut line)
+                .unwrap();
             writeln!(stream, "{{\"v\":1,\"reply\":\"accepted\"}}").unwrap();
             line
         });
@@ -150,7 +157,13 @@ mod tests {
         );
         let found = processes(&line);
         assert_eq!(found.len(), 2);
-        assert_eq!(found[1], ProcessId { pid: 7, start_ticks: 9 });
+        assert_eq!(
+            found[1],
+            ProcessId {
+                pid: 7,
+                start_ticks: 9
+            }
+        );
         assert!(processes("{\"v\":1,\"reply\":\"accepted\"}").is_empty());
     }
 }

@@ -24,6 +24,7 @@ mod process;
 mod record;
 mod setup;
 
+pub use address::MAX_HOSTS;
 pub use binaries::{Binaries, FLEET, LOAD, SAMPLE};
 pub use own::{FleetPlan, OwnFleet};
-pub use place::Place;
+pub use setup::tool as run_tool;

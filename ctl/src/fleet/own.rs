@@ -21,6 +21,7 @@ use crate::client::Client;
 use crate::clock::Watch;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
+use crate::signals::{Stop, interrupted};
 use crate::ui::Ui;
 use crate::words::{clean, duration};
 
@@ -52,7 +53,6 @@ pub struct FleetPlan {
 #[derive(Debug)]
 pub struct OwnFleet {
     pub place: Place,
-    pub client: Client,
     pub hosts: u8,
     store: Tended,
     agents: Vec<Tended>,
@@ -77,14 +77,18 @@ struct Rising {
 
 impl OwnFleet {
     /// Brings it up. Whatever fails, everything that was started is stopped again.
-    pub async fn bring_up(plan: &FleetPlan, binaries: &Binaries, ui: &Ui) -> Result<Self, CommandError> {
+    pub async fn bring_up(
+        plan: &FleetPlan,
+        binaries: &Binaries,
+        stop: &mut Stop,
+        ui: &Ui,
+    ) -> Result<Self, CommandError> {
         let place = Place::new(plan.dir.clone());
         setup::make_folder(place.root())?;
         let lock = LockFile::acquire(&place.lock()).map_err(|error| explain_lock(&error))?;
         let book = Book::open(place.record(), plan.hosts).map_err(explain_record)?;
         end_leftovers(&book).await;
         let record = book.get();
-        setup::prepare(&place, plan, record.net, record.hosts, binaries).await?;
         let (tell, news) = mpsc::channel(NEWS);
         let mut rising = Rising {
             place,
@@ -93,12 +97,15 @@ impl OwnFleet {
             news,
             children: Vec::new(),
         };
-        match Box::pin(rising.rise(binaries, ui)).await {
-            Ok(client) => {
+        let risen = tokio::select! {
+            risen = Box::pin(rising.rise(plan, binaries, ui)) => risen,
+            () = stop.asked() => Err(interrupted()),
+        };
+        match risen {
+            Ok(()) => {
                 let store = rising.children.remove(0);
                 Ok(Self {
                     place: rising.place,
-                    client,
                     hosts: record.hosts,
                     store,
                     agents: rising.children,
@@ -120,7 +127,9 @@ impl OwnFleet {
 
     /// Stops agents, then keepers with their apps, then the store.
     pub async fn take_down(self) {
-        let runs = (1..=self.hosts).map(|n| self.place.host(&host_name(n)).join("run")).collect();
+        let runs = (1..=self.hosts)
+            .map(|n| self.place.host(&host_name(n)).join("run"))
+            .collect();
         futures::future::join_all(self.agents.into_iter().map(Tended::stop)).await;
         keepers::stop(runs).await;
         self.store.stop().await;
@@ -128,8 +137,9 @@ impl OwnFleet {
 }
 
 impl Rising {
-    async fn rise(&mut self, binaries: &Binaries, ui: &Ui) -> Result<Client, CommandError> {
+    async fn rise(&mut self, plan: &FleetPlan, binaries: &Binaries, ui: &Ui) -> Result<(), CommandError> {
         let record = self.book.get();
+        setup::prepare(&self.place, plan, record.net, record.hosts, binaries).await?;
         // What an earlier store wrote must not be taken for this one's.
         let _ = std::fs::remove_file(self.place.addresses());
         self.start(self.store_plan(binaries));
@@ -143,12 +153,14 @@ impl Rising {
         self.until_reported(&client, record.hosts, since).await?;
         self.until_apps_run(&client, ui).await?;
         setup::write_context(&self.place, record.net)?;
-        Ok(client)
+        Ok(())
     }
 
     async fn fall(self) {
         let hosts = self.book.get().hosts;
-        let runs = (1..=hosts).map(|n| self.place.host(&host_name(n)).join("run")).collect();
+        let runs = (1..=hosts)
+            .map(|n| self.place.host(&host_name(n)).join("run"))
+            .collect();
         let mut children = self.children;
         let agents = children.split_off(children.len().min(1));
         futures::future::join_all(agents.into_iter().map(Tended::stop)).await;
@@ -196,7 +208,9 @@ impl Rising {
         Ok(Context {
             path: self.place.context(),
             store: format!("{}:{}", net.store(), super::address::GRPC_PORT),
-            env: ENV.parse().map_err(|error| CommandError::internal("name the environment", error))?,
+            env: ENV
+                .parse()
+                .map_err(|error| CommandError::internal("name the environment", error))?,
             app: None,
             ca: self.place.tls().join("ca.pem"),
             cert: self.place.tls().join("cert.pem"),
@@ -208,7 +222,8 @@ impl Rising {
     async fn until_served(&mut self) -> Result<(), CommandError> {
         let time = Watch::start();
         while !self.is_served() {
-            self.check_children(time, STORE_PATIENCE, "the store does not serve").await?;
+            self.check_children(time, STORE_PATIENCE, "the store does not serve")
+                .await?;
         }
         Ok(())
     }
@@ -229,7 +244,8 @@ impl Rising {
             if seen.count() >= usize::from(hosts) {
                 return Ok(());
             }
-            self.check_children(time, HOSTS_PATIENCE, "not every host reports").await?;
+            self.check_children(time, HOSTS_PATIENCE, "not every host reports")
+                .await?;
         }
     }
 
@@ -249,12 +265,18 @@ impl Rising {
                 ));
                 return Ok(());
             }
-            self.check_children(time, APPS_PATIENCE + LOOK * 10, "the apps do not run").await?;
+            self.check_children(time, APPS_PATIENCE + LOOK * 10, "the apps do not run")
+                .await?;
         }
     }
 
     /// Waits a little; a child that ends while the fleet rises is the reason why it does not.
-    async fn check_children(&mut self, time: Watch, patience: Duration, what: &str) -> Result<(), CommandError> {
+    async fn check_children(
+        &mut self,
+        time: Watch,
+        patience: Duration,
+        what: &str,
+    ) -> Result<(), CommandError> {
         if let Ok(ended) = tokio::time::timeout(LOOK, self.news.recv()).await
             && let Some(ended) = ended
         {
@@ -262,11 +284,10 @@ impl Rising {
         }
         if time.elapsed() > patience {
             let logs = self.place.root().join("logs");
-            return Err(CommandError::new(
-                Exit::Error,
-                format!("{what} after {}", duration(time.elapsed())),
-            )
-            .hint(format!("what they said: {}", logs.display())));
+            return Err(
+                CommandError::new(Exit::Error, format!("{what} after {}", duration(time.elapsed())))
+                    .hint(format!("what they said: {}", logs.display())),
+            );
         }
         Ok(())
     }
@@ -302,7 +323,10 @@ fn behind(reply: &StatusReply) -> Vec<String> {
     let late = hosts.filter(|(_, host)| {
         let report = host.report.clone().unwrap_or_default();
         let held = report.held.is_some() || report.failure.is_some();
-        host.runs_app && host.desired.is_some() && !held && (report.running != host.desired || !report.healthy)
+        host.runs_app
+            && host.desired.is_some()
+            && !held
+            && (report.running != host.desired || !report.healthy)
     });
     late.map(|(app, host)| format!("{} on {}", clean(&app.app), clean(&host.host)))
         .collect()

@@ -31,7 +31,9 @@ impl ProcessId {
 
     /// Sends a signal, if it still is the same process.
     pub fn signal(self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = i32::try_from(self.pid)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid.filter(|_| self.is_alive()) {
             // It may end in between; that is what is wanted.
             let _ = rustix::process::kill_process(pid, signal);

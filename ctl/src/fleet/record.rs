@@ -29,7 +29,10 @@ pub enum RecordError {
     #[error("read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} is not what `shipctl up` writes", path.display())]
-    Parse { path: PathBuf, source: serde_json::Error },
+    Parse {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
     #[error("{} is of version {version}; this shipctl knows {VERSION}", path.display())]
     Version { path: PathBuf, version: u32 },
     #[error("encode the fleet's record")]

@@ -32,7 +32,10 @@ pub enum SetUpError {
     #[error("read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} is not TOML", path.display())]
-    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    Parse {
+        path: PathBuf,
+        source: Box<toml::de::Error>,
+    },
     #[error("start {}", program.display())]
     Start { program: PathBuf, source: io::Error },
     #[error("{what} failed: {said}")]
@@ -124,7 +127,13 @@ async fn make_store(place: &Place, plan: &FleetPlan, shipstore: &Path) -> Result
             })?;
         }
         let name = format!("{ENV}-{}", std::process::id());
-        let words: [&OsStr; 5] = ["init".as_ref(), "--dir".as_ref(), store.as_ref(), "--fleet".as_ref(), name.as_ref()];
+        let words: [&OsStr; 5] = [
+            "init".as_ref(),
+            "--dir".as_ref(),
+            store.as_ref(),
+            "--fleet".as_ref(),
+            name.as_ref(),
+        ];
         tool(shipstore, &words).await?;
     }
     tune(&settings, plan)
@@ -242,7 +251,11 @@ async fn tool_output(program: &Path, words: &[&OsStr]) -> Result<Output, SetUpEr
         return Ok(output);
     }
     let shown: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
-    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = program
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     Err(SetUpError::Tool {
         what: format!("{name} {}", shown.join(" ")),
         said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),

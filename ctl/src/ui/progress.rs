@@ -57,6 +57,15 @@ impl Bar {
         self.0.set_message(what.into());
     }
 
+    /// A line above the bar; the only place for it while the bar moves.
+    pub fn say(&self, ui: &Ui, text: &str) {
+        if ui.is_lively() {
+            self.0.suspend(|| ui.say(text));
+        } else {
+            ui.say(text);
+        }
+    }
+
     /// Takes the bar away; what there is to say is said in a line.
     pub fn clear(&self) {
         self.0.finish_and_clear();

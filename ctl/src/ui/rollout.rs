@@ -60,7 +60,12 @@ fn mark(state: &str) -> String {
 }
 
 fn step_line(step: &StepView) -> String {
-    let mut line = format!("{} {:>2} {:<10}", mark(&step.state), step.number, clean(&step.name));
+    let mut line = format!(
+        "{} {:>2} {:<10}",
+        mark(&step.state),
+        step.number,
+        clean(&step.name)
+    );
     for part in [hosts_of(step), clean(&step.detail), took(step)] {
         if !part.is_empty() {
             line.push_str("  ");
@@ -75,7 +80,11 @@ fn hosts_of(step: &StepView) -> String {
     let running = matches!(step.state.as_str(), "running" | "failed");
     let named = step.hosts.iter().take(NAMED).map(|host| {
         let name = clean(&host.host);
-        if running { format!("{name} {}", clean(&host.state)) } else { name }
+        if running {
+            format!("{name} {}", clean(&host.state))
+        } else {
+            name
+        }
     });
     let mut text = named.collect::<Vec<_>>().join(", ");
     if step.hosts.len() > NAMED {
@@ -260,7 +269,10 @@ mod tests {
 
     #[test]
     fn a_step_says_what_it_did_and_how_long_it_took() {
-        assert_eq!(plain(&step_line(&step("waiting"))), "·  3 one         h1  soak 1 s");
+        assert_eq!(
+            plain(&step_line(&step("waiting"))),
+            "·  3 one         h1  soak 1 s"
+        );
         assert_eq!(
             plain(&step_line(&step("running"))),
             "▸  3 one         h1 switching  soak 1 s"

@@ -15,10 +15,9 @@ impl Table {
         table
             .load_style(presets::NOTHING)
             .set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_header(
-            head.iter()
-                .map(|name| Cell::new(name.trim_start_matches('>').to_uppercase()).add_attribute(Attribute::Dim)),
-        );
+        table.set_header(head.iter().map(|name| {
+            Cell::new(name.trim_start_matches('>').to_uppercase()).add_attribute(Attribute::Dim)
+        }));
         for (at, name) in head.iter().enumerate() {
             if let Some(column) = table.column_mut(at) {
                 column.set_padding((0, 2));
@@ -31,7 +30,8 @@ impl Table {
     }
 
     pub fn row<T: Into<Cell>>(&mut self, cells: impl IntoIterator<Item = T>) {
-        self.0.add_row(cells.into_iter().map(Into::into).collect::<Vec<Cell>>());
+        self.0
+            .add_row(cells.into_iter().map(Into::into).collect::<Vec<Cell>>());
     }
 
     pub fn print(&self, ui: &Ui) {

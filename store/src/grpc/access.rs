@@ -3,7 +3,8 @@
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
+use http::{StatusCode, header};
 use ship_proto::v1::FailureKind;
 use ship_proto::{PROTOCOL, refuse};
 use tonic::{Code, Status};
@@ -41,7 +42,14 @@ pub const TABLE: &[(&str, &[Role])] = &[
 ];
 
 /// Lets a call through with its [`Caller`] as an extension, or answers with the reason why not.
+///
+/// What is no gRPC at all is told so in plain HTTP: a browser has lost its way.
 pub async fn check(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        let text = "not found; this port speaks gRPC, /bundles/<digest> and /healthz\n";
+        return (StatusCode::NOT_FOUND, text).into_response();
+    }
     match admit(&request, clock.now_ms()) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
@@ -86,7 +94,10 @@ pub fn caller_of_request(peer: Option<&Peer>, now_ms: u64) -> Result<Caller, Sta
             ));
         }
         Some(Err(error)) => {
-            return Err(unauthenticated(&error.to_string(), "have a certificate issued by this fleet"));
+            return Err(unauthenticated(
+                &error.to_string(),
+                "have a certificate issued by this fleet",
+            ));
         }
         Some(Ok(caller)) => caller,
     };

@@ -103,7 +103,9 @@ impl Session {
         desired: &mut watch::Receiver<DesiredHost>,
     ) -> Result<(), End> {
         let now = self.face.clock.now_ms();
-        let expiry = tokio::time::sleep(Duration::from_millis(self.caller.not_after_ms.saturating_sub(now)));
+        let expiry = tokio::time::sleep(Duration::from_millis(
+            self.caller.not_after_ms.saturating_sub(now),
+        ));
         tokio::pin!(expiry);
         loop {
             tokio::select! {
@@ -137,7 +139,8 @@ impl Session {
         let Some(agent_message::Message::Hello(hello)) = first.message else {
             return Err(status::invalid("the first message of a session must be a hello", "hello").into());
         };
-        let (env, host) = require(self.caller.host.clone(), "host").map_err(|error| status::bad_message(&error))?;
+        let (env, host) =
+            require(self.caller.host.clone(), "host").map_err(|error| status::bad_message(&error))?;
         if hello.env != env.as_str() || hello.host != host.as_str() {
             return Err(other_host(&hello, &env, &host).into());
         }
@@ -189,7 +192,10 @@ impl Session {
 }
 
 fn other_host(hello: &v1::Hello, env: &EnvName, host: &HostName) -> Status {
-    let named: String = format!("{}/{}", hello.env, hello.host).chars().take(200).collect();
+    let named: String = format!("{}/{}", hello.env, hello.host)
+        .chars()
+        .take(200)
+        .collect();
     refuse(
         FailureKind::Denied,
         format!("this certificate is for {env}/{host}, the agent says it is {named:?}"),

@@ -46,7 +46,8 @@ impl Face {
     {
         let ledger = self.ledger.clone();
         let done = self.bridge.run(move || work(&ledger)).await;
-        done.map_err(status::broken_off)?.map_err(|error| status::ledger(&error))
+        done.map_err(status::broken_off)?
+            .map_err(|error| status::ledger(&error))
     }
 
     /// An app that has a release.
@@ -56,7 +57,11 @@ impl Face {
         if apps.contains(&app) {
             return Ok(app);
         }
-        Err(status::not_found("app", name, apps.iter().map(ToString::to_string)))
+        Err(status::not_found(
+            "app",
+            name,
+            apps.iter().map(ToString::to_string),
+        ))
     }
 
     /// An environment that has hosts, or ran something once.
@@ -67,8 +72,15 @@ impl Face {
             return Ok(env);
         }
         let hosts = self.fleet.all(None);
-        let known = hosts.iter().map(|(env, ..)| env).chain(states.iter().map(|state| &state.env));
-        Err(status::not_found("environment", name, known.map(ToString::to_string)))
+        let known = hosts
+            .iter()
+            .map(|(env, ..)| env)
+            .chain(states.iter().map(|state| &state.env));
+        Err(status::not_found(
+            "environment",
+            name,
+            known.map(ToString::to_string),
+        ))
     }
 }
 

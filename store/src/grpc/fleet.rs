@@ -7,8 +7,8 @@ use futures::stream;
 use ship_model::host::HostState;
 use ship_model::name::{AppName, EnvName, HostName};
 use ship_model::rollout::EnvState;
-use ship_proto::v1::fleet_server::Fleet;
 use ship_proto::v1;
+use ship_proto::v1::fleet_server::Fleet;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -33,8 +33,9 @@ impl FleetFace {
             classes.any(|class| class.as_str() == "assets")
         };
         let holders = hosts.values().filter(holds);
-        let mut asset_urls: Vec<String> =
-            holders.filter_map(|presence| presence.known.asset_url.clone()).collect();
+        let mut asset_urls: Vec<String> = holders
+            .filter_map(|presence| presence.known.asset_url.clone())
+            .collect();
         asset_urls.push(self.0.asset_url.clone());
         v1::AppStatus {
             app: state.app.to_string(),
@@ -44,26 +45,41 @@ impl FleetFace {
             epoch: state.epoch.0,
             rollout: state.rollout.as_ref().map(view::of_rollout),
             asset_urls,
-            hosts: state.hosts.keys().map(|host| app_host(state, host, hosts.get(host))).collect(),
-            held: state.held.as_ref().map(|held| format!("{}: {}", held.who, held.reason)).unwrap_or_default(),
+            hosts: state
+                .hosts
+                .keys()
+                .map(|host| app_host(state, host, hosts.get(host)))
+                .collect(),
+            held: state
+                .held
+                .as_ref()
+                .map(|held| format!("{}: {}", held.who, held.reason))
+                .unwrap_or_default(),
         }
     }
 
     /// Apps that were published and never promoted in an environment that is asked for.
-    async fn unpromoted(&self, wanted: Option<&AppName>, env: Option<&EnvName>) -> Result<Vec<v1::AppStatus>, Status> {
+    async fn unpromoted(
+        &self,
+        wanted: Option<&AppName>,
+        env: Option<&EnvName>,
+    ) -> Result<Vec<v1::AppStatus>, Status> {
         let apps = self.0.ledger(|ledger| ledger.apps()).await?;
         let mut envs: Vec<EnvName> = self.0.fleet.all(env).into_iter().map(|(env, ..)| env).collect();
         envs.dedup();
         let mut found = Vec::new();
         for env in &envs {
-            let apps = apps.iter().filter(|app| wanted.is_none_or(|wanted| wanted == *app));
-            found.extend(apps.filter(|app| self.0.board.state(env, app).is_none()).map(|app| {
-                v1::AppStatus {
-                    app: app.to_string(),
-                    env: env.to_string(),
-                    ..v1::AppStatus::default()
-                }
-            }));
+            let apps = apps
+                .iter()
+                .filter(|app| wanted.is_none_or(|wanted| wanted == *app));
+            found.extend(
+                apps.filter(|app| self.0.board.state(env, app).is_none())
+                    .map(|app| v1::AppStatus {
+                        app: app.to_string(),
+                        env: env.to_string(),
+                        ..v1::AppStatus::default()
+                    }),
+            );
         }
         Ok(found)
     }
@@ -90,7 +106,9 @@ fn app_host(state: &EnvState, host: &HostName, presence: Option<&Presence>) -> v
     let target = state.hosts.get(host);
     v1::AppHost {
         host: host.to_string(),
-        state: presence.map_or(HostState::Installing, |presence| presence.state).to_string(),
+        state: presence
+            .map_or(HostState::Installing, |presence| presence.state)
+            .to_string(),
         report: said.cloned().map(Into::into),
         desired: target.and_then(|target| target.run).map(Into::into),
         runs_app: target.is_some_and(|target| target.runs_app),
@@ -124,11 +142,15 @@ impl Fleet for FleetFace {
         let all = self.0.fleet.all(env.as_ref());
         let mut present: BTreeMap<EnvName, Present> = BTreeMap::new();
         for (env, host, presence) in &all {
-            present.entry(env.clone()).or_default().insert(host.clone(), presence.clone());
+            present
+                .entry(env.clone())
+                .or_default()
+                .insert(host.clone(), presence.clone());
         }
         let none = Present::new();
         let shown = |state: &Arc<EnvState>| {
-            env.as_ref().is_none_or(|env| *env == state.env) && app.as_ref().is_none_or(|app| *app == state.app)
+            env.as_ref().is_none_or(|env| *env == state.env)
+                && app.as_ref().is_none_or(|app| *app == state.app)
         };
         let states = self.0.board.states();
         let mut apps: Vec<v1::AppStatus> = states
@@ -139,7 +161,10 @@ impl Fleet for FleetFace {
         apps.extend(self.unpromoted(app.as_ref(), env.as_ref()).await?);
         Ok(Response::new(v1::StatusReply {
             apps,
-            hosts: all.iter().map(|(env, host, presence)| host_status(env, host, presence)).collect(),
+            hosts: all
+                .iter()
+                .map(|(env, host, presence)| host_status(env, host, presence))
+                .collect(),
             now_ms: self.0.clock.now_ms(),
             store_version: env!("CARGO_PKG_VERSION").to_owned(),
             asset_url: self.0.asset_url.clone(),
@@ -166,7 +191,11 @@ impl Fleet for FleetFace {
         let query = v1::LogsQuery {
             request: 0,
             app: app.to_string(),
-            lines: if request.lines == 0 { 100 } else { request.lines.min(MOST) },
+            lines: if request.lines == 0 {
+                100
+            } else {
+                request.lines.min(MOST)
+            },
             follow: request.follow,
             release: request.release,
             cancel: false,
@@ -176,12 +205,22 @@ impl Fleet for FleetFace {
 
     type EventsStream = Answers<v1::Event>;
 
-    async fn events(&self, request: Request<v1::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+    async fn events(
+        &self,
+        request: Request<v1::EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
         let request = request.into_inner();
-        let limit = if request.limit == 0 { 50 } else { request.limit.min(MOST) };
+        let limit = if request.limit == 0 {
+            50
+        } else {
+            request.limit.min(MOST)
+        };
         // Listening begins before the first look, so that nothing falls between.
         let watch = self.0.ledger.watch_audit();
-        let tail = self.0.ledger(move |ledger| ledger.audit_tail(limit as usize)).await?;
+        let tail = self
+            .0
+            .ledger(move |ledger| ledger.audit_tail(limit as usize))
+            .await?;
         let following = Following {
             face: self.0.clone(),
             last: tail.last().map_or(0, |link| link.seq),
@@ -220,7 +259,11 @@ impl Following {
                 () = self.stop.cancelled() => return None,
             }
             let last = self.last;
-            match self.face.ledger(move |ledger| ledger.audit_after(last, 1000)).await {
+            match self
+                .face
+                .ledger(move |ledger| ledger.audit_after(last, 1000))
+                .await
+            {
                 Ok(links) => self.waiting = links.into_iter().rev().collect(),
                 Err(status) => {
                     self.watch = None;

@@ -28,7 +28,10 @@ pub async fn lines(
     for host in hosts {
         match face.sessions.ask(env, &host, query.clone()) {
             Some(answers) => asked.push((host, answers)),
-            None => silent.push(notice(&host, "not connected: its lines are missing here".to_owned())),
+            None => silent.push(notice(
+                &host,
+                "not connected: its lines are missing here".to_owned(),
+            )),
         }
     }
     if query.follow {
@@ -56,11 +59,17 @@ async fn gather(asked: Vec<(HostName, HostAnswers)>) -> Vec<v1::LogLine> {
                     }
                 }
                 Ok(None) => {
-                    lines.push(notice(&host, "the connection was lost: lines are missing here".to_owned()));
+                    lines.push(notice(
+                        &host,
+                        "the connection was lost: lines are missing here".to_owned(),
+                    ));
                     break;
                 }
                 Err(_) => {
-                    lines.push(notice(&host, "no answer in time: lines are missing here".to_owned()));
+                    lines.push(notice(
+                        &host,
+                        "no answer in time: lines are missing here".to_owned(),
+                    ));
                     break;
                 }
             }
@@ -69,7 +78,11 @@ async fn gather(asked: Vec<(HostName, HostAnswers)>) -> Vec<v1::LogLine> {
     lines
 }
 
-fn follow(face: &Face, silent: Vec<v1::LogLine>, asked: Vec<(HostName, HostAnswers)>) -> Answers<v1::LogLine> {
+fn follow(
+    face: &Face,
+    silent: Vec<v1::LogLine>,
+    asked: Vec<(HostName, HostAnswers)>,
+) -> Answers<v1::LogLine> {
     let mut all = SelectAll::new();
     for (host, answers) in asked {
         let replies = stream::unfold((host, answers, false), |(host, mut answers, over)| async move {

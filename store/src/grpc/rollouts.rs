@@ -36,7 +36,10 @@ impl RolloutsFace {
         let env = self.0.known_env(&request.env)?;
         let app = self.0.known_app(&request.app).await?;
         if request.message.len() > MESSAGE {
-            return Err(status::invalid(format!("the message is longer than {MESSAGE} bytes"), "message"));
+            return Err(status::invalid(
+                format!("the message is longer than {MESSAGE} bytes"),
+                "message",
+            ));
         }
         let number = (request.number > 0).then_some(ReleaseNumber(request.number));
         let wish = if revert {
@@ -53,7 +56,11 @@ impl RolloutsFace {
         Ok(Asked { app, env, wanted })
     }
 
-    async fn begin(&self, request: Request<v1::PlanRequest>, revert: bool) -> Result<Response<v1::Started>, Status> {
+    async fn begin(
+        &self,
+        request: Request<v1::PlanRequest>,
+        revert: bool,
+    ) -> Result<Response<v1::Started>, Status> {
         let who = caller(&request)?.to_string();
         let request = request.into_inner();
         let id = RequestId::from_slice(&request.request_id)
@@ -89,7 +96,12 @@ fn no_rollout(env: &EnvName, app: &AppName, deploy: u64) -> Status {
         format!("{app} has no deploy {deploy} in {env}, or it was too long ago")
     };
     let kind = v1::FailureKind::NotFound;
-    ship_proto::refuse(kind, message, &format!("{env}/{app}"), &format!("shipctl promote {app} -e {env}"))
+    ship_proto::refuse(
+        kind,
+        message,
+        &format!("{env}/{app}"),
+        &format!("shipctl promote {app} -e {env}"),
+    )
 }
 
 /// One watcher. A slow one misses views between, never the last: the channel holds the newest state.
@@ -203,10 +215,17 @@ impl Rollouts for RolloutsFace {
             control_request::Verb::Resume => SteerVerb::Resume,
             control_request::Verb::Abort => SteerVerb::Abort,
             control_request::Verb::Unspecified => {
-                return Err(status::invalid("the verb is none of pause, resume and abort", "verb"));
+                return Err(status::invalid(
+                    "the verb is none of pause, resume and abort",
+                    "verb",
+                ));
             }
         };
-        let done = self.0.controller.steer(&env, &app, Steer::Control { verb, who }).await;
+        let done = self
+            .0
+            .controller
+            .steer(&env, &app, Steer::Control { verb, who })
+            .await;
         let deploy = done.map_err(|error| status::steer(&error))?;
         Ok(Response::new(self.view_of(&env, &app, deploy.0)?))
     }

@@ -173,7 +173,10 @@ impl Drop for Answers {
 }
 
 fn lost_notice(host: &HostName, lost: u64) -> v1::LogLine {
-    notice(host, format!("{lost} lines were left out: the reader was too slow"))
+    notice(
+        host,
+        format!("{lost} lines were left out: the reader was too slow"),
+    )
 }
 
 /// A line of the store's own among a host's.
@@ -212,7 +215,10 @@ mod tests {
         let second = sessions.sit(&env, &host);
         assert!(first.replaced.is_cancelled() && !second.replaced.is_cancelled());
         drop(first);
-        assert!(sessions.is_live(&env, &host), "an old session takes nobody's seat along");
+        assert!(
+            sessions.is_live(&env, &host),
+            "an old session takes nobody's seat along"
+        );
         drop(second);
         assert!(!sessions.is_live(&env, &host));
     }
@@ -233,7 +239,10 @@ mod tests {
         }
         seat.answer(reply(request, 1, true));
         let last = answers.next().await.unwrap();
-        assert!(last.lines[0].line.starts_with("10 lines were left out"), "{last:?}");
+        assert!(
+            last.lines[0].line.starts_with("10 lines were left out"),
+            "{last:?}"
+        );
         assert!(answers.next().await.is_none());
     }
 
@@ -249,6 +258,9 @@ mod tests {
         assert!(cancel.cancel && cancel.request == request);
         let mut answers = sessions.ask(&env, &host, v1::LogsQuery::default()).unwrap();
         drop(seat);
-        assert!(answers.next().await.is_none(), "a dead session leaves nobody waiting");
+        assert!(
+            answers.next().await.is_none(),
+            "a dead session leaves nobody waiting"
+        );
     }
 }

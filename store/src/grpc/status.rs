@@ -1,7 +1,6 @@
 //! Errors of the rooms below become words and reasons here, and nowhere else.
 
-use std::error::Error;
-use std::fmt::Write as _;
+use std::error::Error as _;
 
 use ship_model::name::NameError;
 use ship_model::rollout::{PlanRefused, StartRefused};
@@ -12,21 +11,13 @@ use time::format_description::well_known::Rfc3339;
 use tonic::Status;
 
 use crate::bridge::BrokenOff;
-use crate::ledger::LedgerError;
+use crate::engine::BlobsError;
+use crate::ledger::{AddReleaseError, ClaimError, Clash, LedgerError};
+use crate::locate::ReadIndexError;
+use crate::log::whole;
 use crate::near::near_names;
+use crate::publish::{BeginError, CommitError, UploadError};
 use crate::rollout::{FactsError, SteerError};
-
-/// An error with everything that lies under it, in one line: `cannot do this: because of that`.
-pub fn whole(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut under = error.source();
-    while let Some(error) = under {
-        // Writing to a string cannot fail.
-        let _ = write!(text, ": {error}");
-        under = error.source();
-    }
-    text
-}
 
 /// The caller's words do not fit.
 pub fn invalid(message: impl Into<String>, subject: &str) -> Status {
@@ -53,14 +44,24 @@ pub fn not_found(what: &str, wanted: &str, known: impl IntoIterator<Item = Strin
 }
 
 pub fn broken_off(error: BrokenOff) -> Status {
-    refuse(FailureKind::Internal, error.to_string(), "store", "look at the store's log")
+    refuse(
+        FailureKind::Internal,
+        error.to_string(),
+        "store",
+        "look at the store's log",
+    )
 }
 
 /// The catalog cannot be read or written: nothing the caller can do.
 pub fn ledger(error: &LedgerError) -> Status {
     let message = whole(error);
     tracing::error!(error = message, "the ledger failed");
-    refuse(FailureKind::Unavailable, message, "ledger", "look at the store's log; `shipstore verify` checks it")
+    refuse(
+        FailureKind::Unavailable,
+        message,
+        "ledger",
+        "look at the store's log; `shipstore verify` checks it",
+    )
 }
 
 pub fn unavailable(message: impl Into<String>) -> Status {
@@ -130,12 +131,17 @@ fn plan_refused(refused: &PlanRefused) -> Status {
             app.as_str(),
             &format!("shipctl releases {app}"),
         ),
-        PlanRefused::NoHosts { .. } | PlanRefused::TooManyAway { .. } | PlanRefused::AssetHostsAway { .. } => {
+        PlanRefused::NoHosts { .. }
+        | PlanRefused::TooManyAway { .. }
+        | PlanRefused::AssetHostsAway { .. } => {
             refuse(FailureKind::Refused, message, "hosts", "shipctl hosts")
         }
-        PlanRefused::AlreadyRuns { app, release, .. } => {
-            refuse(FailureKind::Refused, message, &format!("{app}@{release}"), "shipctl status")
-        }
+        PlanRefused::AlreadyRuns { app, release, .. } => refuse(
+            FailureKind::Refused,
+            message,
+            &format!("{app}@{release}"),
+            "shipctl status",
+        ),
         _ => refuse(FailureKind::Refused, message, "plan", ""),
     }
 }
@@ -154,5 +160,102 @@ fn start_refused(refused: &StartRefused) -> Status {
 fn clock_time(ms: u64) -> String {
     let time = i64::try_from(ms / 1000).ok();
     let time = time.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
-    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
+    time.and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_default()
+}
+
+pub fn blobs(error: &BlobsError) -> Status {
+    let message = whole(error);
+    match error {
+        BlobsError::Absent { object } => refuse(FailureKind::NotFound, message, &object.hex(), ""),
+        BlobsError::Damaged { object, .. } => {
+            tracing::error!(error = message, "an object is damaged");
+            let hint = "publish the release again: that heals it";
+            refuse(FailureKind::Damaged, message, &object.hex(), hint)
+        }
+        BlobsError::Mismatch { object, .. } | BlobsError::TooLong { object, .. } => {
+            refuse(FailureKind::Invalid, message, &object.hex(), "")
+        }
+        BlobsError::DiskFull { .. } => refuse(
+            FailureKind::Unavailable,
+            message,
+            "disk",
+            "free space on the store's disk",
+        ),
+        BlobsError::Io { .. } | BlobsError::Durable { .. } => {
+            tracing::error!(error = message, "objects cannot be read or written");
+            refuse(
+                FailureKind::Unavailable,
+                message,
+                "objects",
+                "look at the store's log",
+            )
+        }
+    }
+}
+
+fn clashes(all: &[Clash]) -> Status {
+    let first = all.first().map_or_else(String::new, ToString::to_string);
+    let more = match all.len() {
+        0 | 1 => String::new(),
+        n => format!(" (and {} more)", n - 1),
+    };
+    let subject = all.first().map(|clash| clash.url.clone()).unwrap_or_default();
+    let hint = "rebuild so that the name changes with its content, or list it as mutable in ship.toml";
+    refuse(FailureKind::Clash, format!("{first}{more}"), &subject, hint)
+}
+
+pub fn begin(error: &BeginError) -> Status {
+    match error {
+        BeginError::Manifest(_) | BeginError::App { .. } | BeginError::Assets(_) => {
+            invalid(whole(error), "manifest")
+        }
+        BeginError::Clash(all) => clashes(all),
+        BeginError::Blobs(error) => blobs(error),
+        BeginError::Ledger(error) => ledger(error),
+        BeginError::Write(_) => unavailable(whole(error)),
+    }
+}
+
+pub fn upload(error: &UploadError) -> Status {
+    match error {
+        UploadError::TooLong { .. } => invalid(whole(error), "bundle"),
+        UploadError::Bundle(_) => refuse(FailureKind::Damaged, whole(error), "bundle", "publish again"),
+        UploadError::Blobs(error) => blobs(error),
+        UploadError::Write(_) => unavailable(whole(error)),
+    }
+}
+
+pub fn commit(error: &CommitError) -> Status {
+    let message = whole(error);
+    match error {
+        CommitError::NotBegun { id } => {
+            refuse(FailureKind::NotFound, message, &id.to_string(), "publish again")
+        }
+        CommitError::UnknownBundle { bundle } => refuse(
+            FailureKind::NotFound,
+            message,
+            &bundle.to_string(),
+            "publish again",
+        ),
+        CommitError::Missing { path, .. } => refuse(FailureKind::Refused, message, path, "publish again"),
+        CommitError::Manifest(_)
+        | CommitError::App { .. }
+        | CommitError::TooLong { .. }
+        | CommitError::Assets(_)
+        | CommitError::Release(AddReleaseError::Reused { .. }) => invalid(message, "release"),
+        CommitError::Claim(ClaimError::Clash(all)) => clashes(all),
+        CommitError::Claim(ClaimError::Contended { url }) => {
+            refuse(FailureKind::Busy, message, url, "publish again")
+        }
+        CommitError::Release(AddReleaseError::Voided) => {
+            refuse(FailureKind::Busy, message, "release", "publish again")
+        }
+        CommitError::Claim(ClaimError::Ledger(error))
+        | CommitError::Release(AddReleaseError::Ledger(error))
+        | CommitError::Ledger(error) => ledger(error),
+        CommitError::Index(ReadIndexError::Blobs(error)) | CommitError::Blobs(error) => blobs(error),
+        CommitError::Index(_) => refuse(FailureKind::Damaged, message, "bundle", "publish again"),
+        CommitError::Interrupted(_) => unavailable(message),
+    }
 }

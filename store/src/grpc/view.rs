@@ -50,7 +50,11 @@ pub fn of_deploy(state: &EnvState, deploy: u64) -> Option<v1::RolloutView> {
     match &state.rollout {
         Some(rollout) if deploy == 0 || rollout.deploy.0 == deploy => Some(of_rollout(rollout)),
         _ => {
-            let entry = state.history.iter().rev().find(|entry| entry.deploy.0 == deploy)?;
+            let entry = state
+                .history
+                .iter()
+                .rev()
+                .find(|entry| entry.deploy.0 == deploy)?;
             Some(of_entry(state, entry))
         }
     }
@@ -74,7 +78,9 @@ fn worded(view: RolloutView) -> v1::RolloutView {
         started_at_ms: view.started_ms.unwrap_or(0),
         ended_at_ms: view.ended_ms.unwrap_or(0),
         outcome: outcome.into(),
-        reason: stop.map(reason).unwrap_or_else(|| left_behind(view.outcome.as_ref())),
+        reason: stop
+            .map(reason)
+            .unwrap_or_else(|| left_behind(view.outcome.as_ref())),
         last_lines: stop.map(|stop| stop.last_lines.clone()).unwrap_or_default(),
         paused: view.paused.is_some(),
         steps: (1..).zip(view.steps).map(step).collect(),
@@ -137,12 +143,17 @@ fn reason(stop: &ship_model::rollout::Stop) -> String {
 }
 
 fn left_behind(outcome: Option<&Outcome>) -> String {
-    let hosts = outcome.map(|outcome| &outcome.unconfirmed[..]).unwrap_or_default();
+    let hosts = outcome
+        .map(|outcome| &outcome.unconfirmed[..])
+        .unwrap_or_default();
     if hosts.is_empty() {
         return String::new();
     }
     let names: Vec<&str> = hosts.iter().map(|host| host.as_str()).collect();
-    format!("not confirmed by {}: they catch up when they report again", names.join(", "))
+    format!(
+        "not confirmed by {}: they catch up when they report again",
+        names.join(", ")
+    )
 }
 
 fn excused(plan: &Plan, rollout: Option<&Rollout>) -> Vec<String> {

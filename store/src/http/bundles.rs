@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use axum::Extension;
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -44,19 +44,34 @@ pub(super) async fn get(
         return refuse(StatusCode::UNAUTHORIZED, format!("{reason}\n"));
     }
     let Ok(digest) = digest.parse::<BundleDigest>() else {
-        return refuse(StatusCode::NOT_FOUND, "a bundle is named by 64 hexadecimal digits\n".to_owned());
+        return refuse(
+            StatusCode::NOT_FOUND,
+            "a bundle is named by 64 hexadecimal digits\n".to_owned(),
+        );
     };
     let blobs = Arc::clone(&bundles.blobs);
-    let reader = match bundles.bridge.run(move || blobs.open(Object::Bundle(digest))).await {
+    let reader = match bundles
+        .bridge
+        .run(move || blobs.open(Object::Bundle(digest)))
+        .await
+    {
         Ok(Ok(reader)) => Arc::from(reader),
         Ok(Err(BlobsError::Absent { .. })) => {
             return refuse(StatusCode::NOT_FOUND, format!("no bundle {digest}\n"));
         }
         Ok(Err(error)) => {
             tracing::error!(bundle = %digest, error = &error as &dyn std::error::Error, "cannot open a bundle");
-            return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the bundle cannot be read\n".to_owned());
+            return refuse(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the bundle cannot be read\n".to_owned(),
+            );
         }
-        Err(_) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the store is ending\n".to_owned()),
+        Err(_) => {
+            return refuse(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the store is ending\n".to_owned(),
+            );
+        }
     };
     answer(bundles, digest, reader, &method, &headers)
 }
@@ -65,7 +80,9 @@ fn admit(peer: Option<&Peer>, now_ms: u64) -> Result<(), String> {
     match peer.and_then(|peer| peer.caller.as_ref()) {
         None => Err("a client certificate of this fleet is needed".to_owned()),
         Some(Err(error)) => Err(error.to_string()),
-        Some(Ok(caller)) if caller.not_after_ms < now_ms => Err(format!("the certificate of {caller} has expired")),
+        Some(Ok(caller)) if caller.not_after_ms < now_ms => {
+            Err(format!("the certificate of {caller} has expired"))
+        }
         Some(Ok(_)) => Ok(()),
     }
 }
@@ -79,7 +96,11 @@ fn answer(
 ) -> Response {
     let total = reader.len();
     let tag = format!("\"{digest}\"");
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
     if text(header::IF_NONE_MATCH).is_some_and(|known| known.contains(&tag) || known.trim() == "*") {
         return built(StatusCode::NOT_MODIFIED, &tag, &[], Body::empty());
     }
@@ -96,7 +117,10 @@ fn answer(
             return built(StatusCode::RANGE_NOT_SATISFIABLE, &tag, &shown, Body::empty());
         }
     };
-    let mut shown: Vec<_> = shown.map(|shown| (header::CONTENT_RANGE, shown)).into_iter().collect();
+    let mut shown: Vec<_> = shown
+        .map(|shown| (header::CONTENT_RANGE, shown))
+        .into_iter()
+        .collect();
     shown.push((header::CONTENT_LENGTH, len.to_string()));
     let body = if method == Method::HEAD {
         Body::empty()
@@ -138,7 +162,9 @@ fn pieces(
             if left == 0 {
                 return Ok(None);
             }
-            let read = bridge.run(move || read_piece(reader.as_ref(), at, left.min(PIECE))).await;
+            let read = bridge
+                .run(move || read_piece(reader.as_ref(), at, left.min(PIECE)))
+                .await;
             let piece = read.map_err(std::io::Error::other)??;
             let got = piece.len() as u64;
             Ok(Some((piece, (at + got, left - got))))

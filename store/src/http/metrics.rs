@@ -63,26 +63,55 @@ fn render(metrics: &Metrics, releases: &[(String, u64)]) -> String {
         .iter()
         .map(|(app, number)| (format!("{{app=\"{app}\"}}"), *number))
         .collect();
-    family(&mut out, "ship_release_newest", "gauge", "Number of an app's newest release.", &newest);
+    family(
+        &mut out,
+        "ship_release_newest",
+        "gauge",
+        "Number of an app's newest release.",
+        &newest,
+    );
     let mut hosts: BTreeMap<String, u64> = BTreeMap::new();
     for (env, _, presence) in metrics.fleet.all(None) {
-        *hosts.entry(format!("{{env=\"{env}\",state=\"{}\"}}", presence.state)).or_default() += 1;
+        *hosts
+            .entry(format!("{{env=\"{env}\",state=\"{}\"}}", presence.state))
+            .or_default() += 1;
     }
     let hosts: Vec<_> = hosts.into_iter().collect();
     family(&mut out, "ship_hosts", "gauge", "Hosts by state.", &hosts);
     let states = metrics.board.states();
     let of = |value: &dyn Fn(&ship_model::rollout::EnvState) -> u64| -> Vec<(String, u64)> {
         let line = |state: &Arc<ship_model::rollout::EnvState>| {
-            (format!("{{env=\"{}\",app=\"{}\"}}", state.env, state.app), value(state))
+            (
+                format!("{{env=\"{}\",app=\"{}\"}}", state.env, state.app),
+                value(state),
+            )
         };
         states.iter().map(line).collect()
     };
     let running = of(&|state| u64::from(state.running().is_some()));
-    family(&mut out, "ship_rollout_running", "gauge", "Whether a rollout is under way.", &running);
+    family(
+        &mut out,
+        "ship_rollout_running",
+        "gauge",
+        "Whether a rollout is under way.",
+        &running,
+    );
     let release = of(&|state| state.current.map_or(0, |current| current.number.0));
-    family(&mut out, "ship_release_running", "gauge", "Number of the release that should run.", &release);
+    family(
+        &mut out,
+        "ship_release_running",
+        "gauge",
+        "Number of the release that should run.",
+        &release,
+    );
     let deploys = of(&|state| state.last_deploy.0);
-    family(&mut out, "ship_deploys_total", "counter", "Deploys begun.", &deploys);
+    family(
+        &mut out,
+        "ship_deploys_total",
+        "counter",
+        "Deploys begun.",
+        &deploys,
+    );
     counters(&mut out, metrics);
     out
 }
@@ -90,13 +119,33 @@ fn render(metrics: &Metrics, releases: &[(String, u64)]) -> String {
 fn counters(out: &mut String, metrics: &Metrics) {
     let (port, assets) = (&metrics.port, &metrics.assets.counters);
     for (name, meaning, value) in [
-        ("ship_connections_total", "Connections on the TLS port.", &port.connections),
-        ("ship_handshakes_refused_total", "Handshakes that failed.", &port.refused_handshakes),
+        (
+            "ship_connections_total",
+            "Connections on the TLS port.",
+            &port.connections,
+        ),
+        (
+            "ship_handshakes_refused_total",
+            "Handshakes that failed.",
+            &port.refused_handshakes,
+        ),
         ("ship_requests_total", "Requests on the TLS port.", &port.requests),
-        ("ship_asset_requests_total", "Requests for assets.", &assets.requests),
+        (
+            "ship_asset_requests_total",
+            "Requests for assets.",
+            &assets.requests,
+        ),
         ("ship_asset_bytes_total", "Bytes of assets sent.", &assets.bytes),
-        ("ship_asset_not_found_total", "Requests for assets that are not there.", &assets.not_found),
-        ("ship_asset_broken_total", "Requests for assets whose file cannot be read.", &assets.broken),
+        (
+            "ship_asset_not_found_total",
+            "Requests for assets that are not there.",
+            &assets.not_found,
+        ),
+        (
+            "ship_asset_broken_total",
+            "Requests for assets whose file cannot be read.",
+            &assets.broken,
+        ),
     ] {
         family(out, name, "counter", meaning, &single(value));
     }

@@ -17,7 +17,9 @@ use ship_assets::serve::Assets;
 
 /// What stands beside gRPC on the TLS port.
 pub fn beside_grpc(bundles: Bundles) -> Router {
-    let router = Router::new().route("/bundles/{digest}", get(bundles::get)).with_state(bundles);
+    let router = Router::new()
+        .route("/bundles/{digest}", get(bundles::get))
+        .with_state(bundles);
     router.route("/healthz", get(healthz))
 }
 
@@ -36,6 +38,8 @@ async fn healthz() -> Response {
 }
 
 async fn asset(State(assets): State<Assets>, request: Request) -> Response {
+    // No asset is asked for with a body.
+    let request = request.map(|_| ());
     assets.answer(&request).await.map(Body::new)
 }
 
@@ -44,6 +48,9 @@ fn refuse(status: StatusCode, text: String) -> Response {
     let mut response = (status, text).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }

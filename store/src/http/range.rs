@@ -26,7 +26,9 @@ pub fn wanted(header: Option<&str>, total: u64) -> Wanted {
         digits.then(|| text.parse().unwrap_or(u64::MAX))
     };
     match (number(first), number(last)) {
-        (Some(first), _) if first >= total && (last.is_empty() || number(last) >= Some(first)) => Wanted::Beyond,
+        (Some(first), _) if first >= total && (last.is_empty() || number(last) >= Some(first)) => {
+            Wanted::Beyond
+        }
         (Some(first), Some(last)) if last >= first => part(first, last.min(total - 1)),
         (Some(first), None) if last.is_empty() => part(first, total - 1),
         (None, Some(0)) if first.is_empty() => Wanted::Beyond,

@@ -3,11 +3,12 @@
 use std::io::Write;
 
 use ship_durable::fault;
+use ship_model::assets::AssetsError;
 use ship_model::digest::{BlobDigest, ReleaseId};
 use ship_model::manifest::{DecodeError, Manifest};
 use ship_model::name::AppName;
 
-use super::{Publisher, TwinAssets, claims_of};
+use super::{Publisher, claims_of};
 use crate::engine::{BlobsError, Object};
 use crate::ledger::{Clash, LedgerError};
 
@@ -27,7 +28,7 @@ pub enum BeginError {
     #[error("the manifest is for app {theirs}, and {asked} is to be published")]
     App { asked: AppName, theirs: AppName },
     #[error(transparent)]
-    Twins(#[from] TwinAssets),
+    Assets(#[from] AssetsError),
     /// At most 50 are told.
     #[error("{} of the release's assets clash with earlier releases", .0.len())]
     Clash(Vec<Clash>),

@@ -19,7 +19,7 @@ pub use upload::{Upload, UploadError, UploadedBundle};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ship_model::assets::assets_of;
+use ship_model::assets::{AssetsError, assets_of};
 use ship_model::manifest::Manifest;
 use ship_model::name::AppName;
 
@@ -60,15 +60,6 @@ pub struct Publisher {
     large: Mutex<()>,
 }
 
-/// Two assets of one tree ask for the same url.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{url} is asked for by two files of the release with different content; let the asset roots not overlap"
-)]
-pub struct TwinAssets {
-    pub url: String,
-}
-
 impl Publisher {
     pub fn new(blobs: Arc<dyn Blobs>, ledger: Ledger, places: Arc<Places>, limits: Limits) -> Self {
         Self {
@@ -92,22 +83,15 @@ impl Publisher {
     }
 }
 
-/// The fingerprinted assets of a tree, each url once.
-fn claims_of(manifest: &Manifest) -> Result<Vec<AssetClaim>, TwinAssets> {
-    let mut claims: Vec<AssetClaim> = assets_of(manifest)
+/// The fingerprinted assets of a tree.
+fn claims_of(manifest: &Manifest) -> Result<Vec<AssetClaim>, AssetsError> {
+    let assets = assets_of(manifest)?
         .into_iter()
-        .filter(|asset| asset.fingerprinted)
+        .filter(|asset| asset.fingerprinted);
+    Ok(assets
         .map(|asset| AssetClaim {
             url: asset.url_path,
             digest: asset.digest,
         })
-        .collect();
-    claims.sort_by(|a, b| a.url.cmp(&b.url));
-    claims.dedup();
-    match claims.windows(2).find(|pair| pair[0].url == pair[1].url) {
-        Some(pair) => Err(TwinAssets {
-            url: pair[0].url.clone(),
-        }),
-        None => Ok(claims),
-    }
+        .collect())
 }

@@ -253,7 +253,10 @@ impl Conductor {
         if classes.iter().any(|class| wanted.contains(class)) {
             return Some(true);
         }
-        classes.iter().any(|class| class.as_str() == "assets").then_some(false)
+        classes
+            .iter()
+            .any(|class| class.as_str() == "assets")
+            .then_some(false)
     }
 
     async fn steer(&mut self, wish: Steer) -> Result<DeployNumber, SteerError> {
@@ -277,7 +280,12 @@ impl Conductor {
         }
     }
 
-    async fn start(&mut self, request: &Request, who: &str, answer: Answer) -> Result<DeployNumber, SteerError> {
+    async fn start(
+        &mut self,
+        request: &Request,
+        who: &str,
+        answer: Answer,
+    ) -> Result<DeployNumber, SteerError> {
         for _ in 0..ATTEMPTS {
             if let Some(deploy) = self.answered(&answer).await? {
                 return Ok(deploy);
@@ -464,11 +472,17 @@ fn acts(state: &EnvState, effects: &[Effect], at_ms: u64) -> Vec<Act> {
 
 fn ending(event: &RolloutEvent) -> Option<String> {
     match &event.what {
-        Happening::HostFailed { host, step, reason, .. } => Some(format!("{host} failed in {step}: {reason}")),
+        Happening::HostFailed {
+            host, step, reason, ..
+        } => Some(format!("{host} failed in {step}: {reason}")),
         Happening::TurnedBack { reason } => Some(format!("turned back: {reason}")),
         Happening::Ended { outcome } => {
             let end = serde_json::to_value(outcome.end).ok();
-            let end = end.as_ref().and_then(|end| end.as_str()).unwrap_or("ended").to_owned();
+            let end = end
+                .as_ref()
+                .and_then(|end| end.as_str())
+                .unwrap_or("ended")
+                .to_owned();
             Some(match &outcome.stop {
                 Some(stop) => format!("{end}: {}", stop.reason),
                 None => end,
@@ -481,7 +495,10 @@ fn ending(event: &RolloutEvent) -> Option<String> {
 fn tell(state: &EnvState, effects: &[Effect]) {
     for effect in effects {
         let Effect::Announce(event) = effect else { continue };
-        let release = state.rollout.as_ref().map_or(0, |rollout| rollout.plan.to.number.0);
+        let release = state
+            .rollout
+            .as_ref()
+            .map_or(0, |rollout| rollout.plan.to.number.0);
         tracing::info!(
             app = %state.app, env = %state.env, release, deploy = event.deploy.0,
             happening = ?event.what, "rollout"

@@ -92,7 +92,11 @@ impl Core {
         let (views, policy) = (self.fleet.views(&state.env), self.policy.clone());
         let planned = self.bridge.run(move || {
             let releases = facts.of(&state.app)?;
-            if let Wish::Promote { release: Some(number) } | Wish::Revert { to: Some(number) } = request.wish {
+            if let Wish::Promote {
+                release: Some(number),
+            }
+            | Wish::Revert { to: Some(number) } = request.wish
+            {
                 releases.check(&state.app, number)?;
             }
             let plan = ship_model::rollout::plan(&state, &views, &releases.infos, &request, &policy);
@@ -112,7 +116,11 @@ impl Core {
     pub fn refuse_behind(&self, state: &EnvState) -> Result<(), SteerError> {
         for (host, presence) in self.fleet_of(&state.env) {
             let Some(report) = presence.report else { continue };
-            let seen = report.apps.iter().find(|app| app.app == state.app).map(|app| app.epoch);
+            let seen = report
+                .apps
+                .iter()
+                .find(|app| app.app == state.app)
+                .map(|app| app.epoch);
             if let Some(seen) = seen.filter(|seen| *seen > state.epoch) {
                 return Err(SteerError::Behind {
                     env: state.env.clone(),
@@ -200,7 +208,10 @@ impl Controller {
     pub async fn hear(&self, env: &EnvName, host: &HostName, report: HostReport) {
         let (report, now) = (Arc::new(report), self.core.clock.now_ms());
         let desired = self.core.board.desired(env, host);
-        let heard = self.core.fleet.hear(env, host, Arc::clone(&report), &desired, now);
+        let heard = self
+            .core
+            .fleet
+            .hear(env, host, Arc::clone(&report), &desired, now);
         if heard.known_changed {
             self.remember(env, host, &report, now).await;
         }

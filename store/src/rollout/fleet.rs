@@ -109,7 +109,12 @@ impl Fleet {
         hosts.insert((env.clone(), host.clone()), presence);
         drop(hosts);
         self.heard.notify_waiters();
-        let same = |before: &Presence| before.report.as_ref().is_some_and(|said| says_the_same(said, &apps));
+        let same = |before: &Presence| {
+            before
+                .report
+                .as_ref()
+                .is_some_and(|said| says_the_same(said, &apps))
+        };
         let silent = matches!(was, HostState::Uncertain | HostState::Unavailable);
         Heard {
             known_changed: before.as_ref().is_none_or(|before| before.known != known),

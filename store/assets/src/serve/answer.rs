@@ -11,45 +11,77 @@ use super::Assets;
 use super::body::{FileBody, read_exactly};
 use super::range::{self, Asked};
 use crate::shelf::Served;
+use ship_model::path::TreePath;
 
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 /// Long enough to take the edge off a crowd, short enough to follow a switch.
 const MUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=5, must-revalidate");
 
-pub(super) async fn answer<B>(assets: &Assets, request: &Request<B>) -> Response<FileBody> {
+/// What a request asks, decided without touching the disk.
+#[derive(Debug)]
+pub(super) enum Decided {
+    Now(Response<FileBody>),
+    /// The file must be opened first.
+    Read(Box<Reading>),
+}
+
+#[derive(Debug)]
+pub(super) struct Reading {
+    name: TreePath,
+    served: Served,
+    headers: HeaderMap,
+    asked: Asked,
+    head: bool,
+}
+
+pub(super) fn decide<B>(assets: &Assets, request: &Request<B>) -> Decided {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refused = plain(
             StatusCode::METHOD_NOT_ALLOWED,
             "only GET and HEAD are served here\n",
         );
-        refused
-            .headers_mut()
-            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return refused;
+        let allow = HeaderValue::from_static("GET, HEAD");
+        refused.headers_mut().insert(header::ALLOW, allow);
+        return Decided::Now(refused);
     }
     let Some((name, served)) = assets.shelf.find(request.uri().path()) else {
         assets.counters.not_found.fetch_add(1, Ordering::Relaxed);
-        return plain(StatusCode::NOT_FOUND, "no such asset\n");
+        return Decided::Now(plain(StatusCode::NOT_FOUND, "no such asset\n"));
     };
     let headers = caching(&served);
     if matches_etag(request.headers(), header::IF_NONE_MATCH, &headers[header::ETAG]) {
-        return with(StatusCode::NOT_MODIFIED, headers, FileBody::empty());
+        return Decided::Now(with(StatusCode::NOT_MODIFIED, headers, FileBody::empty()));
     }
     let asked = asked(request.headers(), &headers[header::ETAG], served.size);
-    let path = served.file(&name);
     let head = request.method() == Method::HEAD;
-    let body = match open(path, asked, served.size, head).await {
-        Ok(body) => body,
+    Decided::Read(Box::new(Reading {
+        name,
+        served,
+        headers,
+        asked,
+        head,
+    }))
+}
+
+pub(super) async fn read(assets: Assets, reading: Reading) -> Response<FileBody> {
+    let Reading {
+        name,
+        served,
+        headers,
+        asked,
+        head,
+    } = reading;
+    match open(served.file(&name), asked, served.size, head).await {
+        Ok(body) => respond(&assets, served, headers, asked, body),
         Err(error) => {
             assets.counters.broken.fetch_add(1, Ordering::Relaxed);
             tracing::error!(path = %name, %error, "asset on the shelf cannot be read");
-            return plain(
+            plain(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "this asset cannot be read right now\n",
-            );
+            )
         }
-    };
-    respond(assets, served, headers, asked, body)
+    }
 }
 
 fn respond(

@@ -61,10 +61,20 @@ impl Assets {
         }
     }
 
-    /// Answers one request; for a server of one's own.
-    pub async fn answer<B>(&self, request: &Request<B>) -> Response<FileBody> {
+    /// Answers one request; for a server of one's own. The request is looked at before this returns.
+    pub fn answer<B>(
+        &self,
+        request: &Request<B>,
+    ) -> impl Future<Output = Response<FileBody>> + Send + use<B> {
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
-        answer::answer(self, request).await
+        let assets = self.clone();
+        let decided = answer::decide(self, request);
+        async move {
+            match decided {
+                answer::Decided::Now(response) => response,
+                answer::Decided::Read(reading) => answer::read(assets, *reading).await,
+            }
+        }
     }
 }
 

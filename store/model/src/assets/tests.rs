@@ -89,6 +89,8 @@ const NONE: &[&str] = &[
 ];
 
 const AMBIGUOUS: &[&str] = &[
+    // streamlit 1.41: the company must decide
+    "index.Cetmyrdk.js",
     "index-qwertzui.js",
     "page-Checkins.js",
     "setup-windows7.js",

@@ -8,4 +8,6 @@
 )]
 
 mod fleet;
+mod histories;
+mod invariants;
 mod stories;

@@ -59,6 +59,10 @@ impl ObjectReader for FsReader {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        // The kernel refuses offsets beyond what a file system can hold.
+        if offset >= self.len {
+            return Ok(0);
+        }
         self.file.read_at(buffer, offset)
     }
 }

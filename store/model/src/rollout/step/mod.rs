@@ -14,7 +14,8 @@ use crate::rollout::event::{Effect, Event, Happening, RolloutEvent, StartRefused
 use crate::rollout::state::{Course, EnvState, HostTarget, Rollout, Stop};
 use crate::rollout::state::{DeployKind, Switch};
 
-/// Takes one event. Equal states mean that nothing needs to be stored.
+/// Takes one event. Equal states mean that nothing needs to be stored. While nothing is
+/// [`running`](EnvState::running), reports, silence and ticks never change anything and need not come here.
 ///
 /// `now_ms` is milliseconds since 1970 by the caller's clock. A clock that jumps back makes the present
 /// step begin anew; one that jumps forward can at most let the present deadline pass.
@@ -79,10 +80,11 @@ impl Turn {
 
     /// Edits what a host should have; a new epoch only where that changes it.
     fn set(&mut self, host: &HostName, edit: impl FnOnce(&mut HostTarget)) {
+        let new = !self.state.hosts.contains_key(host);
         let target = self.state.hosts.entry(host.clone()).or_default();
         let mut edited = target.clone();
         edit(&mut edited);
-        if edited != *target {
+        if new || edited != *target {
             edited.epoch = self.epoch;
             *target = edited;
             self.changed.insert(host.clone());

@@ -1,0 +1,384 @@
+//! Releases: publishing in three calls, and looking at what was published.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
+use ship_model::manifest::MAX_ENCODED;
+use ship_model::release::{Provenance, ReleaseNumber, ReleaseRecord};
+use ship_proto::v1::releases_server::Releases;
+use ship_proto::v1::{self, FailureKind};
+use ship_proto::{MAX_DIGESTS, MAX_PIECE, digest, digests, refuse};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::face::{Answers, Face, caller};
+use super::status;
+use crate::bridge::Bridge;
+use crate::engine::Object;
+use crate::engine::blobs::read_whole;
+use crate::folder::StoreFolder;
+use crate::ledger::RequestId;
+use crate::locate::Places;
+use crate::publish::{Commit, Publisher, UploadError, UploadedBundle};
+use crate::union::Unions;
+
+/// Uploads that are taken in at once; the others wait.
+const UPLOADS: usize = 8;
+/// Pieces of an upload that wait for the disk.
+const AHEAD: usize = 4;
+/// How long a publisher may be silent in the middle of a stream.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Most releases of one list.
+const MOST: u32 = 1000;
+
+#[derive(Debug, Clone)]
+pub struct ReleasesFace {
+    face: Face,
+    rooms: Arc<Rooms>,
+    uploads: Bridge,
+}
+
+/// Where releases are handed in and lie.
+#[derive(Debug)]
+pub struct Rooms {
+    pub folder: StoreFolder,
+    pub unions: Arc<Unions>,
+}
+
+impl ReleasesFace {
+    pub fn new(face: Face, rooms: Arc<Rooms>) -> Self {
+        Self {
+            face,
+            rooms,
+            uploads: Bridge::new(UPLOADS),
+        }
+    }
+
+    /// The manifest that a stream of pieces brings, and the app it is for.
+    async fn manifest_of(mut chunks: Streaming<v1::BeginChunk>) -> Result<(String, Vec<u8>), Status> {
+        let (mut app, mut encoded) = (None, Vec::new());
+        while let Some(chunk) = heard(&mut chunks).await? {
+            app.get_or_insert(chunk.app);
+            check_piece(&chunk.manifest)?;
+            if encoded.len() + chunk.manifest.len() > MAX_ENCODED {
+                let message = format!("the manifest is larger than {MAX_ENCODED} bytes");
+                return Err(status::invalid(message, "manifest"));
+            }
+            encoded.extend_from_slice(&chunk.manifest);
+        }
+        let app = app.ok_or_else(|| status::invalid("the stream was empty", "manifest"))?;
+        Ok((app, encoded))
+    }
+
+    fn line(&self, record: ReleaseRecord) -> v1::ReleaseLine {
+        let states = self.face.board.states();
+        let mut line = v1::ReleaseLine::default();
+        let mut flags = BTreeSet::new();
+        for state in states.iter().filter(|state| state.app == record.app) {
+            if state
+                .current
+                .is_some_and(|current| current.number == record.number)
+            {
+                line.live_in.push(state.env.to_string());
+            }
+            if state.is_bad(record.number) {
+                flags.insert(format!("reverted in {}", state.env));
+            }
+        }
+        line.flags = flags.into_iter().collect();
+        line.record = Some(record.into());
+        line
+    }
+}
+
+/// The next message of a publisher; none at the stream's proper end.
+async fn heard<T>(messages: &mut Streaming<T>) -> Result<Option<T>, Status> {
+    match timeout(PATIENCE, messages.message()).await {
+        Ok(message) => message,
+        Err(_) => {
+            let waited = format!("nothing came for {} s", PATIENCE.as_secs());
+            Err(status::unavailable(format!("the upload was given up: {waited}")))
+        }
+    }
+}
+
+fn check_piece(piece: &[u8]) -> Result<(), Status> {
+    if piece.len() <= MAX_PIECE {
+        return Ok(());
+    }
+    let message = format!(
+        "a piece of {} bytes is refused: at most {MAX_PIECE} are allowed",
+        piece.len()
+    );
+    Err(status::invalid(message, "piece"))
+}
+
+/// What travels from a stream to the thread that writes: without the end, nothing is kept.
+enum Piece {
+    Data(Bytes),
+    End,
+}
+
+enum TakeInError {
+    Upload(UploadError),
+    /// The stream broke off; whoever reads it knows why.
+    Unfinished,
+}
+
+fn take_in(
+    publisher: &Publisher,
+    mut pieces: mpsc::Receiver<Piece>,
+    announced: Option<BundleDigest>,
+) -> Result<UploadedBundle, TakeInError> {
+    let mut upload = publisher.upload().map_err(TakeInError::Upload)?;
+    loop {
+        match pieces.blocking_recv() {
+            Some(Piece::Data(data)) => upload.push(&data).map_err(TakeInError::Upload)?,
+            Some(Piece::End) => return upload.finish(announced).map_err(TakeInError::Upload),
+            None => return Err(TakeInError::Unfinished),
+        }
+    }
+}
+
+/// Passes on the pieces of an upload; what went wrong with the stream, if anything.
+async fn pass_on(
+    mut chunks: Streaming<v1::UploadChunk>,
+    first: Bytes,
+    pieces: mpsc::Sender<Piece>,
+) -> Result<(), Status> {
+    let mut next = Some(first);
+    while let Some(data) = next {
+        check_piece(&data)?;
+        if pieces.send(Piece::Data(data)).await.is_err() {
+            // The writer refused; its answer tells why.
+            return Ok(());
+        }
+        next = heard(&mut chunks).await?.map(|chunk| chunk.data);
+    }
+    let _ = pieces.send(Piece::End).await;
+    Ok(())
+}
+
+#[tonic::async_trait]
+impl Releases for ReleasesFace {
+    type BeginStream = Answers<v1::MissingBlobs>;
+
+    async fn begin(
+        &self,
+        request: Request<Streaming<v1::BeginChunk>>,
+    ) -> Result<Response<Self::BeginStream>, Status> {
+        let (app, encoded) = Self::manifest_of(request.into_inner()).await?;
+        let app = app.parse().map_err(|error| status::bad_name(&error))?;
+        let rooms = Arc::clone(&self.rooms);
+        let begun = self
+            .face
+            .bridge
+            .run(move || rooms.folder.publisher.begin(&app, &encoded))
+            .await;
+        let begun = begun
+            .map_err(status::broken_off)?
+            .map_err(|error| status::begin(&error))?;
+        let messages: Vec<_> = begun
+            .missing
+            .chunks(MAX_DIGESTS)
+            .map(missing_blobs)
+            .map(Ok)
+            .collect();
+        Ok(Response::new(Box::pin(stream::iter(messages))))
+    }
+
+    async fn upload(
+        &self,
+        request: Request<Streaming<v1::UploadChunk>>,
+    ) -> Result<Response<v1::Uploaded>, Status> {
+        let mut chunks = request.into_inner();
+        let first = heard(&mut chunks).await?;
+        let first = first.ok_or_else(|| status::invalid("the stream was empty", "bundle"))?;
+        let announced = first.bundle.as_deref();
+        let announced = announced
+            .map(|bytes| digest(bytes, "bundle", BundleDigest::from_slice))
+            .transpose()
+            .map_err(|error| status::bad_message(&error))?;
+        let (sender, pieces) = mpsc::channel(AHEAD);
+        let rooms = Arc::clone(&self.rooms);
+        let taking = self
+            .uploads
+            .run(move || take_in(&rooms.folder.publisher, pieces, announced));
+        let (passed, taken) = tokio::join!(pass_on(chunks, first.data, sender), taking);
+        match taken.map_err(status::broken_off)? {
+            Ok(bundle) => Ok(Response::new(v1::Uploaded {
+                bundle: bundle.digest.as_bytes().to_vec(),
+                stored_bytes: bundle.bytes,
+            })),
+            Err(TakeInError::Upload(error)) => Err(status::upload(&error)),
+            Err(TakeInError::Unfinished) => {
+                passed?;
+                Err(status::unavailable("the upload broke off"))
+            }
+        }
+    }
+
+    async fn commit(
+        &self,
+        request: Request<v1::CommitRequest>,
+    ) -> Result<Response<v1::ReleaseRecord>, Status> {
+        let who = caller(&request)?.to_string();
+        let commit = commit_of(request.into_inner(), who, self.face.clock.now_ms())?;
+        let rooms = Arc::clone(&self.rooms);
+        let done = self.face.bridge.run(move || {
+            let added = rooms.folder.publisher.commit(&commit)?;
+            // The release stands whether or not its assets can be put on the shelf now: the next start catches up,
+            // and no host is switched before the asset hosts, which fetch for themselves, have them.
+            if let Err(error) = rooms.unions.add(&added.record) {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(app = %commit.app, release = added.record.number.0, error, "assets not served yet");
+            }
+            Ok(added.record)
+        });
+        let record = done.await.map_err(status::broken_off)?;
+        let record = record.map_err(|error| status::commit(&error))?;
+        tracing::info!(app = %record.app, release = record.number.0, id = %record.id, "published");
+        Ok(Response::new(record.into()))
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListReleasesRequest>,
+    ) -> Result<Response<v1::ListReleasesReply>, Status> {
+        let request = request.into_inner();
+        let limit = if request.limit == 0 {
+            20
+        } else {
+            request.limit.min(MOST)
+        } as usize;
+        let apps = if request.app.is_empty() {
+            self.face.ledger(|ledger| ledger.apps()).await?
+        } else {
+            vec![self.face.known_app(&request.app).await?]
+        };
+        let mut records = Vec::new();
+        for app in apps {
+            records.extend(
+                self.face
+                    .ledger(move |ledger| ledger.releases(&app, limit))
+                    .await?,
+            );
+        }
+        records.sort_by_key(|record| std::cmp::Reverse(record.published_at_ms));
+        records.truncate(limit);
+        let releases = records.into_iter().map(|record| self.line(record)).collect();
+        Ok(Response::new(v1::ListReleasesReply { releases }))
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetReleaseRequest>,
+    ) -> Result<Response<v1::ReleaseRecord>, Status> {
+        let request = request.into_inner();
+        let app = self.face.known_app(&request.app).await?;
+        let (asked, number) = (app.clone(), request.number);
+        let found = self.face.ledger(move |ledger| match number {
+            0 => ledger.newest_release(&app),
+            number => ledger.release(&app, ReleaseNumber(number)),
+        });
+        let missing = || {
+            refuse(
+                FailureKind::NotFound,
+                format!("{asked} has no release {number}"),
+                &format!("{asked}@{number}"),
+                &format!("shipctl releases {asked}"),
+            )
+        };
+        Ok(Response::new(found.await?.ok_or_else(missing)?.into()))
+    }
+
+    type ManifestStream = Answers<v1::Piece>;
+
+    async fn manifest(
+        &self,
+        request: Request<v1::ManifestRequest>,
+    ) -> Result<Response<Self::ManifestStream>, Status> {
+        let id = digest(&request.into_inner().id, "release id", ReleaseId::from_slice)
+            .map_err(|error| status::bad_message(&error))?;
+        let rooms = Arc::clone(&self.rooms);
+        let read = move || read_whole(&*rooms.folder.blobs, Object::Manifest(id), MAX_ENCODED as u64);
+        let bytes = self.face.bridge.run(read).await.map_err(status::broken_off)?;
+        let bytes = Bytes::from(bytes.map_err(|error| status::blobs(&error))?);
+        let pieces = stream::unfold(bytes, |mut rest| async move {
+            if rest.is_empty() {
+                return None;
+            }
+            let piece = rest.split_to(rest.len().min(MAX_PIECE));
+            Some((Ok(v1::Piece { data: piece }), rest))
+        });
+        Ok(Response::new(Box::pin(pieces)))
+    }
+
+    type LocateStream = Answers<v1::Located>;
+
+    async fn locate(
+        &self,
+        request: Request<Streaming<v1::LocateRequest>>,
+    ) -> Result<Response<Self::LocateStream>, Status> {
+        let (places, questions) = (Arc::clone(&self.rooms.folder.places), request.into_inner());
+        let answers = questions.flat_map(move |question| {
+            let answered = question.and_then(|question| located(&places, &question));
+            stream::iter(match answered {
+                Ok(found) => found.into_iter().map(Ok).collect(),
+                Err(status) => vec![Err(status)],
+            })
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+}
+
+fn missing_blobs(part: &[BlobDigest]) -> v1::MissingBlobs {
+    v1::MissingBlobs {
+        blobs: part.iter().map(|blob| blob.as_bytes().to_vec()).collect(),
+    }
+}
+
+fn commit_of(request: v1::CommitRequest, who: String, at_ms: u64) -> Result<Commit, Status> {
+    let bad = |error| status::bad_message(&error);
+    let bundle = request.bundle.as_deref();
+    let bundle = bundle
+        .map(|bytes| digest(bytes, "bundle", BundleDigest::from_slice))
+        .transpose();
+    let asked = RequestId::from_slice(&request.request_id);
+    Ok(Commit {
+        app: request.app.parse().map_err(|error| status::bad_name(&error))?,
+        id: digest(&request.id, "release id", ReleaseId::from_slice).map_err(bad)?,
+        bundle: bundle.map_err(bad)?,
+        provenance: Provenance {
+            label: request.label,
+            commit: request.commit,
+            dirty: request.dirty,
+        },
+        request: asked.ok_or_else(|| status::invalid("request_id must be 16 random bytes", "request_id"))?,
+        who,
+        at_ms,
+    })
+}
+
+fn located(places: &Places, question: &v1::LocateRequest) -> Result<Vec<v1::Located>, Status> {
+    if question.blobs.len() > MAX_DIGESTS {
+        let message = format!(
+            "{} blobs were asked for at once, {MAX_DIGESTS} may be",
+            question.blobs.len()
+        );
+        return Err(status::invalid(message, "blobs"));
+    }
+    let wanted = digests(&question.blobs, "blob", BlobDigest::from_slice);
+    let found = places.locate(&wanted.map_err(|error| status::bad_message(&error))?);
+    let worded = found.into_iter().map(|found| v1::Located {
+        bundle: found.bundle.as_bytes().to_vec(),
+        bundle_bytes: found.bundle_bytes,
+        blobs: found.blobs.iter().map(|blob| blob.as_bytes().to_vec()).collect(),
+    });
+    Ok(worded.collect())
+}

@@ -1,0 +1,423 @@
+//! The store at work: opens the folder, says who it is, serves, and ends when it is told to.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use ship_assets::Shelf;
+use ship_assets::serve::Assets;
+use ship_durable::{FileError, write_file};
+use ship_model::rollout::Policy;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::bridge::{Bridge, BrokenOff};
+use crate::clock::Clock;
+use crate::desired::Board;
+use crate::folder::{FolderReport, OpenFolderError, StoreFolder};
+use crate::grpc::sessions::Sessions;
+use crate::grpc::{self, Face, Rooms};
+use crate::http::{self, Bundles, Metrics};
+use crate::listen::{Limits, Port, PortFigures};
+use crate::log::whole;
+use crate::publish;
+use crate::rollout::fleet::Fleet;
+use crate::rollout::{Controller, Parts, SteerError};
+use crate::settings::{Settings, SettingsError};
+use crate::tls::{LoadTlsError, Tls};
+use crate::union::{Unions, read_manifest};
+
+/// Blocking jobs at a time.
+const AT_ONCE: usize = 32;
+/// How long requests under way may go on after the end was asked for.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How often the certificate files are looked at.
+const LOOK_AT_FILES: Duration = Duration::from_secs(3);
+
+/// What the command line says.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub dir: PathBuf,
+    /// Overrides the remembered address, and is remembered; port 0 takes the port of the last time, or a free one.
+    pub listen: Option<SocketAddr>,
+    pub assets_listen: Option<SocketAddr>,
+}
+
+/// Why the store does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error("cannot open the store in {}", dir.display())]
+    Folder { dir: PathBuf, source: OpenFolderError },
+    #[error("cannot use the store's certificates")]
+    Tls(#[from] LoadTlsError),
+    #[error("{address} is taken by another program: choose another with {option}; port 0 takes a free one")]
+    Taken {
+        address: SocketAddr,
+        option: &'static str,
+    },
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot load what environments run")]
+    Load(#[from] SteerError),
+    #[error("cannot write the store's addresses")]
+    Addresses(#[from] FileError),
+    #[error("cannot make the folder {}", path.display())]
+    MakeFolder { path: PathBuf, source: io::Error },
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
+    #[error("cannot open the store")]
+    BrokenOff(#[from] BrokenOff),
+}
+
+/// Where the store serves: `run/addresses.json`, there while it does and remembered after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    pub grpc: SocketAddr,
+    pub assets: SocketAddr,
+    pub pid: u32,
+}
+
+/// Serves until SIGTERM or SIGINT, then lets requests under way end for at most ten seconds.
+pub async fn serve(options: Options, clock: Clock) -> Result<(), ServeError> {
+    let mut settings = Settings::read(&options.dir)?;
+    let bridge = Bridge::new(AT_ONCE);
+    let folder = open_folder(&options.dir, &bridge).await?;
+    let tls = Arc::new(Tls::load(&options.dir.join("tls"))?);
+    let (listener, assets_listener) = bind(&options, &mut settings).await?;
+    let addresses = Addresses {
+        grpc: address_of(&listener, settings.listen),
+        assets: address_of(&assets_listener, settings.assets_listen),
+        pid: std::process::id(),
+    };
+    let signals = Signals::listen().map_err(ServeError::Signals)?;
+    let stop = CancellationToken::new();
+    let store = assemble(
+        folder,
+        settings,
+        bridge,
+        clock,
+        &options.dir,
+        &addresses,
+        stop.clone(),
+    )
+    .await?;
+    remember(&options.dir, &addresses)?;
+    tell_supervisor("READY=1");
+    tracing::info!(grpc = %addresses.grpc, assets = %addresses.assets, "serving");
+    let (tls_port, plain_port) = (store.port(Some(Arc::clone(&tls))), store.plain_port());
+    let serving = tokio::spawn(async move {
+        // Agents are let go and answers ended at once; what is short ends by itself.
+        tokio::join!(
+            tls_port.serve(listener, stop.clone(), DRAIN),
+            plain_port.serve(assets_listener, stop.clone(), DRAIN),
+        );
+    });
+    signals.until_end(&tls).await;
+    tracing::info!("ending");
+    tell_supervisor("STOPPING=1");
+    store.stop.cancel();
+    // Both have a deadline of their own.
+    let _ = serving.await;
+    store.controller.ended().await;
+    Ok(())
+}
+
+async fn open_folder(dir: &Path, bridge: &Bridge) -> Result<StoreFolder, ServeError> {
+    let path = dir.to_owned();
+    let opened = bridge
+        .run(move || StoreFolder::open(&path, publish::Limits::default()))
+        .await?;
+    let (folder, report) = opened.map_err(|source| ServeError::Folder {
+        dir: dir.to_owned(),
+        source,
+    })?;
+    tell_found(&report);
+    Ok(folder)
+}
+
+fn tell_found(report: &FolderReport) {
+    if let Some(reason) = &report.catalog.rebuilt {
+        tracing::warn!(reason = %reason, "the catalog's index was damaged or missing and was made anew");
+    }
+    for (bundle, error) in &report.places.unread {
+        tracing::error!(%bundle, error = error as &dyn std::error::Error, "a bundle cannot be used");
+    }
+    if let Some(restored) = &report.restored {
+        tracing::warn!(from = restored.from, "this store was put back from a backup");
+    }
+    tracing::info!(
+        bundles = report.places.bundles,
+        blobs = report.places.blobs,
+        "opened"
+    );
+}
+
+fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+async fn bind(options: &Options, settings: &mut Settings) -> Result<(TcpListener, TcpListener), ServeError> {
+    let last = fs::read(options.dir.join("run/addresses.json")).ok();
+    let last: Option<Addresses> = last.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let before = settings.clone();
+    settings.listen = options.listen.unwrap_or(settings.listen);
+    settings.assets_listen = options.assets_listen.unwrap_or(settings.assets_listen);
+    settings.check_listen(&options.dir)?;
+    let last_grpc = last.as_ref().map(|last| last.grpc);
+    let listener = bind_one(settings.listen, last_grpc, "--listen").await?;
+    let last_assets = last.as_ref().map(|last| last.assets);
+    let assets = bind_one(settings.assets_listen, last_assets, "--assets-listen").await?;
+    settings.listen = address_of(&listener, settings.listen);
+    settings.assets_listen = address_of(&assets, settings.assets_listen);
+    if *settings != before {
+        settings.write(&options.dir)?;
+    }
+    Ok((listener, assets))
+}
+
+/// Listens on `asked`; for port 0 on the port of the last time, if that can be had.
+async fn bind_one(
+    asked: SocketAddr,
+    last: Option<SocketAddr>,
+    option: &'static str,
+) -> Result<TcpListener, ServeError> {
+    let again = last.filter(|last| asked.port() == 0 && last.ip() == asked.ip());
+    if let Some(last) = again
+        && let Ok(listener) = TcpListener::bind(last).await
+    {
+        return Ok(listener);
+    }
+    TcpListener::bind(asked)
+        .await
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => ServeError::Taken {
+                address: asked,
+                option,
+            },
+            _ => ServeError::Listen {
+                address: asked,
+                source,
+            },
+        })
+}
+
+fn remember(dir: &Path, addresses: &Addresses) -> Result<(), ServeError> {
+    let run = dir.join("run");
+    fs::create_dir_all(&run).map_err(|source| ServeError::MakeFolder {
+        path: run.clone(),
+        source,
+    })?;
+    let text = serde_json::to_vec(addresses).unwrap_or_default();
+    Ok(write_file(&run.join("addresses.json"), &text)?)
+}
+
+/// A store that is put together.
+struct Store {
+    face: Face,
+    rooms: Arc<Rooms>,
+    controller: Controller,
+    assets: Assets,
+    figures: Arc<PortFigures>,
+    fleet_name: String,
+    stop: CancellationToken,
+}
+
+impl Store {
+    fn port(&self, tls: Option<Arc<Tls>>) -> Port {
+        let bundles = Bundles {
+            blobs: Arc::clone(&self.rooms.folder.blobs),
+            bridge: self.face.bridge.clone(),
+            clock: self.face.clock.clone(),
+        };
+        let grpc = grpc::router(self.face.clone(), Arc::clone(&self.rooms));
+        Port {
+            tls,
+            fleet: self.fleet_name.clone(),
+            limits: Limits::default(),
+            router: grpc.merge(http::beside_grpc(bundles)),
+            figures: Arc::clone(&self.figures),
+        }
+    }
+
+    fn plain_port(&self) -> Port {
+        let metrics = Metrics {
+            ledger: self.face.ledger.clone(),
+            bridge: self.face.bridge.clone(),
+            board: Arc::clone(&self.face.board),
+            fleet: Arc::clone(&self.face.fleet),
+            port: Arc::clone(&self.figures),
+            assets: self.assets.clone(),
+        };
+        Port {
+            tls: None,
+            fleet: self.fleet_name.clone(),
+            limits: Limits::default(),
+            router: http::plain(self.assets.clone(), metrics),
+            figures: Arc::default(),
+        }
+    }
+}
+
+async fn assemble(
+    folder: StoreFolder,
+    settings: Settings,
+    bridge: Bridge,
+    clock: Clock,
+    dir: &Path,
+    addresses: &Addresses,
+    stop: CancellationToken,
+) -> Result<Store, ServeError> {
+    let (places, blobs) = (Arc::clone(&folder.places), Arc::clone(&folder.blobs));
+    let ledger = folder.ledger.clone();
+    let board = Arc::new(Board::default());
+    let fleet = Arc::new(Fleet::new(settings.thresholds(), clock.now_ms()));
+    let manifests = {
+        let blobs = Arc::clone(&blobs);
+        Arc::new(move |id| read_manifest(&*blobs, id).map_err(|error| whole(&error)))
+    };
+    let controller = Controller::start(Parts {
+        ledger: ledger.clone(),
+        bridge: bridge.clone(),
+        clock: clock.clone(),
+        board: Arc::clone(&board),
+        fleet: Arc::clone(&fleet),
+        policy: policy(&settings),
+        manifests,
+        stop: stop.clone(),
+    })
+    .await?;
+    let shelf = Arc::new(Shelf::new());
+    let unions = Unions::new(dir.join("assets"), blobs, places, Arc::clone(&shelf));
+    let unions = Arc::new(unions);
+    tokio::spawn(catch_up(bridge.clone(), Arc::clone(&unions), ledger.clone()));
+    let face = Face {
+        ledger,
+        bridge,
+        clock,
+        board,
+        fleet,
+        controller: controller.clone(),
+        sessions: Arc::new(Sessions::default()),
+        heartbeat_ms: settings.heartbeat_ms,
+        asset_url: asset_url(&settings, addresses.assets),
+        stop: stop.clone(),
+    };
+    let rooms = Rooms { folder, unions };
+    Ok(Store {
+        face,
+        rooms: Arc::new(rooms),
+        controller,
+        assets: Assets::new(shelf),
+        figures: Arc::default(),
+        fleet_name: settings.fleet,
+        stop,
+    })
+}
+
+fn policy(settings: &Settings) -> Policy {
+    Policy {
+        max_unavailable: settings.max_unavailable,
+        soak_ms: settings.soak_ms,
+        prefetch_deadline_ms: settings.prefetch_deadline_ms,
+        barrier_deadline_ms: settings.barrier_deadline_ms,
+        switch_deadline_ms: settings.switch_deadline_ms,
+        ..Policy::default()
+    }
+}
+
+fn asset_url(settings: &Settings, bound: SocketAddr) -> String {
+    if let Some(url) = &settings.assets_url {
+        return url.trim_end_matches('/').to_owned();
+    }
+    let mut reachable = bound;
+    if bound.ip().is_unspecified() {
+        reachable.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    format!("http://{reachable}")
+}
+
+/// Puts on the shelf what an earlier process did not get to.
+async fn catch_up(bridge: Bridge, unions: Arc<Unions>, ledger: crate::ledger::Ledger) {
+    match bridge.run(move || unions.catch_up(&ledger)).await {
+        Ok(Ok(failed)) => {
+            for (app, release, error) in failed {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(%app, release = release.0, error, "the store cannot serve this release's assets");
+            }
+        }
+        Ok(Err(error)) => {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "cannot catch up on assets"
+            );
+        }
+        Err(BrokenOff) => {}
+    }
+}
+
+/// The signals that a store heeds.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Reloads certificates when asked and when their files change, until the end is asked for.
+    async fn until_end(mut self, tls: &Tls) {
+        let mut looks = interval(LOOK_AT_FILES);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let reloaded = tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => tls.reload().map(|()| true),
+                _ = looks.tick() => tls.reload_if_changed(),
+            };
+            match reloaded {
+                Ok(true) => tracing::info!("certificates reloaded; new connections use them"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "certificates cannot be reloaded; the old ones stay"
+                ),
+            }
+        }
+    }
+}
+
+/// Tells systemd, or whoever set NOTIFY_SOCKET. Nobody listening is no error.
+fn tell_supervisor(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let address = match path.as_bytes() {
+        [b'@', name @ ..] => std::os::unix::net::SocketAddr::from_abstract_name(name),
+        _ => std::os::unix::net::SocketAddr::from_pathname(&path),
+    };
+    let told = address.and_then(|address| {
+        let socket = std::os::unix::net::UnixDatagram::unbound()?;
+        socket.send_to_addr(state.as_bytes(), &address)
+    });
+    if let Err(error) = told {
+        tracing::warn!(%error, "cannot reach the supervisor's socket");
+    }
+}

@@ -1,0 +1,285 @@
+//! The store's own union: every fingerprinted asset of every release, so that pages of any version find theirs here
+//! from the moment a release exists.
+//!
+//! Assets come out of the bundles by ranges, one frame after another, each verified while it is written. It is
+//! derived: what a crash leaves undone is found at the next start and done then.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, BufReader, Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ship_assets::{AddError, Shelf, Union, UnionError};
+use ship_bundle::{BlobPlace, Frame, FrameError, FrameReader};
+use ship_model::assets::{Asset, AssetsError, assets_of};
+use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
+use ship_model::manifest::{DecodeError, Manifest};
+use ship_model::name::AppName;
+use ship_model::release::{ReleaseNumber, ReleaseRecord};
+
+use crate::engine::blobs::read_whole;
+use crate::engine::{Blobs, BlobsError, Object, ObjectReader};
+use crate::ledger::{Ledger, LedgerError};
+use crate::locate::{Places, ReadIndexError, read_index};
+
+/// Longest manifest that is read, in bytes.
+const MANIFEST: u64 = 64 << 20;
+/// Assets up to this size are held in memory on their way; larger ones go through a pipe.
+const SMALL: u64 = 1 << 20;
+
+/// Why a release's assets are not all served by the store.
+#[derive(Debug, thiserror::Error)]
+pub enum AddAssetsError {
+    #[error("cannot read the manifest of release {id}")]
+    Manifest {
+        id: ReleaseId,
+        source: ReadManifestError,
+    },
+    #[error("cannot open the union of {app}")]
+    Open { app: AppName, source: UnionError },
+    #[error("no bundle carries the content of {url}")]
+    Nowhere { url: String },
+    #[error("cannot read a bundle's index")]
+    Index(#[from] ReadIndexError),
+    #[error("cannot open a bundle")]
+    Blobs(#[from] BlobsError),
+    #[error("cannot read bundle {bundle}")]
+    Bundle {
+        bundle: BundleDigest,
+        source: FrameError,
+    },
+    #[error("cannot add an asset")]
+    Add(#[from] AddError),
+    #[error("the release's assets cannot be told")]
+    Assets(#[from] AssetsError),
+    #[error("cannot make a pipe")]
+    Pipe(#[source] io::Error),
+}
+
+/// Why a manifest cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadManifestError {
+    #[error("it is not in the store")]
+    Blobs(#[from] BlobsError),
+    #[error("it is damaged")]
+    Decode(#[from] DecodeError),
+}
+
+/// Reads a manifest and checks its digest.
+pub fn read_manifest(blobs: &dyn Blobs, id: ReleaseId) -> Result<Manifest, ReadManifestError> {
+    let bytes = read_whole(blobs, Object::Manifest(id), MANIFEST)?;
+    Ok(Manifest::decode(&bytes)?)
+}
+
+/// The unions of all apps, below one folder: `assets/<app>` and `assets/<app>.records`.
+#[derive(Debug)]
+pub struct Unions {
+    folder: PathBuf,
+    blobs: Arc<dyn Blobs>,
+    places: Arc<Places>,
+    shelf: Arc<Shelf>,
+    open: Mutex<BTreeMap<AppName, Arc<App>>>,
+}
+
+/// One app's union. The lock is held while assets are added, so that two publishes do not do the same work twice.
+#[derive(Debug)]
+struct App {
+    union: Union,
+    adding: Mutex<()>,
+}
+
+impl Unions {
+    pub fn new(folder: PathBuf, blobs: Arc<dyn Blobs>, places: Arc<Places>, shelf: Arc<Shelf>) -> Self {
+        Self {
+            folder,
+            blobs,
+            places,
+            shelf,
+            open: Mutex::default(),
+        }
+    }
+
+    /// Puts the assets of `release` on the shelf; blocks until they are durable.
+    pub fn add(&self, release: &ReleaseRecord) -> Result<(), AddAssetsError> {
+        let app = self.app(&release.app)?;
+        let _adding = app.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        if app.union.holds().contains(&release.target()) {
+            return Ok(());
+        }
+        let manifest = read_manifest(&*self.blobs, release.id);
+        let manifest = manifest.map_err(|source| AddAssetsError::Manifest {
+            id: release.id,
+            source,
+        })?;
+        let assets = assets_of(&manifest)?;
+        drop(manifest);
+        self.fill(&app.union, app.union.missing(&assets))?;
+        app.union.record(release.target(), &assets)?;
+        self.shelf.set_union(&release.app, &app.union);
+        Ok(())
+    }
+
+    /// Adds whatever is missing of all releases, newest first; tells what could not be. Blocks.
+    pub fn catch_up(
+        &self,
+        ledger: &Ledger,
+    ) -> Result<Vec<(AppName, ReleaseNumber, AddAssetsError)>, LedgerError> {
+        let mut failed = Vec::new();
+        for app in ledger.apps()? {
+            if let Ok(held) = self.app(&app) {
+                self.shelf.set_union(&app, &held.union);
+            }
+            for release in ledger.releases(&app, usize::MAX)? {
+                if let Err(error) = self.add(&release) {
+                    failed.push((app.clone(), release.number, error));
+                }
+            }
+        }
+        Ok(failed)
+    }
+
+    fn app(&self, app: &AppName) -> Result<Arc<App>, AddAssetsError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = open.get(app) {
+            return Ok(Arc::clone(held));
+        }
+        let records = self.folder.join(format!("{app}.records"));
+        let union = self.open_union(app, &records)?;
+        let held = Arc::new(App {
+            union,
+            adding: Mutex::default(),
+        });
+        open.insert(app.clone(), Arc::clone(&held));
+        Ok(held)
+    }
+
+    fn open_union(&self, app: &AppName, records: &Path) -> Result<Union, AddAssetsError> {
+        // No app's folder can be another's records: `.` is allowed in names, so folders have a suffix as well.
+        let opened = Union::open(&self.folder.join(format!("{app}.files")), records);
+        opened.map_err(|source| AddAssetsError::Open {
+            app: app.clone(),
+            source,
+        })
+    }
+
+    /// Copies `missing` out of the bundles that carry them.
+    fn fill(&self, union: &Union, missing: Vec<Asset>) -> Result<(), AddAssetsError> {
+        let mut wanted: HashMap<BlobDigest, Vec<Asset>> = HashMap::new();
+        for asset in missing {
+            wanted.entry(asset.digest).or_default().push(asset);
+        }
+        let digests: Vec<BlobDigest> = wanted.keys().copied().collect();
+        for located in self.places.locate(&digests) {
+            let index = read_index(&*self.blobs, located.bundle)?;
+            let reader = self.blobs.open(Object::Bundle(located.bundle))?;
+            for frame in index.frames() {
+                let mut places = frame
+                    .blobs
+                    .iter()
+                    .filter(|place| wanted.contains_key(&place.digest));
+                if places.next().is_some() {
+                    fill_from(union, &mut wanted, located.bundle, frame, reader.as_ref())?;
+                }
+            }
+        }
+        match wanted.into_values().flatten().next() {
+            None => Ok(()),
+            Some(asset) => Err(AddAssetsError::Nowhere { url: asset.url_path }),
+        }
+    }
+}
+
+/// Takes out of one frame what is wanted of it.
+fn fill_from(
+    union: &Union,
+    wanted: &mut HashMap<BlobDigest, Vec<Asset>>,
+    bundle: BundleDigest,
+    frame: &Frame,
+    reader: &dyn ObjectReader,
+) -> Result<(), AddAssetsError> {
+    let broken = |source| AddAssetsError::Bundle { bundle, source };
+    let mut frames = FrameReader::new(BufReader::new(Slice::of(reader, frame)), frame).map_err(broken)?;
+    for place in &frame.blobs {
+        let Some(assets) = wanted.remove(&place.digest) else {
+            continue;
+        };
+        if place.size <= SMALL {
+            let mut content = Vec::new();
+            let keep = |piece: &[u8]| {
+                content.extend_from_slice(piece);
+                Ok(())
+            };
+            frames.blob(place, keep).map_err(broken)?;
+            for asset in &assets {
+                union.add_blob(asset, &mut &content[..])?;
+            }
+            continue;
+        }
+        // Each name of a large content is read anew: that is rare, and memory stays bounded.
+        for asset in &assets {
+            let mut again =
+                FrameReader::new(BufReader::new(Slice::of(reader, frame)), frame).map_err(broken)?;
+            pipe(union, asset, &mut again, place).map_err(|error| match error {
+                Piped::Frame(source) => broken(source),
+                Piped::Other(error) => error,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+enum Piped {
+    Frame(FrameError),
+    Other(AddAssetsError),
+}
+
+/// Hands a large blob from the frame, which pushes, to the union, which pulls.
+fn pipe<R: io::BufRead>(
+    union: &Union,
+    asset: &Asset,
+    frames: &mut FrameReader<'_, R>,
+    place: &BlobPlace,
+) -> Result<(), Piped> {
+    let (mut taken, mut given) = io::pipe().map_err(|error| Piped::Other(AddAssetsError::Pipe(error)))?;
+    std::thread::scope(|scope| {
+        // The thread owns the reading end, so that a refusal there ends the writing here.
+        let adding = scope.spawn(move || union.add_blob(asset, &mut taken));
+        let pushed = frames.blob(place, |piece| given.write_all(piece));
+        drop(given);
+        let added = adding.join().map_err(|_| {
+            let source = io::Error::other("the copying thread panicked");
+            Piped::Other(AddAssetsError::Pipe(source))
+        })?;
+        // What the union says comes first: that the pipe broke then is only its consequence.
+        added.map_err(|error| Piped::Other(error.into()))?;
+        pushed.map_err(Piped::Frame)
+    })
+}
+
+/// The bytes of one frame within a bundle.
+struct Slice<'a> {
+    reader: &'a dyn ObjectReader,
+    at: u64,
+    end: u64,
+}
+
+impl<'a> Slice<'a> {
+    fn of(reader: &'a dyn ObjectReader, frame: &Frame) -> Self {
+        Self {
+            reader,
+            at: frame.offset,
+            end: frame.offset.saturating_add(frame.len),
+        }
+    }
+}
+
+impl Read for Slice<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.end - self.at)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let got = self.reader.read_at(&mut buffer[..most], self.at)?;
+        self.at += got as u64;
+        Ok(got)
+    }
+}
