@@ -142,7 +142,13 @@ impl AppLayout {
     /// # Errors
     /// [`PrepareError`] naming the folder.
     pub fn prepare(&self) -> Result<(), PrepareError> {
-        for folder in [&self.home, &self.releases(), &self.shared(), &self.assets(), &self.asset_records()] {
+        for folder in [
+            &self.home,
+            &self.releases(),
+            &self.shared(),
+            &self.assets(),
+            &self.asset_records(),
+        ] {
             make(folder, 0o755)?;
         }
         let env = self.env_file();
@@ -168,7 +174,11 @@ pub fn make(path: &Path, mode: u32) -> Result<(), PrepareError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
-    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(failed)?;
     // The umask may have taken bits away that others need.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)
 }

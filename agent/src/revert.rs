@@ -37,7 +37,9 @@ pub enum RevertError {
     Note { app: AppName, source: SaveError },
     #[error("{app}: the record cannot be opened, so the revert was not begun")]
     Record { app: AppName, source: OpenError },
-    #[error("{app}: the keeper could not be asked; the revert is noted, and the agent carries it out when it is back")]
+    #[error(
+        "{app}: the keeper could not be asked; the revert is noted, and the agent carries it out when it is back"
+    )]
     Keeper { app: AppName, source: Box<AskError> },
     #[error("{app}: the links could not be moved")]
     Switch { app: AppName, source: SwitchError },

@@ -77,7 +77,9 @@ pub(super) struct App {
 
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("App").field("app", &self.layout().app).finish_non_exhaustive()
+        f.debug_struct("App")
+            .field("app", &self.layout().app)
+            .finish_non_exhaustive()
     }
 }
 
@@ -150,7 +152,11 @@ impl App {
     pub fn goal(&self) -> Option<Target> {
         let record = self.record();
         let run = record.desired.as_ref().filter(|desired| desired.runs_app);
-        record.held.as_ref().map(|held| held.to).or(run.and_then(|desired| desired.run))
+        record
+            .held
+            .as_ref()
+            .map(|held| held.to)
+            .or(run.and_then(|desired| desired.run))
     }
 
     /// What did not work under this epoch, and when it may be tried again.
@@ -242,7 +248,12 @@ impl App {
             return false;
         }
         let newest = self.here.iter().rev().map(|release| release.target);
-        let neighbours = view.running.into_iter().chain(view.previous).chain(newest).collect();
+        let neighbours = view
+            .running
+            .into_iter()
+            .chain(view.previous)
+            .chain(newest)
+            .collect();
         match Job::begin(kind, target, neighbours, &self.shop) {
             Ok(job) => {
                 tracing::info!(release = %target.number, deploy = %self.deploy(), job = ?kind, "begun");
@@ -321,7 +332,10 @@ impl App {
         let (run, deploy) = (desired.run, desired.deploy);
         let _ = ship_durable::fault::point("agent.fence.before");
         if let Err(error) = self.journal.change(|record| record.take(desired)) {
-            tracing::error!(error = chain(&error), "desired state not taken: it could not be saved");
+            tracing::error!(
+                error = chain(&error),
+                "desired state not taken: it could not be saved"
+            );
             return;
         }
         let _ = ship_durable::fault::point("agent.fence.after");
@@ -355,7 +369,13 @@ impl App {
                 tracing::warn!(release = %done.target.number, error = failure.reason, "old release not removed");
                 self.put_off(done.target);
             }
-            Err(failure) => self.fail(done.target, failure.step, failure.reason, Vec::new(), failure.transient),
+            Err(failure) => self.fail(
+                done.target,
+                failure.step,
+                failure.reason,
+                Vec::new(),
+                failure.transient,
+            ),
         }
         match done.kind {
             Kind::Assets => self.shelve_union(),
@@ -364,7 +384,14 @@ impl App {
     }
 
     /// Records what went wrong; when it may help, it is tried again later, else not before a newer epoch.
-    pub fn fail(&mut self, release: Target, step: &str, reason: String, last_lines: Vec<String>, transient: bool) {
+    pub fn fail(
+        &mut self,
+        release: Target,
+        step: &str,
+        reason: String,
+        last_lines: Vec<String>,
+        transient: bool,
+    ) {
         tracing::error!(release = %release.number, deploy = %self.deploy(), step, transient, reason, "failed");
         if transient {
             self.put_off(release);

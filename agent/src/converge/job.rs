@@ -140,7 +140,11 @@ impl Work {
         let supply = Supply {
             fetcher: Arc::clone(&shop.fetcher),
             runtime: shop.runtime.clone(),
-            bundles: BundleSource::new(Arc::clone(&shop.fetcher), shop.runtime.clone(), self.cancel.clone()),
+            bundles: BundleSource::new(
+                Arc::clone(&shop.fetcher),
+                shop.runtime.clone(),
+                self.cancel.clone(),
+            ),
         };
         match self.kind {
             Kind::Stage => {

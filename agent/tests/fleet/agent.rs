@@ -63,7 +63,10 @@ impl Host {
 
     /// Whether the agent has ended; waits for nothing.
     pub fn has_ended(&mut self) -> bool {
-        let ended = self.agent.as_mut().is_none_or(|agent| agent.try_wait().unwrap().is_some());
+        let ended = self
+            .agent
+            .as_mut()
+            .is_none_or(|agent| agent.try_wait().unwrap().is_some());
         if ended {
             self.agent = None;
         }
@@ -91,10 +94,20 @@ impl Host {
         self.command(words).output().unwrap()
     }
 
+    /// As [`Host::say`], with variables set, as for a fault point.
+    pub fn say_with(&self, words: &[&str], variables: &[(&str, &str)]) -> Output {
+        let mut command = self.command(words);
+        command.envs(variables.iter().copied()).output().unwrap()
+    }
+
     /// One word to the agent, answered in JSON.
     pub fn ask(&self, words: &[&str]) -> Value {
         let said = self.say(&[words, &["-o", "json"]].concat());
-        assert!(said.status.success(), "{words:?}: {}", String::from_utf8_lossy(&said.stderr));
+        assert!(
+            said.status.success(),
+            "{words:?}: {}",
+            String::from_utf8_lossy(&said.stderr)
+        );
         serde_json::from_slice(&said.stdout).unwrap()
     }
 
@@ -103,7 +116,9 @@ impl Host {
         super::until("the agent's socket", || {
             let said = self.say(&["status", "-o", "json"]);
             let status: Value = serde_json::from_slice(&said.stdout).ok()?;
-            let dead = status["store_error"].as_str()?.starts_with("the agent does not run");
+            let dead = status["store_error"]
+                .as_str()?
+                .starts_with("the agent does not run");
             (!dead).then_some(())
         });
     }
@@ -132,7 +147,9 @@ impl Drop for Host {
 /// Gives the owner the right to remove what was staged read-only.
 fn writable(folder: &Path) {
     use std::os::unix::fs::PermissionsExt;
-    let Ok(found) = std::fs::symlink_metadata(folder) else { return };
+    let Ok(found) = std::fs::symlink_metadata(folder) else {
+        return;
+    };
     if !found.is_dir() {
         return;
     }

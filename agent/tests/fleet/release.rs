@@ -51,7 +51,15 @@ impl Shelf {
             .collect();
         if !missing.is_empty() {
             let mut bytes = Vec::new();
-            let packed = pack(tree.path(), &walked.manifest, &missing, DEFAULT_LEVEL, &mut bytes, &()).unwrap();
+            let packed = pack(
+                tree.path(),
+                &walked.manifest,
+                &missing,
+                DEFAULT_LEVEL,
+                &mut bytes,
+                &(),
+            )
+            .unwrap();
             for blob in missing {
                 self.places.insert(blob, (packed.digest, packed.bytes));
             }
@@ -79,7 +87,10 @@ pub fn site(version: u64) -> Vec<(String, Vec<u8>)> {
     vec![
         ("index.html".to_owned(), page.into_bytes()),
         (asset, format!("console.log({version})").into_bytes()),
-        ("assets/logo.txt".to_owned(), format!("logo of {version}").into_bytes()),
+        (
+            "assets/logo.txt".to_owned(),
+            format!("logo of {version}").into_bytes(),
+        ),
         ("same.bin".to_owned(), vec![7; 100_000]),
         ("only.bin".to_owned(), noise(version, 300_000)),
         ("empty".to_owned(), Vec::new()),

@@ -17,9 +17,9 @@ use ship_model::desired::{DeployNumber, DesiredApp, DesiredHost, Epoch};
 use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
 use ship_model::release::Target;
 use ship_model::report::{AppReport, HostReport};
+use ship_proto::v1;
 use ship_proto::v1::agents_server::{Agents, AgentsServer};
 use ship_proto::v1::releases_server::{Releases, ReleasesServer};
-use ship_proto::v1;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -94,7 +94,9 @@ impl Store {
                     let stream = tls.accept(stream).await?;
                     let service = TowerToHyperService::new(router);
                     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    server.serve_connection(TokioIo::new(stream), service).await
+                    server
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await
                         .map_err(std::io::Error::other)
                 });
             }
@@ -115,8 +117,15 @@ impl Store {
     /// Publishes version `number` of the site.
     pub fn publish(&self, number: u64) -> Target {
         let files = site(number);
-        let files: Vec<_> = files.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
-        self.inner.shelf.lock().unwrap().publish(number, &static_spec(), &files)
+        let files: Vec<_> = files
+            .iter()
+            .map(|(path, bytes)| (path.as_str(), &bytes[..]))
+            .collect();
+        self.inner
+            .shelf
+            .lock()
+            .unwrap()
+            .publish(number, &static_spec(), &files)
     }
 
     pub fn desire(&self, apps: Vec<DesiredApp>) {
@@ -213,7 +222,10 @@ async fn bundle(State(inner): State<Arc<Inner>>, Path(digest): Path<String>, hea
     let body = Body::from_stream(tokio_stream::iter(pieces));
     (
         StatusCode::PARTIAL_CONTENT,
-        [(header::CONTENT_RANGE, told), (header::CONTENT_LENGTH, len.to_string())],
+        [
+            (header::CONTENT_RANGE, told),
+            (header::CONTENT_LENGTH, len.to_string()),
+        ],
         body,
     )
         .into_response()
@@ -291,7 +303,11 @@ impl Agents for Inner {
 }
 
 async fn send(tx: &mpsc::Sender<Result<v1::StoreMessage, Status>>, message: v1::store_message::Message) {
-    tx.send(Ok(v1::StoreMessage { message: Some(message) })).await.ok();
+    tx.send(Ok(v1::StoreMessage {
+        message: Some(message),
+    }))
+    .await
+    .ok();
 }
 
 #[tonic::async_trait]
@@ -300,20 +316,33 @@ impl Releases for Inner {
     type ManifestStream = Replies<v1::Piece>;
     type LocateStream = Replies<v1::Located>;
 
-    async fn manifest(&self, request: Request<v1::ManifestRequest>) -> Result<Answer<Self::ManifestStream>, Status> {
+    async fn manifest(
+        &self,
+        request: Request<v1::ManifestRequest>,
+    ) -> Result<Answer<Self::ManifestStream>, Status> {
         self.well()?;
-        assert_eq!(request.metadata().get("ship-protocol").unwrap(), ship_proto::PROTOCOL);
+        assert_eq!(
+            request.metadata().get("ship-protocol").unwrap(),
+            ship_proto::PROTOCOL
+        );
         let id = ReleaseId::from_slice(&request.into_inner().id).unwrap();
         let bytes = self.shelf.lock().unwrap().manifests.get(&id).cloned();
         let bytes = bytes.ok_or_else(|| Status::not_found("no such release"))?;
         let pieces: Vec<_> = bytes
             .chunks(1000)
-            .map(|piece| Ok(v1::Piece { data: piece.to_vec().into() }))
+            .map(|piece| {
+                Ok(v1::Piece {
+                    data: piece.to_vec().into(),
+                })
+            })
             .collect();
         Ok(Answer::new(Box::pin(tokio_stream::iter(pieces))))
     }
 
-    async fn locate(&self, request: Request<Streaming<v1::LocateRequest>>) -> Result<Answer<Self::LocateStream>, Status> {
+    async fn locate(
+        &self,
+        request: Request<Streaming<v1::LocateRequest>>,
+    ) -> Result<Answer<Self::LocateStream>, Status> {
         self.well()?;
         let mut asked = request.into_inner();
         let mut found: HashMap<BundleDigest, v1::Located> = HashMap::new();
@@ -335,7 +364,10 @@ impl Releases for Inner {
         Ok(Answer::new(Box::pin(tokio_stream::iter(found))))
     }
 
-    async fn begin(&self, _: Request<Streaming<v1::BeginChunk>>) -> Result<Answer<Self::BeginStream>, Status> {
+    async fn begin(
+        &self,
+        _: Request<Streaming<v1::BeginChunk>>,
+    ) -> Result<Answer<Self::BeginStream>, Status> {
         Err(Status::unimplemented("agents do not publish"))
     }
 
@@ -347,7 +379,10 @@ impl Releases for Inner {
         Err(Status::unimplemented("agents do not publish"))
     }
 
-    async fn list(&self, _: Request<v1::ListReleasesRequest>) -> Result<Answer<v1::ListReleasesReply>, Status> {
+    async fn list(
+        &self,
+        _: Request<v1::ListReleasesRequest>,
+    ) -> Result<Answer<v1::ListReleasesReply>, Status> {
         Err(Status::unimplemented("agents do not list"))
     }
 
