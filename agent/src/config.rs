@@ -340,13 +340,21 @@ fn store_address(text: &str) -> Result<StoreAddress, String> {
     let refused = || format!("{text:?} is not a store's address: write https://HOST:PORT");
     let rest = text.strip_prefix("https://").ok_or_else(refused)?;
     let authority: http::uri::Authority = rest.trim_end_matches('/').parse().map_err(|_| refused())?;
+    let port = match authority.as_str().strip_prefix(authority.host()) {
+        Some("") => 7400,
+        Some(port) => port
+            .strip_prefix(':')
+            .and_then(|port| port.parse().ok())
+            .ok_or_else(refused)?,
+        None => return Err(refused()),
+    };
     let host = authority.host().trim_matches(['[', ']']);
     if host.is_empty() || authority.as_str().contains('@') {
         return Err(refused());
     }
     Ok(StoreAddress {
         host: host.to_owned(),
-        port: authority.port_u16().unwrap_or(7400),
+        port,
     })
 }
 

@@ -131,12 +131,7 @@ fn note(scene: &Scene, target: Target, reason: &str) -> Result<Journal, RevertEr
         reason: reason.to_owned(),
         at_ms: clock::wall_ms(),
     };
-    journal
-        .change(|record| {
-            record.held = Some(hold);
-            record.failure = None;
-        })
-        .map_err(|source| RevertError::Note { app: app(), source })?;
+    crate::revert::note(&scene.layout, &mut journal, &hold)?;
     Ok(journal)
 }
 

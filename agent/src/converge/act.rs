@@ -31,8 +31,10 @@ impl App {
             Ok(()) => {
                 tracing::info!("keeper started");
                 self.starting.succeeded();
-                // The watch will find it; what it says is not known yet.
-                self.keeper = keeper::Seen::Unknown;
+                // The watch finds it a little later.
+                if let Ok(status) = self.client.status() {
+                    self.keeper = keeper::Seen::Here(std::sync::Arc::new(status));
+                }
                 true
             }
             Err(error) => {

@@ -123,6 +123,8 @@ struct Work {
 
 impl Work {
     fn run(self) {
+        let span = tracing::info_span!("job", app = %self.shop.layout.app, release = %self.target.number);
+        let _entered = span.enter();
         let result = {
             let _hands = self.shop.hands.lock().unwrap_or_else(PoisonError::into_inner);
             self.work()

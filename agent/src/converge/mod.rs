@@ -159,6 +159,8 @@ impl Converge {
             settled: clock::now(),
             shelved: None,
             refused: None,
+            unsaved: None,
+            unsaved_failure: None,
             _watch: watch,
             shop: Workshop {
                 layout,

@@ -267,10 +267,9 @@ impl RangeReader {
     }
 
     fn wait(&mut self) {
-        let pause = tokio::time::sleep(self.backoff.failed());
-        let cancel = self.cancel.clone();
+        let (pause, cancel) = (self.backoff.failed(), self.cancel.clone());
         self.runtime.block_on(async move {
-            tokio::select! { () = pause => {}, () = cancel.cancelled() => {} }
+            tokio::select! { () = tokio::time::sleep(pause) => {}, () = cancel.cancelled() => {} }
         });
     }
 

@@ -91,7 +91,7 @@ pub fn site(version: u64) -> Vec<(String, Vec<u8>)> {
             "assets/logo.txt".to_owned(),
             format!("logo of {version}").into_bytes(),
         ),
-        ("same.bin".to_owned(), vec![7; 100_000]),
+        ("same.bin".to_owned(), noise(77, 400_000)),
         ("only.bin".to_owned(), noise(version, 300_000)),
         ("empty".to_owned(), Vec::new()),
     ]
