@@ -66,13 +66,19 @@ pub fn add(layout: &AppLayout, union: &Union, target: &Target, supply: &Supply) 
     };
     if let Ok(staged) = stage::manifest(layout, target) {
         let tree = layout.release(target);
-        return union.add_tree(*target, staged.manifest(), &tree).map(drop).map_err(adding);
+        return union
+            .add_tree(*target, staged.manifest(), &tree)
+            .map(drop)
+            .map_err(adding);
     }
     let fetching = |source| AssetsError::Fetch {
         release: release(),
         source,
     };
-    let fetched = supply.runtime.block_on(supply.fetcher.manifest(target.id)).map_err(fetching)?;
+    let fetched = supply
+        .runtime
+        .block_on(supply.fetcher.manifest(target.id))
+        .map_err(fetching)?;
     let assets = assets_of(&fetched.manifest).map_err(|source| adding(source.into()))?;
     let missing = union.missing(&assets);
     let mut wanted: HashMap<BlobDigest, Vec<&Asset>> = HashMap::new();
@@ -116,8 +122,11 @@ impl Unpack<'_> {
         let Some((_, index)) = bundles.iter().find(|(digest, _)| *digest == bundle) else {
             return Ok(());
         };
-        let mut input = BufReader::with_capacity(256 << 10, supply.bundles.range(bundle, range.offset, range.len));
-        let frames = BundleIndex::frames(index).get(range.frames.clone()).unwrap_or_default();
+        let mut input =
+            BufReader::with_capacity(256 << 10, supply.bundles.range(bundle, range.offset, range.len));
+        let frames = BundleIndex::frames(index)
+            .get(range.frames.clone())
+            .unwrap_or_default();
         let broken = |source| AssetsError::Unpack {
             release: self.target.folder(),
             bundle,
@@ -125,7 +134,11 @@ impl Unpack<'_> {
         };
         for frame in frames {
             let mut reader = FrameReader::new(&mut input, frame).map_err(broken)?;
-            for blob in frame.blobs.iter().filter(|blob| range.blobs.contains(&blob.digest)) {
+            for blob in frame
+                .blobs
+                .iter()
+                .filter(|blob| range.blobs.contains(&blob.digest))
+            {
                 let mut spool = Spool::new(self.layout, blob);
                 reader.blob(blob, |piece| spool.write(piece)).map_err(broken)?;
                 self.settle(blob, &mut spool)?;
@@ -201,7 +214,12 @@ fn nameless(layout: &AppLayout) -> io::Result<File> {
         Ok(file) => Ok(file.into()),
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::NOENT) => {
             let path = layout.asset_records().join("incoming").join("spool");
-            let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(&path)?;
             std::fs::remove_file(&path)?;
             Ok(file)
         }

@@ -87,7 +87,16 @@ impl fmt::Display for Lines<'_> {
 }
 
 const KEYS: [&str; 11] = [
-    "version", "env", "host", "classes", "store", "address", "asset_listen", "apps_dir", "state_dir", "run_dir",
+    "version",
+    "env",
+    "host",
+    "classes",
+    "store",
+    "address",
+    "asset_listen",
+    "apps_dir",
+    "state_dir",
+    "run_dir",
     "tls",
 ];
 const TLS_KEYS: [&str; 3] = ["ca", "cert", "key"];
@@ -195,7 +204,10 @@ impl<'a> Reader<'a> {
             if !known.contains(&key.get_ref().as_ref()) {
                 let line = self.line(key.span().start);
                 let known = known.join(", ");
-                self.say(line, format!("{within}{} is not a key here; known are {known}", key.get_ref()));
+                self.say(
+                    line,
+                    format!("{within}{} is not a key here; known are {known}", key.get_ref()),
+                );
             }
         }
     }
@@ -217,7 +229,13 @@ impl<'a> Reader<'a> {
         match found.get_ref().as_str() {
             Some(text) => Some((text.to_owned(), line)),
             None => {
-                self.say(line, format!("{key} must be a text in quotes, not {}", found.get_ref().type_str()));
+                self.say(
+                    line,
+                    format!(
+                        "{key} must be a text in quotes, not {}",
+                        found.get_ref().type_str()
+                    ),
+                );
                 None
             }
         }
@@ -273,7 +291,10 @@ impl<'a> Reader<'a> {
             }
         }
         if classes.is_empty() {
-            self.say(line, "classes is empty: a host without a class has nothing to do".to_owned());
+            self.say(
+                line,
+                "classes is empty: a host without a class has nothing to do".to_owned(),
+            );
         }
         Some(classes)
     }
@@ -319,13 +340,21 @@ fn store_address(text: &str) -> Result<StoreAddress, String> {
     let refused = || format!("{text:?} is not a store's address: write https://HOST:PORT");
     let rest = text.strip_prefix("https://").ok_or_else(refused)?;
     let authority: http::uri::Authority = rest.trim_end_matches('/').parse().map_err(|_| refused())?;
+    let port = match authority.as_str().strip_prefix(authority.host()) {
+        Some("") => 7400,
+        Some(port) => port
+            .strip_prefix(':')
+            .and_then(|port| port.parse().ok())
+            .ok_or_else(refused)?,
+        None => return Err(refused()),
+    };
     let host = authority.host().trim_matches(['[', ']']);
     if host.is_empty() || authority.as_str().contains('@') {
         return Err(refused());
     }
     Ok(StoreAddress {
         host: host.to_owned(),
-        port: authority.port_u16().unwrap_or(7400),
+        port,
     })
 }
 
@@ -385,7 +414,15 @@ key = "/etc/key.pem"
         assert_eq!(port("https://s:1/"), Some(("s".to_owned(), 1)));
         assert_eq!(port("https://[::1]:7"), Some(("::1".to_owned(), 7)));
         assert_eq!(port("https://s"), Some(("s".to_owned(), 7400)));
-        for bad in ["", "s:1", "http://s:1", "https://", "https://a/b", "https://u@s:1", "https://s:x"] {
+        for bad in [
+            "",
+            "s:1",
+            "http://s:1",
+            "https://",
+            "https://a/b",
+            "https://u@s:1",
+            "https://s:x",
+        ] {
             assert_eq!(port(bad), None, "{bad}");
         }
     }

@@ -85,16 +85,25 @@ pub enum OpenError {
     #[error("cannot read the record {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("record {} is damaged and could not be moved aside", path.display())]
-    Quarantine { path: PathBuf, source: ship_durable::FileError },
+    Quarantine {
+        path: PathBuf,
+        source: ship_durable::FileError,
+    },
 }
 
 /// Why a record could not be made durable; what was remembered before still is.
 #[derive(Debug, Error)]
 pub enum SaveError {
     #[error("cannot encode the record {}", path.display())]
-    Encode { path: PathBuf, source: serde_json::Error },
+    Encode {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
     #[error("cannot save the record {}", path.display())]
-    Write { path: PathBuf, source: ship_durable::FileError },
+    Write {
+        path: PathBuf,
+        source: ship_durable::FileError,
+    },
 }
 
 /// One app's record in memory and on disk; both are the same after every call.
@@ -205,7 +214,10 @@ fn decode(bytes: &[u8]) -> Result<AppRecord, String> {
     if record.version == VERSION {
         Ok(record)
     } else {
-        Err(format!("its version is {}, this program knows {VERSION}", record.version))
+        Err(format!(
+            "its version is {}, this program knows {VERSION}",
+            record.version
+        ))
     }
 }
 
@@ -227,7 +239,9 @@ mod tests {
     #[test]
     fn a_failed_change_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(&folder.path().join("gone/web.json")).unwrap().journal;
+        let mut journal = Journal::open(&folder.path().join("gone/web.json"))
+            .unwrap()
+            .journal;
         assert!(journal.change(|record| record.epoch = Epoch(7)).is_err());
         assert_eq!(journal.record().epoch, Epoch(0));
     }

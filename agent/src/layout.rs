@@ -7,6 +7,7 @@
 //!                  shared/         shared/env (0600)         the app's own, never touched by a switch
 //!                  assets/         assets.records/           the union of fingerprinted assets
 //! <state_dir>/agent.lock           one agent per host
+//!             reserve              room for a revert on a full disk
 //!             apps/<app>.json      what the agent must not forget of an app
 //!             keeper/<app>/        the keeper's own, its logs among it
 //! <run_dir>/agent.sock  <app>/keeper.sock
@@ -22,6 +23,9 @@ use ship_model::release::Target;
 use thiserror::Error;
 
 use crate::config::Config;
+
+/// Bytes of the reserve: a record and two links fit many times.
+const RESERVE: usize = 256 << 10;
 
 /// A folder could not be made or its permissions not be set.
 #[derive(Debug, Error)]
@@ -61,7 +65,12 @@ impl HostLayout {
         make(&self.state, 0o700)?;
         make(&self.records(), 0o700)?;
         make(&self.state.join("keeper"), 0o700)?;
-        make(&self.run, 0o711)
+        make(&self.run, 0o711)?;
+        // On a disk that is full already there is none; what runs must not be kept from running by that.
+        if !self.reserve().is_file() {
+            ship_durable::write_private_file(&self.reserve(), &[0x5a; RESERVE]).ok();
+        }
+        Ok(())
     }
 
     pub fn lock(&self) -> PathBuf {
@@ -70,6 +79,11 @@ impl HostLayout {
 
     pub fn socket(&self) -> PathBuf {
         self.run.join("agent.sock")
+    }
+
+    /// Room kept free for the one record that a revert needs, on a disk that is full to the last byte.
+    pub fn reserve(&self) -> PathBuf {
+        self.state.join("reserve")
     }
 
     /// The folder of what the agent remembers of each app.
@@ -82,6 +96,7 @@ impl HostLayout {
             app: app.clone(),
             home: self.apps.join(app.as_str()),
             record: self.records().join(format!("{app}.json")),
+            reserve: self.reserve(),
             keeper_state: self.state.join("keeper").join(app.as_str()),
             run: self.run.join(app.as_str()),
         }
@@ -94,6 +109,8 @@ pub struct AppLayout {
     pub app: AppName,
     pub home: PathBuf,
     pub record: PathBuf,
+    /// See [`HostLayout::reserve`].
+    pub reserve: PathBuf,
     pub keeper_state: PathBuf,
     pub run: PathBuf,
 }
@@ -142,7 +159,13 @@ impl AppLayout {
     /// # Errors
     /// [`PrepareError`] naming the folder.
     pub fn prepare(&self) -> Result<(), PrepareError> {
-        for folder in [&self.home, &self.releases(), &self.shared(), &self.assets(), &self.asset_records()] {
+        for folder in [
+            &self.home,
+            &self.releases(),
+            &self.shared(),
+            &self.assets(),
+            &self.asset_records(),
+        ] {
             make(folder, 0o755)?;
         }
         let env = self.env_file();
@@ -168,7 +191,11 @@ pub fn make(path: &Path, mode: u32) -> Result<(), PrepareError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
-    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(failed)?;
     // The umask may have taken bits away that others need.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)
 }

@@ -195,7 +195,11 @@ impl Open {
         use io::Read;
         loop {
             let room = MAX_LINE.saturating_sub(self.partial.len() as u64).max(1);
-            let read = self.file.by_ref().take(room).read_until(b'\n', &mut self.partial)?;
+            let read = self
+                .file
+                .by_ref()
+                .take(room)
+                .read_until(b'\n', &mut self.partial)?;
             if self.partial.last() == Some(&b'\n') {
                 if let Some(line) = parse(&self.partial).filter(|line| wanted.takes(line)) {
                     give(line);

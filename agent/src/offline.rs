@@ -100,7 +100,10 @@ pub fn revert(
     }
     .make()?;
     let mut journal = note(&scene, target, reason)?;
-    let is_static = scene.here.iter().any(|release| release.target == target && release.spec.is_static());
+    let is_static = scene
+        .here
+        .iter()
+        .any(|release| release.target == target && release.spec.is_static());
     if is_static && scene.keeper.status().is_none() {
         let order = LinkSwitch {
             to: target,
@@ -118,10 +121,8 @@ pub fn revert(
 
 fn note(scene: &Scene, target: Target, reason: &str) -> Result<Journal, RevertError> {
     let app = || scene.layout.app.clone();
-    let opened = Journal::open(&scene.layout.record).map_err(|source| RevertError::Record {
-        app: app(),
-        source,
-    })?;
+    let opened =
+        Journal::open(&scene.layout.record).map_err(|source| RevertError::Record { app: app(), source })?;
     let mut journal = opened.journal;
     let hold = LocalHold {
         epoch: journal.record().epoch,
@@ -130,12 +131,7 @@ fn note(scene: &Scene, target: Target, reason: &str) -> Result<Journal, RevertEr
         reason: reason.to_owned(),
         at_ms: clock::wall_ms(),
     };
-    journal
-        .change(|record| {
-            record.held = Some(hold);
-            record.failure = None;
-        })
-        .map_err(|source| RevertError::Note { app: app(), source })?;
+    crate::revert::note(&scene.layout, &mut journal, &hold)?;
     Ok(journal)
 }
 

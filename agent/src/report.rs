@@ -57,7 +57,11 @@ impl Reporter {
             apps: apps.values().cloned().collect(),
             disk_free,
             disk_total,
-            asset_url: self.asset_url.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            asset_url: self
+                .asset_url
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         // Still under the lock of `apps`, so that the newest report is the one that stays.

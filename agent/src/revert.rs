@@ -5,9 +5,10 @@
 use ship_keeper::AskError;
 use ship_model::name::AppName;
 use ship_model::release::{ReleaseNumber, Target};
+use ship_model::report::LocalHold;
 use thiserror::Error;
 
-use crate::journal::{OpenError, SaveError};
+use crate::journal::{AppRecord, Journal, OpenError, SaveError};
 use crate::layout::AppLayout;
 use crate::stage::Verdict;
 use crate::switch::SwitchError;
@@ -37,7 +38,9 @@ pub enum RevertError {
     Note { app: AppName, source: SaveError },
     #[error("{app}: the record cannot be opened, so the revert was not begun")]
     Record { app: AppName, source: OpenError },
-    #[error("{app}: the keeper could not be asked; the revert is noted, and the agent carries it out when it is back")]
+    #[error(
+        "{app}: the keeper could not be asked; the revert is noted, and the agent carries it out when it is back"
+    )]
     Keeper { app: AppName, source: Box<AskError> },
     #[error("{app}: the links could not be moved")]
     Switch { app: AppName, source: SwitchError },
@@ -108,6 +111,29 @@ impl Choice<'_> {
             },
         })
     }
+}
+
+/// Notes a hold, durable before anything is done for it. On a full disk the reserve makes room: a revert must work then, too.
+///
+/// # Errors
+/// [`RevertError::Note`]; nothing was noted.
+pub fn note(layout: &AppLayout, journal: &mut Journal, hold: &LocalHold) -> Result<(), RevertError> {
+    let change = |record: &mut AppRecord| {
+        record.held = Some(hold.clone());
+        record.failure = None;
+    };
+    let first = journal.change(change);
+    if first.is_err() && std::fs::remove_file(&layout.reserve).is_ok() {
+        tracing::warn!(app = %layout.app, "the reserve was used to note a revert");
+        return journal.change(change).map_err(|source| RevertError::Note {
+            app: layout.app.clone(),
+            source,
+        });
+    }
+    first.map_err(|source| RevertError::Note {
+        app: layout.app.clone(),
+        source,
+    })
 }
 
 /// What `previous` becomes when `to` is switched to: the release that ran when going onward; when going back, the newest

@@ -74,7 +74,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let ending = stop.clone();
     tasks.spawn(async move {
         if let Err(error) = local::serve(face, listener, ending).await {
-            tracing::error!(error = crate::session::chain(&error), "the local socket is served no more");
+            tracing::error!(
+                error = crate::session::chain(&error),
+                "the local socket is served no more"
+            );
         }
     });
     let session = Session {
@@ -134,7 +137,9 @@ async fn serve_assets(
     stop: &CancellationToken,
 ) -> anyhow::Result<Arc<Shelf>> {
     let remembered = layout.state.join("asset_port");
-    let known = std::fs::read_to_string(&remembered).ok().and_then(|port| port.trim().parse().ok());
+    let known = std::fs::read_to_string(&remembered)
+        .ok()
+        .and_then(|port| port.trim().parse().ok());
     let wanted = match (address.port(), known) {
         (0, Some(port)) => SocketAddr::new(address.ip(), port),
         _ => address,
@@ -154,7 +159,11 @@ async fn serve_assets(
     }
     reporter.serves_assets_at(format!("http://{bound}"));
     let shelf = Arc::new(Shelf::new());
-    let serving = ship_assets::serve::serve(listener, Assets::new(Arc::clone(&shelf)), stop.clone().cancelled_owned());
+    let serving = ship_assets::serve::serve(
+        listener,
+        Assets::new(Arc::clone(&shelf)),
+        stop.clone().cancelled_owned(),
+    );
     tasks.spawn(serving);
     Ok(shelf)
 }

@@ -61,10 +61,12 @@ fn open(layout: &AppLayout, folder: &str) -> Result<Option<Here>, stage::StagedE
         number: ReleaseNumber(number),
         id: release.id(),
     });
-    Ok(target.filter(|target| target.folder() == folder).map(|target| Here {
-        target,
-        spec: Arc::new(release.manifest().spec().clone()),
-    }))
+    Ok(target
+        .filter(|target| target.folder() == folder)
+        .map(|target| Here {
+            target,
+            spec: Arc::new(release.manifest().spec().clone()),
+        }))
 }
 
 /// A complete release with its manifest.
@@ -157,7 +159,9 @@ fn broken_transfer(error: &StageError) -> bool {
         if let Some(BlobError::Content { .. }) = error.downcast_ref() {
             return false;
         }
-        let told = error.downcast_ref::<std::io::Error>().and_then(RangeError::within);
+        let told = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(RangeError::within);
         if let Some(range) = told.or_else(|| error.downcast_ref()) {
             return range.is_transient();
         }
@@ -205,7 +209,10 @@ pub fn stage(
         source,
     };
     let before = supply.fetcher.received();
-    let fetched = supply.runtime.block_on(supply.fetcher.manifest(target.id)).map_err(fetching)?;
+    let fetched = supply
+        .runtime
+        .block_on(supply.fetcher.manifest(target.id))
+        .map_err(fetching)?;
     let manifest = fetched.manifest;
     drop(fetched.encoded);
     check(layout, target, &manifest)?;
@@ -302,6 +309,7 @@ pub fn sweep(layout: &AppLayout, spare: &[&str]) -> Result<Vec<String>, RemoveEr
 /// Files in a release.
 pub fn count_files(manifest: &Manifest) -> u64 {
     let files = manifest.entries().iter();
-    files.filter(|entry| matches!(entry.kind, EntryKind::File { .. })).count() as u64
+    files
+        .filter(|entry| matches!(entry.kind, EntryKind::File { .. }))
+        .count() as u64
 }
-

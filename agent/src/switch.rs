@@ -61,7 +61,9 @@ pub fn switch(layout: &AppLayout, journal: &mut Journal, order: LinkSwitch) -> R
         source,
     };
     fault::point("agent.switch.journal.before").map_err(SwitchError::Fault)?;
-    journal.change(|record| record.switching = Some(order)).map_err(noted)?;
+    journal
+        .change(|record| record.switching = Some(order))
+        .map_err(noted)?;
     fault::point("agent.switch.journal.after").map_err(SwitchError::Fault)?;
     move_links(layout, &order)?;
     fault::point("agent.switch.links.after").map_err(SwitchError::Fault)?;
@@ -87,14 +89,11 @@ fn move_links(layout: &AppLayout, order: &LinkSwitch) -> Result<(), SwitchError>
 
 fn point(link: &Path, to: Option<&Target>) -> Result<(), SwitchError> {
     match to {
-        Some(target) => {
-            ship_durable::replace_symlink(link, &Path::new("releases").join(target.folder())).map_err(|source| {
-                SwitchError::Link {
-                    release: target.folder(),
-                    source,
-                }
-            })
-        }
+        Some(target) => ship_durable::replace_symlink(link, &Path::new("releases").join(target.folder()))
+            .map_err(|source| SwitchError::Link {
+                release: target.folder(),
+                source,
+            }),
         None => take_away(link),
     }
 }

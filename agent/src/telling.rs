@@ -38,7 +38,11 @@ pub fn begin(format: LogFormat, host: &str) {
         host: host.to_owned(),
     };
     // The only error is that there is a subscriber already.
-    tracing_subscriber::registry().with(filter).with(lines).try_init().ok();
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init()
+        .ok();
 }
 
 struct Lines {
@@ -139,9 +143,18 @@ mod tests {
 
     #[test]
     fn every_line_has_the_five_fields() {
-        let fields = || BTreeMap::from([("message", "a\nb".to_owned()), ("app", "web".to_owned()), ("x", "1 2".to_owned())]);
+        let fields = || {
+            BTreeMap::from([
+                ("message", "a\nb".to_owned()),
+                ("app", "web".to_owned()),
+                ("x", "1 2".to_owned()),
+            ])
+        };
         let line = text("T", "INFO", fields());
-        assert_eq!(line, "T INFO  a\\nb app=web host=- pid=- release=- deploy=- x=\"1 2\"\n");
+        assert_eq!(
+            line,
+            "T INFO  a\\nb app=web host=- pid=- release=- deploy=- x=\"1 2\"\n"
+        );
         let line = json("T", "INFO", fields());
         for name in ALWAYS {
             assert!(line.contains(&format!("\"{name}\":")), "{line}");

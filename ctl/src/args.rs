@@ -12,16 +12,17 @@ const EXAMPLES: &str = "\
 A first walk, on this machine alone:
   shipctl up                              a store and three hosts, until Ctrl-C
   export SHIP_CONTEXT=.ship-up/context.toml
-  shipctl init                            writes a commented ship.toml
-  shipctl publish . -a web                makes web@1
+  shipctl init -a web                     writes a commented ship.toml
+  shipctl publish                         makes web@1
   shipctl promote web                     every host runs it
   shipctl revert web                      and the one before it again
 
 Exit codes:
-  0  done                       4  refused, nothing changed      7  unknown: timed out, the rollout goes on
-  1  error                      5  failed, and taken back        8  another rollout is under way
-  2  wrong usage                6  failed, some hosts not back   130  interrupted, the rollout goes on
-  3  plan has changes (only with --exit-code)";
+    0  done                          5  failed, and taken back
+    1  error                         6  failed, and some hosts are not back
+    2  wrong usage                   7  unknown: timed out, the rollout goes on
+    3  plan --exit-code: changes     8  another rollout is under way
+    4  refused, nothing changed    130  interrupted, the rollout goes on";
 
 /// Puts a new release on every server without losing a request or an asset, and takes it back in an instant.
 #[derive(Debug, Parser)]
@@ -35,6 +36,7 @@ pub struct Args {
 
 /// What every verb understands.
 #[derive(Debug, Clone, ClapArgs)]
+#[command(next_help_heading = "Everywhere")]
 pub struct Global {
     /// File that names the fleet and your certificate [default: ~/.config/ship/context.toml]
     #[arg(

@@ -13,6 +13,8 @@ use crate::machine::State;
 
 const MAX_RECORD: u32 = 4 * 1024 * 1024;
 const CHECKPOINT_AT: u64 = 512 * 1024;
+/// How long a lock is waited for.
+const LOCK_MS: u64 = 3_000;
 /// Bytes kept aside so that a revert can be journalled on a full disk.
 const RESERVE: usize = 256 * 1024;
 
@@ -63,7 +65,7 @@ impl Memory {
     /// [`MemoryError::Lock`] when another keeper is at work there.
     pub fn open(folder: &Path) -> Result<(Self, State, Vec<String>), MemoryError> {
         make_folder(folder)?;
-        let lock = LockFile::acquire(&folder.join("lock")).map_err(MemoryError::Lock)?;
+        let lock = lock(&folder.join("lock"))?;
         let path = folder.join("journal");
         let mut notes = Vec::new();
         let _ = ship_durable::sweep_leftovers(folder);
@@ -142,6 +144,19 @@ impl Memory {
             }
         }
         self.journal.rewrite([bytes])
+    }
+}
+
+/// A keeper that was killed may have forked a child in its last moment, which holds the lock until it notices.
+fn lock(path: &Path) -> Result<LockFile, MemoryError> {
+    let until = crate::clock::now_ms() + LOCK_MS;
+    loop {
+        match LockFile::acquire(path) {
+            Err(LockError::Held { .. }) if crate::clock::now_ms() < until => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            other => return other.map_err(MemoryError::Lock),
+        }
     }
 }
 

@@ -192,14 +192,20 @@ fn killed_at_every_point_it_goes_on_or_back_and_loses_nothing() {
     let cases: Vec<_> = points
         .iter()
         .flat_map(|(point, times)| {
-            // Points passed by every write are killed at a few of their turns.
-            let turns: Vec<_> = (1..=*times).step_by(1.max(times / 4)).collect();
+            // Points passed by every write are killed at their first turn and one in the middle.
+            let turns: std::collections::BTreeSet<_> = [1, times / 2 + 1].into();
             turns.into_iter().map(move |turn| format!("{point}=kill@{turn}"))
         })
         .collect();
+    // One case alone, when it is looked into.
+    let only = std::env::var("SHIP_TEST_FAULT").ok();
+    let cases: Vec<_> = cases
+        .into_iter()
+        .filter(|case| only.as_ref().is_none_or(|only| only == case))
+        .collect();
     let next = std::sync::atomic::AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..4 {
+        for _ in 0..3 {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
                     kill_at(case);
@@ -216,7 +222,7 @@ fn kill_at(fault: &str) {
     stage.switch(stage.intent(1, "", ANY));
     let addr = stage.bound();
     stage.kill_keeper();
-    let load = Load::on(addr);
+    let load = Load::gently(addr);
     stage.start_with(&[(FAULT_VARIABLE, fault)]);
     // The point may also be passed by the take-over itself.
     let keeper_died = || stage.keeper.is_some() && stage.client().status().is_err();

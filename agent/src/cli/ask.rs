@@ -60,7 +60,11 @@ impl From<Status> for Failed {
             failure.kind(),
             FailureKind::Refused | FailureKind::Damaged | FailureKind::Fenced
         );
-        Self::Said(status.message().to_owned(), failure.hint, if refused { REFUSED } else { 1 })
+        Self::Said(
+            status.message().to_owned(),
+            failure.hint,
+            if refused { REFUSED } else { 1 },
+        )
     }
 }
 
@@ -109,11 +113,16 @@ async fn find(host: &Host) -> Result<Asked, Failed> {
         let reached = reach(socket).await;
         return reached.map(Asked::Agent).map_err(|error| {
             let hint = "with --config instead of --socket this works while the agent is dead";
-            Failed::Said(format!("no agent answers at {}: {error}", socket.display()), hint.to_owned(), 1)
+            Failed::Said(
+                format!("no agent answers at {}: {error}", socket.display()),
+                hint.to_owned(),
+                1,
+            )
         });
     }
     let config = Config::read(&host.config).map_err(|error| said(chain(&error)))?;
-    let layout = HostLayout::of(&config).map_err(|error| said(format!("cannot tell the current folder: {error}")))?;
+    let layout =
+        HostLayout::of(&config).map_err(|error| said(format!("cannot tell the current folder: {error}")))?;
     match reach(&layout.socket()).await {
         Ok(client) => Ok(Asked::Agent(client)),
         Err(_) => Ok(Asked::Files(Box::new(config), layout)),
@@ -127,7 +136,10 @@ async fn reach(socket: &Path) -> Result<LocalClient<Channel>, String> {
         async move { local::connect(&path).await.map(TokioIo::new) }
     });
     let endpoint = Endpoint::from_static("http://agent.ship.internal").connect_timeout(CONNECT);
-    let channel = endpoint.connect_with_connector(connector).await.map_err(|error| chain(&error))?;
+    let channel = endpoint
+        .connect_with_connector(connector)
+        .await
+        .map_err(|error| chain(&error))?;
     Ok(LocalClient::new(channel).max_decoding_message_size(MAX_MESSAGE))
 }
 
@@ -136,7 +148,10 @@ pub async fn status(who: Asked, output: Output) -> Result<(), Failed> {
         Asked::Agent(mut agent) => agent.status(v1::LocalStatusRequest {}).await?.into_inner(),
         Asked::Files(config, layout) => {
             let apps = known_apps(&layout);
-            let reports = apps.iter().map(|app| offline::report(&layout, app).into()).collect();
+            let reports = apps
+                .iter()
+                .map(|app| offline::report(&layout, app).into())
+                .collect();
             v1::LocalStatus {
                 env: config.env.to_string(),
                 host: config.host.to_string(),
@@ -147,7 +162,8 @@ pub async fn status(who: Asked, output: Output) -> Result<(), Failed> {
                 }),
                 store_connected: false,
                 store: config.store.to_string(),
-                store_error: "the agent does not run; this was read from its files and asked of the keepers".to_owned(),
+                store_error: "the agent does not run; this was read from its files and asked of the keepers"
+                    .to_owned(),
             }
         }
     };
@@ -156,7 +172,11 @@ pub async fn status(who: Asked, output: Output) -> Result<(), Failed> {
 
 pub async fn revert(who: Asked, wish: Wish, output: Output) -> Result<(), Failed> {
     let Some(app) = wish.release.app else {
-        return Err(Failed::Said("name the app: APP or APP@NUMBER".to_owned(), String::new(), 2));
+        return Err(Failed::Said(
+            "name the app: APP or APP@NUMBER".to_owned(),
+            String::new(),
+            2,
+        ));
     };
     let report = match who {
         Asked::Agent(mut agent) => {
@@ -189,11 +209,16 @@ pub async fn verify(who: Asked, app: Option<AppName>, full: bool, output: Output
             let _lock = offline::lock(&layout).map_err(|error| said(chain(&error)))?;
             let apps = app.map_or_else(|| known_apps(&layout), |app| vec![app]);
             let depth = if full { Depth::Full } else { Depth::Quick };
-            let looked = apps.iter().flat_map(|app| crate::verify::app(&layout.app(app), depth));
+            let looked = apps
+                .iter()
+                .flat_map(|app| crate::verify::app(&layout.app(app), depth));
             looked.collect()
         }
     };
-    let damaged = releases.iter().filter(|release| !release.damage.is_empty()).count();
+    let damaged = releases
+        .iter()
+        .filter(|release| !release.damage.is_empty())
+        .count();
     show::verified(&releases, output)?;
     match damaged {
         0 => Ok(()),
@@ -205,7 +230,13 @@ pub async fn verify(who: Asked, app: Option<AppName>, full: bool, output: Output
     }
 }
 
-pub async fn logs(who: Asked, app: AppName, wanted: Wanted, follow: bool, output: Output) -> Result<(), Failed> {
+pub async fn logs(
+    who: Asked,
+    app: AppName,
+    wanted: Wanted,
+    follow: bool,
+    output: Output,
+) -> Result<(), Failed> {
     match who {
         Asked::Agent(mut agent) => {
             let request = v1::LocalLogsRequest {

@@ -19,7 +19,10 @@ const DEFAULT_CONFIG: &str = "/etc/ship/agent.toml";
 ///
 /// Apps do not depend on it: it may be stopped, killed or replaced while they serve.
 #[derive(Debug, Parser)]
-#[command(name = "ship-agent", version, after_help = "\
+#[command(
+    name = "ship-agent",
+    version,
+    after_help = "\
 Exit codes: 0 done, 1 error, 2 usage, 4 refused and nothing changed (nothing to revert to, a damaged release).
 
 Examples:
@@ -28,7 +31,8 @@ Examples:
   ship-agent revert web                 back to the previous release, needs nobody: no store, no agent
   ship-agent revert web@454 -m \"500s\"   to a release that still lies here
   ship-agent verify --full              reads every byte of every release again
-  ship-agent logs web -f                what the app says")]
+  ship-agent logs web -f                what the app says"
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -72,16 +72,28 @@ pub fn status(status: v1::LocalStatus, output: Output) -> io::Result<()> {
     } else {
         format!("not connected: {}", escape(status.store_error.as_bytes()))
     };
-    writeln!(out, "host {} in {}, store {} {store}", status.host, status.env, status.store)?;
+    writeln!(
+        out,
+        "host {} in {}, store {} {store}",
+        status.host, status.env, status.store
+    )?;
     if report.apps.is_empty() {
         return writeln!(out, "no app lies here");
     }
-    writeln!(out, "{:16} {:>8} {:>8} {:>7}  {:10} HEALTH", "APP", "RELEASE", "PREVIOUS", "DEPLOY", "PHASE")?;
+    writeln!(
+        out,
+        "{:16} {:>8} {:>8} {:>7}  {:10} HEALTH",
+        "APP", "RELEASE", "PREVIOUS", "DEPLOY", "PHASE"
+    )?;
     for app in &report.apps {
         let (running, previous) = (release(app.running.as_ref()), release(app.previous.as_ref()));
         let health = if app.healthy { "healthy" } else { "not healthy" };
         let phase = phase(app);
-        writeln!(out, "{:16} {running:>8} {previous:>8} {:>7}  {phase:10} {health}", app.app, app.deploy)?;
+        writeln!(
+            out,
+            "{:16} {running:>8} {previous:>8} {:>7}  {phase:10} {health}",
+            app.app, app.deploy
+        )?;
         remarks(&mut out, app)?;
     }
     Ok(())
@@ -94,12 +106,23 @@ fn remarks(out: &mut impl Write, app: &v1::AppReport) -> io::Result<()> {
     if let Some(held) = &app.held {
         let reason = escape(held.reason.as_bytes());
         let to = release(held.to.as_ref());
-        writeln!(out, "  held at release {to} since {} by a revert on this host: {reason}", local_time(held.at_ms))?;
+        writeln!(
+            out,
+            "  held at release {to} since {} by a revert on this host: {reason}",
+            local_time(held.at_ms)
+        )?;
     }
     if let Some(failure) = &app.failure {
         let again = if failure.transient { "; tried again" } else { "" };
-        let (reason, number) = (escape(failure.reason.as_bytes()), release(failure.release.as_ref()));
-        writeln!(out, "  release {number} failed at {}: {reason}{again}", failure.step)?;
+        let (reason, number) = (
+            escape(failure.reason.as_bytes()),
+            release(failure.release.as_ref()),
+        );
+        writeln!(
+            out,
+            "  release {number} failed at {}: {reason}{again}",
+            failure.step
+        )?;
         for line in &failure.last_lines {
             writeln!(out, "    | {}", escape(line.as_bytes()))?;
         }
@@ -150,9 +173,17 @@ pub fn reverted(report: &v1::AppReport, output: Output) -> io::Result<()> {
         return print_json(&app_json(report));
     }
     let mut out = io::stdout().lock();
-    writeln!(out, "{} runs release {} on this host", report.app, release(report.running.as_ref()))?;
+    writeln!(
+        out,
+        "{} runs release {} on this host",
+        report.app,
+        release(report.running.as_ref())
+    )?;
     if AppReport::try_from(report.clone()).is_ok_and(|report| report.held.is_some()) {
-        writeln!(out, "it stays there until the environment is changed again; the store is told")?;
+        writeln!(
+            out,
+            "it stays there until the environment is changed again; the store is told"
+        )?;
     }
     Ok(())
 }
@@ -176,9 +207,17 @@ pub fn verified(releases: &[v1::VerifiedRelease], output: Output) -> io::Result<
     }
     let mut out = io::stdout().lock();
     for line in releases {
-        let word = if line.damage.is_empty() { "whole" } else { "DAMAGED" };
+        let word = if line.damage.is_empty() {
+            "whole"
+        } else {
+            "DAMAGED"
+        };
         let number = release(line.release.as_ref());
-        writeln!(out, "{}@{number} {word}: {} names, {} bytes read", line.app, line.files, line.bytes_read)?;
+        writeln!(
+            out,
+            "{}@{number} {word}: {} names, {} bytes read",
+            line.app, line.files, line.bytes_read
+        )?;
         for damage in &line.damage {
             writeln!(out, "  {damage}")?;
         }
@@ -209,7 +248,11 @@ pub fn log_line(line: &v1::LogLine, output: Output) -> io::Result<()> {
     let text = escape(line.line.as_bytes());
     let at = local_time(line.at_ms);
     let (host, pid) = (&line.host, line.pid);
-    writeln!(out, "{at} {}@{} {host} {pid} {} {} {text}", line.app, line.release, line.deploy, line.stream)
+    writeln!(
+        out,
+        "{at} {}@{} {host} {pid} {} {} {text}",
+        line.app, line.release, line.deploy, line.stream
+    )
 }
 
 fn at(ms: u64) -> OffsetDateTime {
@@ -223,6 +266,8 @@ fn utc(ms: u64) -> String {
 
 fn local_time(ms: u64) -> String {
     let offset = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
-    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]");
+    let format = time::macros::format_description!(
+        "[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]"
+    );
     at(ms).to_offset(offset).format(&format).unwrap_or_default()
 }

@@ -31,8 +31,10 @@ impl App {
             Ok(()) => {
                 tracing::info!("keeper started");
                 self.starting.succeeded();
-                // The watch will find it; what it says is not known yet.
-                self.keeper = keeper::Seen::Unknown;
+                // The watch finds it a little later.
+                if let Ok(status) = self.client.status() {
+                    self.keeper = keeper::Seen::Here(std::sync::Arc::new(status));
+                }
                 true
             }
             Err(error) => {
@@ -90,7 +92,10 @@ impl App {
 
     pub(super) fn deploy(&self) -> ship_model::desired::DeployNumber {
         let record = self.record();
-        record.desired.as_ref().map_or(record.deploy, |desired| desired.deploy)
+        record
+            .desired
+            .as_ref()
+            .map_or(record.deploy, |desired| desired.deploy)
     }
 
     fn ask_switch(&mut self, release: &Here) -> bool {
@@ -135,10 +140,18 @@ impl App {
 
     /// Going back is asked as a revert, which is instant while the old generation is warm; what the keeper does not know as
     /// a way back is asked as a switch.
-    fn ask(&self, status: &ship_keeper::protocol::Status, intent: Intent) -> Result<ship_keeper::Taken, AskError> {
+    fn ask(
+        &self,
+        status: &ship_keeper::protocol::Status,
+        intent: Intent,
+    ) -> Result<ship_keeper::Taken, AskError> {
         let held = self.record().held.as_ref();
         let back = held.is_some()
-            || status.revert.to.as_ref().is_some_and(|to| to.release == intent.release && to.id == intent.id);
+            || status
+                .revert
+                .to
+                .as_ref()
+                .is_some_and(|to| to.release == intent.release && to.id == intent.id);
         if back {
             let reason = held.map_or_else(|| format!("deploy {}", intent.deploy), |held| held.reason.clone());
             let epoch = held.is_none().then_some(intent.epoch);
@@ -171,7 +184,11 @@ impl App {
 
     /// Nothing is to run here any more: a first deploy was taken back.
     pub(super) fn stop_app(&mut self, view: &View) -> bool {
-        if self.keeper.status().is_some_and(|status| status.running.is_some()) {
+        if self
+            .keeper
+            .status()
+            .is_some_and(|status| status.running.is_some())
+        {
             return self.stop_keeper();
         }
         let Some(running) = view.running else {
@@ -258,6 +275,12 @@ impl App {
             return;
         }
         let reason = outcome.reason.unwrap_or_else(|| "it was taken back".to_owned());
-        self.fail(goal, keeper::step(outcome.failed_step), reason, outcome.last_lines, false);
+        self.fail(
+            goal,
+            keeper::step(outcome.failed_step),
+            reason,
+            outcome.last_lines,
+            false,
+        );
     }
 }

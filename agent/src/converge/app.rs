@@ -72,12 +72,18 @@ pub(super) struct App {
     /// What the shelf serves the mutable files of.
     pub shelved: Option<Target>,
     pub refused: Option<DesiredApp>,
+    /// Could not be saved; taken as soon as it can be.
+    pub unsaved: Option<DesiredApp>,
+    /// Could not be saved; told all the same.
+    pub unsaved_failure: Option<AppFailure>,
     pub _watch: KeeperWatch,
 }
 
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("App").field("app", &self.layout().app).finish_non_exhaustive()
+        f.debug_struct("App")
+            .field("app", &self.layout().app)
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,6 +102,7 @@ impl App {
         let _entered = span.enter();
         self.resume();
         loop {
+            self.relist_if_gone();
             let view = View::look(self.layout(), &self.keeper, &self.here);
             self.note(&view);
             self.publish(&view);
@@ -106,7 +113,7 @@ impl App {
             if mail.stop {
                 return;
             }
-            self.hear(mail, &view);
+            self.hear(mail);
         }
     }
 
@@ -142,6 +149,15 @@ impl App {
         }
     }
 
+    /// Somebody may have taken a release away by hand.
+    fn relist_if_gone(&mut self) {
+        let gone = |release: &Here| !self.layout().release(&release.target).is_dir();
+        if self.here.iter().any(gone) {
+            tracing::warn!("a release is gone from this host");
+            self.relist();
+        }
+    }
+
     pub fn staged(&self) -> Vec<Target> {
         self.here.iter().map(|release| release.target).collect()
     }
@@ -150,7 +166,18 @@ impl App {
     pub fn goal(&self) -> Option<Target> {
         let record = self.record();
         let run = record.desired.as_ref().filter(|desired| desired.runs_app);
-        record.held.as_ref().map(|held| held.to).or(run.and_then(|desired| desired.run))
+        record
+            .held
+            .as_ref()
+            .map(|held| held.to)
+            .or(run.and_then(|desired| desired.run))
+    }
+
+    /// Whether what should run needs no keeper; not told before it lies here.
+    fn goal_is_static(&self) -> bool {
+        let goal = self.goal();
+        let mut here = self.here.iter();
+        here.any(|release| Some(release.target) == goal && release.spec.is_static())
     }
 
     /// What did not work under this epoch, and when it may be tried again.
@@ -199,7 +226,7 @@ impl App {
     }
 
     fn step(&mut self, view: &View) -> bool {
-        if view.keeper_missing {
+        if view.keeper_missing && !self.goal_is_static() {
             return self.start_keeper();
         }
         if self.keeper == Seen::Unknown {
@@ -242,7 +269,12 @@ impl App {
             return false;
         }
         let newest = self.here.iter().rev().map(|release| release.target);
-        let neighbours = view.running.into_iter().chain(view.previous).chain(newest).collect();
+        let neighbours = view
+            .running
+            .into_iter()
+            .chain(view.previous)
+            .chain(newest)
+            .collect();
         match Job::begin(kind, target, neighbours, &self.shop) {
             Ok(job) => {
                 tracing::info!(release = %target.number, deploy = %self.deploy(), job = ?kind, "begun");
@@ -273,14 +305,14 @@ impl App {
         retries.filter(|retry| *retry > now).fold(tick, Instant::min)
     }
 
-    fn hear(&mut self, mail: Mail, view: &View) {
+    fn hear(&mut self, mail: Mail) {
         if let Some(keeper) = mail.keeper {
             if keeper == Seen::Gone {
                 self.asked = None;
             }
             self.keeper = keeper;
         }
-        if let Some(desired) = mail.desired {
+        if let Some(desired) = mail.desired.or_else(|| self.unsaved.clone()) {
             self.offer(desired);
         }
         for done in mail.done {
@@ -289,7 +321,7 @@ impl App {
         for command in mail.commands {
             match command {
                 Command::Recheck => self.relist(),
-                Command::Revert(command) => self.revert(command, view),
+                Command::Revert(command) => self.revert(command),
             }
         }
     }
@@ -320,16 +352,26 @@ impl App {
         }
         let (run, deploy) = (desired.run, desired.deploy);
         let _ = ship_durable::fault::point("agent.fence.before");
-        if let Err(error) = self.journal.change(|record| record.take(desired)) {
-            tracing::error!(error = chain(&error), "desired state not taken: it could not be saved");
+        let taken = desired.clone();
+        if let Err(error) = self.journal.change(|record| record.take(taken)) {
+            if self.unsaved.is_none() {
+                tracing::error!(
+                    error = chain(&error),
+                    "desired state not taken yet: it cannot be saved"
+                );
+            }
+            self.unsaved = Some(desired);
             return;
         }
         let _ = ship_durable::fault::point("agent.fence.after");
         let release = run.map_or_else(|| "-".to_owned(), |run| run.number.to_string());
         tracing::info!(%epoch, release, %deploy, "desired state taken");
         self.refused = None;
+        self.unsaved = None;
+        self.unsaved_failure = None;
         self.given_up.clear();
-        self.asked = None;
+        let goal = self.goal();
+        self.asked = self.asked.take().filter(|asked| Some(asked.target) == goal);
     }
 
     fn finished(&mut self, done: Done) {
@@ -355,7 +397,13 @@ impl App {
                 tracing::warn!(release = %done.target.number, error = failure.reason, "old release not removed");
                 self.put_off(done.target);
             }
-            Err(failure) => self.fail(done.target, failure.step, failure.reason, Vec::new(), failure.transient),
+            Err(failure) => self.fail(
+                done.target,
+                failure.step,
+                failure.reason,
+                Vec::new(),
+                failure.transient,
+            ),
         }
         match done.kind {
             Kind::Assets => self.shelve_union(),
@@ -364,7 +412,14 @@ impl App {
     }
 
     /// Records what went wrong; when it may help, it is tried again later, else not before a newer epoch.
-    pub fn fail(&mut self, release: Target, step: &str, reason: String, last_lines: Vec<String>, transient: bool) {
+    pub fn fail(
+        &mut self,
+        release: Target,
+        step: &str,
+        reason: String,
+        last_lines: Vec<String>,
+        transient: bool,
+    ) {
         tracing::error!(release = %release.number, deploy = %self.deploy(), step, transient, reason, "failed");
         if transient {
             self.put_off(release);
@@ -380,7 +435,10 @@ impl App {
             last_lines,
             transient,
         };
-        self.save(|record| record.failure = Some(failure));
+        let told = failure.clone();
+        self.save(|record| record.failure = Some(told));
+        self.unsaved_failure =
+            Some(failure).filter(|failure| self.record().failure.as_ref() != Some(failure));
     }
 
     pub fn put_off(&mut self, release: Target) {
@@ -395,7 +453,8 @@ impl App {
         }
     }
 
-    fn revert(&mut self, command: RevertCommand, view: &View) {
+    fn revert(&mut self, command: RevertCommand) {
+        let view = View::look(self.layout(), &self.keeper, &self.here);
         let staged = self.staged();
         let choice = Choice {
             layout: &self.shop.layout,
@@ -420,13 +479,9 @@ impl App {
             reason: command.reason,
             at_ms: clock::wall_ms(),
         };
-        let noted = self.journal.change(|record| {
-            record.held = Some(hold);
-            record.failure = None;
-        });
-        if let Err(source) = noted {
-            let app = self.layout().app.clone();
-            let _ = command.reply.send(Err(RevertError::Note { app, source }));
+        if let Err(error) = crate::revert::note(&self.shop.layout, &mut self.journal, &hold) {
+            // Whoever asked may be gone; nothing was begun.
+            let _ = command.reply.send(Err(error));
             return;
         }
         let _ = ship_durable::fault::point("agent.revert.noted");

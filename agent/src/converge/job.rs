@@ -123,6 +123,8 @@ struct Work {
 
 impl Work {
     fn run(self) {
+        let span = tracing::info_span!("job", app = %self.shop.layout.app, release = %self.target.number);
+        let _entered = span.enter();
         let result = {
             let _hands = self.shop.hands.lock().unwrap_or_else(PoisonError::into_inner);
             self.work()
@@ -140,7 +142,11 @@ impl Work {
         let supply = Supply {
             fetcher: Arc::clone(&shop.fetcher),
             runtime: shop.runtime.clone(),
-            bundles: BundleSource::new(Arc::clone(&shop.fetcher), shop.runtime.clone(), self.cancel.clone()),
+            bundles: BundleSource::new(
+                Arc::clone(&shop.fetcher),
+                shop.runtime.clone(),
+                self.cancel.clone(),
+            ),
         };
         match self.kind {
             Kind::Stage => {

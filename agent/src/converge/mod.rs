@@ -159,6 +159,8 @@ impl Converge {
             settled: clock::now(),
             shelved: None,
             refused: None,
+            unsaved: None,
+            unsaved_failure: None,
             _watch: watch,
             shop: Workshop {
                 layout,
@@ -191,7 +193,11 @@ impl Converge {
     }
 
     /// Hands desired states on to the apps until `stop`.
-    pub async fn run(self: Arc<Self>, mut desired: watch::Receiver<Option<DesiredHost>>, stop: CancellationToken) {
+    pub async fn run(
+        self: Arc<Self>,
+        mut desired: watch::Receiver<Option<DesiredHost>>,
+        stop: CancellationToken,
+    ) {
         let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
@@ -251,7 +257,9 @@ impl Converge {
         force: bool,
         patience: Duration,
     ) -> Result<AppReport, RevertError> {
-        let mailbox = self.known(app).ok_or_else(|| RevertError::UnknownApp { app: app.clone() })?;
+        let mailbox = self
+            .known(app)
+            .ok_or_else(|| RevertError::UnknownApp { app: app.clone() })?;
         let (reply, answer) = oneshot::channel();
         let command = RevertCommand {
             to,
@@ -290,7 +298,9 @@ impl Converge {
 pub fn known_apps(layout: &HostLayout) -> Vec<AppName> {
     let names = |folder: &std::path::Path| {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
+        entries
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect::<Vec<_>>()
     };
     let records = names(&layout.records());
     let records = records.iter().filter_map(|name| name.strip_suffix(".json"));
@@ -299,7 +309,10 @@ pub fn known_apps(layout: &HostLayout) -> Vec<AppName> {
         .iter()
         .map(String::as_str)
         .filter(|name| layout.apps.join(name).join("current").symlink_metadata().is_ok());
-    let mut apps: Vec<AppName> = records.chain(folders).filter_map(|name| name.parse().ok()).collect();
+    let mut apps: Vec<AppName> = records
+        .chain(folders)
+        .filter_map(|name| name.parse().ok())
+        .collect();
     apps.sort();
     apps.dedup();
     apps

@@ -74,7 +74,9 @@ pub(super) fn folders_in_use(layout: &AppLayout) -> HashSet<String> {
             }
         }
         let maps = std::fs::read_to_string(process.path().join("maps")).unwrap_or_default();
-        let mapped = maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..]));
+        let mapped = maps
+            .lines()
+            .filter_map(|line| line.find('/').map(|at| &line[at..]));
         used.extend(mapped.filter_map(|path| folder_of(Path::new(path), &releases)));
     }
     used

@@ -67,6 +67,7 @@ impl App {
             self.staged(),
             self.shop.union.holds(),
         );
+        report.failure = report.failure.or_else(|| self.unsaved_failure.clone());
         if let Some(job) = self.job.as_ref().filter(|_| report.phase == AppPhase::Idle) {
             report.phase = job.phase();
         }

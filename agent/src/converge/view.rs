@@ -57,13 +57,19 @@ impl View {
             phase: keeper::phase(status),
             current,
             keeper_missing: false,
-            deploy: status.running.as_ref().map(|running| DeployNumber(running.deploy)),
+            deploy: status
+                .running
+                .as_ref()
+                .map(|running| DeployNumber(running.deploy)),
         }
     }
 
     fn of_links(keeper: &Seen, current: Option<Here>, previous: Option<Target>) -> Self {
         let is_static = current.as_ref().is_some_and(|release| release.spec.is_static());
-        let running = current.as_ref().filter(|_| is_static).map(|release| release.target);
+        let running = current
+            .as_ref()
+            .filter(|_| is_static)
+            .map(|release| release.target);
         Self {
             running,
             previous: previous.filter(|previous| Some(*previous) != running),

@@ -67,7 +67,12 @@ impl BundleSource {
             from: offset,
             to: offset.saturating_add(len),
         };
-        RangeReader::new(Arc::clone(&self.fetcher), self.runtime.clone(), self.cancel.clone(), span)
+        RangeReader::new(
+            Arc::clone(&self.fetcher),
+            self.runtime.clone(),
+            self.cancel.clone(),
+            span,
+        )
     }
 }
 

@@ -201,7 +201,8 @@ impl Fetcher {
         let mut places = HashMap::with_capacity(blobs.len());
         while let Some(located) = answer_of(&what, answers.message()).await? {
             let place = Place {
-                bundle: ship_proto::digest(&located.bundle, "bundle", BundleDigest::from_slice).map_err(wire)?,
+                bundle: ship_proto::digest(&located.bundle, "bundle", BundleDigest::from_slice)
+                    .map_err(wire)?,
                 bundle_bytes: located.bundle_bytes,
             };
             for blob in ship_proto::digests(&located.blobs, "blob", BlobDigest::from_slice).map_err(wire)? {

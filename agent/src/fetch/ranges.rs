@@ -123,7 +123,11 @@ type Pieces = mpsc::Receiver<Result<Bytes, RangeError>>;
 
 impl Fetcher {
     /// Bytes `from..to` of a bundle, `from < to`.
-    async fn open_range(self: &Arc<Self>, span: Span, cancel: CancellationToken) -> Result<Pieces, RangeError> {
+    async fn open_range(
+        self: &Arc<Self>,
+        span: Span,
+        cancel: CancellationToken,
+    ) -> Result<Pieces, RangeError> {
         let edition = self.dial.tls().map_or(0, |(_, edition)| edition);
         let asked = request(span.bundle, span.from, span.to);
         let (sender, response) = match self.idle.take(edition) {
@@ -148,15 +152,22 @@ impl Fetcher {
         Ok(rx)
     }
 
-    async fn ask(&self, asked: Request<Empty<Bytes>>) -> Result<(Sender, http::Response<Incoming>), RangeError> {
+    async fn ask(
+        &self,
+        asked: Request<Empty<Bytes>>,
+    ) -> Result<(Sender, http::Response<Incoming>), RangeError> {
         let mut sender = connect(&self.dial).await?;
-        let response = in_time(sender.send_request(asked)).await?.map_err(RangeError::Send)?;
+        let response = in_time(sender.send_request(asked))
+            .await?
+            .map_err(RangeError::Send)?;
         Ok((sender, response))
     }
 }
 
 async fn in_time<T>(step: impl Future<Output = T>) -> Result<T, RangeError> {
-    tokio::time::timeout(STALL, step).await.map_err(|_| RangeError::Stalled)
+    tokio::time::timeout(STALL, step)
+        .await
+        .map_err(|_| RangeError::Stalled)
 }
 
 /// Whether the answer is exactly the range that was asked for.
@@ -169,7 +180,10 @@ fn answers(response: &http::Response<Incoming>, span: &Span) -> Result<bool, Ran
             Err(RangeError::Status { status })
         };
     }
-    let told = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    let told = response
+        .headers()
+        .get(header::CONTENT_RANGE)
+        .and_then(|value| value.to_str().ok());
     let wanted = format!("bytes {}-{}/", span.from, span.to - 1);
     Ok(told.is_some_and(|told| told.starts_with(&wanted)))
 }
@@ -253,10 +267,9 @@ impl RangeReader {
     }
 
     fn wait(&mut self) {
-        let pause = tokio::time::sleep(self.backoff.failed());
-        let cancel = self.cancel.clone();
+        let (pause, cancel) = (self.backoff.failed(), self.cancel.clone());
         self.runtime.block_on(async move {
-            tokio::select! { () = pause => {}, () = cancel.cancelled() => {} }
+            tokio::select! { () = tokio::time::sleep(pause) => {}, () = cancel.cancelled() => {} }
         });
     }
 

@@ -60,7 +60,11 @@ pub fn intent(
         epoch: order.epoch.0,
         environment: config.env.to_string(),
         coexist: here.iter().all(|(_, process)| process.coexist),
-        soak_ms: here.iter().map(|(_, process)| process.soak_ms).max().unwrap_or_default(),
+        soak_ms: here
+            .iter()
+            .map(|(_, process)| process.soak_ms)
+            .max()
+            .unwrap_or_default(),
         processes: here
             .into_iter()
             .map(|(name, spec)| process(name, spec, config.address, layout))
@@ -95,7 +99,12 @@ fn joined<T: ToString>(items: impl Iterator<Item = T>) -> String {
     items.join(", ")
 }
 
-fn process(name: &ProcessName, spec: &ProcessSpec, address: IpAddr, layout: &AppLayout) -> protocol::ProcessSpec {
+fn process(
+    name: &ProcessName,
+    spec: &ProcessSpec,
+    address: IpAddr,
+    layout: &AppLayout,
+) -> protocol::ProcessSpec {
     let listen = spec.listen.iter().map(|(name, addr)| ListenSpec {
         name: name.clone(),
         addr: listener(addr, address, &layout.run),
@@ -122,7 +131,9 @@ fn process(name: &ProcessName, spec: &ProcessSpec, address: IpAddr, layout: &App
 
 fn listener(addr: &ListenAddr, own: IpAddr, run: &Path) -> String {
     match addr {
-        ListenAddr::Tcp { ip, port } => format!("tcp:{}", std::net::SocketAddr::new(ip.unwrap_or(own), *port)),
+        ListenAddr::Tcp { ip, port } => {
+            format!("tcp:{}", std::net::SocketAddr::new(ip.unwrap_or(own), *port))
+        }
         ListenAddr::Unix { path } => format!("unix:{}", run.join(path).display()),
     }
 }
@@ -150,7 +161,9 @@ mod tests {
         let own = IpAddr::from([127, 41, 7, 1]);
         let run = Path::new("/run/ship/web");
         let tcp = |ip| ListenAddr::Tcp { ip, port: 80 };
-        let unix = |path: &str| ListenAddr::Unix { path: path.to_owned() };
+        let unix = |path: &str| ListenAddr::Unix {
+            path: path.to_owned(),
+        };
         let six = IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]);
         for (addr, text) in [
             (tcp(None), "tcp:127.41.7.1:80"),

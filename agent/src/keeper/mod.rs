@@ -80,7 +80,12 @@ pub fn connections(status: &Status) -> u64 {
 
 /// Releases that the keeper runs or may go back to, by number.
 pub fn releases(status: &Status) -> std::collections::HashSet<u64> {
-    let named = [&status.running, &status.switching_to, &status.queued, &status.revert.to];
+    let named = [
+        &status.running,
+        &status.switching_to,
+        &status.queued,
+        &status.revert.to,
+    ];
     let named = named.into_iter().flatten().map(|release| release.release);
     named
         .chain(status.generations.iter().map(|generation| generation.release))

@@ -8,9 +8,9 @@ use futures::Stream;
 use ship_bundle::stage::Depth;
 use ship_model::name::AppName;
 use ship_model::release::ReleaseNumber;
+use ship_proto::refuse;
 use ship_proto::v1::local_server::{Local as LocalFace, LocalServer};
 use ship_proto::v1::{self, FailureKind};
-use ship_proto::refuse;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
@@ -44,7 +44,11 @@ pub struct Local {
 ///
 /// # Errors
 /// When the transport fails as a whole.
-pub async fn serve(local: Local, listener: UnixListener, stop: CancellationToken) -> Result<(), tonic::transport::Error> {
+pub async fn serve(
+    local: Local,
+    listener: UnixListener,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
     let service = LocalServer::with_interceptor(local, check_peer);
     Server::builder()
         .add_service(service)
@@ -65,13 +69,19 @@ fn check_peer(request: Request<()>) -> Result<Request<()>, Status> {
             "agent.sock",
             "ask as root, or as the agent's own user",
         )),
-        None => Err(refuse(FailureKind::Denied, "who asks cannot be told", "agent.sock", "")),
+        None => Err(refuse(
+            FailureKind::Denied,
+            "who asks cannot be told",
+            "agent.sock",
+            "",
+        )),
     }
 }
 
 fn app_name(text: &str) -> Result<AppName, Status> {
-    text.parse()
-        .map_err(|error: ship_model::name::NameError| refuse(FailureKind::Invalid, error.to_string(), text, ""))
+    text.parse().map_err(|error: ship_model::name::NameError| {
+        refuse(FailureKind::Invalid, error.to_string(), text, "")
+    })
 }
 
 #[tonic::async_trait]
@@ -90,7 +100,10 @@ impl LocalFace for Local {
         }))
     }
 
-    async fn revert(&self, request: Request<v1::LocalRevertRequest>) -> Result<Response<v1::AppReport>, Status> {
+    async fn revert(
+        &self,
+        request: Request<v1::LocalRevertRequest>,
+    ) -> Result<Response<v1::AppReport>, Status> {
         let request = request.into_inner();
         let app = app_name(&request.app)?;
         let to = (request.number > 0).then_some(ReleaseNumber(request.number));
@@ -104,7 +117,10 @@ impl LocalFace for Local {
         }
     }
 
-    async fn verify(&self, request: Request<v1::LocalVerifyRequest>) -> Result<Response<v1::LocalVerifyReply>, Status> {
+    async fn verify(
+        &self,
+        request: Request<v1::LocalVerifyRequest>,
+    ) -> Result<Response<v1::LocalVerifyReply>, Status> {
         let request = request.into_inner();
         let apps = match request.app.as_str() {
             "" => self.converge.apps(),
@@ -121,15 +137,23 @@ impl LocalFace for Local {
             }
             releases
         });
-        let releases = work
-            .await
-            .map_err(|_| refuse(FailureKind::Internal, "the look at the releases broke down", &request.app, ""))?;
+        let releases = work.await.map_err(|_| {
+            refuse(
+                FailureKind::Internal,
+                "the look at the releases broke down",
+                &request.app,
+                "",
+            )
+        })?;
         Ok(Response::new(v1::LocalVerifyReply { releases }))
     }
 
     type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 
-    async fn logs(&self, request: Request<v1::LocalLogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+    async fn logs(
+        &self,
+        request: Request<v1::LocalLogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
         let request = request.into_inner();
         let app = app_name(&request.app)?;
         let wanted = Wanted {
@@ -141,7 +165,9 @@ impl LocalFace for Local {
         tokio::spawn(async move {
             if let Err(error) = send_lines(reader, request.follow, &out).await {
                 // A reader that hung up needs no error.
-                out.send(Err(refuse(FailureKind::Internal, error, &request.app, ""))).await.ok();
+                out.send(Err(refuse(FailureKind::Internal, error, &request.app, "")))
+                    .await
+                    .ok();
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(lines))))

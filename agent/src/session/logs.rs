@@ -51,9 +51,13 @@ impl Queries {
             out: self.out.clone(),
         };
         let full = self.open.len() >= MAX_OPEN;
-        self.open.insert(query.request, (token.clone(), token.clone().drop_guard()));
+        self.open
+            .insert(query.request, (token.clone(), token.clone().drop_guard()));
         let reader = match query.app.parse::<AppName>() {
-            _ if full => Err(format!("host {} answers {MAX_OPEN} other questions for logs", self.host)),
+            _ if full => Err(format!(
+                "host {} answers {MAX_OPEN} other questions for logs",
+                self.host
+            )),
             Err(error) => Err(error.to_string()),
             Ok(app) => Ok(LogReader::new(
                 self.layout.app(&app).log(),

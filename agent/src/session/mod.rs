@@ -95,7 +95,11 @@ impl Session {
         if was.connected || was.error != error {
             tracing::warn!(error, store = %self.dial.store(), "no session with the store; apps run on");
         } else {
-            tracing::debug!(error, pause_ms = pause.as_millis() as u64, "still no session with the store");
+            tracing::debug!(
+                error,
+                pause_ms = pause.as_millis() as u64,
+                "still no session with the store"
+            );
         }
     }
 
@@ -122,11 +126,17 @@ impl Session {
         crate::fetch::name_protocol(&mut request);
         let answer = tokio::time::timeout(PATIENCE, client.session(request)).await;
         let answer = answer.map_err(|_| SessionError::Silent)?;
-        let inbound = answer.map_err(|status| SessionError::Call(Box::new(status)))?.into_inner();
+        let inbound = answer
+            .map_err(|status| SessionError::Call(Box::new(status)))?
+            .into_inner();
         Ok(Line { out, inbound })
     }
 
-    async fn talk(&mut self, mut line: Line, backoff: &mut Backoff) -> Result<std::convert::Infallible, SessionError> {
+    async fn talk(
+        &mut self,
+        mut line: Line,
+        backoff: &mut Backoff,
+    ) -> Result<std::convert::Infallible, SessionError> {
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut logs = logs::Queries::new(self.layout.clone(), self.host.clone(), line.out.clone());
@@ -198,7 +208,9 @@ async fn send(
     out: &mpsc::Sender<v1::AgentMessage>,
     message: v1::agent_message::Message,
 ) -> Result<(), SessionError> {
-    let message = v1::AgentMessage { message: Some(message) };
+    let message = v1::AgentMessage {
+        message: Some(message),
+    };
     match tokio::time::timeout(PATIENCE, out.send(message)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(SessionError::Ended),

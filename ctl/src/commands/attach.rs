@@ -15,7 +15,8 @@ use crate::words::parse_duration;
 /// Show a rollout as it goes on, and end as it does
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Ctrl-C leaves it going. The exit code is the rollout's: 0 done, 5 failed and taken back, 6 partly.")]
+Ctrl-C leaves it going. The exit code is the rollout's: 0 done, 5 failed and taken back,
+6 partly.")]
 pub struct Attach {
     /// App
     app: Option<AppName>,

@@ -12,8 +12,8 @@ use crate::words::{bytes, clean, millis, rfc3339};
 /// List the hosts of the environment: state, classes, what they run, disk
 #[derive(Debug, Args)]
 #[command(after_help = "\
-States: installing, available, restarting, upgrading, uncertain (silent for a while: neither healthy nor
-dead), unavailable, retiring, retired, archived, terminated.")]
+States: installing, available, restarting, upgrading, uncertain (silent for a while:
+neither healthy nor dead), unavailable, retiring, retired, archived, terminated.")]
 pub struct Hosts {
     /// Only hosts in this state
     #[arg(long, value_name = "STATE")]

@@ -16,8 +16,8 @@ use crate::ui::Ui;
 /// Write a commented ship.toml that says how your app runs
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The file is part of each release, so that a revert brings back how it ran as well.
-Next: edit it, then `shipctl lint` and `shipctl publish`.")]
+The file is part of each release, so that a revert brings back how it ran as well. Next:
+edit it, then `shipctl lint` and `shipctl publish`.")]
 pub struct Init {
     /// Folder that becomes a release
     #[arg(default_value = ".")]

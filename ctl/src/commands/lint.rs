@@ -13,7 +13,8 @@ use crate::words::{bytes, count};
 /// Check a folder as publish would, and tell everything that is wrong
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Reads ship.toml and every file; needs no fleet and changes nothing. Exit 0 when it can be published.")]
+Reads ship.toml and every file; needs no fleet and changes nothing. Exit 0 when it can
+be published.")]
 pub struct Lint {
     /// Folder that becomes a release
     #[arg(default_value = ".")]

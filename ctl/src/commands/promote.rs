@@ -26,9 +26,10 @@ Examples:
   shipctl promote web@5 -m \"faster search\"
   shipctl promote web --detach     returns at once; shipctl attach web shows it again
 
-Every host fetches and checks the release first, every asset host serves its assets, then one host is
-switched, then the rest. A host on which it fails puts itself back at once; then the others are taken
-back too, and the exit code is 5. Ctrl-C leaves the rollout going (130).")]
+Every host fetches and checks the release first, every asset host serves its assets,
+then one host is switched, then the rest. A host on which it fails puts itself back at
+once; then the others are taken back too, and the exit code is 5. Ctrl-C leaves the
+rollout going (130).")]
 pub struct Promote {
     #[command(flatten)]
     way: Way,
@@ -43,8 +44,9 @@ pub struct Promote {
 Examples:
   shipctl revert web               the last good release before the one that runs
   shipctl revert web@3             that one
-Again goes further back. Nothing is downloaded: the release lies on the hosts, checked. During a
-rollout it stops that and takes touched hosts back. With store and network dead, on each host:
+Again goes further back. Nothing is downloaded: the release lies on the hosts, checked.
+During a rollout it stops that and takes touched hosts back. With store and network
+dead, on each host:
   ship-agent revert web")]
 pub struct Revert {
     #[command(flatten)]

@@ -39,9 +39,9 @@ Examples:
   shipctl publish build -a site       static files: no ship.toml is needed, only a name
   shipctl publish dist --label \"spring sale\"
 
-Only content that the store has not seen is sent. The same folder published twice gets two numbers
-and one id. With -o json: app, release, id, files, bytes, new_bytes, stored_bytes and more.
-Next: shipctl plan, shipctl promote.")]
+Only content that the store has not seen is sent. The same folder published twice gets
+two numbers and one id. With -o json: app, release, id, files, bytes, new_bytes,
+stored_bytes and more. Next: shipctl plan, shipctl promote.")]
 pub struct Publish {
     /// Folder that becomes the release
     #[arg(default_value = ".")]

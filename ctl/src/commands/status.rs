@@ -16,9 +16,9 @@ use crate::words::{bytes, clean, millis, rfc3339};
 /// Show what runs where, what is under way, and what a revert would go to
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With -o json one object: apps[] with app, release, deploy, rollout, asset_urls[] and hosts[] with host,
-state, release, previous, listen{}, fetched_bytes, stage_ms, switch_ms, lost_requests. `rollout` is null
-when none is under way.")]
+With -o json one object: apps[] with app, release, deploy, rollout, asset_urls[] and
+hosts[] with host, state, release, previous, listen{}, fetched_bytes, stage_ms,
+switch_ms, lost_requests. `rollout` is null when none is under way.")]
 pub struct Status {
     /// App; without one: every app of the environment
     app: Option<AppName>,

@@ -15,10 +15,11 @@ use crate::words::{clean, duration};
 /// Start a real fleet on this machine: a store and some hosts on loopback, until Ctrl-C
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Everything is as in production: TLS in both directions, one agent per host, keepers, rollouts. Each host
-has its own loopback address; environment `dev`; every host has the classes web, worker and assets.
-DIR/context.toml is written when everything is up, and stays when it is stopped; DIR/logs has what the
-programs said. Ctrl-C stops all of it; the same DIR later finds everything as it was, and apps run again.
+Everything is as in production: TLS in both directions, one agent per host, keepers,
+rollouts. Each host has its own loopback address; environment `dev`; every host has the
+classes web, worker and assets. DIR/context.toml is written when everything is up, and
+stays when it is stopped; DIR/logs has what the programs said. Ctrl-C stops all of it;
+the same DIR later finds everything as it was, and apps run again.
 
   shipctl up &
   shipctl -c .ship-up/context.toml status")]

@@ -94,7 +94,7 @@ fn build(
     progress.total(groups.iter().map(|group| group.size).sum());
     let builder = Builder::new(root, manifest, &[], &groups, false, progress);
     let folders = builder.folders(&BTreeMap::new())?;
-    builder.local(&groups)?;
+    builder.local()?;
     fetch(ranges, bundles, source, &builder)?;
     builder.links(&BTreeMap::new())?;
     for folder in folders.iter().rev() {

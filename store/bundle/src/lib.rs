@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Everything blocks and knows neither networks nor release numbers nor where bundles are kept: bytes come through
-//! [`BlobSource`]. No file's size is ever needed in memory.
+//! [`stage::BlobSource`]. No file's size is ever needed in memory.
 
 #![forbid(unsafe_code)]
 
@@ -27,7 +27,7 @@ pub mod walk;
 
 pub use export::{ExportError, export, export_needs};
 pub use frame::{FrameError, FrameReader};
-pub use index::{BlobPlace, BundleIndex, FOOTER, Frame, IndexError, IndexLocation, TAIL};
+pub use index::{BlobPlace, BundleIndex, FOOTER, Frame, IndexError, IndexLocation, MAX_INDEX, TAIL};
 pub use pack::{DEFAULT_LEVEL, MAX_LEVEL, PackError, Packed, pack};
 pub use progress::Progress;
 pub use shared::{SharedClash, shared_links};

@@ -162,14 +162,22 @@ struct Packing<'a> {
 }
 
 impl Packing<'_> {
-    /// Compressors that may run at once: higher levels take up to 60 MiB each.
+    /// Compressors that may run at once: one takes up to 60 MiB at the highest levels.
     fn at_once(&self) -> usize {
-        let most = match self.level {
-            ..=5 => 8,
-            6..=12 => 4,
+        rayon::current_num_threads().clamp(1, [8, 4, 2][self.weight()])
+    }
+
+    /// Threads within one large file, whose tables are larger: up to 100 MiB each.
+    fn workers(&self) -> u32 {
+        rayon::current_num_threads().clamp(1, [4, 2, 1][self.weight()]) as u32
+    }
+
+    fn weight(&self) -> usize {
+        match self.level {
+            ..=5 => 0,
+            6..=12 => 1,
             _ => 2,
-        };
-        rayon::current_num_threads().clamp(1, most)
+        }
     }
 
     fn frames(&self, plan: &[Vec<Planned>], out: &mut Bundle<impl Write>) -> Result<(), PackError> {
@@ -225,7 +233,7 @@ impl Packing<'_> {
         encoder.set_pledged_src_size(Some(raw))?;
         // The bytes depend on the job's size, not on how many workers there are.
         encoder.set_parameter(CParameter::JobSize(JOB))?;
-        encoder.multithread(self.at_once().min(4) as u32)?;
+        encoder.multithread(self.workers())?;
         Ok(encoder)
     }
 

@@ -165,7 +165,8 @@ impl Keeper {
             let bound = self.state.bound.get(&key).cloned().unwrap_or_else(|| key.clone());
             let address = Address::parse(&bound).map_err(|error| error.to_string())?;
             let layout = self.state.layout.get(&key).cloned().unwrap_or_default();
-            let group = Group::adopt(&address, found, &layout).map_err(|error| chain(&error))?;
+            let active = self.state.active.as_ref().map(|active| active.number);
+            let group = Group::adopt(&address, found, &layout, active).map_err(|error| chain(&error))?;
             self.listeners.insert(key, group);
         }
         Ok(())

@@ -116,6 +116,8 @@ pub struct Keeper {
     /// Connections by generation and slot, when they were last counted.
     counted: BTreeMap<(u64, usize), u64>,
     next_look: u64,
+    /// When connections are counted again for a status.
+    next_count: u64,
     exiting: bool,
 }
 
@@ -164,6 +166,7 @@ impl Keeper {
             cut: BTreeMap::new(),
             counted: BTreeMap::new(),
             next_look: 0,
+            next_count: 0,
             exiting: false,
         };
         for note in notes {

@@ -3,12 +3,16 @@
 use std::collections::BTreeSet;
 
 use super::Keeper;
+use crate::clock::now_ms;
 use crate::listen;
 use crate::machine::{Generation, RisingPhase};
 use crate::processes;
 use crate::protocol::{
     GenerationStatus, ListenerStatus, ProcessStatus, Reply, RevertReadiness, Role, Status,
 };
+
+/// How old the connections told in a status may be.
+const COUNT_MS: u64 = 500;
 
 impl Keeper {
     pub(super) fn tell_watchers(&mut self) {
@@ -26,14 +30,7 @@ impl Keeper {
     }
 
     pub(super) fn status(&mut self) -> Status {
-        let numbers: Vec<_> = self
-            .state
-            .generations()
-            .map(|(generation, _)| generation.number)
-            .collect();
-        for number in numbers {
-            self.count_connections(number);
-        }
+        self.count_all_connections();
         let state = &self.state;
         let rising = state
             .rising
@@ -60,6 +57,23 @@ impl Keeper {
             outcome: state.outcome.clone(),
             counters: state.counters.clone(),
             notes: self.notes.iter().cloned().collect(),
+        }
+    }
+
+    /// Counts at most twice a second: it costs a look at every process of the host.
+    fn count_all_connections(&mut self) {
+        let now = now_ms();
+        if now < self.next_count {
+            return;
+        }
+        self.next_count = now + COUNT_MS;
+        let numbers: Vec<_> = self
+            .state
+            .generations()
+            .map(|(generation, _)| generation.number)
+            .collect();
+        for number in numbers {
+            self.count_connections(number);
         }
     }
 

@@ -371,10 +371,11 @@ impl Keeper {
     fn look_at_listeners(&mut self) {
         let active = self.state.active.as_ref().map_or(0, |active| active.number);
         let before = self.state.layout.clone();
+        let proven = self.state.rising.is_none();
         let mut lost = Vec::new();
         for (key, group) in self.listeners.iter_mut() {
             let had = group.socket(active).is_some();
-            if group.inspect(active) && had {
+            if group.inspect(active, proven) && had {
                 lost.push(key.clone());
             }
         }

@@ -124,11 +124,17 @@ impl Group {
         }
     }
 
-    /// Takes a group back from the generations that listen on it. `layout` is the order of inodes as the last keeper wrote it.
+    /// Takes a group back from the generations that listen on it. `layout` is the order of inodes as the last
+    /// keeper wrote it, `active` the generation that gets new connections.
     ///
     /// # Errors
     /// When there is nothing to take or the system refuses; the sockets given are closed then.
-    pub fn adopt(address: &Address, found: Vec<Adopted>, layout: &[u64]) -> Result<Self, ListenError> {
+    pub fn adopt(
+        address: &Address,
+        found: Vec<Adopted>,
+        layout: &[u64],
+        active: Option<u64>,
+    ) -> Result<Self, ListenError> {
         match address {
             Address::Unix(path) => Ok(Self::Path(PathGroup::adopt(path, found))),
             Address::Tcp(addr) => {
@@ -138,7 +144,7 @@ impl Group {
                 if shared || !steered::has_reuseport(&found) {
                     return Ok(Self::Shared(SharedGroup::adopt(*addr, found)));
                 }
-                SteeredGroup::adopt(*addr, found, layout).map(Self::Steered)
+                SteeredGroup::adopt(*addr, found, layout, active).map(Self::Steered)
             }
         }
     }
@@ -221,10 +227,10 @@ impl Group {
     }
 
     /// Puts right what a generation did to its own socket (`shutdown` on a listener leaves the group). True when
-    /// `generation`'s socket does not listen any more.
-    pub fn inspect(&mut self, generation: u64) -> bool {
+    /// `generation`'s socket does not listen any more. `proven` when users may be sent to any generation here.
+    pub fn inspect(&mut self, generation: u64, proven: bool) -> bool {
         match self {
-            Self::Steered(group) => group.inspect(generation),
+            Self::Steered(group) => group.inspect(generation, proven),
             Self::Shared(group) => group.inspect(),
             Self::Path(_) => false,
         }

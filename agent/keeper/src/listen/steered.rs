@@ -5,9 +5,9 @@
 //! leaves, the place is taken by the spare, never by a generation that users must not see. What strays to the spare is
 //! accepted by the keeper and led on.
 //!
-//! A new generation takes over the spare after another spare was added behind it. When only one generation is left, all
-//! sockets without an app are closed but for one spare; at each instant of that the program's index means the one
-//! generation, or no socket at all, and then the kernel chooses among the one that is left.
+//! A new generation takes over the spare after another spare was added behind it. The sockets of generations that are gone
+//! are closed when all others are proven, so that the layout stays one that is the same after the keeper's own death
+//! (which closes its spares): the generations, then one spare.
 
 use std::io;
 use std::net::SocketAddr;
@@ -58,7 +58,14 @@ impl SteeredGroup {
     }
 
     /// Takes the group back after another keeper's death: its spares are gone, its generations' sockets are not.
-    pub(super) fn adopt(addr: SocketAddr, found: Vec<Adopted>, layout: &[u64]) -> Result<Self, ListenError> {
+    ///
+    /// The old program may name a place that means another socket by now, so it is replaced before a spare joins.
+    pub(super) fn adopt(
+        addr: SocketAddr,
+        found: Vec<Adopted>,
+        layout: &[u64],
+        active: Option<u64>,
+    ) -> Result<Self, ListenError> {
         let order = order_after_death(layout, |inode| found.iter().any(|found| found.inode == inode));
         let mut members: Vec<_> = found
             .into_iter()
@@ -72,9 +79,12 @@ impl SteeredGroup {
         let mut group = Self {
             bound: addr,
             members,
-            active: None,
+            active,
             probe: None,
         };
+        if active.and_then(|generation| group.index(generation)).is_some() {
+            group.attach()?;
+        }
         group.add_spare()?;
         Ok(group)
     }
@@ -195,34 +205,36 @@ impl SteeredGroup {
         if let Some(index) = self.index(generation) {
             self.members[index].holder = None;
         }
-        self.compact();
+        let _ = self.attach();
     }
 
-    /// Closes all but one generation's socket and one spare; waits while another generation lives, or while somebody
-    /// is queued at a socket that would be closed (he is led on first).
+    /// Closes all sockets without an app but for one spare at the end.
+    ///
+    /// Only while every generation here is proven: for a moment the last member is a generation's, and if that is the
+    /// active one and it moves, the kernel chooses among the generations by itself. Waits while somebody is queued at a
+    /// socket that would be closed; he is led on first.
     fn compact(&mut self) {
-        let mut held = (0..self.members.len()).filter(|index| self.members[*index].holder.is_some());
-        let (Some(only), None) = (held.next(), held.next()) else {
-            return;
-        };
+        let held = self
+            .members
+            .iter()
+            .filter(|member| member.holder.is_some())
+            .count();
+        let active = self.active.and_then(|generation| self.index(generation));
         let strays = self.orphans().into_iter().any(super::has_queue);
-        // With more than one place to close before it, the index would mean another's socket for a moment.
-        let safe = only <= 1 && self.active == self.members[only].holder;
-        if strays || self.members.len() <= 2 || !safe {
-            let _ = self.attach();
+        if held == 0 || active.is_none() || strays || self.members.len() == held + 1 {
             return;
         }
-        // From the end on: nothing is moved into a place before the generation's own until that is the last.
-        self.members.truncate(only + 1);
-        let only = self.members.remove(only);
-        self.members.clear();
-        self.members.push(only);
+        while let Some(vacant) = self.members.iter().rposition(|member| member.holder.is_none()) {
+            // Dropping closes it, and the kernel makes the same move.
+            drop(self.members.swap_remove(vacant));
+        }
         let _ = self.attach();
         let _ = self.add_spare();
     }
 
     /// Looks which sockets still listen, follows the kernel's moves, and answers whether `generation`'s does not.
-    pub(super) fn inspect(&mut self, generation: u64) -> bool {
+    /// `proven` when users may be sent to any generation here.
+    pub(super) fn inspect(&mut self, generation: u64, proven: bool) -> bool {
         let mut lost = false;
         let mut left = false;
         while let Some(index) = self
@@ -238,7 +250,7 @@ impl SteeredGroup {
         if left || !spare_last {
             let _ = self.add_spare();
             let _ = self.attach();
-        } else if self.members.len() > 2 {
+        } else if proven {
             self.compact();
         }
         lost || self.index(generation).is_none()

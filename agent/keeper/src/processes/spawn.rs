@@ -95,7 +95,6 @@ struct Prepared {
     ids: Option<(u32, u32)>,
     groups: Vec<u32>,
     go: RawFd,
-    go_writer: RawFd,
     failure: RawFd,
 }
 
@@ -140,7 +139,6 @@ pub fn fork(launch: &Launch) -> Result<Child, SpawnError> {
             .map(|account| account.groups.clone())
             .unwrap_or_default(),
         go: go_reader.as_raw_fd(),
-        go_writer: go.as_raw_fd(),
         failure: failure_writer.as_raw_fd(),
     };
     // SAFETY: the keeper has one thread, and the child calls only async-signal-safe functions before it runs another
@@ -205,7 +203,10 @@ unsafe fn become_program(prepared: &mut Prepared) -> u8 {
         if libc::setpgid(0, 0) != 0 {
             return 6;
         }
-        libc::close(prepared.go_writer);
+        // First of all: nothing of the keeper's, its lock and its spare listeners least of all, may live on in here.
+        if !move_descriptors(prepared) {
+            return 1;
+        }
         let mut byte = 0_u8;
         loop {
             match libc::read(prepared.go, std::ptr::from_mut(&mut byte).cast(), 1) {
@@ -215,9 +216,6 @@ unsafe fn become_program(prepared: &mut Prepared) -> u8 {
             }
         }
         reset_signals();
-        if !move_descriptors(prepared) {
-            return 1;
-        }
         let limits = [
             (libc::RLIMIT_NOFILE, prepared.nofile),
             (libc::RLIMIT_AS, prepared.memory),
@@ -270,19 +268,15 @@ unsafe fn reset_signals() {
     }
 }
 
-/// Puts descriptor `n` of the list at number `n`, and leaves no other open behind the exec.
+/// Puts descriptor `n` of the list at number `n`, the two pipes behind them, and closes every other.
 ///
 /// # Safety
 /// Only in a freshly forked child.
 #[allow(unsafe_code, reason = "between fork and exec there is only libc")]
 unsafe fn move_descriptors(prepared: &mut Prepared) -> bool {
+    let count = prepared.descriptors.len() as i32;
     // SAFETY: plain descriptor calls on numbers this process owns.
     unsafe {
-        let failure = libc::fcntl(prepared.failure, libc::F_DUPFD_CLOEXEC, prepared.safe_base);
-        if failure < 0 {
-            return false;
-        }
-        prepared.failure = failure;
         for index in 0..prepared.descriptors.len() {
             let safe = libc::fcntl(
                 prepared.descriptors[index],
@@ -294,18 +288,26 @@ unsafe fn move_descriptors(prepared: &mut Prepared) -> bool {
             }
             prepared.descriptors[index] = safe;
         }
+        for pipe in [&mut prepared.go, &mut prepared.failure] {
+            let safe = libc::fcntl(*pipe, libc::F_DUPFD_CLOEXEC, prepared.safe_base);
+            if safe < 0 {
+                return false;
+            }
+            *pipe = safe;
+        }
         for index in 0..prepared.descriptors.len() {
             if libc::dup2(prepared.descriptors[index], index as i32) < 0 {
                 return false;
             }
         }
-        let first = prepared.descriptors.len() as libc::c_uint;
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        ) == 0
+        for (pipe, number) in [(&mut prepared.go, count), (&mut prepared.failure, count + 1)] {
+            if libc::dup3(*pipe, number, libc::O_CLOEXEC) < 0 {
+                return false;
+            }
+            *pipe = number;
+        }
+        let first = (count + 2).cast_unsigned();
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) == 0
     }
 }
 

@@ -276,9 +276,19 @@ pub struct Account {
 }
 
 impl Load {
+    /// Four users without a pause: some hundred connections each second.
     pub fn on(addr: SocketAddr) -> Self {
+        Self::with(addr, 4, Duration::from_millis(8))
+    }
+
+    /// One user, for tests that run many at once.
+    pub fn gently(addr: SocketAddr) -> Self {
+        Self::with(addr, 1, Duration::from_millis(15))
+    }
+
+    fn with(addr: SocketAddr, users: usize, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let threads = (0..4)
+        let threads = (0..users)
             .map(|_| {
                 let stop = stop.clone();
                 std::thread::spawn(move || {
@@ -291,7 +301,7 @@ impl Load {
                             }
                             Err(error) => account.failed.push(error.to_string()),
                         }
-                        std::thread::sleep(Duration::from_millis(8));
+                        std::thread::sleep(pause);
                     }
                     account
                 })

@@ -24,10 +24,11 @@ use account::Account;
 /// Show that it works: three releases of a web app, one of them broken, promoted and reverted under load
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Starts a store and three hosts on loopback, publishes version 1, sends users to it, promotes version 2
-and then a broken version 3, reverts, and follows every page to its assets. It types the same commands
-that you would, and shows them. Exit 0 only if no request and no asset was lost. Everything it started is
-stopped, and its folder removed, unless --keep.")]
+Starts a store and three hosts on loopback, publishes version 1, sends users to it,
+promotes version 2 and then a broken version 3, reverts, and follows every page to its
+assets. It types the same commands that you would, and shows them. Exit 0 only if no
+request and no asset was lost. Everything it started is stopped, and its folder removed,
+unless --keep.")]
 pub struct Demo {
     /// Leave the fleet's folder; `shipctl up --dir` starts it again
     #[arg(long)]

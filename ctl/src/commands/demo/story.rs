@@ -273,7 +273,9 @@ impl Stage<'_> {
     async fn count_bytes(&mut self) -> Result<(), CommandError> {
         let said = self.shell.run(&["status", "web"], Exit::Done).await?;
         let hosts = said.json["apps"][0]["hosts"].as_array().into_iter().flatten();
-        self.account.fetched_bytes += hosts.filter_map(|host| host["fetched_bytes"].as_u64()).sum::<u64>();
+        self.account.fetched_bytes += hosts
+            .filter_map(|host| host["fetched_bytes"].as_u64())
+            .sum::<u64>();
         Ok(())
     }
 }

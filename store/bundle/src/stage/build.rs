@@ -3,7 +3,7 @@
 //! Every name is made beneath the folder with no link on the way, so a link planted there while it runs makes a step
 //! fail and leads nowhere. Files are private until they are complete.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::Mutex;
@@ -84,7 +84,8 @@ pub(crate) struct Builder<'a> {
     /// Cleared when the file system turns out to have no reflinks.
     pub reflink: AtomicBool,
     pub counts: Counts,
-    pub fetched: HashMap<BlobDigest, &'a Group>,
+    /// Sorted by digest.
+    pub groups: &'a [Group],
     pub origins: Mutex<Vec<(usize, Origin)>>,
 }
 
@@ -97,9 +98,6 @@ impl<'a> Builder<'a> {
         read_only: bool,
         progress: &'a dyn Progress,
     ) -> Self {
-        let fetched = groups
-            .iter()
-            .filter(|group| matches!(group.supply, Supply::Fetch));
         Self {
             root,
             manifest,
@@ -108,7 +106,7 @@ impl<'a> Builder<'a> {
             read_only,
             reflink: AtomicBool::new(true),
             counts: Counts::default(),
-            fetched: fetched.map(|group| (group.digest, group)).collect(),
+            groups,
             origins: Mutex::default(),
         }
     }
@@ -164,8 +162,8 @@ impl<'a> Builder<'a> {
     }
 
     /// Makes all files that need no fetching.
-    pub fn local(&self, groups: &[Group]) -> Result<(), BuildError> {
-        groups.par_iter().try_for_each(|group| {
+    pub fn local(&self) -> Result<(), BuildError> {
+        self.groups.par_iter().try_for_each(|group| {
             let mut made = Vec::new();
             match &group.supply {
                 Supply::Fetch => return Ok(()),
@@ -409,8 +407,9 @@ impl Sink for Builder<'_> {
     ) -> Result<(), BuildError> {
         let digest = blob.digest;
         let wrong = || FetchError::Content { bundle, digest };
-        let group = self.fetched.get(&digest).filter(|group| group.size == blob.size);
-        let group = *group.ok_or_else(wrong)?;
+        let at = self.groups.binary_search_by_key(&digest, |group| group.digest);
+        let group = at.ok().and_then(|at| self.groups.get(at));
+        let group = group.filter(|group| group.size == blob.size).ok_or_else(wrong)?;
         let (entry, executable) = first(group);
         let path = self.path(entry);
         let write_error = || BuildError::at("write", path.as_bytes());

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 
 use rustix::fs::FileType;
+use ship_durable::FileError;
 use ship_model::digest::BlobDigest;
 use ship_model::manifest::{EntryKind, MAX_ENTRIES, Manifest};
 use ship_model::path::TreePath;
@@ -45,8 +46,8 @@ pub enum Defect {
     Target,
     #[error("has other bytes than the release says")]
     Content,
-    #[error("cannot be read")]
-    Unreadable(#[source] io::Error),
+    #[error("cannot be read: {0}")]
+    Unreadable(io::Error),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +55,6 @@ pub enum Defect {
 pub struct Problem {
     /// Escaped.
     pub path: String,
-    #[source]
     pub defect: Defect,
 }
 
@@ -69,6 +69,8 @@ pub struct VerifyReport {
     pub problems: Vec<Problem>,
     /// Problems beyond those.
     pub more: usize,
+    /// Whether what was learnt could be kept in the stamps; if not, the next look hashes the same files again.
+    pub stamps_kept: Result<(), FileError>,
 }
 
 /// Why a staged release could not be looked at.
@@ -78,17 +80,13 @@ pub enum VerifyStagedError {
     Staged(#[from] StagedError),
     #[error("cannot list release {folder}")]
     List { folder: String, source: io::Error },
-    #[error("cannot renew the stamps of release {folder}")]
-    Stamps {
-        folder: String,
-        source: ship_durable::FileError,
-    },
 }
 
 /// Compares the staged release at `place` with its manifest and names everything that differs.
 ///
 /// A file that was hashed and is right gets a new stamp; one that is wrong loses its stamp, here and in every other
-/// release that has the same inode, so that their next look hashes it too.
+/// release that has the same inode, so that their next look hashes it too. May run while others stage or remove: the
+/// worst that a lost stamp costs is hashing, and a record without its tree is swept.
 ///
 /// # Errors
 /// [`VerifyStagedError`]; problems of the tree are in the report.
@@ -100,19 +98,14 @@ pub fn verify_staged(
     let mut staged = StagedRelease::open(place)?;
     let stamps = (depth == Depth::Quick).then_some(&staged.stamps.entries[..]);
     let checked = check(staged.root(), staged.manifest(), stamps, progress);
-    let checked = checked.map_err(|source| VerifyStagedError::List {
+    let mut checked = checked.map_err(|source| VerifyStagedError::List {
         folder: place.folder().to_owned(),
         source,
     })?;
     let rotten: HashSet<u64> = checked.rotten.iter().copied().collect();
     if checked.stamps != staged.stamps.entries {
         staged.stamps.entries = checked.stamps;
-        ship_durable::write_file(&place.stamps(), &staged.stamps.encode()).map_err(|source| {
-            VerifyStagedError::Stamps {
-                folder: place.folder().to_owned(),
-                source,
-            }
-        })?;
+        checked.report.stamps_kept = ship_durable::write_file(&place.stamps(), &staged.stamps.encode());
     }
     refresh::distrust(place, &rotten);
     Ok(checked.report)
@@ -160,6 +153,7 @@ pub(super) fn check(
             hashed_bytes: 0,
             problems: check.problems,
             more: 0,
+            stamps_kept: Ok(()),
         },
     };
     hash_files(root, manifest, files, stamps, progress, &mut result);

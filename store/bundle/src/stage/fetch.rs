@@ -197,3 +197,71 @@ fn read_range<S: Sink>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+    use super::*;
+    use crate::index::Frame;
+
+    fn blob(name: u8) -> BlobDigest {
+        BlobDigest::of(&[name])
+    }
+
+    /// A bundle of frames of `len` compressed bytes, each with these blobs.
+    fn bundle(name: u8, len: u64, frames: &[&[u8]]) -> (BundleDigest, BundleIndex) {
+        let frames = frames.iter().enumerate().map(|(number, blobs)| Frame {
+            offset: number as u64 * len,
+            len,
+            raw_len: 4096,
+            blobs: blobs
+                .iter()
+                .map(|name| BlobPlace {
+                    digest: blob(*name),
+                    offset: 512,
+                    size: 1,
+                })
+                .collect(),
+        });
+        (BundleDigest::of(&[name]), BundleIndex::new(frames.collect()))
+    }
+
+    fn plan(missing: &[u8], bundles: &[(BundleDigest, BundleIndex)]) -> Vec<(u64, u64, usize)> {
+        let missing: Vec<_> = missing.iter().copied().map(blob).collect();
+        let ranges = fetch_plan(&missing, bundles).unwrap();
+        let short = |range: &FetchRange| (range.offset, range.len, range.blobs.len());
+        ranges.iter().map(short).collect()
+    }
+
+    #[test]
+    fn neighbouring_frames_are_read_together_and_others_not_at_all() {
+        let bundles = [bundle(1, 100, &[&[1, 2], &[3], &[4], &[5], &[]])];
+        assert_eq!(plan(&[], &bundles), []);
+        assert_eq!(plan(&[2], &bundles), [(0, 100, 1)]);
+        assert_eq!(plan(&[5, 1, 3], &bundles), [(0, 200, 2), (300, 100, 1)]);
+        assert_eq!(plan(&[1, 2, 3, 4, 5], &bundles), [(0, 400, 5)]);
+    }
+
+    #[test]
+    fn a_range_is_bounded() {
+        let bundles = [bundle(1, 7 << 20, &[&[1], &[2], &[3], &[]])];
+        assert_eq!(
+            plan(&[1, 2, 3], &bundles),
+            [(0, 14 << 20, 2), (14 << 20, 7 << 20, 1)]
+        );
+        let bundles = [bundle(1, 100 << 20, &[&[1], &[2], &[]])];
+        assert_eq!(plan(&[1, 2], &bundles).len(), 2);
+    }
+
+    #[test]
+    fn the_bundle_that_has_most_is_used_first_and_each_blob_is_read_once() {
+        let bundles = [
+            bundle(1, 100, &[&[1], &[2], &[]]),
+            bundle(2, 200, &[&[1, 2, 3], &[]]),
+            bundle(3, 300, &[&[3, 4], &[]]),
+        ];
+        assert_eq!(plan(&[1, 2, 3, 4], &bundles), [(0, 200, 3), (0, 300, 1)]);
+        let absent = fetch_plan(&[blob(9), blob(1)], &bundles);
+        assert_eq!(absent, Err(NoBundle { digest: blob(9) }));
+    }
+}

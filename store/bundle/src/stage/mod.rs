@@ -224,11 +224,18 @@ impl Staging<'_> {
                 first: first.path.clone(),
             });
         }
-        if stamps.as_ref() != Some(&checked.stamps) {
-            ship_durable::sync_fs(place.releases()).map_err(StageError::Durable)?;
-            self.record(checked.stamps)?;
+        if stamps.as_ref() == Some(&checked.stamps) {
+            return Ok(true);
         }
-        Ok(true)
+        let kept = ship_durable::sync_fs(place.releases())
+            .map_err(StageError::Durable)
+            .and_then(|()| self.record(checked.stamps));
+        // With an older record the release counts as it is; a full disk must not make it unusable.
+        if stamps.is_some() {
+            Ok(true)
+        } else {
+            kept.map(|()| true)
+        }
     }
 
     fn folder_error(&self, action: &'static str) -> impl FnOnce(io::Error) -> StageError {
@@ -281,7 +288,7 @@ impl Staging<'_> {
         let builder = Builder::new(root, task.manifest, task.donors, groups, true, task.progress);
         let folders = builder.folders(self.shared)?;
         self.point("bundle.stage.local.before")?;
-        builder.local(groups)?;
+        builder.local()?;
         self.point("bundle.stage.fetch.before")?;
         fetch(ranges, task.bundles, task.source, &builder)?;
         self.point("bundle.stage.links.before")?;

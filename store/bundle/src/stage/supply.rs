@@ -48,13 +48,12 @@ pub fn missing(manifest: &Manifest, donors: &[StagedRelease]) -> Vec<BlobDigest>
 pub(crate) fn supply(manifest: &Manifest, donors: &[StagedRelease]) -> Vec<Group> {
     let mut groups = groups(manifest);
     for (number, donor) in donors.iter().enumerate() {
-        let index = donor.by_digest();
+        let order = donor.by_content();
         let mut parents = Parents::of(donor.root());
         let mut buffer = Vec::new();
         let mut find = |digest, executable| {
-            let candidates = index.get(&(digest, executable)).into_iter().flatten();
-            let mut sound = candidates.filter_map(|at| donor.sound(*at, &mut parents, &mut buffer));
-            let sound = sound.next()?;
+            let mut candidates = donor.having(&order, digest, executable).iter();
+            let sound = candidates.find_map(|at| donor.sound(*at as usize, &mut parents, &mut buffer))?;
             Some(DonorFile { donor: number, sound })
         };
         for group in &mut groups {

@@ -17,7 +17,7 @@ use ship_model::manifest::{Entry, EntryKind, MAX_ENTRIES, Manifest, ManifestErro
 use ship_model::spec::ReleaseSpec;
 
 pub use offence::Offence;
-pub use warn::Warning;
+pub use warn::{MAX_WARNINGS, Warning};
 
 use crate::beneath::{Parents, Root};
 use crate::content;
@@ -32,7 +32,7 @@ pub const MAX_OFFENCES: usize = 20;
 #[derive(Debug)]
 pub struct Walked {
     pub manifest: Manifest,
-    /// What a person should look at before publishing; never more than [`warn::MAX_WARNINGS`].
+    /// What a person should look at before publishing; never more than [`MAX_WARNINGS`].
     pub warnings: Vec<Warning>,
 }
 

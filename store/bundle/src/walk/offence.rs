@@ -18,15 +18,11 @@ pub enum Offence {
     Rights { path: TreePath, bits: &'static str },
     #[error("\"{path}\" has file capabilities; a release carries no such rights: setcap -r \"{path}\"")]
     Capabilities { path: TreePath },
-    /// The source stands in the line itself: many offences share one error.
+    /// The error stands in the line itself: many offences share one chain of sources.
     #[error(
-        "\"{path}\" cannot be read ({source}): let the publishing user read it, or publish a folder without it"
+        "\"{path}\" cannot be read ({error}): let the publishing user read it, or publish a folder without it"
     )]
-    Unreadable {
-        path: TreePath,
-        #[source]
-        source: io::Error,
-    },
+    Unreadable { path: TreePath, error: io::Error },
     #[error("{0}: rename it")]
     Name(PathError),
     #[error("\"{path}\" changed while it was read: publish when the build is done")]
@@ -80,7 +76,7 @@ impl Offence {
         move |source| match source.kind() {
             // It was there a moment ago, and as another kind of thing.
             io::ErrorKind::NotFound => Self::Changed { path },
-            _ => Self::Unreadable { path, source },
+            _ => Self::Unreadable { path, error: source },
         }
     }
 }
@@ -89,7 +85,7 @@ impl From<Unlisted> for Offence {
     fn from(unlisted: Unlisted) -> Self {
         match unlisted {
             Unlisted::Name(error) => Self::Name(error),
-            Unlisted::Io { path, source } => Self::Unreadable { path, source },
+            Unlisted::Io { path, source } => Self::Unreadable { path, error: source },
         }
     }
 }

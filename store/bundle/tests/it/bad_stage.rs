@@ -205,7 +205,7 @@ impl Mounted {
             .args(["-t", "tmpfs", "-o", options, "tmpfs"])
             .arg(dir.path())
             .output();
-        mount.is_ok_and(|out| out.status.success()).then_some(Self(dir))
+        mount.is_ok_and(|out| out.status.success()).then(|| Self(dir))
     }
 }
 

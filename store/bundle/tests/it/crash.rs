@@ -22,7 +22,7 @@ impl World {
     /// Release 1 staged; release 2 published and not staged.
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let host = Host::new();
+        let host = Host::in_memory();
         write_trees(dir.path());
         host.stage("1", &published(&dir.path().join("one"))).unwrap();
         Self { dir, host }

@@ -124,7 +124,19 @@ pub struct Host {
 
 impl Host {
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::within(tempfile::tempdir().unwrap())
+    }
+
+    /// In memory where that is possible: for tests that stage often and pull no plug, syncing would be waiting.
+    pub fn in_memory() -> Self {
+        Self::within(
+            tempfile::tempdir_in("/dev/shm")
+                .or_else(|_| tempfile::tempdir())
+                .unwrap(),
+        )
+    }
+
+    fn within(dir: tempfile::TempDir) -> Self {
         let releases = dir.path().join("releases");
         fs::create_dir(&releases).unwrap();
         Self { dir, releases }

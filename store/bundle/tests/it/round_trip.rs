@@ -217,7 +217,7 @@ proptest! {
 
     #[test]
     fn any_two_releases_arrive(first in tree(), second in tree()) {
-        let host = Host::new();
+        let host = Host::in_memory();
         let trees = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         make(trees[0].path(), &first);
         make(trees[1].path(), &second);

@@ -36,7 +36,7 @@ fn problems(host: &Host, folder: &str, depth: Depth) -> Vec<String> {
 
 #[test]
 fn rot_is_found_and_turns_every_sharer_red() {
-    let host = Host::new();
+    let host = Host::in_memory();
     two_alike(&host);
     rot(&host.releases.join("1/noise"));
     let red = ["\"noise\" has other bytes than the release says"];
@@ -49,7 +49,7 @@ fn rot_is_found_and_turns_every_sharer_red() {
 
 #[test]
 fn a_rotten_donor_gives_nothing() {
-    let host = Host::new();
+    let host = Host::in_memory();
     let published = two_alike(&host);
     rot(&host.releases.join("1/noise"));
     assert_eq!(missing(&published.manifest, &host.donors(&["1", "2"])).len(), 1);
@@ -65,7 +65,7 @@ fn a_rotten_donor_gives_nothing() {
 
 #[test]
 fn a_stale_stamp_costs_one_hash_and_no_download() {
-    let host = Host::new();
+    let host = Host::in_memory();
     let published = two_alike(&host);
     // As after a crash between linking and renewing the stamps.
     let name = host.dir.path().join("another-name");
@@ -79,7 +79,7 @@ fn a_stale_stamp_costs_one_hash_and_no_download() {
 
 #[test]
 fn everything_that_differs_is_named() {
-    let host = Host::new();
+    let host = Host::in_memory();
     two_alike(&host);
     remove_staged(host.place("1")).unwrap();
     let tree = host.releases.join("2");
@@ -109,9 +109,9 @@ fn everything_that_differs_is_named() {
 
 #[test]
 fn a_copied_releases_folder_is_hashed_once_and_believed() {
-    let host = Host::new();
+    let host = Host::in_memory();
     let published = two_alike(&host);
-    let copied = Host::new();
+    let copied = Host::in_memory();
     let cp = std::process::Command::new("cp")
         .args(["-a", "--no-target-directory"])
         .args([&host.releases, &copied.releases])

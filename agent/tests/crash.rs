@@ -1,0 +1,203 @@
+//! The agent is killed at every point it passes on the way from one release to the next, and back: after a restart the host
+//! comes to what was wanted, and in between `current` leads to a whole release, old or new.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    dead_code,
+    reason = "a failed test says so by stopping, and each test uses its part of the fleet"
+)]
+
+mod fleet;
+
+use std::collections::BTreeMap;
+
+use fleet::agent::Host;
+use fleet::release::site;
+use fleet::store::{Store, web};
+use fleet::until;
+use ship_model::release::Target;
+
+struct Scenario {
+    store: Store,
+    host: Host,
+    one: Target,
+    two: Target,
+}
+
+/// A host at rest on release 1, its agent dead, release 2 desired.
+fn at_rest() -> Scenario {
+    let store = Store::start();
+    let (one, two) = (store.publish(1), store.publish(2));
+    let mut host = Host::new(&store);
+    host.start();
+    store.desire(vec![web(1, Some(one), &[one])]);
+    store.wait("release 1", |app| app.running == Some(one) && app.assets == [one]);
+    host.kill();
+    store.desire(vec![web(2, Some(two), &[one, two])]);
+    Scenario {
+        store,
+        host,
+        one,
+        two,
+    }
+}
+
+fn whole(host: &Host) {
+    let page = host.page().expect("current leads to a page");
+    let version = if page.ends_with("v1") { 1 } else { 2 };
+    for (path, content) in site(version) {
+        let found = std::fs::read(host.app("current").join(&path)).unwrap();
+        assert_eq!(found, content, "{path} of version {version}");
+    }
+}
+
+/// The points passed on the way from 1 to 2, each with how often.
+fn points() -> BTreeMap<String, u32> {
+    let Scenario {
+        store, mut host, two, ..
+    } = at_rest();
+    let trace = host.path("trace");
+    host.start_with(&[("SHIP_FAULT_TRACE", trace.to_str().unwrap())]);
+    store.wait("release 2", |app| {
+        app.running == Some(two) && app.assets.len() == 2
+    });
+    host.kill();
+    let mut points = BTreeMap::new();
+    for point in std::fs::read_to_string(trace).unwrap().lines() {
+        *points.entry(point.to_owned()).or_default() += 1;
+    }
+    assert!(points.len() > 15, "{points:?}");
+    for needed in [
+        "agent.fence.before",
+        "agent.switch.journal.after",
+        "agent.switch.links.after",
+        "bundle.stage.name.before",
+    ] {
+        assert!(points.contains_key(needed), "{needed} is not passed: {points:?}");
+    }
+    points
+}
+
+#[test]
+fn killed_anywhere_between_two_releases() {
+    let points = points();
+    // Points that are passed often are killed at their first and their last passage.
+    let kills: Vec<(String, u32)> = points
+        .into_iter()
+        .flat_map(|(point, times)| [(point.clone(), 1), (point, times)])
+        .collect();
+    let mut kills = kills;
+    kills.dedup();
+    let queue = std::sync::Mutex::new(kills);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().unwrap().pop();
+                    let Some((point, turn)) = next else { return };
+                    kill_at(&point, turn);
+                }
+            });
+        }
+    });
+}
+
+fn kill_at(point: &str, turn: u32) {
+    let Scenario {
+        store,
+        mut host,
+        one,
+        two,
+    } = at_rest();
+    host.start_with(&[("SHIP_FAULT", &format!("{point}=kill@{turn}"))]);
+    // The number of passages differs a little from run to run: an agent that arrives was not killed.
+    until(&format!("the end at {point}@{turn}"), || {
+        let arrived = store
+            .inner
+            .report
+            .borrow()
+            .apps
+            .iter()
+            .any(|app| app.running == Some(two) && app.assets.len() == 2);
+        (host.has_ended() || arrived).then_some(())
+    });
+    whole(&host);
+    host.kill();
+    host.start();
+    store.wait(&format!("release 2 after {point}@{turn}"), |app| {
+        app.running == Some(two) && app.assets == [one, two] && app.previous == Some(one)
+    });
+    whole(&host);
+    assert!(host.page().unwrap().ends_with("v2"), "{point}");
+    let leftovers: Vec<_> = std::fs::read_dir(host.app("releases"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with('.'))
+        .collect();
+    assert_eq!(leftovers, Vec::<String>::new(), "{point}");
+    let said = host.ask(&["verify", "--full"]);
+    let damaged = said["releases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|line| line["damage"][0].is_string());
+    assert!(!damaged, "{point}: {said}");
+}
+
+#[test]
+fn killed_anywhere_in_a_revert_on_the_host() {
+    let points = {
+        let Scenario {
+            store,
+            mut host,
+            one,
+            two,
+        } = at_rest();
+        host.start();
+        store.wait("release 2", |app| {
+            app.running == Some(two) && app.previous == Some(one)
+        });
+        host.kill();
+        let trace = host.path("trace");
+        let said = host.say_with(
+            &["revert", "web"],
+            &[("SHIP_FAULT_TRACE", trace.to_str().unwrap())],
+        );
+        assert!(said.status.success(), "{said:?}");
+        let mut points: Vec<_> = std::fs::read_to_string(trace)
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        points.sort();
+        points.dedup();
+        points
+    };
+    for point in points {
+        let Scenario {
+            store,
+            mut host,
+            one,
+            two,
+        } = at_rest();
+        host.start();
+        store.wait("release 2", |app| {
+            app.running == Some(two) && app.previous == Some(one)
+        });
+        host.kill();
+        let said = host.say_with(&["revert", "web"], &[("SHIP_FAULT", &format!("{point}=kill"))]);
+        assert!(!said.status.success(), "{point}");
+        whole(&host);
+        // Noted or not: the host comes to rest on one of the two, and says which.
+        host.start();
+        let report = store.wait(&format!("rest after {point}"), |app| match &app.held {
+            Some(held) => app.running == Some(held.to),
+            None => app.running == Some(two),
+        });
+        whole(&host);
+        assert!(report.running == Some(one) || report.held.is_none(), "{point}");
+    }
+}

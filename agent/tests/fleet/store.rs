@@ -1,0 +1,392 @@
+//! The store's faces as an agent sees them, over real TLS on a real port.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures::Stream;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use ship_model::desired::{DeployNumber, DesiredApp, DesiredHost, Epoch};
+use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
+use ship_model::release::Target;
+use ship_model::report::{AppReport, HostReport};
+use ship_proto::v1;
+use ship_proto::v1::agents_server::{Agents, AgentsServer};
+use ship_proto::v1::releases_server::{Releases, ReleasesServer};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response as Answer, Status, Streaming};
+
+use super::certificates::Authority;
+use super::release::{Shelf, site, static_spec};
+
+type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+pub struct Inner {
+    pub shelf: Mutex<Shelf>,
+    pub desired: watch::Sender<Option<DesiredHost>>,
+    pub report: watch::Sender<HostReport>,
+    /// Ends every transfer of a bundle after so many bytes; 0: never.
+    pub cut_after: AtomicUsize,
+    pub transfers: AtomicUsize,
+    /// Answers every call and transfer with "unavailable".
+    pub sick: AtomicBool,
+    logs: Arc<Mutex<HashMap<u64, mpsc::Sender<v1::LogsReply>>>>,
+    questions: watch::Sender<Option<v1::LogsQuery>>,
+}
+
+/// A running store. It ends with this.
+pub struct Store {
+    pub authority: Authority,
+    pub inner: Arc<Inner>,
+    pub address: SocketAddr,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Store {
+    pub fn start() -> Self {
+        let authority = Authority::new();
+        let inner = Arc::new(Inner {
+            shelf: Mutex::default(),
+            desired: watch::channel(None).0,
+            report: watch::channel(HostReport::default()).0,
+            cut_after: AtomicUsize::new(0),
+            transfers: AtomicUsize::new(0),
+            sick: AtomicBool::new(false),
+            logs: Arc::default(),
+            questions: watch::channel(None).0,
+        });
+        let mut store = Self {
+            authority,
+            inner,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            runtime: None,
+        };
+        store.listen();
+        store
+    }
+
+    /// Serves at the address it has, or at a free port the first time.
+    pub fn listen(&mut self) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = std::net::TcpListener::bind(self.address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        self.address = listener.local_addr().unwrap();
+        let tls = tokio_rustls::TlsAcceptor::from(self.authority.server());
+        let router = router(Arc::clone(&self.inner));
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (tls, router) = (tls.clone(), router.clone());
+                tokio::spawn(async move {
+                    let stream = tls.accept(stream).await?;
+                    let service = TowerToHyperService::new(router);
+                    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    server
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await
+                        .map_err(std::io::Error::other)
+                });
+            }
+        });
+        self.runtime = Some(runtime);
+    }
+
+    /// Every connection breaks and no new one is taken.
+    pub fn die(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        super::until("the store's port is free", || {
+            std::net::TcpListener::bind(self.address).ok()
+        });
+    }
+
+    /// Publishes version `number` of the site.
+    pub fn publish(&self, number: u64) -> Target {
+        let files = site(number);
+        let files: Vec<_> = files
+            .iter()
+            .map(|(path, bytes)| (path.as_str(), &bytes[..]))
+            .collect();
+        self.inner
+            .shelf
+            .lock()
+            .unwrap()
+            .publish(number, &static_spec(), &files)
+    }
+
+    pub fn desire(&self, apps: Vec<DesiredApp>) {
+        self.inner.desired.send_replace(Some(DesiredHost { apps }));
+    }
+
+    /// The newest report of app `web`, once it is as wanted.
+    pub fn wait(&self, what: &str, wanted: impl Fn(&AppReport) -> bool) -> AppReport {
+        let mut last = None;
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            super::until(what, || {
+                let report = self.inner.report.borrow().clone();
+                last = report.apps.iter().find(|app| app.app.as_str() == "web").cloned();
+                last.clone().filter(|app| wanted(app))
+            })
+        }));
+        found.unwrap_or_else(|_| panic!("never came: {what}; the last report was {last:#?}"))
+    }
+
+    /// Asks the agent for log lines and waits for the end of its answer.
+    pub fn ask_logs(&self, request: u64, app: &str) -> (Vec<v1::LogLine>, String) {
+        let (tx, mut rx) = mpsc::channel(64);
+        self.inner.logs.lock().unwrap().insert(request, tx);
+        self.inner.questions.send_replace(Some(v1::LogsQuery {
+            request,
+            app: app.to_owned(),
+            lines: 1000,
+            ..v1::LogsQuery::default()
+        }));
+        let mut lines = Vec::new();
+        loop {
+            let reply = rx.blocking_recv().unwrap();
+            lines.extend(reply.lines);
+            if reply.done {
+                return (lines, reply.error);
+            }
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// App `web` runs `run`, which is staged, and serves the assets of `assets`.
+pub fn web(epoch: u64, run: Option<Target>, assets: &[Target]) -> DesiredApp {
+    DesiredApp {
+        app: "web".parse().unwrap(),
+        env: "dev".parse().unwrap(),
+        epoch: Epoch(epoch),
+        deploy: DeployNumber(epoch * 10),
+        run,
+        runs_app: true,
+        stage: run.into_iter().collect(),
+        assets: assets.to_vec(),
+    }
+}
+
+fn router(inner: Arc<Inner>) -> axum::Router {
+    let grpc = tonic::service::Routes::new(ReleasesServer::from_arc(Arc::clone(&inner)))
+        .add_service(AgentsServer::from_arc(Arc::clone(&inner)));
+    let bundles = axum::Router::new()
+        .route("/bundles/{digest}", axum::routing::get(bundle))
+        .with_state(inner);
+    grpc.into_axum_router().merge(bundles)
+}
+
+async fn bundle(State(inner): State<Arc<Inner>>, Path(digest): Path<String>, headers: HeaderMap) -> Response {
+    if inner.sick.load(Ordering::Relaxed) {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    inner.transfers.fetch_add(1, Ordering::Relaxed);
+    let digest: BundleDigest = digest.parse().unwrap();
+    let Some(bytes) = inner.shelf.lock().unwrap().bundles.get(&digest).cloned() else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let range = headers.get(header::RANGE).unwrap().to_str().unwrap();
+    let (from, to) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+    let (from, to): (usize, usize) = (from.parse().unwrap(), to.parse().unwrap());
+    let piece = bytes[from..=to].to_vec();
+    let told = format!("bytes {from}-{to}/{}", bytes.len());
+    let len = piece.len();
+    let cut = inner.cut_after.load(Ordering::Relaxed);
+    let pieces = if cut > 0 && cut < len {
+        let broken = std::io::Error::other("the line is cut");
+        vec![Ok(piece[..cut].to_vec()), Err(broken)]
+    } else {
+        vec![Ok(piece)]
+    };
+    let body = Body::from_stream(tokio_stream::iter(pieces));
+    (
+        StatusCode::PARTIAL_CONTENT,
+        [
+            (header::CONTENT_RANGE, told),
+            (header::CONTENT_LENGTH, len.to_string()),
+        ],
+        body,
+    )
+        .into_response()
+}
+
+impl Inner {
+    fn well(&self) -> Result<(), Status> {
+        match self.sick.load(Ordering::Relaxed) {
+            true => Err(Status::unavailable("the store is sick")),
+            false => Ok(()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Agents for Inner {
+    type SessionStream = Replies<v1::StoreMessage>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::AgentMessage>>,
+    ) -> Result<Answer<Self::SessionStream>, Status> {
+        self.well()?;
+        let mut heard = request.into_inner();
+        let first = heard.message().await?.and_then(|message| message.message);
+        let Some(v1::agent_message::Message::Hello(hello)) = first else {
+            return Err(Status::invalid_argument("the agent did not say hello"));
+        };
+        assert_eq!((hello.env.as_str(), hello.host.as_str()), ("dev", "h1"));
+        let (tx, rx) = mpsc::channel(8);
+        let (mut desired, mut questions) = (self.desired.subscribe(), self.questions.subscribe());
+        desired.mark_changed();
+        let report = self.report.clone();
+        let logs = Arc::clone(&self.logs);
+        let welcome = v1::Welcome {
+            heartbeat_ms: 200,
+            store_version: "test".to_owned(),
+        };
+        send(&tx, v1::store_message::Message::Welcome(welcome)).await;
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = desired.changed() => {
+                        let now = desired.borrow_and_update().clone();
+                        if let Some(now) = now {
+                            send(&tx, v1::store_message::Message::Desired(now.into())).await;
+                        }
+                    }
+                    _ = questions.changed() => {
+                        let now = questions.borrow_and_update().clone();
+                        if let Some(query) = now {
+                            send(&tx, v1::store_message::Message::Logs(query)).await;
+                        }
+                    }
+                    message = heard.message() => match message {
+                        Ok(Some(message)) => match message.message {
+                            Some(v1::agent_message::Message::Report(said)) => {
+                                report.send_replace(HostReport::try_from(said).unwrap());
+                            }
+                            Some(v1::agent_message::Message::Logs(reply)) => {
+                                let asker = logs.lock().unwrap().get(&reply.request).cloned();
+                                if let Some(asker) = asker {
+                                    asker.send(reply).await.ok();
+                                }
+                            }
+                            _ => {}
+                        },
+                        _ => return,
+                    }
+                }
+            }
+        });
+        Ok(Answer::new(Box::pin(ReceiverStream::new(rx))))
+    }
+}
+
+async fn send(tx: &mpsc::Sender<Result<v1::StoreMessage, Status>>, message: v1::store_message::Message) {
+    tx.send(Ok(v1::StoreMessage {
+        message: Some(message),
+    }))
+    .await
+    .ok();
+}
+
+#[tonic::async_trait]
+impl Releases for Inner {
+    type BeginStream = Replies<v1::MissingBlobs>;
+    type ManifestStream = Replies<v1::Piece>;
+    type LocateStream = Replies<v1::Located>;
+
+    async fn manifest(
+        &self,
+        request: Request<v1::ManifestRequest>,
+    ) -> Result<Answer<Self::ManifestStream>, Status> {
+        self.well()?;
+        assert_eq!(
+            request.metadata().get("ship-protocol").unwrap(),
+            ship_proto::PROTOCOL
+        );
+        let id = ReleaseId::from_slice(&request.into_inner().id).unwrap();
+        let bytes = self.shelf.lock().unwrap().manifests.get(&id).cloned();
+        let bytes = bytes.ok_or_else(|| Status::not_found("no such release"))?;
+        let pieces: Vec<_> = bytes
+            .chunks(1000)
+            .map(|piece| {
+                Ok(v1::Piece {
+                    data: piece.to_vec().into(),
+                })
+            })
+            .collect();
+        Ok(Answer::new(Box::pin(tokio_stream::iter(pieces))))
+    }
+
+    async fn locate(
+        &self,
+        request: Request<Streaming<v1::LocateRequest>>,
+    ) -> Result<Answer<Self::LocateStream>, Status> {
+        self.well()?;
+        let mut asked = request.into_inner();
+        let mut found: HashMap<BundleDigest, v1::Located> = HashMap::new();
+        while let Some(chunk) = asked.next().await {
+            let shelf = self.shelf.lock().unwrap();
+            for blob in chunk?.blobs {
+                let digest = BlobDigest::from_slice(&blob).unwrap();
+                if let Some((bundle, bytes)) = shelf.places.get(&digest) {
+                    let located = found.entry(*bundle).or_insert_with(|| v1::Located {
+                        bundle: bundle.as_bytes().to_vec(),
+                        bundle_bytes: *bytes,
+                        blobs: Vec::new(),
+                    });
+                    located.blobs.push(blob);
+                }
+            }
+        }
+        let found: Vec<_> = found.into_values().map(Ok).collect();
+        Ok(Answer::new(Box::pin(tokio_stream::iter(found))))
+    }
+
+    async fn begin(
+        &self,
+        _: Request<Streaming<v1::BeginChunk>>,
+    ) -> Result<Answer<Self::BeginStream>, Status> {
+        Err(Status::unimplemented("agents do not publish"))
+    }
+
+    async fn upload(&self, _: Request<Streaming<v1::UploadChunk>>) -> Result<Answer<v1::Uploaded>, Status> {
+        Err(Status::unimplemented("agents do not publish"))
+    }
+
+    async fn commit(&self, _: Request<v1::CommitRequest>) -> Result<Answer<v1::ReleaseRecord>, Status> {
+        Err(Status::unimplemented("agents do not publish"))
+    }
+
+    async fn list(
+        &self,
+        _: Request<v1::ListReleasesRequest>,
+    ) -> Result<Answer<v1::ListReleasesReply>, Status> {
+        Err(Status::unimplemented("agents do not list"))
+    }
+
+    async fn get(&self, _: Request<v1::GetReleaseRequest>) -> Result<Answer<v1::ReleaseRecord>, Status> {
+        Err(Status::unimplemented("agents do not get"))
+    }
+}

@@ -1,0 +1,151 @@
+//! What a user sees where no store is needed: help, mistakes, exit codes. Each as one text: stdout, stderr
+//! and status together.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
+
+use std::path::Path;
+use std::process::Command;
+
+/// Runs shipctl in `folder`, with nothing of the caller's environment that could speak to it.
+fn shipctl(folder: &Path, words: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_shipctl"))
+        .args(words)
+        .current_dir(folder)
+        .env_clear()
+        .env("HOME", folder)
+        .output()
+        .unwrap();
+    let place = folder.display().to_string();
+    let clean = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&place, "$HOME");
+    format!(
+        "{}--- stderr\n{}--- exit {}\n",
+        clean(&output.stdout),
+        clean(&output.stderr),
+        output.status.code().unwrap()
+    )
+}
+
+fn empty() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    use std::io::Write as _;
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::File::create(path)
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+}
+
+#[test]
+fn help_teaches() {
+    let folder = empty();
+    insta::assert_snapshot!("help", shipctl(folder.path(), &["--help"]));
+    for verb in [
+        "init", "lint", "publish", "releases", "show", "diff", "export", "plan", "promote", "revert",
+        "attach", "pause", "resume", "abort", "status", "hosts", "logs", "events", "why", "asset", "doctor",
+        "up", "demo",
+    ] {
+        let text = shipctl(folder.path(), &[verb, "-h"]);
+        assert!(text.ends_with("--- exit 0\n"), "{text}");
+        let own = text.split("Everywhere:").next().unwrap();
+        let after = text.rsplit("Print help\n").next().unwrap();
+        insta::assert_snapshot!(format!("help_{verb}"), format!("{own}...\n{after}"));
+    }
+}
+
+#[test]
+fn wrong_words_are_usage() {
+    let folder = empty();
+    insta::assert_snapshot!("unknown_verb", shipctl(folder.path(), &["promte", "web"]));
+    insta::assert_snapshot!("bad_release", shipctl(folder.path(), &["promote", "web@x"]));
+    insta::assert_snapshot!(
+        "bad_time",
+        shipctl(folder.path(), &["promote", "web", "--wait-timeout", "5"])
+    );
+}
+
+#[test]
+fn no_fleet_is_named() {
+    let folder = empty();
+    insta::assert_snapshot!("no_context", shipctl(folder.path(), &["status"]));
+    insta::assert_snapshot!(
+        "absent_context",
+        shipctl(folder.path(), &["-c", "x.toml", "status"])
+    );
+    write(folder.path(), "context.toml", "version = 1\nstores = 1\n");
+    insta::assert_snapshot!("near_context", shipctl(folder.path(), &["status"]));
+    insta::assert_snapshot!(
+        "bad_context",
+        shipctl(folder.path(), &["-c", "context.toml", "status"])
+    );
+    insta::assert_snapshot!(
+        "json_error",
+        shipctl(folder.path(), &["-c", "x.toml", "-o", "json", "status"])
+    );
+}
+
+#[test]
+fn a_first_ship_toml() {
+    let folder = empty();
+    insta::assert_snapshot!("init", shipctl(folder.path(), &["init", "-a", "web"]));
+    insta::assert_snapshot!("init_again", shipctl(folder.path(), &["init", "-a", "web"]));
+    insta::assert_snapshot!("lint_good", shipctl(folder.path(), &["lint"]));
+}
+
+#[test]
+fn lint_tells_every_mistake() {
+    let folder = empty();
+    write(
+        folder.path(),
+        "ship.toml",
+        "app = \"web\"\nplatfrom = []\n[process.web]\ncommand = []\n",
+    );
+    let text = shipctl(folder.path(), &["lint"]);
+    assert!(text.contains("platfrom") && text.contains("command"), "{text}");
+    assert!(text.ends_with("--- exit 1\n"), "{text}");
+    insta::assert_snapshot!(
+        "lint_nameless",
+        shipctl(
+            &{
+                let bare = folder.path().join("bare");
+                write(&bare, "index.html", "<p>");
+                bare
+            },
+            &["lint"]
+        )
+    );
+    insta::assert_snapshot!("lint_no_folder", shipctl(folder.path(), &["lint", "nowhere"]));
+}
+
+#[test]
+fn programs_of_a_fleet_that_are_missing() {
+    // A copy has no siblings.
+    let folder = empty();
+    let alone = folder.path().join("shipctl");
+    std::fs::copy(env!("CARGO_BIN_EXE_shipctl"), &alone).unwrap();
+    let output = Command::new(&alone)
+        .args(["up", "--dir", "fleet"])
+        .current_dir(folder.path())
+        .env_clear()
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    insta::assert_snapshot!("up_alone", String::from_utf8_lossy(&output.stderr));
+    assert!(!folder.path().join("fleet").exists(), "nothing was made");
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let folder = empty();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_shipctl"))
+        .arg("--help")
+        .current_dir(folder.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
