@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::disallowed_methods,
     dead_code,
     reason = "a failed test says so by stopping, and each test uses its part of the fleet"
 )]

@@ -128,6 +128,11 @@ impl Store {
             .publish(number, &static_spec(), &files)
     }
 
+    /// What was reported until now does not count any more.
+    pub fn forget_report(&self) {
+        self.inner.report.send_replace(HostReport::default());
+    }
+
     pub fn desire(&self, apps: Vec<DesiredApp>) {
         self.inner.desired.send_replace(Some(DesiredHost { apps }));
     }
@@ -219,7 +224,17 @@ async fn bundle(State(inner): State<Arc<Inner>>, Path(digest): Path<String>, hea
     } else {
         vec![Ok(piece)]
     };
-    let body = Body::from_stream(tokio_stream::iter(pieces));
+    // What was written before the cut has left by then.
+    let pieces = futures::StreamExt::then(
+        tokio_stream::iter(pieces),
+        |piece: Result<Vec<u8>, std::io::Error>| async {
+            if piece.is_err() {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+            piece
+        },
+    );
+    let body = Body::from_stream(pieces);
     (
         StatusCode::PARTIAL_CONTENT,
         [
