@@ -1,1 +1,531 @@
+//! Random lives of the machine in a made-up world, with what must hold after every step.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "tests stop at the first surprise"
+)]
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::protocol::{Limits, ProbeKind, ProbeSpec, ProcessSpec};
+
+/// A small generator of numbers that look random and are the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+}
+
+fn process(name: &str, probed: bool) -> ProcessSpec {
+    ProcessSpec {
+        name: name.to_owned(),
+        command: vec!["x".to_owned()],
+        env: BTreeMap::new(),
+        env_file: None,
+        listen: Vec::new(),
+        probe: probed.then(|| ProbeSpec {
+            kind: ProbeKind::Tcp,
+            listener: "http".to_owned(),
+            times: 1,
+            interval_ms: 1,
+            timeout_ms: 1,
+        }),
+        notify: probed,
+        ready_timeout_ms: 5_000,
+        drain_ms: 1_000,
+        stop_signal: "TERM".to_owned(),
+        stop_timeout_ms: 1_000,
+        user: None,
+        limits: Limits::default(),
+    }
+}
+
+fn intent(release: u64, epoch: u64, coexist: bool) -> Intent {
+    Intent {
+        release,
+        id: format!("{release:x}"),
+        dir: format!("/srv/web/releases/{release}").into(),
+        deploy: release,
+        epoch,
+        environment: String::new(),
+        processes: vec![process("web", true), process("worker", false)],
+        coexist,
+        soak_ms: 2_000,
+    }
+}
+
+/// What the effects have made of the world.
+struct World {
+    state: State,
+    now: u64,
+    dice: Dice,
+    alive: BTreeMap<(u64, usize), Process>,
+    answers: Vec<Event>,
+    proven: BTreeSet<u64>,
+    steered: Option<u64>,
+    current: Option<std::path::PathBuf>,
+    next_pid: u32,
+    epoch: u64,
+    exited: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        Self {
+            state: State {
+                boot_id: "one".to_owned(),
+                ..State::default()
+            },
+            now: 1_000_000,
+            dice: Dice(seed),
+            alive: BTreeMap::new(),
+            answers: Vec::new(),
+            proven: BTreeSet::new(),
+            steered: None,
+            current: None,
+            next_pid: 100,
+            epoch: 0,
+            exited: false,
+        }
+    }
+
+    fn take(&mut self, event: &Event) {
+        if let Event::Probed {
+            generation, slot: 0, ..
+        } = event
+        {
+            self.proven.insert(*generation);
+        }
+        let (next, effects) = step(&self.state, event, self.now);
+        self.go_on(next, effects);
+    }
+
+    fn go_on(&mut self, next: State, effects: Vec<Effect>) {
+        // The journal: what is written is what is read again.
+        let words = serde_json::to_vec(&next).unwrap();
+        self.state = serde_json::from_slice(&words).unwrap();
+        assert_eq!(self.state, next);
+        for effect in effects {
+            self.carry_out(effect);
+        }
+        self.check();
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Bind { generation } => {
+                let sockets = if self.dice.roll(20) == 0 {
+                    Err("taken".to_owned())
+                } else {
+                    Ok(vec![vec![1], vec![]])
+                };
+                self.answers.push(Event::Bound { generation, sockets });
+            }
+            Effect::Fork { generation, slot } => {
+                assert!(
+                    !self.alive.contains_key(&(generation, slot)),
+                    "two processes in slot {slot} of {generation}: {:#?}",
+                    self.state
+                );
+                self.next_pid += 1;
+                let process = Process {
+                    pid: self.next_pid,
+                    start: 1,
+                };
+                self.alive.insert((generation, slot), process);
+                self.answers.push(Event::Forked {
+                    generation,
+                    slot,
+                    process,
+                });
+            }
+            Effect::Go { generation, slot } => {
+                let written = self
+                    .state
+                    .generation(generation)
+                    .and_then(|found| found.slots[slot].process);
+                assert!(written.is_some(), "let go before it was written down");
+                if self.alive.get(&(generation, slot)).copied() != written {
+                    return;
+                }
+                self.answers.push(Event::Started { generation, slot });
+                if slot == 0 && self.dice.roll(8) > 0 {
+                    self.answers.push(Event::Ready { generation, slot });
+                }
+            }
+            Effect::Probe { generation, slot } => match self.dice.roll(8) {
+                0 => self.answers.push(Event::ProbeFailed {
+                    generation,
+                    slot,
+                    reason: "500".to_owned(),
+                }),
+                1 => {}
+                _ => self.answers.push(Event::Probed {
+                    generation,
+                    slot,
+                    first_answer_at: self.now,
+                }),
+            },
+            Effect::Link {
+                generation, current, ..
+            } => {
+                let result = if self.dice.roll(30) == 0 {
+                    Err("full".to_owned())
+                } else {
+                    Ok(())
+                };
+                if result.is_ok() && current.is_some() {
+                    self.current = current;
+                }
+                self.answers.push(Event::Linked { generation, result });
+            }
+            Effect::Steer { generation } => {
+                assert!(
+                    self.proven.contains(&generation),
+                    "steered to {generation}, which is not proven"
+                );
+                self.steered = Some(generation);
+                self.answers.push(Event::Steered {
+                    generation,
+                    result: Ok(()),
+                });
+            }
+            Effect::Stop { generation } | Effect::Kill { generation } => {
+                let slots: Vec<_> = self
+                    .alive
+                    .keys()
+                    .filter(|(number, _)| *number == generation)
+                    .copied()
+                    .collect();
+                for (generation, slot) in slots {
+                    self.die(generation, slot, "was told to");
+                }
+                self.answers.push(Event::Gone { generation, cut: 0 });
+            }
+            Effect::Drain { generation } => self.answers.push(Event::Idle { generation }),
+            Effect::Sweep {
+                generation,
+                slot,
+                process,
+            } => {
+                if self.alive.get(&(generation, slot)) == Some(&process) {
+                    self.alive.remove(&(generation, slot));
+                }
+            }
+            Effect::Forget { generation } => {
+                assert!(
+                    !self.alive.keys().any(|(number, _)| *number == generation),
+                    "forgotten alive"
+                );
+                assert_ne!(
+                    self.state.active.as_ref().map(|active| active.number),
+                    Some(generation)
+                );
+            }
+            Effect::EndProbes { .. } => {}
+            Effect::Exit => {
+                assert!(self.alive.is_empty(), "left behind: {:?}", self.alive);
+                self.exited = true;
+            }
+        }
+    }
+
+    fn die(&mut self, generation: u64, slot: usize, how: &str) {
+        if self.alive.remove(&(generation, slot)).is_some() {
+            self.answers.push(Event::Ended {
+                generation,
+                slot,
+                how: how.to_owned(),
+            });
+        }
+    }
+
+    fn check(&self) {
+        let state = &self.state;
+        assert!(
+            state
+                .retiring
+                .iter()
+                .filter(|leaving| leaving.phase == Leaving::Warm)
+                .count()
+                <= 1
+        );
+        let numbers: Vec<_> = state
+            .generations()
+            .map(|(generation, _)| generation.number)
+            .collect();
+        let distinct: BTreeSet<_> = numbers.iter().collect();
+        assert_eq!(numbers.len(), distinct.len(), "a generation in two places");
+        assert!(numbers.iter().all(|number| *number < state.next_generation));
+        if let Some(active) = &state.active {
+            assert!(
+                self.proven.contains(&active.number),
+                "users see an unproven generation"
+            );
+        }
+        assert!(state.good.len() <= GOOD_KEPT);
+        assert!(numbers.len() <= 5, "{numbers:?}");
+    }
+
+    /// A Gone that came too early or too late is no lie in the real world either, only late.
+    fn deliver(&mut self) {
+        if self.answers.is_empty() {
+            return;
+        }
+        let pick = if self.dice.roll(4) == 0 {
+            self.dice.roll(self.answers.len())
+        } else {
+            0
+        };
+        // What happens to one process is told in its order, and a generation is gone only after its processes.
+        let place = place_of(&self.answers[pick]);
+        let gone = if let Event::Gone { generation, .. } = &self.answers[pick] {
+            Some(*generation)
+        } else {
+            None
+        };
+        let first = self.answers.iter().position(|event| {
+            place_of(event).is_some_and(|(generation, slot)| {
+                Some((generation, slot)) == place || Some(generation) == gone
+            })
+        });
+        let event = self.answers.remove(first.unwrap_or(pick));
+        if let Event::Gone { generation, .. } = event
+            && self.alive.keys().any(|(number, _)| *number == generation)
+        {
+            return;
+        }
+        self.take(&event);
+    }
+
+    fn request(&mut self) {
+        self.epoch += 1;
+        let release = 1 + self.dice.roll(6) as u64;
+        let coexist = self.dice.roll(4) > 0;
+        if self.dice.roll(3) > 0 {
+            let wanted = intent(release, self.epoch, coexist);
+            match judge_switch(&self.state, &wanted) {
+                Verdict::Accept => self.take(&Event::Switch(Box::new(wanted))),
+                Verdict::Renew => self.take(&Event::Renew(Box::new(wanted))),
+                Verdict::Already | Verdict::Refuse(..) => {}
+            }
+        } else {
+            let to = (self.dice.roll(2) == 0).then_some(release);
+            if judge_revert(&self.state, to, None) == Verdict::Accept {
+                self.take(&Event::Revert {
+                    to,
+                    reason: "test".to_owned(),
+                    epoch: None,
+                });
+            }
+        }
+    }
+
+    fn pass_time(&mut self) {
+        self.now += 1 + self.dice.roll(2_000) as u64;
+        self.take(&Event::Tick);
+    }
+
+    fn crash_a_process(&mut self) {
+        let index = self.dice.roll(self.alive.len().max(1));
+        if let Some((generation, slot)) = self.alive.keys().nth(index).copied() {
+            self.die(generation, slot, "crashed");
+        }
+    }
+
+    /// The keeper dies; children that were not let go die with it.
+    fn crash_the_keeper(&mut self) {
+        self.answers.clear();
+        let state = &self.state;
+        let let_go = |place: &(u64, usize), process: &mut Process| {
+            let found = state
+                .generation(place.0)
+                .and_then(|found| found.slots.get(place.1));
+            found.is_some_and(|slot| slot.process == Some(*process) && slot.state != SlotState::Forked)
+        };
+        self.alive.retain(let_go);
+        let adoptable = self.dice.roll(5) > 0;
+        if !adoptable {
+            self.alive.clear();
+        }
+        let living: Vec<_> = self
+            .alive
+            .keys()
+            .map(|(generation, slot)| Living {
+                generation: *generation,
+                slot: *slot,
+                adopted: true,
+            })
+            .collect();
+        let (next, effects) = recover(&self.state, "one", &living, self.current.as_deref(), self.now);
+        self.go_on(next, effects);
+        // What lives and what nobody sees any more is found out by looking.
+        let numbers: Vec<_> = self
+            .state
+            .generations()
+            .map(|(generation, _)| generation.number)
+            .collect();
+        for generation in numbers {
+            self.answers.push(Event::Gone { generation, cut: 0 });
+        }
+    }
+
+    /// Lets the world be kind until nothing more happens.
+    fn settle(&mut self) {
+        for _ in 0..20_000 {
+            if !self.answers.is_empty() {
+                self.deliver();
+                continue;
+            }
+            match self.state.phase() {
+                Phase::Idle | Phase::Empty if self.state.queued.is_none() => {
+                    let up = self.state.active.as_ref().is_none_or(Generation::is_whole);
+                    if up {
+                        return;
+                    }
+                    self.pass_time();
+                }
+                _ => {
+                    // A real edge looks again and again whether a leaving generation is gone.
+                    let numbers: Vec<_> = self
+                        .state
+                        .generations()
+                        .map(|(generation, _)| generation.number)
+                        .collect();
+                    let gone = numbers
+                        .into_iter()
+                        .filter(|number| !self.alive.keys().any(|(living, _)| living == number))
+                        .filter(|number| {
+                            self.state.active.as_ref().map(|active| active.number) != Some(*number)
+                        });
+                    let gone: Vec<_> = gone.collect();
+                    for generation in gone {
+                        self.take(&Event::Gone { generation, cut: 0 });
+                    }
+                    self.pass_time();
+                }
+            }
+        }
+        panic!("never comes to rest: {:#?}", self.state);
+    }
+}
+
+fn place_of(event: &Event) -> Option<(u64, usize)> {
+    match event {
+        Event::Forked { generation, slot, .. }
+        | Event::Started { generation, slot }
+        | Event::Ready { generation, slot }
+        | Event::Ended { generation, slot, .. } => Some((*generation, *slot)),
+        _ => None,
+    }
+}
+
+#[test]
+fn random_lives_keep_their_promises_and_come_to_rest() {
+    for seed in 0..400 {
+        eprintln!("seed {seed}");
+        let mut world = World::new(seed);
+        for _ in 0..150 {
+            match world.dice.roll(20) {
+                0 | 1 => world.request(),
+                2..=5 => world.pass_time(),
+                6 if world.dice.roll(3) == 0 => world.crash_a_process(),
+                7 if world.dice.roll(3) == 0 => world.crash_the_keeper(),
+                _ => world.deliver(),
+            }
+        }
+        world.settle();
+        if let Some(active) = &world.state.active {
+            assert_eq!(world.steered, Some(active.number), "seed {seed}");
+            let alive: BTreeSet<_> = world.alive.keys().map(|(generation, _)| *generation).collect();
+            assert_eq!(alive, [active.number].into(), "seed {seed}: strays");
+        }
+        world.take(&Event::Stop);
+        for _ in 0..2_000 {
+            if world.exited {
+                break;
+            }
+            if world.answers.is_empty() {
+                world.pass_time();
+            } else {
+                world.deliver();
+            }
+        }
+        assert!(world.exited, "seed {seed}: does not stop: {:#?}", world.state);
+    }
+}
+
+fn ran(release: u64) -> State {
+    let mut world = World::new(7);
+    world.dice = Dice(1);
+    world.state.next_generation = 1;
+    for number in 1..=release {
+        let wanted = intent(number, number, true);
+        world.state.active = Some(Generation::new(number, wanted.clone()));
+        world.state.good.push(wanted);
+        world.state.epoch = number;
+    }
+    world.state
+}
+
+#[test]
+fn the_fence_takes_newer_refuses_older_and_knows_equals() {
+    let state = ran(3);
+    assert_eq!(judge_switch(&state, &intent(3, 3, true)), Verdict::Already);
+    assert_eq!(judge_switch(&state, &intent(3, 4, true)), Verdict::Renew);
+    assert_eq!(judge_switch(&state, &intent(4, 4, true)), Verdict::Accept);
+    assert!(matches!(
+        judge_switch(&state, &intent(4, 3, true)),
+        Verdict::Refuse(..)
+    ));
+    assert!(matches!(
+        judge_switch(&state, &intent(4, 2, true)),
+        Verdict::Refuse(..)
+    ));
+    assert!(matches!(judge_revert(&state, None, Some(2)), Verdict::Refuse(..)));
+    assert_eq!(judge_revert(&state, None, None), Verdict::Accept);
+    assert_eq!(judge_revert(&state, Some(3), None), Verdict::Already);
+    assert!(matches!(judge_revert(&state, Some(9), None), Verdict::Refuse(..)));
+    assert!(matches!(judge_revert(&ran(1), None, None), Verdict::Refuse(..)));
+}
+
+#[test]
+fn a_revert_never_goes_to_one_that_was_reverted_from() {
+    let mut state = ran(3);
+    state.bad.push(2);
+    assert_eq!(state.revert_target().unwrap().release, 1);
+}
+
+#[test]
+fn after_a_boot_the_link_says_what_runs() {
+    let state = State {
+        boot_id: "one".to_owned(),
+        ..ran(3)
+    };
+    let link = std::path::Path::new("/srv/web/releases/2");
+    let (state, effects) = recover(&state, "two", &[], Some(link), 5);
+    assert!(effects.is_empty());
+    let queued = state.queued.clone().unwrap();
+    assert_eq!((queued.intent.release, queued.cause), (2, Cause::Boot));
+    let (state, effects) = step(&state, &Event::Tick, 6);
+    assert_eq!(
+        effects,
+        [Effect::Bind {
+            generation: state.next_generation - 1
+        }]
+    );
+    let stopped = State {
+        stopped: true,
+        boot_id: "one".to_owned(),
+        ..ran(3)
+    };
+    let (state, _) = recover(&stopped, "two", &[], Some(link), 5);
+    assert_eq!(state.queued, None);
+}
