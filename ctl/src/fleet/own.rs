@@ -304,10 +304,8 @@ fn died(ended: &Ended, place: &Place) -> CommandError {
 }
 
 async fn ask(client: &Client) -> Result<StatusReply, CommandError> {
-    let request = StatusRequest {
-        env: ENV.to_owned(),
-        app: String::new(),
-    };
+    // Every environment: until the first host has reported, the store knows none by name.
+    let request = StatusRequest::default();
     Ok(client.fleet().status(request).await?.into_inner())
 }
 
