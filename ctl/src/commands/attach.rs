@@ -9,6 +9,7 @@ use ship_model::release::ReleaseRef;
 use super::wait::{Awaited, wait};
 use super::{Fleet, Outcome, subject};
 use crate::args::Global;
+use crate::signals::Stop;
 use crate::ui::Ui;
 use crate::words::parse_duration;
 
@@ -44,5 +45,5 @@ pub async fn run(verb: Attach, global: &Global, ui: &Ui) -> Outcome {
         deploy: verb.number.or(verb.deploy).unwrap_or(0),
         timeout: verb.wait_timeout,
     };
-    Box::pin(wait(&awaited, &fleet, ui)).await
+    Box::pin(wait(&awaited, &fleet, &mut Stop::new()?, ui)).await
 }

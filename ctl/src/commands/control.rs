@@ -12,6 +12,7 @@ use super::wait::{Awaited, wait};
 use super::{Fleet, Outcome, shape, subject};
 use crate::args::Global;
 use crate::error::{CommandError, Exit};
+use crate::signals::Stop;
 use crate::ui::{Ui, plan_lines};
 use crate::words::clean;
 
@@ -82,7 +83,7 @@ pub async fn abort(verb: Abort, global: &Global, ui: &Ui) -> Outcome {
         deploy: view.deploy,
         timeout: ABORT_TIMEOUT,
     };
-    match Box::pin(wait(&awaited, &fleet, ui)).await {
+    match Box::pin(wait(&awaited, &fleet, &mut Stop::new()?, ui)).await {
         // To be taken back is what was asked for.
         Err(fault) if fault.exit() == Exit::Reverted => {
             if !ui.is_json() {

@@ -12,6 +12,7 @@ use super::{Fleet, Outcome, shape, subject};
 use crate::args::Global;
 use crate::error::{CommandError, Exit, is_passing};
 use crate::request::request_id;
+use crate::signals::Stop;
 use crate::ui::{Ui, plan_lines};
 use crate::words::{clean, parse_duration};
 
@@ -114,6 +115,7 @@ async fn go(way: Way, force: bool, direction: Direction, global: &Global, ui: &U
         // What was shown is what is done, though a newer release may be published meanwhile.
         request.number = planned_number(&plan);
     }
+    let mut stop = Stop::new()?;
     let started = start(&fleet, request, direction).await?;
     if way.detach {
         return Ok(detached(&started, ui));
@@ -124,7 +126,7 @@ async fn go(way: Way, force: bool, direction: Direction, global: &Global, ui: &U
         deploy: started.deploy,
         timeout: way.wait_timeout,
     };
-    Box::pin(wait(&awaited, &fleet, ui)).await
+    Box::pin(wait(&awaited, &fleet, &mut stop, ui)).await
 }
 
 fn planned_number(plan: &PlanReply) -> u64 {

@@ -39,7 +39,9 @@ pub enum ReadSpecError {
 /// What `dir/ship.toml` says; without one, static files of the app that was named.
 pub fn read_spec(dir: &Path, app: Option<&AppName>) -> Result<ReleaseSpec, CommandError> {
     let Some(text) = read_text(dir).map_err(explain)? else {
-        let app = app.ok_or_else(|| ReadSpecError::Nameless { path: dir.to_owned() });
+        // "." says little in a message.
+        let path = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+        let app = app.ok_or(ReadSpecError::Nameless { path });
         return Ok(ReleaseSpec::static_files(app.map_err(explain)?.clone()));
     };
     let path = dir.join("ship.toml");

@@ -44,8 +44,10 @@ enum End {
 }
 
 /// Shows the steps as they are done, and ends as the rollout does.
-pub async fn wait(awaited: &Awaited, fleet: &Fleet, ui: &Ui) -> Outcome {
-    let view = match end(awaited, fleet, ui).await? {
+///
+/// `stop` is heard from before the rollout began, so that Ctrl-C never ends this without a word.
+pub async fn wait(awaited: &Awaited, fleet: &Fleet, stop: &mut Stop, ui: &Ui) -> Outcome {
+    let view = match end(awaited, fleet, stop, ui).await? {
         End::Ended(view) => view,
         End::TimedOut => {
             return Err(CommandError::new(
@@ -71,8 +73,7 @@ pub async fn wait(awaited: &Awaited, fleet: &Fleet, ui: &Ui) -> Outcome {
     verdict(&view, ui)
 }
 
-async fn end(awaited: &Awaited, fleet: &Fleet, ui: &Ui) -> Result<End, CommandError> {
-    let mut stop = Stop::new()?;
+async fn end(awaited: &Awaited, fleet: &Fleet, stop: &mut Stop, ui: &Ui) -> Result<End, CommandError> {
     let mut progress = Progress::new(ui);
     let ended = tokio::select! {
         view = last_view(awaited, fleet, &mut progress) => view.map(|view| End::Ended(Box::new(view))),

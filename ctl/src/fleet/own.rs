@@ -304,7 +304,7 @@ fn died(ended: &Ended, place: &Place) -> CommandError {
 }
 
 async fn ask(client: &Client) -> Result<StatusReply, CommandError> {
-    // Every environment: the fleet's own exists only once a host has joined it.
+    // Every environment: until the first host has reported, the store knows none by name.
     let request = StatusRequest::default();
     Ok(client.fleet().status(request).await?.into_inner())
 }

@@ -137,7 +137,7 @@ impl Ui {
         let mut text = format!("{} {}", paint(BAD, "error:"), error.message());
         let shown = if self.verbose { usize::MAX } else { 3 };
         for cause in error.causes().iter().take(shown) {
-            let _ = write!(text, "\n  because: {cause}");
+            let _ = write!(text, "\n  because: {}", cause.replace('\n', "\n    "));
         }
         for line in error.last_lines() {
             let _ = write!(text, "\n  {} {line}", paint(DIM, "|"));

@@ -34,7 +34,12 @@ fn view(outcome: OutcomeKind) -> RolloutView {
         steps: vec![StepView {
             number: 4,
             name: "one host".into(),
-            state: if failed { "failed" } else { "done" }.into(),
+            state: match outcome {
+                OutcomeKind::Planned => "waiting",
+                _ if failed => "failed",
+                _ => "done",
+            }
+            .into(),
             hosts: vec![HostLine {
                 host: "h1".into(),
                 state: "done".into(),

@@ -36,7 +36,7 @@ fn a_tree_arrives_whole() {
     let published = script.published.clone().unwrap();
     let manifest = Manifest::decode(&published.manifest).unwrap();
     assert_eq!(manifest.entries().len(), 2);
-    let verified = verify_bundle(published.bundle.as_slice(), Expected::default()).unwrap();
+    let verified = verify_bundle(published.bundle.as_slice(), &Expected::default()).unwrap();
     assert_eq!(verified.index.blobs().count(), 2);
     let ids: Vec<_> = script.commits.iter().map(|commit| &commit.request_id).collect();
     assert_eq!(ids.len(), 3, "a lost commit is asked for again");
