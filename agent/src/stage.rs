@@ -90,16 +90,24 @@ pub enum Verdict {
 }
 
 /// Looks at every name of a release; files that look as they did when they were hashed are believed.
+///
+/// Names that were added do not stand in the way: a revert must not fail because an interpreter left its caches in the
+/// tree. `verify` tells them.
 pub fn look_at(layout: &AppLayout, target: &Target) -> Verdict {
     match verify(layout, target, Depth::Quick) {
         Err(error) => Verdict::Damaged(crate::session::chain(&error)),
-        Ok(report) => match report.problems.first() {
-            None => Verdict::Whole,
-            Some(first) => Verdict::Damaged(match report.problems.len() + report.more - 1 {
-                0 => first.to_string(),
-                others => format!("{first}, and {others} more"),
-            }),
-        },
+        Ok(report) => {
+            let damage: Vec<_> = report
+                .problems
+                .iter()
+                .filter(|problem| problem.is_damage())
+                .collect();
+            match damage[..] {
+                [] => Verdict::Whole,
+                [only] => Verdict::Damaged(only.to_string()),
+                [first, ..] => Verdict::Damaged(format!("{first}, and {} more", damage.len() - 1)),
+            }
+        }
     }
 }
 

@@ -65,7 +65,9 @@ impl Fleet {
         self.up = Some(child);
         wait::until("the fleet to come up", || {
             self.assert_alive();
-            let ready = std::fs::read_to_string(self.log()).ok()?.contains(" up: environment");
+            let ready = std::fs::read_to_string(self.log())
+                .ok()?
+                .contains(" up: environment");
             ready.then_some(())
         });
     }

@@ -10,7 +10,7 @@
 use std::fs;
 use std::path::Path;
 
-use ship_tests::{Fleet, http};
+use ship_tests::{Fleet, http, shipctl};
 
 const TOML: &str = r#"
 app = "site"
@@ -111,7 +111,14 @@ fn a_first_deploy_has_nothing_to_revert_to() {
     let fleet = Fleet::start(1);
     let tree = site(&fleet, "one", FIRST);
     fleet.shipctl(&["publish", &tree]).expect(0);
-    fleet.shipctl(&["promote"]).expect(0);
+    let here = shipctl::command(Some(&fleet.context()), &["promote"])
+        .current_dir(&tree)
+        .output()
+        .unwrap();
+    assert!(
+        here.status.success(),
+        "the ship.toml of this folder names the app: {here:?}"
+    );
     let refused = fleet.shipctl(&["revert", "site"]).expect(4);
     assert!(refused.stderr.contains("nothing to revert to"), "{refused}");
     assert_eq!(fleet.running("site"), [Some(1)]);

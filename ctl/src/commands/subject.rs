@@ -1,10 +1,13 @@
 //! What a verb is about: the app and release that were typed, or are meant.
 
+use std::path::Path;
+
 use ship_model::name::AppName;
 use ship_model::release::{ReleaseNumber, ReleaseRef};
 use ship_proto::v1::{GetReleaseRequest, ReleaseRecord};
 
 use super::Fleet;
+use super::tree::read_spec;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
 
@@ -15,11 +18,12 @@ pub struct Subject {
     pub number: Option<ReleaseNumber>,
 }
 
-/// The app of the words, else of `-a`, else of the context.
+/// The app of the words, else of `-a` or the context, else of the `ship.toml` in this folder.
 pub fn subject(typed: Option<&ReleaseRef>, context: &Context) -> Result<Subject, CommandError> {
     let app = typed
         .and_then(|typed| typed.app.clone())
         .or_else(|| context.app.clone())
+        .or_else(app_of_this_folder)
         .ok_or_else(no_app)?;
     Ok(Subject {
         app,
@@ -27,9 +31,17 @@ pub fn subject(typed: Option<&ReleaseRef>, context: &Context) -> Result<Subject,
     })
 }
 
+/// What a user who stands in an application's folder means. A `ship.toml` with mistakes names nothing here: `publish`
+/// and `lint` tell what is wrong with it.
+fn app_of_this_folder() -> Option<AppName> {
+    read_spec(Path::new("."), None).ok().map(|spec| spec.app)
+}
+
 fn no_app() -> CommandError {
-    CommandError::usage("which app? Neither the words, -a, SHIP_APP nor the context name one")
-        .hint("name it: APP or APP@NUMBER, as in web@4; `shipctl releases` lists what there is")
+    CommandError::usage(
+        "which app? Neither the words, -a, SHIP_APP, the context nor a ship.toml here name one",
+    )
+    .hint("name it: APP or APP@NUMBER, as in web@4; `shipctl releases` lists what there is")
 }
 
 impl Subject {

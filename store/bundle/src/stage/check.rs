@@ -31,6 +31,14 @@ pub enum Depth {
     Full,
 }
 
+impl Problem {
+    /// Whether something that was published is not as it was. A name that was added is none: interpreters that run
+    /// with the rights to do so leave their caches beside the code.
+    pub const fn is_damage(&self) -> bool {
+        !matches!(self.defect, Defect::Extra)
+    }
+}
+
 /// What is wrong with one name.
 #[derive(Debug, thiserror::Error)]
 pub enum Defect {
@@ -65,7 +73,8 @@ pub struct VerifyReport {
     pub checked: u64,
     /// Bytes that were read and hashed.
     pub hashed_bytes: u64,
-    /// Sorted by path, [`MAX_PROBLEMS`] at most; empty: the release is as it was published.
+    /// What was published and is not as it was first, then names that were added, each sorted by path;
+    /// [`MAX_PROBLEMS`] at most. Empty: the release is as it was published.
     pub problems: Vec<Problem>,
     /// Problems beyond those.
     pub more: usize,
@@ -159,6 +168,8 @@ pub(super) fn check(
     hash_files(root, manifest, files, stamps, progress, &mut result);
     let problems = &mut result.report.problems;
     problems.sort_by(|a, b| a.path.cmp(&b.path));
+    // However many names were added, they do not push out what they might hide.
+    problems.sort_by_key(|problem| !problem.is_damage());
     result.report.more = problems.len().saturating_sub(MAX_PROBLEMS);
     problems.truncate(MAX_PROBLEMS);
     Ok(result)
