@@ -102,9 +102,6 @@ struct Scenario {
 
 impl Scenario {
     fn publish(&self, number: u64, script: &[u8]) -> Target {
-        let mut spec = spec();
-        let process = spec.processes.values_mut().next().unwrap();
-        process.command = vec!["python3".to_owned(), "server.py".to_owned()];
         self.store
             .inner
             .shelf
