@@ -1,7 +1,7 @@
 //! A small web server over a handed-over listener, with good and bad manners chosen by the environment.
 //!
 //! `FIXTURE=` a comma list of: `exit` (ends with status 3), `exit-later` (ends once the file `FIXTURE_TRIGGER` is there),
-//! `never-ready`, `sick` (probes are answered with 500), `slow` (takes a while to boot), `shutdown-on-drain` (shuts its
+//! `never-ready`, `speak-later` (says something at the trigger), `sick` (probes are answered with 500), `slow` (takes a while to boot), `shutdown-on-drain` (shuts its
 //! listener down when it is to drain), `shutdown-later` (does so at the trigger), `stubborn` (a child in a session of its own),
 //! `unix` (the listener is a Unix socket), `noisy` (writes much).
 #![allow(
@@ -51,6 +51,13 @@ fn main() {
         at_file(var("FIXTURE_TRIGGER").into(), || {
             println!("something broke");
             std::process::exit(4)
+        });
+    }
+    if has("speak-later") {
+        let trigger = var("FIXTURE_TRIGGER");
+        at_file(trigger.clone().into(), move || {
+            println!("nobody may be listening");
+            std::fs::write(trigger + ".done", b"").unwrap();
         });
     }
     let sick = has("sick");

@@ -48,7 +48,10 @@ fn five_switches_under_load_lose_nothing() {
     assert_eq!(status.listeners[0].steering, Steering::Bpf);
     assert_eq!(status.counters.switches, 6);
     assert_eq!(status.counters.connections_cut, 0);
-    for figure in ["VmRSS", "RssAnon", "RssFile"] {
+    until("its memory is small again", || {
+        memory_kib(status.pid, "VmRSS") <= 3 * 1024
+    });
+    for figure in ["VmRSS", "RssAnon", "RssFile", "VmHWM"] {
         eprintln!("keeper {figure}: {} KiB", memory_kib(status.pid, figure));
     }
     stage.stop();

@@ -51,6 +51,7 @@ impl Keeper {
                     result,
                 });
             }
+            Effect::Hold { generation } => self.hold(*generation),
             Effect::Drain { generation } => self.drain(*generation),
             Effect::Stop { generation } => self.stop(*generation),
             Effect::Kill { generation } => self.kill(*generation),
@@ -386,6 +387,14 @@ impl Keeper {
         Ok(())
     }
 
+    fn hold(&mut self, generation: u64) {
+        for (_, group) in self.listeners.iter_mut() {
+            if let Err(error) = group.hold(generation) {
+                self.notes.push_back(chain(&error));
+            }
+        }
+    }
+
     fn drain(&mut self, generation: u64) {
         let path = self.drain_file(generation);
         if let Err(error) = std::fs::write(&path, b"") {
@@ -506,6 +515,7 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::EndProbes { .. } => "endprobes",
         Effect::Link { .. } => "link",
         Effect::Steer { .. } => "steer",
+        Effect::Hold { .. } => "hold",
         Effect::Drain { .. } => "drain",
         Effect::Stop { .. } => "stop",
         Effect::Kill { .. } => "kill",

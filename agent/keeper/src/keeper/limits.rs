@@ -1,4 +1,4 @@
-//! What the process itself needs of the kernel: signals as a descriptor, orphans as children, its own limits.
+//! What the process itself needs of the kernel: signals as a descriptor, orphans as children, little memory.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -72,6 +72,66 @@ fn signal_fd() -> io::Result<OwnedFd> {
             Err(io::Error::last_os_error())
         } else {
             Ok(OwnedFd::from_raw_fd(fd))
+        }
+    }
+}
+
+/// Gives the kernel back what a burst of work has left in memory: free heap, and the pages of programs' code.
+///
+/// Code comes back from the page cache when it is needed; a keeper beside every app on every host waits most of its life.
+pub(super) fn give_back_memory() {
+    trim_heap();
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
+        return;
+    };
+    for (start, end) in maps.lines().filter_map(code_mapping) {
+        forget_pages(start, end);
+    }
+}
+
+/// A line of `/proc/self/maps` that maps a file's code: never writable, so no page of it was changed.
+fn code_mapping(line: &str) -> Option<(usize, usize)> {
+    let mut fields = line.split_ascii_whitespace();
+    let (range, rights) = (fields.next()?, fields.next()?);
+    let file = fields.nth(3)?;
+    let (start, end) = range.split_once('-')?;
+    let number = |text| usize::from_str_radix(text, 16).ok();
+    (rights == "r-xp" && file.starts_with('/')).then_some((number(start)?, number(end)?))
+}
+
+#[allow(unsafe_code, reason = "malloc_trim has no safe face")]
+fn trim_heap() {
+    // SAFETY: it only returns unused memory of the allocator.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[allow(unsafe_code, reason = "madvise on code has no safe face")]
+fn forget_pages(start: usize, end: usize) {
+    let at = std::ptr::with_exposed_provenance_mut(start);
+    // SAFETY: the range is a whole private mapping of a file that this process never writes to, so a forgotten page is
+    // read again as it was; a failure changes nothing.
+    unsafe {
+        libc::madvise(at, end - start, libc::MADV_DONTNEED);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::code_mapping;
+
+    #[test]
+    fn only_the_code_of_files_is_given_back() {
+        let code = "1000-2000 r-xp 00000000 fe:00 77      /usr/lib/libc.so.6";
+        assert_eq!(code_mapping(code), Some((0x1000, 0x2000)));
+        for other in [
+            "1000-2000 r--p 00000000 fe:00 77 /usr/lib/libc.so.6",
+            "1000-2000 rw-p 00000000 fe:00 77 /usr/lib/libc.so.6",
+            "1000-2000 r-xp 00000000 00:00 0 [vdso]",
+            "1000-2000 r-xp 00000000 00:00 0",
+        ] {
+            assert_eq!(code_mapping(other), None, "{other}");
         }
     }
 }

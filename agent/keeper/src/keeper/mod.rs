@@ -32,6 +32,8 @@ pub use limits::{Signals, SignalsError};
 
 /// Notes kept for the status.
 const MAX_NOTES: usize = 20;
+/// So long after the last work, memory is given back.
+const QUIET_MS: u64 = 1_000;
 
 /// Whose keeper it is and where it lives.
 #[derive(Debug, Clone)]
@@ -118,6 +120,8 @@ pub struct Keeper {
     next_look: u64,
     /// When connections are counted again for a status.
     next_count: u64,
+    /// When it has been quiet for long enough to give memory back.
+    quiet_at: Option<u64>,
     exiting: bool,
 }
 
@@ -167,6 +171,7 @@ impl Keeper {
             counted: BTreeMap::new(),
             next_look: 0,
             next_count: 0,
+            quiet_at: None,
             exiting: false,
         };
         for note in notes {
@@ -195,6 +200,10 @@ impl Keeper {
             self.tell_watchers();
             if self.exiting {
                 break;
+            }
+            if self.quiet_at.is_some_and(|at| at <= now_ms()) {
+                self.quiet_at = None;
+                limits::give_back_memory();
             }
             if self.wait()? {
                 self.tell(None, "the keeper leaves; the app runs on");
@@ -236,6 +245,7 @@ impl Keeper {
         }
         self.state = next;
         self.revision += 1;
+        self.quiet_at = Some(now_ms() + QUIET_MS);
         let phase = self.state.phase();
         let word = format!("{phase:?}").to_lowercase();
         if phase != before {

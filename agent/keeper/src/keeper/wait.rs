@@ -102,6 +102,7 @@ impl Keeper {
             .into_iter()
             .chain(probes)
             .chain(look)
+            .chain(self.quiet_at)
             .min()?;
         let millis = next.saturating_sub(now);
         Some(Timespec {
@@ -408,12 +409,16 @@ impl Keeper {
     }
 
     fn can_relay(&self) -> bool {
+        let clearing = matches!(
+            self.state.rising.as_ref().map(|rising| rising.phase),
+            Some(RisingPhase::Clearing(_))
+        );
         let up = self
             .state
             .active
             .as_ref()
             .is_some_and(crate::machine::Generation::is_whole);
-        up && self.relays.len() < MAX_RELAYS
+        up && !clearing && self.relays.len() < MAX_RELAYS
     }
 
     fn advance_relays(&mut self) {
@@ -496,6 +501,7 @@ impl Keeper {
     fn answer_requests(&mut self) {
         for asked in self.control.receive() {
             self.work_off();
+            self.quiet_at = Some(now_ms() + super::QUIET_MS);
             self.answer(asked);
         }
         self.control.flush();

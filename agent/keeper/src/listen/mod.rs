@@ -183,6 +183,17 @@ impl Group {
         }
     }
 
+    /// Lets new connections wait until [`Group::steer`], if they go to `generation` now and can be made to wait.
+    ///
+    /// # Errors
+    /// When the system refuses; they go on as before then.
+    pub fn hold(&mut self, generation: u64) -> Result<(), ListenError> {
+        match self {
+            Self::Steered(group) => group.hold(generation),
+            Self::Shared(_) | Self::Path(_) => Ok(()),
+        }
+    }
+
     /// Takes the socket of a generation that is gone.
     pub fn release(&mut self, generation: u64) {
         match self {

@@ -112,7 +112,11 @@ impl SteeredGroup {
         self.members.iter().all(|member| member.holder.is_none())
     }
 
+    /// While nobody is steered to, those who wait are to wait on.
     pub(super) fn orphans(&self) -> Vec<BorrowedFd<'_>> {
+        if self.active.is_none() {
+            return Vec::new();
+        }
         let orphans = self.members.iter().filter(|member| member.holder.is_none());
         orphans.map(|member| member.socket.as_fd()).collect()
     }
@@ -162,6 +166,15 @@ impl SteeredGroup {
         }
         let before = self.active.replace(generation);
         self.attach().inspect_err(|_| self.active = before)
+    }
+
+    /// New connections wait at the spare.
+    pub(super) fn hold(&mut self, generation: u64) -> Result<(), ListenError> {
+        if self.active != Some(generation) {
+            return Ok(());
+        }
+        self.active = None;
+        self.attach().inspect_err(|_| self.active = Some(generation))
     }
 
     /// The program follows the members and the active generation.

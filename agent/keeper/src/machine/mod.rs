@@ -402,6 +402,11 @@ pub enum Effect {
         /// Which.
         generation: u64,
     },
+    /// Send new connections to no generation: they wait with the keeper.
+    Hold {
+        /// The generation that got them.
+        generation: u64,
+    },
     /// Let the drain file appear.
     Drain {
         /// Which.

@@ -8,7 +8,7 @@ use crate::protocol::SwitchResult;
 pub(super) const KILL_AGAIN_MS: u64 = 500;
 /// A generation is not told to stop sooner than this after new connections were steered away from it: handshakes that
 /// began before still end in its queue.
-const LATE_HANDSHAKES_MS: u64 = 300;
+pub(super) const LATE_HANDSHAKES_MS: u64 = 300;
 
 impl Turn {
     /// Sends a generation on its way out.

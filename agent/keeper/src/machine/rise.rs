@@ -80,8 +80,10 @@ impl Turn {
         let (number, drain) = (active.number, active.longest(|process| process.drain_ms));
         if let Some(rising) = &mut self.state.rising {
             rising.phase = RisingPhase::Clearing(Leaving::Draining);
-            rising.deadline = self.now + drain;
+            rising.deadline = self.now + drain.max(super::retire::LATE_HANDSHAKES_MS);
+            rising.spawned_at = self.now;
         }
+        self.push(Effect::Hold { generation: number });
         self.push(Effect::Drain { generation: number });
     }
 
@@ -114,7 +116,8 @@ impl Turn {
     }
 
     pub(super) fn cleared_idle(&mut self, stage: Leaving) {
-        if stage == Leaving::Draining {
+        let since = self.state.rising.as_ref().map_or(0, |rising| rising.spawned_at);
+        if stage == Leaving::Draining && self.now >= since + super::retire::LATE_HANDSHAKES_MS {
             self.clear_further(stage);
         }
     }
@@ -500,7 +503,7 @@ impl Turn {
         if matches!(before.phase, RisingPhase::Probed | RisingPhase::Linked) {
             self.link_active();
         }
-        if before.phase == RisingPhase::Linked {
+        if matches!(before.phase, RisingPhase::Linked | RisingPhase::Clearing(_)) {
             self.steer_active();
         }
         self.push(Effect::Kill { generation });

@@ -1,5 +1,6 @@
 //! Random lives of the machine in a made-up world, with what must hold after every step.
 #![allow(
+    clippy::print_stderr,
     clippy::unwrap_used,
     clippy::panic,
     reason = "tests stop at the first surprise"
@@ -229,7 +230,7 @@ impl World {
                     Some(generation)
                 );
             }
-            Effect::EndProbes { .. } => {}
+            Effect::EndProbes { .. } | Effect::Hold { .. } => {}
             Effect::Exit => {
                 assert!(self.alive.is_empty(), "left behind: {:?}", self.alive);
                 self.exited = true;
