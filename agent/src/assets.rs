@@ -73,7 +73,7 @@ pub fn add(layout: &AppLayout, union: &Union, target: &Target, supply: &Supply) 
         source,
     };
     let fetched = supply.runtime.block_on(supply.fetcher.manifest(target.id)).map_err(fetching)?;
-    let assets = assets_of(&fetched.manifest);
+    let assets = assets_of(&fetched.manifest).map_err(|source| adding(source.into()))?;
     let missing = union.missing(&assets);
     let mut wanted: HashMap<BlobDigest, Vec<&Asset>> = HashMap::new();
     for asset in &missing {

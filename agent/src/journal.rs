@@ -69,12 +69,12 @@ impl Default for AppRecord {
 }
 
 impl AppRecord {
-    /// Takes a desired state whose epoch is newer than all seen: what held or had failed under an older one no longer
-    /// counts.
+    /// Takes a desired state whose epoch is newer than all seen: what had failed under an older one no longer counts, nor
+    /// does a local hold that the newer one answers.
     pub fn take(&mut self, desired: DesiredApp) {
         self.epoch = desired.epoch;
         self.failure = None;
-        self.held = None;
+        self.held = self.held.take().filter(|held| held.stands_against(&desired));
         self.desired = Some(desired);
     }
 }

@@ -88,7 +88,7 @@ impl App {
         true
     }
 
-    fn deploy(&self) -> ship_model::desired::DeployNumber {
+    pub(super) fn deploy(&self) -> ship_model::desired::DeployNumber {
         let record = self.record();
         record.desired.as_ref().map_or(record.deploy, |desired| desired.deploy)
     }

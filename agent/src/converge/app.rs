@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use ship_assets::Shelf;
 use ship_keeper::Client;
 use ship_keeper::protocol::Outcome;
+use ship_model::converge::{Action, Failed, Observed, next_action};
 use ship_model::desired::{DesiredApp, Fence};
 use ship_model::release::Target;
-use ship_model::report::{AppFailure, AppReport, LocalHold};
+use ship_model::report::{AppFailure, AppPhase, AppReport, LocalHold};
 use tokio::sync::oneshot;
 
-use super::decide::{Action, Situation, next_action};
 use super::job::{Done, Job, Kind, Workshop};
 use super::mailbox::{Command, Mail, RevertCommand};
 use super::view::View;
@@ -153,44 +153,84 @@ impl App {
         record.held.as_ref().map(|held| held.to).or(run.and_then(|desired| desired.run))
     }
 
-    /// Whether a release is not to be tried again, or not yet.
-    fn is_given_up(&self, target: &Target) -> bool {
-        let recorded = self.record().failure.as_ref().is_some_and(|failure| {
-            failure.release == *target && !failure.transient && failure.epoch == self.record().epoch
+    /// What did not work under this epoch, and when it may be tried again.
+    fn failed(&self) -> Vec<Failed> {
+        let epoch = self.record().epoch;
+        let failure = self.record().failure.as_ref();
+        let recorded = failure.filter(|failure| !failure.transient && failure.epoch == epoch);
+        let recorded = recorded.map(|failure| Failed {
+            epoch,
+            release: failure.release,
+            retry_at_ms: None,
         });
-        let now = clock::now();
-        recorded
-            || self
-                .given_up
-                .get(target)
-                .is_some_and(|given_up| given_up.retry.is_none_or(|retry| retry > now))
+        let remembered = self.given_up.iter().map(|(release, given_up)| Failed {
+            epoch,
+            release: *release,
+            retry_at_ms: given_up.retry.map(clock::steady_ms),
+        });
+        remembered.chain(recorded).collect()
+    }
+
+    /// The phase as the rule should see it: a keeper on its way to what is wanted is left alone, one on its way elsewhere
+    /// is not waited for, since it takes a newer word at any time.
+    fn phase(&self, view: &View) -> AppPhase {
+        let goal = self.goal();
+        let going = self.asked.as_ref().map(|asked| asked.target).or(view.switching);
+        if going.is_some() && going == goal {
+            AppPhase::Switching
+        } else if view.running != goal && matches!(view.phase, AppPhase::Switching | AppPhase::Reverting) {
+            AppPhase::Idle
+        } else {
+            view.phase
+        }
+    }
+
+    fn observed(&self, view: &View) -> Observed {
+        Observed {
+            fence: Some(self.record().epoch),
+            staged: self.staged(),
+            assets: self.shop.union.holds(),
+            running: view.running,
+            phase: self.phase(view),
+            failed: self.failed(),
+            held: self.record().held.clone(),
+            pinned: self.pinned(view),
+        }
     }
 
     fn step(&mut self, view: &View) -> bool {
         if view.keeper_missing {
             return self.start_keeper();
         }
-        let (staged, assets) = (self.staged(), self.shop.union.holds());
-        let given_up = |target: &Target| self.is_given_up(target);
-        let action = next_action(&Situation {
-            desired: self.record().desired.as_ref(),
-            held: self.record().held.as_ref().map(|held| held.to),
-            running: view.running,
-            switching: view.switching.or(self.asked.as_ref().map(|asked| asked.target)),
-            staged: &staged,
-            assets: &assets,
-            given_up: &given_up,
-        });
-        if action != Action::Nothing {
-            self.settled = clock::now();
+        if self.keeper == Seen::Unknown {
+            // What runs cannot be told before the keeper was looked for.
+            return false;
         }
-        match action {
-            Action::Nothing => self.retire(view),
-            Action::Stage(target) => self.begin(Kind::Stage, target, view),
+        let observed = self.observed(view);
+        if let Some(target) = self.held_elsewhere(view, &observed) {
+            return self.switch_to(target, view);
+        }
+        let now = clock::steady_ms(clock::now());
+        match next_action(self.record().desired.as_ref(), &observed, now) {
+            Action::FetchAndStage(target) => self.begin(Kind::Stage, target, view),
             Action::AddAssets(target) => self.begin(Kind::Assets, target, view),
             Action::Switch(target) => self.switch_to(target, view),
             Action::Stop => self.stop_app(view),
+            Action::RemoveOld(old) => self.retire(&old, view),
+            // A newer epoch was made durable when it arrived.
+            Action::PersistFence(_) | Action::Wait(_) | Action::Nothing(_) => false,
         }
+    }
+
+    /// Where a word on this host holds the app, when it is not there and may be tried.
+    fn held_elsewhere(&self, view: &View, observed: &Observed) -> Option<Target> {
+        let held = self.record().held.as_ref()?.to;
+        let tried = observed.failed.iter().any(|failed| {
+            let later = |at| at > clock::steady_ms(clock::now());
+            failed.release == held && failed.retry_at_ms.is_none_or(later)
+        });
+        let busy = observed.phase == AppPhase::Switching;
+        (view.running != Some(held) && !tried && !busy && observed.staged.contains(&held)).then_some(held)
     }
 
     /// Begins a job unless one is under way; one for something nobody wants any more is called off.
@@ -205,7 +245,8 @@ impl App {
         let neighbours = view.running.into_iter().chain(view.previous).chain(newest).collect();
         match Job::begin(kind, target, neighbours, &self.shop) {
             Ok(job) => {
-                tracing::info!(release = %target.number, deploy = %self.record().deploy, job = ?kind, "begun");
+                tracing::info!(release = %target.number, deploy = %self.deploy(), job = ?kind, "begun");
+                self.settled = clock::now();
                 self.job = Some(job);
                 true
             }
@@ -324,7 +365,7 @@ impl App {
 
     /// Records what went wrong; when it may help, it is tried again later, else not before a newer epoch.
     pub fn fail(&mut self, release: Target, step: &str, reason: String, last_lines: Vec<String>, transient: bool) {
-        tracing::error!(release = %release.number, deploy = %self.record().deploy, step, transient, reason, "failed");
+        tracing::error!(release = %release.number, deploy = %self.deploy(), step, transient, reason, "failed");
         if transient {
             self.put_off(release);
         } else {

@@ -4,7 +4,6 @@
 
 mod act;
 mod app;
-mod decide;
 mod job;
 mod mailbox;
 mod retire;

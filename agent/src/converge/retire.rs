@@ -18,41 +18,38 @@ use crate::switch::Links;
 const REST: Duration = Duration::from_secs(60);
 
 impl App {
-    /// Begins to remove one release if there is one that nobody needs; true when it did.
-    pub(super) fn retire(&mut self, view: &View) -> bool {
-        let busy = self.job.is_some() || self.asked.is_some() || view.switching.is_some();
-        let at_rest = view.running.is_some() && view.running == self.goal();
-        if busy || !at_rest {
-            self.settled = clock::now();
-            return false;
-        }
-        if self.settled.elapsed() < REST {
-            return false;
-        }
-        let Some(target) = self.superfluous(view) else {
-            return false;
+    /// What may not be removed whatever is desired: what links, keeper and a local hold name.
+    pub(super) fn pinned(&self, view: &View) -> Vec<Target> {
+        let links = Links::read(self.layout());
+        let numbers = self.keeper.status().map(keeper::releases).unwrap_or_default();
+        let linked = |target: &Target| {
+            let folder = Some(target.folder());
+            links.current == folder || links.previous == folder || numbers.contains(&target.number.0)
         };
-        self.begin(Kind::Remove, target, view)
+        let held = self.record().held.iter();
+        let held = held.flat_map(|held| held.from.into_iter().chain([held.to]));
+        let here = self.here.iter().map(|release| release.target);
+        here.filter(linked).chain(held).chain(view.previous).collect()
     }
 
-    fn superfluous(&self, view: &View) -> Option<Target> {
-        let record = self.record();
-        // Without knowing what is wanted, everything may be.
-        let desired = record.desired.as_ref()?;
-        let mut needed: HashSet<String> = desired.stage.iter().chain(&desired.run).map(Target::folder).collect();
-        let held = record.held.iter().flat_map(|held| held.from.into_iter().chain([held.to]));
-        needed.extend(held.chain(view.running).chain(view.previous).map(|target| target.folder()));
-        let links = Links::read(self.layout());
-        needed.extend(links.current.into_iter().chain(links.previous));
-        let numbers: HashSet<u64> = self.keeper.status().map(keeper::releases).unwrap_or_default();
-        let unneeded = |target: &Target| {
-            let waits = self.given_up.get(target).is_some_and(|given_up| {
-                given_up.retry.is_some_and(|retry| retry > clock::now())
-            });
-            !waits && !needed.contains(&target.folder()) && !numbers.contains(&target.number.0)
+    /// Begins to remove one of `old` when the app has been at rest long enough; true when it did.
+    pub(super) fn retire(&mut self, old: &[Target], view: &View) -> bool {
+        if self.job.is_some() || self.asked.is_some() || self.settled.elapsed() < REST {
+            return false;
+        }
+        let now = clock::now();
+        let waits = |target: &Target| {
+            let given_up = self.given_up.get(target);
+            given_up.is_some_and(|given_up| given_up.retry.is_some_and(|retry| retry > now))
         };
-        let oldest = self.here.iter().map(|release| release.target).find(unneeded)?;
-        (!folders_in_use(self.layout()).contains(&oldest.folder())).then_some(oldest)
+        let Some(oldest) = old.iter().find(|target| !waits(target)).copied() else {
+            return false;
+        };
+        if folders_in_use(self.layout()).contains(&oldest.folder()) {
+            self.put_off(oldest);
+            return false;
+        }
+        self.begin(Kind::Remove, oldest, view)
     }
 }
 

@@ -92,16 +92,18 @@ impl App {
         if self.shelved == Some(running) {
             return;
         }
-        match stage::manifest(self.layout(), &running) {
+        let shelved = match stage::manifest(self.layout(), &running) {
             Ok(staged) => {
-                shelf.set_running(&self.layout().app, &self.layout().release(&running), staged.manifest());
-                self.shelved = Some(running);
+                let tree = self.layout().release(&running);
+                let set = shelf.set_running(&self.layout().app, &tree, staged.manifest());
+                set.map_err(|error| chain(&error))
             }
-            Err(error) => {
-                tracing::warn!(release = %running.number, error = chain(&error), "its mutable files are not served");
-                self.shelved = Some(running);
-            }
+            Err(error) => Err(chain(&error)),
+        };
+        if let Err(error) = shelved {
+            tracing::warn!(release = %running.number, error, "its mutable files are not served");
         }
+        self.shelved = Some(running);
     }
 
     pub(super) fn answer_waiting(&mut self, view: &View) {
