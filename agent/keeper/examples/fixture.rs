@@ -11,7 +11,7 @@
     reason = "a fixture stops at the first surprise"
 )]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -88,11 +88,9 @@ fn main() {
             })
         })
         .collect();
-    if !has("never-ready") {
-        if let Some(path) = std::env::var_os("NOTIFY_SOCKET") {
-            let socket = UnixDatagram::unbound().unwrap();
-            socket.send_to(b"STATUS=serving\nREADY=1\n", path).unwrap();
-        }
+    if let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|_| !has("never-ready")) {
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.send_to(b"STATUS=serving\nREADY=1\n", path).unwrap();
     }
     println!("up as generation {}", var("SHIP_GENERATION"));
     for server in servers {

@@ -37,11 +37,12 @@ pub struct Probe {
 #[derive(Debug)]
 struct Attempt {
     stream: TcpStream,
-    exclusive: bool,
     sent: bool,
     answer: Vec<u8>,
     deadline: u64,
     connected_at: Option<u64>,
+    /// It is sure that the generation has this connection.
+    proven: bool,
 }
 
 /// What became of a probe.
@@ -58,6 +59,8 @@ pub enum Progress {
 /// How one attempt ended.
 enum Answer {
     Good,
+    /// The connection went to another generation, which says nothing about this one.
+    Elsewhere,
     /// Nobody answered yet: a starting process may do so.
     None(String),
     /// It answered, and the answer is wrong.
@@ -115,14 +118,19 @@ impl Probe {
     pub fn due(&self, now: u64) -> u64 {
         match &self.attempt {
             None => self.next_at,
-            Some(_) if self.spec.kind == ProbeKind::Tcp => now + LOOK_MS,
+            Some(attempt) if self.spec.kind == ProbeKind::Tcp || !attempt.proven => now + LOOK_MS,
             Some(attempt) => attempt.deadline,
         }
     }
 
-    /// Goes on as far as it can without waiting. `owned` tells whether the generation's processes have the socket that
-    /// serves a client's address, where the route does not prove it.
-    pub fn advance(&mut self, group: &mut Group, now: u64, owned: impl Fn(SocketAddr) -> bool) -> Progress {
+    /// Goes on as far as it can without waiting. Where the route does not prove who answers, `owned` tells whether the
+    /// generation's processes have accepted the connection from a client's address; none when nobody has yet.
+    pub fn advance(
+        &mut self,
+        group: &mut Group,
+        now: u64,
+        owned: impl Fn(SocketAddr) -> Option<bool>,
+    ) -> Progress {
         if self.attempt.is_none() && now >= self.next_at {
             match group.probe(self.generation) {
                 Ok(route) => self.attempt = Some(Attempt::new(route, now + self.spec.timeout_ms.max(1))),
@@ -132,12 +140,23 @@ impl Probe {
         let Some(attempt) = &mut self.attempt else {
             return Progress::Asking;
         };
+        if !attempt.proven {
+            // Asked before the request is sent: afterwards the answer may be over too soon to see whose it was.
+            match attempt.local().and_then(owned) {
+                Some(true) => attempt.proven = true,
+                Some(false) => return self.conclude(Answer::Elsewhere, now),
+                None if now >= attempt.deadline => {
+                    return self.conclude(
+                        Answer::None("nobody accepted the connection in time".to_owned()),
+                        now,
+                    );
+                }
+                None => return Progress::Asking,
+            }
+        }
         let queued = group.has_queue(self.generation);
         match attempt.advance(&self.spec.kind, &self.host, now, queued) {
             None => Progress::Asking,
-            Some(Answer::Good) if !attempt.exclusive && !attempt.local().is_some_and(owned) => {
-                self.conclude(Answer::None("another generation answered".to_owned()), now)
-            }
             Some(answer) => self.conclude(answer, now),
         }
     }
@@ -156,6 +175,7 @@ impl Probe {
                     Progress::Asking
                 }
             }
+            Answer::Elsewhere => Progress::Asking,
             Answer::None(problem) => {
                 self.good = 0;
                 self.last_problem = problem;
@@ -183,7 +203,7 @@ impl Attempt {
         let stream = TcpStream::from(route.socket);
         Self {
             stream,
-            exclusive: route.exclusive,
+            proven: route.exclusive,
             sent: false,
             answer: Vec::new(),
             deadline,

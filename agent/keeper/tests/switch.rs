@@ -10,7 +10,7 @@ mod stage;
 
 use ship_keeper::Taken;
 use ship_keeper::protocol::*;
-use stage::{Load, Stage, get, refusal, until, vm_rss_kib};
+use stage::{Load, Stage, get, memory_kib, refusal, until};
 
 const ANY: &str = "tcp:127.0.0.1:0";
 
@@ -48,7 +48,9 @@ fn five_switches_under_load_lose_nothing() {
     assert_eq!(status.listeners[0].steering, Steering::Bpf);
     assert_eq!(status.counters.switches, 6);
     assert_eq!(status.counters.connections_cut, 0);
-    eprintln!("keeper resident: {} KiB", vm_rss_kib(status.pid));
+    for figure in ["VmRSS", "RssAnon", "RssFile"] {
+        eprintln!("keeper {figure}: {} KiB", memory_kib(status.pid, figure));
+    }
     stage.stop();
     assert_eq!(stage.processes(), Vec::<u32>::new());
     assert!(get(addr, "/").is_err());

@@ -89,6 +89,8 @@ pub enum ManifestError {
     TooLarge,
     #[error("the release's spec cannot be encoded")]
     Spec,
+    #[error("the release's spec is not one")]
+    Meaning(#[from] crate::spec::SpecDefect),
 }
 
 /// Why bytes are not a manifest.
@@ -326,6 +328,7 @@ fn check(spec: &ReleaseSpec, entries: &[Entry]) -> Result<(), ManifestError> {
         });
     }
     check_parents(entries)?;
+    spec.check()?;
     check_links(spec, entries)
 }
 

@@ -29,7 +29,7 @@ const TRIES: u32 = 8;
 pub struct Commit {
     pub app: AppName,
     pub id: ReleaseId,
-    /// The bundle that brought what was new; none when nothing was.
+    /// The bundle that was uploaded for it; none when nothing was missing.
     pub bundle: Option<BundleDigest>,
     pub provenance: Provenance,
     pub request: RequestId,
@@ -71,7 +71,8 @@ pub enum CommitError {
 }
 
 impl Commit {
-    /// Digest of what is asked, without who and when: a repeated request asks for the same.
+    /// Digest of what is asked, which a repeated request asks for again. Who, when and which bundle brought it
+    /// may differ: after a lost answer nothing is missing any more, so nothing is uploaded.
     fn asked(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         let mut field = |bytes: &[u8]| {
@@ -80,11 +81,6 @@ impl Commit {
         };
         field(self.app.as_str().as_bytes());
         field(self.id.as_bytes());
-        field(
-            self.bundle
-                .as_ref()
-                .map_or(b"".as_slice(), |bundle| bundle.as_bytes()),
-        );
         for text in [&self.provenance.label, &self.provenance.commit] {
             field(&[text.is_some().into()]);
             field(text.as_deref().unwrap_or_default().as_bytes());
@@ -193,7 +189,11 @@ impl Publisher {
             new_bytes: 0,
             stored_bytes: 0,
         };
-        if let Some(bundle) = commit.bundle {
+        let bundle = match commit.bundle {
+            Some(bundle) => Some(bundle),
+            None => self.unclaimed_bundle(&manifest)?,
+        };
+        if let Some(bundle) = bundle {
             self.weigh_bundle(bundle, &manifest, &mut figures)?;
         }
         Ok((figures, claims_of(&manifest)?))
@@ -211,6 +211,20 @@ impl Publisher {
             count: missing.len(),
             path: path.map(|(path, ..)| path.to_string()).unwrap_or_default(),
         })
+    }
+
+    /// The bundle that was uploaded for this tree by a publish that was not finished, if there is one: no
+    /// release brought it, and it carries the most of this one's blobs.
+    fn unclaimed_bundle(&self, manifest: &Manifest) -> Result<Option<BundleDigest>, CommitError> {
+        let wanted: Vec<BlobDigest> = manifest.files().map(|(_, _, _, digest)| digest).collect();
+        let mut located = self.places.locate(&wanted);
+        located.sort_by_key(|found| std::cmp::Reverse(found.blobs.len()));
+        for found in located {
+            if self.ledger.bundle(&found.bundle)?.is_none() {
+                return Ok(Some(found.bundle));
+            }
+        }
+        Ok(None)
     }
 
     fn weigh_bundle(

@@ -73,6 +73,9 @@ fn the_same_request_makes_one_release() {
     let mut later = commit.clone();
     later.at_ms += 60_000;
     let again = store.publisher.commit(&later).unwrap();
+    // Whoever lost the answer finds nothing missing when they start over, and uploads nothing.
+    later.bundle = None;
+    assert_eq!(store.publisher.commit(&later).unwrap().record, first.record);
     assert_eq!((first.new, again.new), (true, false));
     assert_eq!(first.record, again.record);
     assert_eq!(store.ledger.releases(&web(), 10).unwrap().len(), 1);
@@ -81,6 +84,17 @@ fn the_same_request_makes_one_release() {
     other.provenance.label = Some("other".to_owned());
     let refused = store.publisher.commit(&other).unwrap_err();
     assert!(refused.to_string().contains("new request id"), "{refused}");
+}
+
+#[test]
+fn what_an_unfinished_publish_uploaded_is_counted_by_the_one_that_uses_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let one = tree(&web(), &[("a", b"12345")]);
+    let unfinished = prepare(&store.publisher, &one, 1);
+    let record = publish(&store.publisher, &one, 2).unwrap();
+    assert_eq!((record.bundle, record.new_bytes), (unfinished.bundle, 5));
+    assert!(record.stored_bytes > 5);
 }
 
 #[test]

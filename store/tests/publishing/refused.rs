@@ -42,7 +42,7 @@ fn a_bundle_is_believed_only_when_every_byte_is_right() {
     for at in (0..good.len()).step_by(7) {
         let mut bad = good.clone();
         bad[at] ^= 0x10;
-        assert!(upload(&bad, None).is_err(), "flip at {at}");
+        assert!(upload(&bad, Some(digest)).is_err(), "flip at {at}");
         assert!(upload(&good[..at], Some(digest)).is_err(), "cut at {at}");
     }
     let mut longer = good.clone();

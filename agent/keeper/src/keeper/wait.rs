@@ -516,20 +516,20 @@ fn is_ready(fd: &OwnedFd) -> bool {
     rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
-/// Whether one of the generation's processes has the socket that serves this client.
+/// Whether one of the generation's processes has the socket that serves this client; none while nobody has accepted it.
 fn owns(
     mains: &[crate::machine::Process],
     marks: &[String],
     client: std::net::SocketAddr,
     port: Option<u16>,
-) -> bool {
-    let Some(socket) = port.and_then(|port| crate::connections::serving_socket(client, port)) else {
-        return false;
-    };
+) -> Option<bool> {
+    let socket = crate::connections::serving_socket(client, port?)?;
     let members = processes::members(mains, marks);
-    members
-        .iter()
-        .any(|member| processes::socket_inodes(member.pid).contains_key(&socket))
+    Some(
+        members
+            .iter()
+            .any(|member| processes::socket_inodes(member.pid).contains_key(&socket)),
+    )
 }
 
 fn how_ended(status: WaitStatus) -> String {

@@ -112,9 +112,12 @@ impl SteeredGroup {
             return Ok(self.members[index].inode);
         }
         let last = self.members.len() - 1;
-        let vacant = self.members[..last]
-            .iter()
-            .position(|member| member.holder.is_none() && !super::has_queue(member.socket.as_fd()));
+        // The generation that users get takes the socket where they wait, any other one where nobody does.
+        let with_queue = self.active == Some(generation);
+        let vacant = (0..last).find(|index| {
+            let member = &self.members[*index];
+            member.holder.is_none() && super::has_queue(member.socket.as_fd()) == with_queue
+        });
         let taken = match vacant {
             Some(vacant) => vacant,
             // What was the spare becomes the generation's only after a new spare stands behind it.

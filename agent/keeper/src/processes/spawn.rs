@@ -251,10 +251,18 @@ unsafe fn become_program(prepared: &mut Prepared) -> u8 {
 /// Only in a freshly forked child.
 #[allow(unsafe_code, reason = "between fork and exec there is only libc")]
 unsafe fn reset_signals() {
-    // SAFETY: the set is made by sigemptyset before it is used; unknown signal numbers are refused by the kernel.
+    // SAFETY: a kernel sigaction of zeros asks for the default; 8 is the size of its signal set, and numbers that cannot be
+    // set are refused. libc's own call would refuse 32 and 33 too. The set below is made by sigemptyset before it is used.
     unsafe {
+        let default = [0_u64; 4];
         for signal in 1..65 {
-            libc::signal(signal, libc::SIG_DFL);
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                8,
+            );
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

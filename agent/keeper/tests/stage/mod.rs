@@ -328,9 +328,13 @@ pub fn refusal(result: Result<Taken, AskError>) -> Refusal {
     }
 }
 
-pub fn vm_rss_kib(pid: u32) -> u64 {
+/// A figure of `/proc/PID/status`, in KiB.
+pub fn memory_kib(pid: u32, figure: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.split(':').next() == Some(figure))
+        .unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 

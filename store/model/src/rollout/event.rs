@@ -25,7 +25,9 @@ pub enum Event {
     HostSilent {
         host: HostName,
     },
-    /// A host is new, or may now run the app: it gets what its environment runs.
+    /// A host is new, or its classes changed: it gets what its environment runs. Only for hosts that run
+    /// the app ([`ReleaseInfo::runs_on`](crate::rollout::ReleaseInfo::runs_on) of the current release) or
+    /// hold its assets ([`ASSET_CLASS`](crate::rollout::ASSET_CLASS)). Safe to repeat.
     HostJoined {
         host: HostName,
         runs_app: bool,

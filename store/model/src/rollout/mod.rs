@@ -29,7 +29,7 @@ pub mod view;
 pub use event::{Effect, Event, Happening, RolloutEvent, StartRefused};
 pub use hosts::{HostView, Thresholds};
 pub use plan::{Excuse, Plan, PlanRefused, PlanStep, PlannedHost, Policy, ReleaseInfo, Request, Wish};
-pub use planning::plan;
+pub use planning::{ASSET_CLASS, plan};
 pub use state::{
     BadRelease, Course, DeployEntry, DeployKind, End, EnvState, Hold, HostProgress, HostTarget, Outcome,
     Rollout, Stop, Switch,

@@ -41,6 +41,11 @@ pub struct ReleaseInfo {
 }
 
 impl ReleaseInfo {
+    /// Whether a host of these classes runs it.
+    pub fn runs_on(&self, classes: &[ClassName]) -> bool {
+        classes.iter().any(|class| self.classes.contains(class))
+    }
+
     /// Static releases run on the hosts of class `web`.
     pub fn of(target: Target, spec: &ReleaseSpec) -> Self {
         let mut classes: BTreeSet<_> = spec

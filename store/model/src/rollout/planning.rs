@@ -13,7 +13,7 @@ use crate::rollout::plan::{
 use crate::rollout::state::{DeployKind, EnvState};
 
 /// Hosts of this class hold the assets of every release, whether they run the app or not.
-const ASSET_CLASS: &str = "assets";
+pub const ASSET_CLASS: &str = "assets";
 
 /// Makes the plan. Pure and deterministic: the same input gives the same [`Plan::id`], so that what an
 /// operator was shown can be told from what would run now.
@@ -186,7 +186,7 @@ impl<'a> Split<'a> {
             .filter(|host| !matches!(host.state, Retiring | Retired | Archived | Terminated))
             .collect();
         present.sort_by(|a, b| a.name.cmp(&b.name));
-        let runs = |host: &&HostView| host.classes.iter().any(|class| release.classes.contains(class));
+        let runs = |host: &&HostView| release.runs_on(&host.classes);
         let (app, other): (Vec<_>, Vec<_>) = present.into_iter().partition(runs);
         let holds = |host: &&HostView| host.classes.iter().any(|class| class.as_str() == ASSET_CLASS);
         Self {

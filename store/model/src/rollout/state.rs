@@ -163,6 +163,17 @@ pub enum End {
     Partly,
 }
 
+impl End {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Reverted => "reverted",
+            Self::Partly => "partly",
+        }
+    }
+}
+
 /// One line of an environment's history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeployEntry {

@@ -6,10 +6,19 @@ use crate::spec::fields::{Fields, Found, Keys};
 
 const KEYS: Keys = Keys::only(&["root", "url", "mutable"]);
 
+/// Most asset roots of one release: each is compared with every other.
+pub(super) const MAX_ROOTS: usize = 64;
+
 /// Reads every root; one that lies in another, or answers at another's URL, is a mistake.
 pub(super) fn read(fields: &Fields<'_>) -> Vec<AssetRoot> {
     let mut roots: Vec<AssetRoot> = Vec::new();
     for table in fields.tables("assets", KEYS) {
+        if roots.len() == MAX_ROOTS {
+            fields
+                .key("assets")
+                .bad(format!("has more than {MAX_ROOTS} roots"));
+            break;
+        }
         let root = required(&table, "root", "root = \"public\"");
         let url = required(&table, "url", "url = \"/static\"");
         let root = root.and_then(|text| tree_path(&text).map(|root| (root, text)));
@@ -47,7 +56,7 @@ pub(super) fn overlap(a: &TreePath, b: &TreePath) -> bool {
 }
 
 /// `/`, `/static`, `/a/b`: what follows the host's name, without a trailing slash.
-fn asset_url(text: &str) -> Result<String, String> {
+pub(super) fn asset_url(text: &str) -> Result<String, String> {
     let Some(rest) = text.strip_prefix('/') else {
         return Err(format!("{text:?} must begin with '/'"));
     };

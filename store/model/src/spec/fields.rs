@@ -9,6 +9,8 @@ use toml::de::{DeTable, DeValue};
 use crate::path::escape;
 use crate::spec::error::{SpecError, SpecErrors};
 
+/// Nobody reads further; the file is read again after these are mended.
+const MAX_MISTAKES: usize = 100;
 /// Longest key that is compared with the known ones.
 const MAX_KEY: usize = 64;
 
@@ -28,6 +30,9 @@ impl<'t> Mistakes<'t> {
 
     /// `at` is a byte offset into the text.
     pub(super) fn add(&self, at: usize, key: &str, message: impl Into<String>, hint: Option<String>) {
+        if self.found.borrow().len() == MAX_MISTAKES {
+            return;
+        }
         let before = self.text.get(..at).unwrap_or(self.text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let error = SpecError {

@@ -4,6 +4,7 @@
 //! while they have their default, so that an older release keeps its id. Times are milliseconds.
 
 mod assets;
+mod check;
 mod error;
 mod fields;
 mod process;
@@ -13,6 +14,7 @@ mod template;
 mod tests;
 mod values;
 
+pub use check::SpecDefect;
 pub use error::{SpecError, SpecErrors};
 pub use read::read_ship_toml;
 pub use template::init_template;

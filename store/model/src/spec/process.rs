@@ -113,21 +113,22 @@ fn command(fields: &Fields<'_>) -> Vec<String> {
         (Some(found), None) if found.value.as_array().is_some_and(|list| list.is_empty()) => {
             found.bad_with("must name a program", "command = [\"bin/server\"]");
         }
-        (_, Some(program)) => check_program(program),
+        (_, Some(first)) => drop(first.parse(|text| program(text))),
         _ => {}
     }
     words.iter().map(|word| word.value.to_owned()).collect()
 }
 
 /// A program inside the release must stay inside.
-fn check_program(program: &Found<'_, &str>) {
-    let text = program.value;
+pub(super) fn program(text: &str) -> Result<(), String> {
     if text.is_empty() {
-        program.bad("must not be empty");
-    } else if text.contains('/') && !text.starts_with('/') {
-        let inside = text.strip_prefix("./").unwrap_or(text);
-        program.parse(|_| TreePath::new(inside.as_bytes()));
+        return Err("must not be empty".to_owned());
     }
+    if text.contains('/') && !text.starts_with('/') {
+        let inside = text.strip_prefix("./").unwrap_or(text);
+        TreePath::new(inside.as_bytes()).map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 /// The process's own name where no class is given.
@@ -261,15 +262,21 @@ fn env(fields: &Fields<'_>) -> BTreeMap<String, String> {
         return env;
     };
     for (name, value) in table.entries() {
-        let shaped = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b'=');
-        if !shaped {
-            table.key(name).bad("is not a variable's name");
-        } else if RESERVED_ENV.contains(&name) || name.starts_with("SHIP_") {
-            table.key(name).bad("is set by Ship itself");
-        }
+        table.key(name).parse(|()| env_name(name));
         if let Some(text) = value.text() {
             env.insert(name.to_owned(), text.value.to_owned());
         }
     }
     env
+}
+
+pub(super) fn env_name(name: &str) -> Result<(), &'static str> {
+    let shaped = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b'=');
+    if !shaped {
+        Err("is not a variable's name")
+    } else if RESERVED_ENV.contains(&name) || name.starts_with("SHIP_") {
+        Err("is set by Ship itself")
+    } else {
+        Ok(())
+    }
 }

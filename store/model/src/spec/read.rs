@@ -13,6 +13,8 @@ use crate::spec::{ListenAddr, ProcessSpec, ReleaseSpec, Shared, assets, process}
 
 /// Largest `ship.toml` in bytes: its meaning is part of every manifest.
 const MAX_TEXT: usize = 256 << 10;
+/// Most shared folders and files: each is compared with every other.
+pub(super) const MAX_SHARED: usize = 512;
 /// Most processes of one app.
 const MAX_PROCESSES: usize = 64;
 
@@ -180,6 +182,10 @@ fn shared(fields: &Fields<'_>) -> Shared {
             let Some(path) = tree_path(&text) else {
                 continue;
             };
+            if all.len() == MAX_SHARED {
+                text.bad(format!("is one too many: {MAX_SHARED} are allowed"));
+                break;
+            }
             if let Some(other) = all.iter().find(|other| overlap(other, &path)) {
                 text.bad(format!("overlaps with \"{other}\""));
             }

@@ -284,3 +284,75 @@ fn hostile_texts_are_refused_without_harm() {
         assert!(!errors.to_string().contains('\u{1b}'));
     }
 }
+
+#[test]
+fn a_spec_from_elsewhere_obeys_the_same_rules() {
+    let whole = read(WHOLE).unwrap();
+    assert_eq!(whole.check(), Ok(()));
+    let web = ProcessName::new("web").unwrap();
+    let bend = |bend: &dyn Fn(&mut ReleaseSpec, &mut ProcessSpec)| {
+        let mut spec = whole.clone();
+        let mut process = spec.processes[&web].clone();
+        bend(&mut spec, &mut process);
+        spec.processes.insert(web.clone(), process);
+        spec.check().unwrap_err().key
+    };
+    type Bend = fn(&mut ReleaseSpec, &mut ProcessSpec);
+    let table: [(&str, Bend); 16] = [
+        ("assets[0].url", |spec, _| {
+            spec.assets[0].url = "/../etc".to_owned()
+        }),
+        ("assets[0].url", |spec, _| {
+            spec.assets[0].url = "/static/".to_owned()
+        }),
+        ("assets[1]", |spec, _| {
+            spec.assets[1].root = TreePath::new(b"lib/static/x").unwrap()
+        }),
+        ("assets[1]", |spec, _| spec.assets[1].url = "/static".to_owned()),
+        ("shared", |spec, _| {
+            spec.shared.files.push(TreePath::new(b"log/x").unwrap())
+        }),
+        ("links.external", |spec, _| {
+            spec.external_links.push("../x".to_owned())
+        }),
+        ("retention.keep", |spec, _| spec.keep = Some(0)),
+        ("process.web.command", |_, web| web.command.clear()),
+        ("process.web.command", |_, web| {
+            web.command[0] = "../../bin/sh".to_owned()
+        }),
+        ("process.web.listen", |_, web| {
+            let path = "../../sock".to_owned();
+            web.listen.insert("x".to_owned(), ListenAddr::Unix { path });
+        }),
+        ("process.web.timeouts", |_, web| web.drain_ms = u64::MAX),
+        ("process.web.stop_signal", |_, web| {
+            web.stop_signal = "STOP".to_owned()
+        }),
+        ("process.web.user", |_, web| web.user = Some("a b".to_owned())),
+        ("process.web.env", |_, web| {
+            drop(web.env.insert("SHIP_HOST".to_owned(), String::new()))
+        }),
+        ("process.web.probe", |_, web| {
+            web.probe.as_mut().unwrap().times = 0
+        }),
+        ("process.web.probe", |_, web| {
+            web.probe.as_mut().unwrap().listener = Some("nope".to_owned())
+        }),
+    ];
+    for (key, bent) in table {
+        assert_eq!(bend(&bent), key);
+    }
+    // No manifest carries such a spec, made here or sent.
+    let mut spec = whole.clone();
+    spec.assets[0].url = "/../etc".to_owned();
+    let entry = crate::manifest::Entry {
+        path: TreePath::new(b"lib/static/a").unwrap(),
+        kind: crate::manifest::EntryKind::File {
+            executable: false,
+            size: 0,
+            digest: crate::digest::BlobDigest::of(b""),
+        },
+    };
+    let refused = crate::manifest::Manifest::new(spec, vec![entry]).unwrap_err();
+    assert!(matches!(refused, crate::manifest::ManifestError::Meaning(_)));
+}

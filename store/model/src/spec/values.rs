@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::spec::ListenAddr;
 
 /// A day: nothing that Ship waits for takes longer.
-const MAX_DURATION_MS: u64 = 24 * 60 * 60 * 1000;
+pub(super) const MAX_DURATION_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Signals that may ask a process to stop.
 const STOP_SIGNALS: [&str; 8] = ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "KILL"];
@@ -78,10 +78,10 @@ fn ip(host: &str) -> Result<IpAddr, ()> {
     }
 }
 
-fn unix_path(path: &str) -> Option<ListenAddr> {
+pub(super) fn unix_path(path: &str) -> Option<ListenAddr> {
     let relative = path.strip_prefix('/').unwrap_or(path);
     let tame = relative.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    (tame && path.len() <= 1024).then(|| ListenAddr::Unix {
+    (tame && path.len() <= 1024 && !path.contains('\0')).then(|| ListenAddr::Unix {
         path: path.to_owned(),
     })
 }

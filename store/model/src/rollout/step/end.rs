@@ -8,6 +8,9 @@ use crate::rollout::state::{
 };
 use crate::rollout::step::Turn;
 
+/// Who did what no operator asked for at that moment.
+const BY_ITSELF: &str = "ship";
+
 impl Turn {
     /// Every step is behind it.
     pub(super) fn done(&mut self, rollout: &mut Rollout) {
@@ -64,6 +67,9 @@ impl Turn {
         rollout.ended_ms = Some(self.now);
         rollout.paused = None;
         rollout.outcome = Some(outcome.clone());
+        let what = format!("deploy {} ended: {}", rollout.deploy, outcome.end.as_str());
+        let why = outcome.stop.as_ref().map(|stop| stop.reason.clone());
+        self.audit(BY_ITSELF, what, why);
         self.announce(rollout, Happening::Ended { outcome });
     }
 

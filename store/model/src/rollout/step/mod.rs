@@ -14,7 +14,8 @@ use crate::rollout::event::{Effect, Event, Happening, RolloutEvent, StartRefused
 use crate::rollout::state::{Course, EnvState, HostTarget, Rollout, Stop};
 use crate::rollout::state::{DeployKind, Switch};
 
-/// Takes one event. Equal states mean that nothing needs to be stored.
+/// Takes one event. Equal states mean that nothing needs to be stored. While nothing is
+/// [`running`](EnvState::running), reports, silence and ticks never change anything and need not come here.
 ///
 /// `now_ms` is milliseconds since 1970 by the caller's clock. A clock that jumps back makes the present
 /// step begin anew; one that jumps forward can at most let the present deadline pass.

@@ -1,0 +1,157 @@
+//! The same rules for a spec that did not come from a `ship.toml` read here: a manifest may have been made
+//! by anybody, and what stands in it becomes paths, URLs and processes on every host.
+
+use crate::name::ProcessName;
+use crate::path::{TreePath, escape};
+use crate::spec::assets::{MAX_ROOTS, asset_url, overlap};
+use crate::spec::process::{env_name, program};
+use crate::spec::read::MAX_SHARED;
+use crate::spec::values::{MAX_DURATION_MS, http_path, stop_signal, unix_path, user};
+use crate::spec::{ListenAddr, ProbeKind, ProcessSpec, ReleaseSpec};
+
+/// What no `ship.toml` can mean.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key} is not what a ship.toml can say: {reason}")]
+pub struct SpecDefect {
+    pub key: String,
+    pub reason: String,
+}
+
+type Checked = Result<(), SpecDefect>;
+
+fn must(holds: bool, key: impl Into<String>, reason: impl Into<String>) -> Checked {
+    if holds {
+        return Ok(());
+    }
+    Err(SpecDefect {
+        key: escape(key.into().as_bytes()),
+        reason: reason.into(),
+    })
+}
+
+/// `read` gives the same text back: the value is in its canonical form.
+fn canonical(key: &str, text: &str, read: impl FnOnce(&str) -> Result<String, String>) -> Checked {
+    match read(text) {
+        Ok(same) => must(same == text, key, "it is not in its canonical form"),
+        Err(reason) => must(false, key, reason),
+    }
+}
+
+impl ReleaseSpec {
+    /// Checks what types alone do not.
+    pub fn check(&self) -> Result<(), SpecDefect> {
+        for (name, process) in &self.processes {
+            check_process(name, process)?;
+        }
+        must(self.assets.len() <= MAX_ROOTS, "assets", "it has too many roots")?;
+        for (at, root) in self.assets.iter().enumerate() {
+            let key = format!("assets[{at}]");
+            canonical(&format!("{key}.url"), &root.url, asset_url)?;
+            let others = &self.assets[..at];
+            must(
+                !others.iter().any(|other| overlap(&other.root, &root.root)),
+                &key,
+                "it overlaps with another root",
+            )?;
+            must(
+                !others.iter().any(|other| other.url == root.url),
+                &key,
+                "another root has its URL",
+            )?;
+        }
+        check_shared(self.shared.dirs.iter().chain(&self.shared.files))?;
+        let absolute = |link: &String| link.starts_with('/') && !link.contains('\0');
+        must(
+            self.external_links.iter().all(absolute),
+            "links.external",
+            "it is not an absolute path",
+        )?;
+        must(
+            self.keep.is_none_or(|keep| (1..=1000).contains(&keep)),
+            "retention.keep",
+            "it is not from 1 to 1000",
+        )
+    }
+}
+
+fn check_shared<'a>(paths: impl Iterator<Item = &'a TreePath>) -> Checked {
+    let paths: Vec<_> = paths.collect();
+    must(paths.len() <= MAX_SHARED, "shared", "it has too many paths")?;
+    for (at, path) in paths.iter().enumerate() {
+        let clear = !paths[..at].iter().any(|other| overlap(other, path));
+        must(clear, "shared", "two of its paths overlap")?;
+    }
+    Ok(())
+}
+
+fn check_process(name: &ProcessName, process: &ProcessSpec) -> Checked {
+    let key = |field: &str| format!("process.{name}.{field}");
+    let clean = process.command.iter().all(|word| !word.contains('\0'));
+    must(clean, key("command"), "it has a NUL byte")?;
+    match process.command.first() {
+        None => must(false, key("command"), "it names no program")?,
+        Some(first) => must(
+            program(first).is_ok(),
+            key("command"),
+            "it leaves the release, or is empty",
+        )?,
+    }
+    for (listener, addr) in &process.listen {
+        must(
+            ProcessName::new(listener).is_ok(),
+            key("listen"),
+            "a listener's name is no name",
+        )?;
+        if let ListenAddr::Unix { path } = addr {
+            must(
+                unix_path(path).is_some(),
+                key("listen"),
+                "a socket's path is not tame",
+            )?;
+        }
+    }
+    for ms in [
+        process.ready_timeout_ms,
+        process.soak_ms,
+        process.drain_ms,
+        process.stop_timeout_ms,
+    ] {
+        must(ms <= MAX_DURATION_MS, key("timeouts"), "one is longer than a day")?;
+    }
+    canonical(&key("stop_signal"), &process.stop_signal, stop_signal)?;
+    if let Some(name) = &process.user {
+        canonical(&key("user"), name, user)?;
+    }
+    for (variable, value) in &process.env {
+        must(
+            env_name(variable).is_ok(),
+            key("env"),
+            "a variable's name is not allowed",
+        )?;
+        must(!value.contains('\0'), key("env"), "a value has a NUL byte")?;
+    }
+    check_probe(process, &key("probe"))
+}
+
+fn check_probe(process: &ProcessSpec, key: &str) -> Checked {
+    let Some(probe) = &process.probe else {
+        return Ok(());
+    };
+    let listener = match &probe.listener {
+        Some(listener) => process.listen.contains_key(listener),
+        None => !process.listen.is_empty(),
+    };
+    must(listener, key, "it has no listener to ask")?;
+    must(
+        (1..=100).contains(&probe.times),
+        key,
+        "times is not from 1 to 100",
+    )?;
+    let times = [probe.interval_ms, probe.timeout_ms];
+    let fit = times.iter().all(|ms| (1..=MAX_DURATION_MS).contains(ms));
+    must(fit, key, "interval or timeout is nothing, or longer than a day")?;
+    match &probe.kind {
+        ProbeKind::Http { path } => canonical(key, path, http_path),
+        ProbeKind::Tcp => Ok(()),
+    }
+}

@@ -1,0 +1,41 @@
+//! Running a test of this file in a process of its own, which may be killed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use ship_durable::fault::{FAULT_VARIABLE, TRACE_VARIABLE};
+
+const DIR_VARIABLE: &str = "SHIP_STORE_TEST_DIR";
+
+/// The folder a scenario works in; none when it was started by hand.
+pub fn work_dir() -> Option<PathBuf> {
+    std::env::var_os(DIR_VARIABLE).map(Into::into)
+}
+
+/// The command that runs the scenario `name` in `dir`.
+pub fn scenario(name: &str, dir: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"])
+        .env(DIR_VARIABLE, dir)
+        .env_remove(FAULT_VARIABLE)
+        .env_remove(TRACE_VARIABLE)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    command
+}
+
+/// A line by which a scenario tells what was acknowledged. Written with one call, so a kill cannot tear it.
+pub fn acknowledge(what: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout();
+    // The parent may have closed its end after the last line it wanted.
+    let _ = out.write_all(format!("\nacked {what}\n").as_bytes());
+    let _ = out.flush();
+}
+
+/// What a line of a scenario's output acknowledges.
+pub fn acked(line: &str) -> Option<&str> {
+    line.strip_prefix("acked ")
+}

@@ -1,0 +1,16 @@
+//! Processes killed at any point, and power cut under them: what was acknowledged stands, what was not
+//! stands whole or not at all.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests stop at the first surprise; a scenario tells its parent what it acknowledged"
+)]
+
+mod child;
+mod commits;
+mod power;
+mod publishing;
+#[path = "../publishing/tree.rs"]
+mod tree;

@@ -1,0 +1,144 @@
+//! A publisher's store, killed at every fault point it passes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+
+use ship_durable::fault::{FAULT_VARIABLE, TRACE_VARIABLE};
+use ship_store::admin::verify;
+use ship_store::folder::StoreFolder;
+use ship_store::publish::Limits;
+
+use super::child::{acked, acknowledge, scenario, work_dir};
+use super::tree::{Tree, open, publish, tree, web};
+
+const RELEASES: u64 = 3;
+
+/// A tree with something new, something old and an asset of its own.
+fn release(number: u64) -> Tree {
+    let text = format!("release {number}");
+    let asset = format!("static/app-f{number:015x}.js");
+    tree(
+        &web(),
+        &[
+            ("index.html", text.as_bytes()),
+            ("static/same-f00dfeed12345678.css", b"same"),
+            (&asset, text.as_bytes()),
+        ],
+    )
+}
+
+fn publish_all(store: &StoreFolder, told: impl Fn(u64, &str)) {
+    for number in 1..=RELEASES {
+        let record = publish(&store.publisher, &release(number), number).unwrap();
+        told(record.number.0, &record.id.to_string());
+    }
+}
+
+#[test]
+#[ignore = "a scenario, run by others in this file"]
+fn publishes() {
+    let Some(dir) = work_dir() else { return };
+    let store = open(&dir);
+    publish_all(&store, |number, id| acknowledge(&format!("{number} {id}")));
+}
+
+/// The points that the scenario passes, with how often.
+fn points() -> BTreeMap<String, usize> {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = tempfile::NamedTempFile::new().unwrap();
+    let mut command = scenario("publishing::publishes", dir.path());
+    command.stdout(Stdio::null()).env(TRACE_VARIABLE, trace.path());
+    assert!(command.status().unwrap().success());
+    let mut points = BTreeMap::new();
+    for line in std::fs::read_to_string(trace.path()).unwrap().lines() {
+        *points.entry(line.to_owned()).or_insert(0) += 1;
+    }
+    points
+}
+
+fn run(dir: &Path, fault: &str) -> (bool, Vec<String>) {
+    let mut command = scenario("publishing::publishes", dir);
+    let output = command.env(FAULT_VARIABLE, fault).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let names = text.lines().filter_map(acked).map(str::to_owned).collect();
+    (output.status.success(), names)
+}
+
+/// What stands is whole, what was acknowledged is among it, and publishing again makes what is missing.
+fn check(dir: &Path, fault: &str, names: &[String]) {
+    let (store, report) = StoreFolder::open(dir, Limits::default()).unwrap();
+    assert!(report.places.unread.is_empty(), "{fault}: {report:?}");
+    let found = verify(&store).unwrap();
+    assert!(found.is_good(), "{fault}: {found}");
+    let releases = || {
+        let mut lines: Vec<String> = Vec::new();
+        for record in store.ledger.releases(&web(), 100).unwrap() {
+            lines.push(format!("{} {}", record.number, record.id));
+        }
+        lines.reverse();
+        lines
+    };
+    let stand = releases();
+    assert!(stand.len() <= RELEASES as usize, "{fault}: {stand:?}");
+    assert!(
+        stand.starts_with(names),
+        "{fault}: {names:?} were acknowledged, {stand:?} stand"
+    );
+    assert!(stand.len() <= names.len() + 1, "{fault}: {names:?}, {stand:?}");
+
+    // The same requests again: what stands is answered, what is missing is made.
+    publish_all(&store, |number, id| {
+        assert_eq!(
+            releases()[number as usize - 1],
+            format!("{number} {id}"),
+            "{fault}"
+        );
+    });
+    assert_eq!(releases().len(), RELEASES as usize, "{fault}");
+    let found = verify(&store).unwrap();
+    assert!(found.is_good(), "{fault}: {found}");
+    assert_eq!(found.audit.links, RELEASES, "{fault}");
+}
+
+#[test]
+fn a_publish_killed_anywhere_is_whole_or_absent() {
+    let points = points();
+    for step in [
+        "begin.kept",
+        "upload.kept",
+        "claim.before",
+        "number.before",
+        "number.after",
+    ] {
+        assert!(
+            points.contains_key(&format!("store.publish.{step}")),
+            "{step} was not passed"
+        );
+    }
+    for (point, times) in points {
+        // First, in the middle, and last.
+        let mut turns = vec![1, times.div_ceil(2), times];
+        turns.dedup();
+        for turn in turns {
+            let dir = tempfile::tempdir().unwrap();
+            let fault = format!("{point}=kill@{turn}");
+            let (ended, names) = run(dir.path(), &fault);
+            assert!(!ended, "{fault} did not kill");
+            check(dir.path(), &fault, &names);
+        }
+    }
+}
+
+#[test]
+fn a_step_that_fails_leaves_a_store_that_goes_on() {
+    for (point, times) in points() {
+        if !point.starts_with("store.") && !point.starts_with("durable.journal") {
+            continue;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let fault = format!("{point}=error@{times}");
+        let (_, names) = run(dir.path(), &fault);
+        check(dir.path(), &fault, &names);
+    }
+}
