@@ -27,7 +27,10 @@ fn main() -> anyhow::Result<()> {
     }
     let folder = tempfile::tempdir_in(&dir).context("make a folder for the links")?;
     let durable = measure(times, |nth| {
-        Ok(ship_durable::replace_symlink(&folder.path().join("current"), &release(nth))?)
+        Ok(ship_durable::replace_symlink(
+            &folder.path().join("current"),
+            &release(nth),
+        )?)
     })?;
     let visible = measure(times, |nth| bare(folder.path(), &release(nth)))?;
     let report = json!({ "unit": "us", "durable": durable, "visible": visible });

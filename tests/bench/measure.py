@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import time
@@ -10,10 +11,20 @@ import time
 TICK = os.sysconf("SC_CLK_TCK")
 
 
+def stop_in_order():
+    """On SIGTERM too, what was started is ended and what was made is taken away."""
+
+    def leave(_signal, _frame):
+        raise SystemExit(143)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
 class Ran:
     """A command that ended: how long it took, what it used and said."""
 
-    def __init__(self, wall, usage, out):
+    def __init__(self, code, wall, usage, out):
+        self.code = code
         self.wall = wall
         self.cpu = usage.ru_utime + usage.ru_stime
         # Of the largest process among it and the children it waited for.
@@ -32,7 +43,7 @@ def run(words, codes=(0,), **options):
     if child.returncode not in codes:
         shown = " ".join(str(word) for word in words)
         raise SystemExit(f"{shown} ended with {child.returncode}:\n{out}\n{err}")
-    return Ran(wall, usage, out)
+    return Ran(child.returncode, wall, usage, out)
 
 
 def _drain(child):

@@ -85,7 +85,11 @@ fn a_journal_is_read_and_written() {
 
     fs::write(&path, frozen("journal-1")).unwrap();
     let (_journal, found) = DurableJournal::open(&path, 1 << 20).unwrap();
-    let read: Vec<_> = found.records.iter().map(|record| (record.seq, &record.payload[..])).collect();
+    let read: Vec<_> = found
+        .records
+        .iter()
+        .map(|record| (record.seq, &record.payload[..]))
+        .collect();
     assert_eq!(read, [(2, RECORDS[0]), (3, RECORDS[1]), (4, RECORDS[2])]);
     assert_eq!(found.cut, None);
 }

@@ -57,7 +57,9 @@ fn intent(release: u64) -> Intent {
         epoch: 41,
         environment: text("production"),
         processes: vec![
-            process_spec(ProbeKind::Http { path: text("/healthz") }),
+            process_spec(ProbeKind::Http {
+                path: text("/healthz"),
+            }),
             process_spec(ProbeKind::Tcp),
         ],
         coexist: false,
@@ -166,10 +168,27 @@ fn requests() -> Vec<Request> {
 fn statuses() -> Vec<Status> {
     use Phase::*;
     let phases = [
-        Empty, Idle, Prepared, Clearing, Spawned, Ready, Probed, Linked, Soak, Draining, Stopping, Aborting,
+        Empty,
+        Idle,
+        Prepared,
+        Clearing,
+        Spawned,
+        Ready,
+        Probed,
+        Linked,
+        Soak,
+        Draining,
+        Stopping,
+        Aborting,
         ShuttingDown,
     ];
-    let roles = [Role::Rising, Role::Active, Role::Warm, Role::Retiring, Role::Failed];
+    let roles = [
+        Role::Rising,
+        Role::Active,
+        Role::Warm,
+        Role::Retiring,
+        Role::Failed,
+    ];
     let states = [
         ProcessState::Waiting,
         ProcessState::Starting,
@@ -179,7 +198,11 @@ fn statuses() -> Vec<Status> {
     ];
     let steerings = [Steering::Bpf, Steering::Path, Steering::Shared];
     let around = |nth: usize, phase| status(phase, roles[nth % 5], states[nth % 5], steerings[nth % 3]);
-    phases.into_iter().enumerate().map(|(nth, phase)| around(nth, phase)).collect()
+    phases
+        .into_iter()
+        .enumerate()
+        .map(|(nth, phase)| around(nth, phase))
+        .collect()
 }
 
 fn replies() -> Vec<Reply> {
@@ -187,8 +210,13 @@ fn replies() -> Vec<Reply> {
         Refusal::BadRequest,
         Refusal::BadIntent,
         Refusal::StaleEpoch { newest: 41 },
-        Refusal::Held { epoch: 40, release: 456 },
-        Refusal::AddressTaken { address: text("tcp:8080") },
+        Refusal::Held {
+            epoch: 40,
+            release: 456,
+        },
+        Refusal::AddressTaken {
+            address: text("tcp:8080"),
+        },
         Refusal::NothingToRevertTo,
         Refusal::Journal,
         Refusal::Stopping,
@@ -266,17 +294,24 @@ fn generation(number: u64, release: u64) -> Generation {
     Generation {
         number,
         intent: intent(release),
-        slots: [
-            SlotState::Waiting,
-            SlotState::Forking,
-            SlotState::Forked,
-            SlotState::Starting,
-            SlotState::Up,
-            SlotState::BackingOff { until: 101 },
-            SlotState::Ended,
-        ]
-        .map(slot)
-        .into(),
+        slots: vec![slot(SlotState::Up)],
+    }
+}
+
+/// With a slot in every state.
+fn active() -> Generation {
+    let slots = [
+        SlotState::Waiting,
+        SlotState::Forking,
+        SlotState::Forked,
+        SlotState::Starting,
+        SlotState::Up,
+        SlotState::BackingOff { until: 101 },
+        SlotState::Ended,
+    ];
+    Generation {
+        slots: slots.map(slot).into(),
+        ..generation(12, 455)
     }
 }
 
@@ -311,11 +346,16 @@ fn state(phase: RisingPhase, cause: Cause) -> State {
         held: Some(held()),
         good: vec![intent(453), intent(454)],
         bad: vec![452],
-        active: Some(generation(12, 455)),
+        active: Some(active()),
         rising: Some(rising(phase, cause.clone())),
-        retiring: [Leaving::Warm, Leaving::Draining, Leaving::Stopping, Leaving::Killing]
-            .map(retiring)
-            .into(),
+        retiring: [
+            Leaving::Warm,
+            Leaving::Draining,
+            Leaving::Stopping,
+            Leaving::Killing,
+        ]
+        .map(retiring)
+        .into(),
         queued: Some(Queued {
             intent: intent(457),
             cause,

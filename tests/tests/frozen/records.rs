@@ -149,7 +149,10 @@ fn read_all(ledger: &Ledger) {
     assert_eq!(again.record, record);
     let (id, made) = deploy_request();
     assert_eq!(ledger.request(id).unwrap(), Some(made));
-    assert_eq!(ledger.host(&env(), &host("h1")).unwrap().unwrap().record, host_record());
+    assert_eq!(
+        ledger.host(&env(), &host("h1")).unwrap().unwrap().record,
+        host_record()
+    );
     let state = ledger.env_state(&env(), &app()).unwrap().unwrap();
     assert_eq!(state.record, env_state(STATE));
     assert_eq!(ledger.restored().unwrap(), Some(mark()));
@@ -218,7 +221,10 @@ fn a_compressed_record_is_read() {
     ));
     let link = Ledger::new(catalog).audit_after(0, 1).unwrap().remove(0);
     let long = long();
-    assert_eq!((link.who, link.subject, link.detail), (long.who, long.subject, long.detail));
+    assert_eq!(
+        (link.who, link.subject, link.detail),
+        (long.who, long.subject, long.detail)
+    );
 }
 
 /// The record of an environment at each place a rollout can be at.

@@ -6,8 +6,8 @@ use ship_model::name::{AppName, EnvName, HostName};
 use ship_model::release::{ReleaseNumber, Target};
 use ship_model::report::{AppFailure, LocalHold, UpdateFigures};
 use ship_model::rollout::{
-    BadRelease, Course, DeployEntry, DeployKind, End, EnvState, Excuse, Hold, HostProgress, HostTarget, Outcome,
-    Plan, PlanStep, PlannedHost, Policy, Rollout, Stop, Switch,
+    BadRelease, Course, DeployEntry, DeployKind, End, EnvState, Excuse, Hold, HostProgress, HostTarget,
+    Outcome, Plan, PlanStep, PlannedHost, Policy, Rollout, Stop, Switch,
 };
 
 pub fn app() -> AppName {

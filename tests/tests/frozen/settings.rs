@@ -18,7 +18,10 @@ fn agent_toml_is_read() {
     assert_eq!(config.address.to_string(), "127.41.7.1");
     assert_eq!(config.asset_listen.unwrap().to_string(), "127.41.7.1:7480");
     let folders = [&config.apps_dir, &config.state_dir, &config.run_dir];
-    assert_eq!(folders.map(|path| path.to_str().unwrap()), ["/srv/ship", "/var/lib/ship", "/run/ship"]);
+    assert_eq!(
+        folders.map(|path| path.to_str().unwrap()),
+        ["/srv/ship", "/var/lib/ship", "/run/ship"]
+    );
     let tls = [&config.tls.ca, &config.tls.cert, &config.tls.key];
     assert_eq!(
         tls.map(|path| path.to_str().unwrap()),
@@ -37,8 +40,8 @@ fn store_toml_is_read_and_written() {
     expected.assets_url = Some("https://assets.example.com".to_owned());
     expected.plain_http_anywhere = true;
     expected.heartbeat_ms = 1_001;
-    expected.uncertain_after_ms = 1_002;
-    expected.unavailable_after_ms = 1_003;
+    expected.uncertain_after_ms = 3_002;
+    expected.unavailable_after_ms = 9_003;
     expected.soak_ms = 1_004;
     expected.switch_deadline_ms = 1_005;
     expected.prefetch_deadline_ms = 1_006;
@@ -46,5 +49,8 @@ fn store_toml_is_read_and_written() {
     expected.max_unavailable = Some(2);
     assert_eq!(settings, expected);
     expected.write(folder.path()).unwrap();
-    writes_the_same("store-1.toml", &fs::read(folder.path().join("store.toml")).unwrap());
+    writes_the_same(
+        "store-1.toml",
+        &fs::read(folder.path().join("store.toml")).unwrap(),
+    );
 }

@@ -253,11 +253,15 @@ fn logs_query() -> LogsQuery {
 }
 
 fn to_store(message: agent_message::Message) -> AgentMessage {
-    AgentMessage { message: Some(message) }
+    AgentMessage {
+        message: Some(message),
+    }
 }
 
 fn to_agent(message: store_message::Message) -> StoreMessage {
-    StoreMessage { message: Some(message) }
+    StoreMessage {
+        message: Some(message),
+    }
 }
 
 /// A message by name: its bytes, and whether given bytes are read as it.
@@ -402,8 +406,14 @@ fn no_message_is_left_out() {
     let mut declared = BTreeSet::new();
     for file in std::fs::read_dir(proto).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-        let names = text.lines().filter_map(|line| line.trim().strip_prefix("message "));
-        declared.extend(names.filter_map(|rest| rest.split_whitespace().next()).map(str::to_owned));
+        let names = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("message "));
+        declared.extend(
+            names
+                .filter_map(|rest| rest.split_whitespace().next())
+                .map(str::to_owned),
+        );
     }
     let examples = examples();
     let first = |name: &'static str| name.split(' ').next().unwrap().to_owned();
