@@ -209,6 +209,20 @@ mod tests {
         assert_eq!(context.cert, Path::new("/c.pem"));
     }
 
+    /// What people wrote for an older shipctl still holds; see tests/frozen/README.md.
+    #[test]
+    fn the_frozen_file_is_read() {
+        let context = read(include_str!("../../tests/frozen/context-1.toml")).unwrap();
+        assert_eq!(
+            (context.store.as_str(), context.env.as_str()),
+            ("127.0.0.1:7400", "dev")
+        );
+        assert_eq!(context.app.map(|app| app.to_string()).as_deref(), Some("web"));
+        assert!(context.ca.ends_with("tls/ca.pem") && context.cert.ends_with("tls/cert.pem"));
+        assert_eq!(context.key, Path::new("/keys/key.pem"));
+        assert_eq!(context.assets.as_deref(), Some("http://127.0.0.1:7480"));
+    }
+
     #[test]
     fn what_is_wrong_is_named() {
         let wrong = |from: &str, to: &str| read(&GOOD.replace(from, to)).unwrap_err();

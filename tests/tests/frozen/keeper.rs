@@ -1,0 +1,423 @@
+//! What a keeper is told, tells and remembers. Keepers live for years: today's agent speaks to yesterday's keeper, and
+//! today's keeper takes over what yesterday's left running.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ship_keeper::machine::{
+    Cause, Generation, Leaving, Process, Queued, Retiring, Rising, RisingPhase, Slot, SlotState, State,
+};
+use ship_keeper::memory::Memory;
+use ship_keeper::protocol::*;
+
+use super::{frozen, writes_the_same};
+
+fn text(text: &str) -> String {
+    text.to_owned()
+}
+
+fn process_spec(probe: ProbeKind) -> ProcessSpec {
+    ProcessSpec {
+        name: text("web"),
+        command: vec![text("bin/server"), text("--fast")],
+        env: [(text("RAILS_ENV"), text("production"))].into(),
+        env_file: Some(PathBuf::from("/srv/ship/web/shared/env")),
+        listen: vec![ListenSpec {
+            name: text("http"),
+            addr: text("tcp:127.0.0.21:8080"),
+        }],
+        probe: Some(ProbeSpec {
+            kind: probe,
+            listener: text("http"),
+            times: 3,
+            interval_ms: 100,
+            timeout_ms: 2_000,
+        }),
+        notify: true,
+        ready_timeout_ms: 30_000,
+        drain_ms: 30_000,
+        stop_signal: text("QUIT"),
+        stop_timeout_ms: 10_000,
+        user: Some(text("www-data")),
+        limits: Limits {
+            nofile: Some(65_536),
+            memory: Some(1 << 30),
+        },
+    }
+}
+
+fn intent(release: u64) -> Intent {
+    Intent {
+        release,
+        id: text("1f0c"),
+        dir: PathBuf::from(format!("/srv/ship/web/releases/{release}-1f0c")),
+        deploy: 7,
+        epoch: 41,
+        environment: text("production"),
+        processes: vec![
+            process_spec(ProbeKind::Http {
+                path: text("/healthz"),
+            }),
+            process_spec(ProbeKind::Tcp),
+        ],
+        coexist: false,
+        soak_ms: 5_000,
+    }
+}
+
+fn outcome(result: SwitchResult) -> Outcome {
+    Outcome {
+        epoch: 41,
+        release: 455,
+        running: Some(454),
+        result,
+        failed_step: Some(Phase::Ready),
+        reason: Some(text("503")),
+        last_lines: vec![text("no database")],
+        switch_ms: 403,
+        boot_ms: 390,
+        first_answer_ms: Some(395),
+        at: text("2025-10-09T08:53:20Z"),
+    }
+}
+
+fn held() -> Held {
+    Held {
+        epoch: 40,
+        release: 456,
+        reason: text("503"),
+    }
+}
+
+fn counters() -> Counters {
+    Counters {
+        switches: 1,
+        failures: 2,
+        reverts: 3,
+        restarts: 4,
+        connections_cut: 5,
+        relayed: 6,
+        log_lines_dropped: 7,
+        strange_notifications: 8,
+    }
+}
+
+fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> Status {
+    let reference = intent(455).reference();
+    Status {
+        version: text("0.1.0"),
+        pid: 77,
+        app: text("web"),
+        host: text("h1"),
+        revision: 12,
+        phase,
+        epoch: 41,
+        running: Some(reference.clone()),
+        switching_to: Some(reference.clone()),
+        queued: Some(reference.clone()),
+        revert: RevertReadiness {
+            to: Some(reference),
+            warm: true,
+        },
+        held: Some(held()),
+        generations: vec![GenerationStatus {
+            generation: 12,
+            release: 455,
+            deploy: 7,
+            role,
+            processes: vec![ProcessStatus {
+                name: text("web"),
+                pid: Some(4242),
+                start_ticks: 99,
+                state,
+                said: text("warming up"),
+                connections: 3,
+            }],
+        }],
+        listeners: vec![ListenerStatus {
+            process: text("web"),
+            name: text("http"),
+            addr: text("tcp:8080"),
+            bound: text("tcp:127.0.0.21:8080"),
+            steering,
+        }],
+        outcome: Some(outcome(SwitchResult::Switched)),
+        counters: counters(),
+        notes: vec![text("steering fell back")],
+    }
+}
+
+fn requests() -> Vec<Request> {
+    vec![
+        Request::Switch {
+            intent: Box::new(intent(455)),
+        },
+        Request::Revert {
+            to: Some(454),
+            reason: text("blank"),
+            epoch: Some(42),
+        },
+        Request::Status,
+        Request::Watch,
+        Request::Stop,
+    ]
+}
+
+fn statuses() -> Vec<Status> {
+    use Phase::*;
+    let phases = [
+        Empty,
+        Idle,
+        Prepared,
+        Clearing,
+        Spawned,
+        Ready,
+        Probed,
+        Linked,
+        Soak,
+        Draining,
+        Stopping,
+        Aborting,
+        ShuttingDown,
+    ];
+    let roles = [
+        Role::Rising,
+        Role::Active,
+        Role::Warm,
+        Role::Retiring,
+        Role::Failed,
+    ];
+    let states = [
+        ProcessState::Waiting,
+        ProcessState::Starting,
+        ProcessState::Up,
+        ProcessState::BackingOff,
+        ProcessState::Ended,
+    ];
+    let steerings = [Steering::Bpf, Steering::Path, Steering::Shared];
+    let around = |nth: usize, phase| status(phase, roles[nth % 5], states[nth % 5], steerings[nth % 3]);
+    phases
+        .into_iter()
+        .enumerate()
+        .map(|(nth, phase)| around(nth, phase))
+        .collect()
+}
+
+fn replies() -> Vec<Reply> {
+    let refusals = [
+        Refusal::BadRequest,
+        Refusal::BadIntent,
+        Refusal::StaleEpoch { newest: 41 },
+        Refusal::Held {
+            epoch: 40,
+            release: 456,
+        },
+        Refusal::AddressTaken {
+            address: text("tcp:8080"),
+        },
+        Refusal::NothingToRevertTo,
+        Refusal::Journal,
+        Refusal::Stopping,
+    ];
+    let refused = |refusal| Reply::Refused {
+        refusal,
+        message: text("no"),
+    };
+    let told = |status| Reply::Status {
+        status: Box::new(status),
+    };
+    let mut replies = vec![Reply::Accepted, Reply::Already];
+    replies.extend(refusals.map(refused));
+    replies.extend(statuses().into_iter().map(told));
+    replies
+}
+
+fn lines<T: Serialize>(lines: impl IntoIterator<Item = T>) -> String {
+    lines.into_iter().fold(String::new(), |mut text, line| {
+        writeln!(text, "{}", serde_json::to_string(&line).unwrap()).unwrap();
+        text
+    })
+}
+
+fn read<T: DeserializeOwned>(name: &str) -> Vec<T> {
+    let text = String::from_utf8(frozen(name)).unwrap();
+    let line = |line: &str| {
+        // What a newer program would add is ignored.
+        let newer = format!("{},\"tomorrow\":[1]}}", line.strip_suffix('}').unwrap());
+        serde_json::from_str::<T>(&newer).unwrap();
+        serde_json::from_str(line).unwrap()
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn requests_are_read_and_written() {
+    let today: Vec<_> = requests()
+        .into_iter()
+        .map(|request| RequestLine {
+            v: PROTOCOL_VERSION,
+            request,
+        })
+        .collect();
+    writes_the_same("keeper-requests-1.jsonl", lines(&today).as_bytes());
+    assert_eq!(read::<RequestLine>("keeper-requests-1.jsonl"), today);
+}
+
+#[test]
+fn replies_are_read_and_written() {
+    let today: Vec<_> = replies()
+        .into_iter()
+        .map(|reply| ReplyLine {
+            v: PROTOCOL_VERSION,
+            reply,
+        })
+        .collect();
+    writes_the_same("keeper-replies-1.jsonl", lines(&today).as_bytes());
+    assert_eq!(read::<ReplyLine>("keeper-replies-1.jsonl"), today);
+}
+
+fn slot(state: SlotState) -> Slot {
+    Slot {
+        process: Some(Process { pid: 4242, start: 99 }),
+        state,
+        failures: 1,
+        since: 100,
+        ready: true,
+        probed: true,
+        sockets: vec![31, 32],
+    }
+}
+
+fn generation(number: u64, release: u64) -> Generation {
+    Generation {
+        number,
+        intent: intent(release),
+        slots: vec![slot(SlotState::Up)],
+    }
+}
+
+/// With a slot in every state.
+fn active() -> Generation {
+    let slots = [
+        SlotState::Waiting,
+        SlotState::Forking,
+        SlotState::Forked,
+        SlotState::Starting,
+        SlotState::Up,
+        SlotState::BackingOff { until: 101 },
+        SlotState::Ended,
+    ];
+    Generation {
+        slots: slots.map(slot).into(),
+        ..generation(12, 455)
+    }
+}
+
+fn rising(phase: RisingPhase, cause: Cause) -> Rising {
+    Rising {
+        generation: generation(13, 456),
+        phase,
+        cause,
+        asked_at: 102,
+        spawned_at: 103,
+        deadline: 104,
+        first_answer_at: Some(105),
+        attempt: 2,
+    }
+}
+
+fn retiring(phase: Leaving) -> Retiring {
+    Retiring {
+        generation: generation(11, 454),
+        phase,
+        deadline: 106,
+        steered_away_at: 107,
+        failed: true,
+    }
+}
+
+fn state(phase: RisingPhase, cause: Cause) -> State {
+    State {
+        boot_id: text("b007"),
+        next_generation: 14,
+        epoch: 41,
+        held: Some(held()),
+        good: vec![intent(453), intent(454)],
+        bad: vec![452],
+        active: Some(active()),
+        rising: Some(rising(phase, cause.clone())),
+        retiring: [
+            Leaving::Warm,
+            Leaving::Draining,
+            Leaving::Stopping,
+            Leaving::Killing,
+        ]
+        .map(retiring)
+        .into(),
+        queued: Some(Queued {
+            intent: intent(457),
+            cause,
+            asked_at: 108,
+            not_before: 109,
+            attempt: 1,
+        }),
+        outcome: Some(outcome(SwitchResult::Reverted)),
+        outcome_of: Some(13),
+        counters: counters(),
+        stopping: true,
+        stopped: true,
+        bound: [(text("web/http"), text("tcp:127.0.0.21:8080"))].into(),
+        layout: [(text("web/http"), vec![31, 32])].into(),
+        notify_folder: Some(PathBuf::from("/tmp/ship-1")),
+    }
+}
+
+fn states() -> Vec<State> {
+    let causes = [
+        Cause::Switch,
+        Cause::Revert(text("blank")),
+        Cause::Fallback(text("crashes")),
+        Cause::Boot,
+    ];
+    let phases = [
+        RisingPhase::Prepared,
+        RisingPhase::Clearing(Leaving::Stopping),
+        RisingPhase::Spawned,
+        RisingPhase::Ready,
+        RisingPhase::Probed,
+        RisingPhase::Linked,
+        RisingPhase::Aborting,
+    ];
+    let around = |(nth, phase): (usize, RisingPhase)| state(phase, causes[nth % causes.len()].clone());
+    phases.into_iter().enumerate().map(around).collect()
+}
+
+/// Not through a real keeper: what it remembers names processes of this machine.
+#[test]
+fn the_memory_is_read_and_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut memory = Memory::open(folder.path()).unwrap().0;
+    for state in states() {
+        memory.save(&state).unwrap();
+    }
+    drop(memory);
+    writes_the_same(
+        "keeper-journal-1",
+        &std::fs::read(folder.path().join("journal")).unwrap(),
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("journal"), frozen("keeper-journal-1")).unwrap();
+    let (_memory, last, notes) = Memory::open(folder.path()).unwrap();
+    assert_eq!(Some(last), states().pop());
+    assert_eq!(notes, Vec::<String>::new());
+    let journal = folder.path().join("journal");
+    let (_journal, found) = ship_durable::Journal::open(&journal, 4 << 20).unwrap();
+    let records = found.records.iter();
+    let all: Vec<State> = records
+        .map(|record| serde_json::from_slice(&record.payload).unwrap())
+        .collect();
+    assert_eq!(all, states());
+}

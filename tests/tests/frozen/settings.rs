@@ -1,0 +1,56 @@
+//! Files that people keep and edit: what they wrote for an older program still holds.
+
+use std::fs;
+
+use ship_agent::config::Config;
+use ship_store::settings::Settings;
+
+use super::{frozen, path, writes_the_same};
+
+#[test]
+fn agent_toml_is_read() {
+    let text = String::from_utf8(frozen("agent-1.toml")).unwrap();
+    let config = Config::parse(&text, std::path::Path::new("/etc/ship")).unwrap();
+    assert_eq!((config.env.as_str(), config.host.as_str()), ("production", "h1"));
+    let classes: Vec<_> = config.classes.iter().map(|class| class.as_str()).collect();
+    assert_eq!(classes, ["web", "assets"]);
+    assert_eq!(config.store.to_string(), "https://ship.example.com:7400");
+    assert_eq!(config.address.to_string(), "127.41.7.1");
+    assert_eq!(config.asset_listen.unwrap().to_string(), "127.41.7.1:7480");
+    let folders = [&config.apps_dir, &config.state_dir, &config.run_dir];
+    assert_eq!(
+        folders.map(|path| path.to_str().unwrap()),
+        ["/srv/ship", "/var/lib/ship", "/run/ship"]
+    );
+    let tls = [&config.tls.ca, &config.tls.cert, &config.tls.key];
+    assert_eq!(
+        tls.map(|path| path.to_str().unwrap()),
+        ["/etc/ship/tls/ca.pem", "/etc/ship/tls/cert.pem", "/keys/key.pem"]
+    );
+}
+
+#[test]
+fn store_toml_is_read_and_written() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(path("store-1.toml"), folder.path().join("store.toml")).unwrap();
+    let settings = Settings::read(folder.path()).unwrap();
+    let mut expected = Settings::new("shop");
+    expected.listen = "127.0.0.1:7400".parse().unwrap();
+    expected.assets_listen = "127.0.0.1:7480".parse().unwrap();
+    expected.assets_url = Some("https://assets.example.com".to_owned());
+    expected.plain_http_anywhere = true;
+    expected.heartbeat_ms = 1_001;
+    expected.uncertain_after_ms = 3_002;
+    expected.unavailable_after_ms = 9_003;
+    expected.soak_ms = 1_004;
+    expected.switch_deadline_ms = 1_005;
+    expected.prefetch_deadline_ms = 1_006;
+    expected.barrier_deadline_ms = 1_007;
+    expected.max_unavailable = Some(2);
+    assert_eq!(settings, expected);
+    expected.write(folder.path()).unwrap();
+    writes_the_same(
+        "store-1.toml",
+        &fs::read(folder.path().join("store.toml")).unwrap(),
+    );
+}

@@ -1,0 +1,422 @@
+//! Every message of the wire, each field set: agents, stores and terminals of different versions speak to each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use prost::Message;
+use ship_proto::v1::*;
+
+use super::{frozen, writes_the_same};
+
+const FILE: &str = "wire-1.txt";
+
+fn digest(byte: u8) -> Vec<u8> {
+    vec![byte; 32]
+}
+
+fn text(text: &str) -> String {
+    text.to_owned()
+}
+
+fn target(number: u64) -> Target {
+    Target {
+        number,
+        id: digest(number as u8),
+    }
+}
+
+fn record() -> ReleaseRecord {
+    ReleaseRecord {
+        app: text("web"),
+        release: Some(target(455)),
+        label: Some(text("spring sale")),
+        commit: Some(text("1f0c")),
+        dirty: true,
+        publisher: text("publisher/ci"),
+        published_at_ms: 1_760_000_000_000,
+        bundle: Some(digest(2)),
+        files: 3,
+        bytes: 4,
+        new_bytes: 5,
+        stored_bytes: 6,
+    }
+}
+
+fn desired_app() -> DesiredApp {
+    DesiredApp {
+        app: text("web"),
+        env: text("production"),
+        epoch: 41,
+        deploy: 7,
+        run: Some(target(455)),
+        runs_app: true,
+        stage: vec![target(454), target(455)],
+        assets: vec![target(453)],
+    }
+}
+
+fn figures() -> UpdateFigures {
+    UpdateFigures {
+        fetched_bytes: 1,
+        stage_ms: 2,
+        switch_ms: 3,
+        lost_requests: 4,
+    }
+}
+
+fn failure() -> AppFailure {
+    AppFailure {
+        epoch: 40,
+        release: Some(target(456)),
+        step: text("probe"),
+        reason: text("503"),
+        last_lines: vec![text("no database"), text("bye")],
+        transient: true,
+    }
+}
+
+fn hold() -> LocalHold {
+    LocalHold {
+        epoch: 39,
+        from: Some(target(456)),
+        to: Some(target(455)),
+        reason: text("blank"),
+        at_ms: 1_760_000_000_001,
+    }
+}
+
+fn app_report() -> AppReport {
+    AppReport {
+        app: text("web"),
+        epoch: 41,
+        running: Some(target(455)),
+        deploy: 7,
+        healthy: true,
+        phase: AppPhase::Reverting.into(),
+        previous: Some(target(454)),
+        staged: vec![target(454), target(455)],
+        assets: vec![target(453)],
+        failure: Some(failure()),
+        held: Some(hold()),
+        // One entry: the order of several is not the same from run to run.
+        listen: [(text("http"), text("127.0.0.21:8080"))].into(),
+        update: Some(figures()),
+        connections: 8,
+        restarts: 9,
+    }
+}
+
+fn host_report() -> HostReport {
+    HostReport {
+        classes: vec![text("web"), text("assets")],
+        apps: vec![app_report()],
+        disk_free: 10,
+        disk_total: 11,
+        asset_url: Some(text("http://127.0.0.21:7480")),
+        agent_version: text("0.1.0"),
+    }
+}
+
+fn log_line() -> LogLine {
+    LogLine {
+        at_ms: 1_760_000_000_002,
+        app: text("web"),
+        host: text("h1"),
+        pid: 4242,
+        release: 455,
+        deploy: 7,
+        generation: 12,
+        stream: text("stderr"),
+        line: text("listening"),
+    }
+}
+
+fn host_line() -> HostLine {
+    HostLine {
+        host: text("h1"),
+        state: text("done"),
+        detail: text("403 ms"),
+    }
+}
+
+fn step_view() -> StepView {
+    StepView {
+        number: 1,
+        name: text("rest 1/2"),
+        state: text("running"),
+        hosts: vec![host_line()],
+        detail: text("1 of 2"),
+        started_at_ms: 12,
+        ended_at_ms: 13,
+    }
+}
+
+fn rollout_view() -> RolloutView {
+    RolloutView {
+        app: text("web"),
+        env: text("production"),
+        deploy: 7,
+        kind: text("promote"),
+        from: Some(target(454)),
+        to: Some(target(455)),
+        who: text("operator/alice"),
+        message: text("spring sale"),
+        started_at_ms: 14,
+        ended_at_ms: 15,
+        steps: vec![step_view()],
+        outcome: OutcomeKind::Aborted.into(),
+        reason: text("h2: probe"),
+        last_lines: vec![text("no database")],
+        paused: true,
+        excused: vec![text("h3: uncertain for 40 s")],
+        plan_id: text("ab12"),
+    }
+}
+
+fn verified() -> VerifiedRelease {
+    VerifiedRelease {
+        app: text("web"),
+        release: Some(target(455)),
+        files: 1,
+        bytes_read: 2,
+        damage: vec![text("bin/server: other bytes")],
+    }
+}
+
+fn app_host() -> AppHost {
+    AppHost {
+        host: text("h1"),
+        state: text("available"),
+        report: Some(app_report()),
+        desired: Some(target(455)),
+        runs_app: true,
+    }
+}
+
+fn app_status() -> AppStatus {
+    AppStatus {
+        app: text("web"),
+        env: text("production"),
+        release: Some(target(455)),
+        deploy: 7,
+        epoch: 41,
+        rollout: Some(rollout_view()),
+        asset_urls: vec![text("http://127.0.0.21:7480")],
+        hosts: vec![app_host()],
+        held: text("reverted"),
+    }
+}
+
+fn host_status() -> HostStatus {
+    HostStatus {
+        env: text("production"),
+        host: text("h1"),
+        state: text("upgrading"),
+        last_seen_ms: 16,
+        report: Some(host_report()),
+    }
+}
+
+fn logs_reply() -> LogsReply {
+    LogsReply {
+        request: 3,
+        lines: vec![log_line()],
+        done: true,
+        error: text("no such app"),
+    }
+}
+
+fn hello() -> Hello {
+    Hello {
+        env: text("production"),
+        host: text("h1"),
+        agent_version: text("0.1.0"),
+    }
+}
+
+fn welcome() -> Welcome {
+    Welcome {
+        heartbeat_ms: 5_000,
+        store_version: text("0.1.0"),
+    }
+}
+
+fn logs_query() -> LogsQuery {
+    LogsQuery {
+        request: 3,
+        app: text("web"),
+        lines: 100,
+        follow: true,
+        release: 455,
+        cancel: true,
+    }
+}
+
+fn to_store(message: agent_message::Message) -> AgentMessage {
+    AgentMessage {
+        message: Some(message),
+    }
+}
+
+fn to_agent(message: store_message::Message) -> StoreMessage {
+    StoreMessage {
+        message: Some(message),
+    }
+}
+
+/// A message by name: its bytes, and whether given bytes are read as it.
+type Example = (&'static str, Vec<u8>, Box<dyn Fn(&[u8]) -> bool>);
+
+macro_rules! examples {
+    ($($name:literal $kind:ident = $value:expr;)*) => {
+        vec![$({
+            let value: $kind = $value;
+            let bytes = value.encode_to_vec();
+            let same: Box<dyn Fn(&[u8]) -> bool> = Box::new(move |bytes| $kind::decode(bytes).as_ref() == Ok(&value));
+            ($name, bytes, same)
+        }),*]
+    };
+}
+
+fn examples() -> Vec<Example> {
+    examples! {
+        "Target" Target = target(455);
+        "ReleaseRecord" ReleaseRecord = record();
+        "DesiredApp" DesiredApp = desired_app();
+        "DesiredHost" DesiredHost = DesiredHost { apps: vec![desired_app()] };
+        "UpdateFigures" UpdateFigures = figures();
+        "AppFailure" AppFailure = failure();
+        "LocalHold" LocalHold = hold();
+        "AppReport" AppReport = app_report();
+        "HostReport" HostReport = host_report();
+        "LogLine" LogLine = log_line();
+        "Failure" Failure = Failure { kind: FailureKind::Fenced.into(), subject: text("web@455"), hint: text("shipctl plan") };
+        "BeginChunk" BeginChunk = BeginChunk { app: text("web"), manifest: b"manifest".as_slice().into() };
+        "MissingBlobs" MissingBlobs = MissingBlobs { blobs: vec![digest(1), digest(2)] };
+        "UploadChunk" UploadChunk = UploadChunk { bundle: Some(digest(3)), data: b"data".as_slice().into() };
+        "Uploaded" Uploaded = Uploaded { bundle: digest(4), stored_bytes: 17 };
+        "CommitRequest" CommitRequest = CommitRequest {
+            app: text("web"), id: digest(5), bundle: Some(digest(6)), label: Some(text("l")), commit: Some(text("c")),
+            dirty: true, request_id: vec![7; 16],
+        };
+        "ListReleasesRequest" ListReleasesRequest = ListReleasesRequest { app: text("web"), limit: 20 };
+        "ListReleasesReply" ListReleasesReply = ListReleasesReply { releases: vec![release_line()] };
+        "ReleaseLine" ReleaseLine = release_line();
+        "GetReleaseRequest" GetReleaseRequest = GetReleaseRequest { app: text("web"), number: 455 };
+        "ManifestRequest" ManifestRequest = ManifestRequest { id: digest(8) };
+        "Piece" Piece = Piece { data: b"piece".as_slice().into() };
+        "LocateRequest" LocateRequest = LocateRequest { blobs: vec![digest(9)] };
+        "Located" Located = Located { bundle: digest(10), bundle_bytes: 18, blobs: vec![digest(11)] };
+        "PlanRequest" PlanRequest = PlanRequest {
+            app: text("web"), number: 455, env: text("production"), message: text("m"), force: true,
+            request_id: vec![12; 16], revert: true,
+        };
+        "PlanReply" PlanReply = PlanReply { view: Some(rollout_view()), changes: true };
+        "Started" Started = Started { app: text("web"), env: text("production"), deploy: 7 };
+        "WatchRequest" WatchRequest = WatchRequest { app: text("web"), env: text("production"), deploy: 7 };
+        "ControlRequest" ControlRequest = ControlRequest {
+            app: text("web"), env: text("production"), verb: control_request::Verb::Abort.into(), message: text("m"),
+        };
+        "RolloutView" RolloutView = rollout_view();
+        "StepView" StepView = step_view();
+        "HostLine" HostLine = host_line();
+        "StatusRequest" StatusRequest = StatusRequest { env: text("production"), app: text("web") };
+        "StatusReply" StatusReply = StatusReply {
+            apps: vec![app_status()], hosts: vec![host_status()], now_ms: 19, store_version: text("0.1.0"),
+            asset_url: text("http://127.0.0.1:7480"),
+        };
+        "AppStatus" AppStatus = app_status();
+        "AppHost" AppHost = app_host();
+        "HostStatus" HostStatus = host_status();
+        "LogsRequest" LogsRequest = LogsRequest {
+            env: text("production"), app: text("web"), host: text("h1"), lines: 100, follow: true, release: 455,
+        };
+        "EventsRequest" EventsRequest = EventsRequest { limit: 50, follow: true };
+        "Event" Event = Event {
+            seq: 1, at_ms: 20, who: text("operator/alice"), what: text("promote"), subject: text("production/web"),
+            detail: text("web@455"), hash: digest(13),
+        };
+        "AgentMessage hello" AgentMessage = to_store(agent_message::Message::Hello(hello()));
+        "AgentMessage report" AgentMessage = to_store(agent_message::Message::Report(host_report()));
+        "AgentMessage logs" AgentMessage = to_store(agent_message::Message::Logs(logs_reply()));
+        "Hello" Hello = hello();
+        "LogsReply" LogsReply = logs_reply();
+        "StoreMessage welcome" StoreMessage = to_agent(store_message::Message::Welcome(welcome()));
+        "StoreMessage desired" StoreMessage = to_agent(store_message::Message::Desired(DesiredHost { apps: vec![desired_app()] }));
+        "StoreMessage logs" StoreMessage = to_agent(store_message::Message::Logs(logs_query()));
+        "Welcome" Welcome = welcome();
+        "LogsQuery" LogsQuery = logs_query();
+        "LocalStatusRequest" LocalStatusRequest = LocalStatusRequest {};
+        "LocalStatus" LocalStatus = LocalStatus {
+            env: text("production"), host: text("h1"), report: Some(host_report()), store_connected: true,
+            store: text("https://127.0.0.1:7400"), store_error: text("refused"),
+        };
+        "LocalRevertRequest" LocalRevertRequest = LocalRevertRequest {
+            app: text("web"), number: 454, reason: text("blank"), force: true,
+        };
+        "LocalVerifyRequest" LocalVerifyRequest = LocalVerifyRequest { app: text("web"), full: true };
+        "LocalVerifyReply" LocalVerifyReply = LocalVerifyReply { releases: vec![verified()] };
+        "VerifiedRelease" VerifiedRelease = verified();
+        "LocalLogsRequest" LocalLogsRequest = LocalLogsRequest { app: text("web"), lines: 100, follow: true, release: 455 };
+    }
+}
+
+fn release_line() -> ReleaseLine {
+    ReleaseLine {
+        record: Some(record()),
+        live_in: vec![text("production")],
+        flags: vec![text("reverted")],
+    }
+}
+
+/// `name<TAB>hex` by line.
+fn frozen_messages() -> BTreeMap<String, Vec<u8>> {
+    let text = String::from_utf8(frozen(FILE)).unwrap();
+    let line = |line: &str| {
+        let (name, bytes) = line.split_once('\t').unwrap();
+        (name.to_owned(), hex::decode(bytes).unwrap())
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn messages_are_written_as_they_were() {
+    let mut text = String::new();
+    for (name, bytes, _) in examples() {
+        writeln!(text, "{name}\t{}", hex::encode(bytes)).unwrap();
+    }
+    writes_the_same(FILE, text.as_bytes());
+}
+
+#[test]
+fn messages_are_read_as_they_were_meant_also_with_fields_of_tomorrow() {
+    let frozen = frozen_messages();
+    for (name, _, reads) in examples() {
+        let mut bytes = frozen[name].clone();
+        assert!(reads(&bytes), "{name} is read as something else");
+        // Field 1000, a number: what a newer program would add.
+        bytes.extend([0xc0, 0x3e, 1]);
+        assert!(reads(&bytes), "{name} stumbles over an unknown field");
+    }
+}
+
+#[test]
+fn no_message_is_left_out() {
+    let proto = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto/ship/v1");
+    let mut declared = BTreeSet::new();
+    for file in std::fs::read_dir(proto).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let names = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("message "));
+        declared.extend(
+            names
+                .filter_map(|rest| rest.split_whitespace().next())
+                .map(str::to_owned),
+        );
+    }
+    let examples = examples();
+    let first = |name: &'static str| name.split(' ').next().unwrap().to_owned();
+    let covered: BTreeSet<_> = examples.iter().map(|(name, ..)| first(name)).collect();
+    assert_eq!(covered, declared);
+}
