@@ -47,7 +47,7 @@ impl Load {
             let _ = stdout.read_to_string(&mut said);
         }
         let _ = self.child.wait();
-        let lines = said
+        let mut lines = said
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let summary = lines.rfind(|line| line["kind"] == "summary");
