@@ -55,7 +55,15 @@ impl std::fmt::Display for Ran {
 /// # Panics
 /// When it cannot be started.
 pub fn shipctl(context: Option<&Path>, args: &[&str]) -> Ran {
-    let output = command(context, args).stdin(Stdio::null()).output();
+    finish(command(context, args), args)
+}
+
+/// Runs a command that stands for `shipctl ARGS` to its end.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn finish(mut command: Command, args: &[&str]) -> Ran {
+    let output = command.stdin(Stdio::null()).output();
     Ran::new(
         args,
         output.unwrap_or_else(|error| panic!("shipctl cannot be started: {error}")),

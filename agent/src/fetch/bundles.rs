@@ -1,6 +1,6 @@
 //! Bundles as the unpacking threads see them: indexes, and frames read by ranges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -40,15 +40,17 @@ impl BundleSource {
         if blobs.is_empty() {
             return Ok(Vec::new());
         }
-        let places = self.runtime.block_on(self.fetcher.locate(blobs))?;
-        let bundles: BTreeMap<_, _> = places
-            .into_values()
-            .map(|place| (place.bundle, place.bundle_bytes))
-            .collect();
-        bundles
-            .into_iter()
-            .map(|(bundle, bytes)| Ok((bundle, self.index(bundle, bytes)?)))
-            .collect()
+        let mut held: BTreeMap<BundleDigest, (u64, HashSet<BlobDigest>)> = BTreeMap::new();
+        for (blob, place) in self.runtime.block_on(self.fetcher.locate(blobs))? {
+            let (_, here) = held
+                .entry(place.bundle)
+                .or_insert_with(|| (place.bundle_bytes, HashSet::new()));
+            here.insert(blob);
+        }
+        // Of each index only what is fetched from there is kept: however many bundles there are and whatever they
+        // say they hold, what stays in memory is as large as what is missing.
+        let index = |(bundle, (bytes, here))| Ok((bundle, self.index(bundle, bytes)?.keep(&here)));
+        held.into_iter().map(index).collect()
     }
 
     fn index(&self, bundle: BundleDigest, bytes: u64) -> Result<BundleIndex, FetchError> {

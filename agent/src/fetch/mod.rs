@@ -7,7 +7,7 @@ mod bundles;
 mod ranges;
 mod retry;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -46,6 +46,8 @@ pub enum FetchError {
     Manifest { id: ReleaseId, source: DecodeError },
     #[error("the store does not know where {count} of the release's blobs lie, {first} among them")]
     Nowhere { count: usize, first: BlobDigest },
+    #[error("the store told where blob {blob} lies, which it was not asked, or was told before")]
+    Unasked { blob: BlobDigest },
     #[error("the store told something malformed about {what}")]
     Wire { what: &'static str, source: WireError },
     #[error("cannot read bundle {bundle}")]
@@ -71,6 +73,7 @@ impl FetchError {
             | Self::ManifestLong { .. }
             | Self::Manifest { .. }
             | Self::Nowhere { .. }
+            | Self::Unasked { .. }
             | Self::Wire { .. }
             | Self::Index { .. } => false,
         }
@@ -191,7 +194,10 @@ impl Fetcher {
             what: "the places of blobs",
             source,
         };
-        let requests: Vec<_> = blobs
+        // Taken out as they are told: a store that tells more than it was asked ends here, not in our memory.
+        let mut open: HashSet<BlobDigest> = blobs.iter().copied().collect();
+        let asked: Vec<BlobDigest> = open.iter().copied().collect();
+        let requests: Vec<_> = asked
             .chunks(MAX_DIGESTS)
             .map(|chunk| v1::LocateRequest {
                 blobs: chunk.iter().map(|blob| blob.as_bytes().to_vec()).collect(),
@@ -206,15 +212,17 @@ impl Fetcher {
                 bundle_bytes: located.bundle_bytes,
             };
             for blob in ship_proto::digests(&located.blobs, "blob", BlobDigest::from_slice).map_err(wire)? {
+                if !open.remove(&blob) {
+                    return Err(FetchError::Unasked { blob });
+                }
                 places.insert(blob, place.clone());
             }
         }
-        let mut lost = blobs.iter().filter(|blob| !places.contains_key(*blob));
-        match lost.next() {
+        match open.iter().min() {
             None => Ok(places),
             Some(first) => Err(FetchError::Nowhere {
                 first: *first,
-                count: lost.count() + 1,
+                count: open.len(),
             }),
         }
     }

@@ -73,6 +73,11 @@ impl Host {
         ended
     }
 
+    /// The running agent's.
+    pub fn pid(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut agent) = self.agent.take() {

@@ -39,6 +39,8 @@ pub struct Inner {
     pub transfers: AtomicUsize,
     /// Answers every call and transfer with "unavailable".
     pub sick: AtomicBool,
+    /// Tells places of blobs that nobody asked for, without end.
+    pub flood: AtomicBool,
     logs: Arc<Mutex<HashMap<u64, mpsc::Sender<v1::LogsReply>>>>,
     questions: watch::Sender<Option<v1::LogsQuery>>,
 }
@@ -61,6 +63,7 @@ impl Store {
             cut_after: AtomicUsize::new(0),
             transfers: AtomicUsize::new(0),
             sick: AtomicBool::new(false),
+            flood: AtomicBool::new(false),
             logs: Arc::default(),
             questions: watch::channel(None).0,
         });
@@ -214,7 +217,9 @@ async fn bundle(State(inner): State<Arc<Inner>>, Path(digest): Path<String>, hea
     let range = headers.get(header::RANGE).unwrap().to_str().unwrap();
     let (from, to) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
     let (from, to): (usize, usize) = (from.parse().unwrap(), to.parse().unwrap());
-    let piece = bytes[from..=to].to_vec();
+    let Some(piece) = bytes.get(from..=to).map(<[u8]>::to_vec) else {
+        return StatusCode::RANGE_NOT_SATISFIABLE.into_response();
+    };
     let told = format!("bytes {from}-{to}/{}", bytes.len());
     let len = piece.len();
     let cut = inner.cut_after.load(Ordering::Relaxed);
@@ -359,6 +364,17 @@ impl Releases for Inner {
         request: Request<Streaming<v1::LocateRequest>>,
     ) -> Result<Answer<Self::LocateStream>, Status> {
         self.well()?;
+        if self.flood.load(Ordering::Relaxed) {
+            let flood = (0_u64..).map(|number| {
+                let blobs = (0..1000_u64).map(|part| BlobDigest::of(&(number * 1000 + part).to_le_bytes()));
+                Ok(v1::Located {
+                    bundle: vec![7; 32],
+                    bundle_bytes: 1 << 20,
+                    blobs: blobs.map(|blob| blob.as_bytes().to_vec()).collect(),
+                })
+            });
+            return Ok(Answer::new(Box::pin(tokio_stream::iter(flood))));
+        }
         let mut asked = request.into_inner();
         let mut found: HashMap<BundleDigest, v1::Located> = HashMap::new();
         while let Some(chunk) = asked.next().await {

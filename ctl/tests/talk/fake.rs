@@ -331,12 +331,16 @@ impl Releases for Face {
 
     async fn upload(&self, request: Request<Streaming<UploadChunk>>) -> Answer<Uploaded> {
         let mut chunks = request.into_inner();
-        let mut bundle = Vec::new();
+        let (mut bundle, mut announced) = (Vec::new(), None);
         while let Some(chunk) = chunks.message().await? {
+            announced = announced.or(chunk.bundle);
             bundle.extend_from_slice(&chunk.data);
         }
         let stored_bytes = bundle.len() as u64;
         let digest = BundleDigest::of(&bundle).as_bytes().to_vec();
+        if announced.as_ref() != Some(&digest) {
+            return Err(Status::invalid_argument("the bundle was not announced by its digest"));
+        }
         self.script().published.get_or_insert_default().bundle = bundle;
         Ok(Response::new(Uploaded {
             bundle: digest,

@@ -132,6 +132,18 @@ impl BundleIndex {
         self.frames.iter().flat_map(|frame| &frame.blobs)
     }
 
+    /// Only the blobs that are `wanted`, and the frames that hold them.
+    #[must_use]
+    pub fn keep(mut self, wanted: &HashSet<BlobDigest>) -> Self {
+        for frame in &mut self.frames {
+            frame.blobs.retain(|blob| wanted.contains(&blob.digest));
+            frame.blobs.shrink_to_fit();
+        }
+        self.frames.retain(|frame| !frame.blobs.is_empty());
+        self.frames.shrink_to_fit();
+        self
+    }
+
     /// Bytes of the tar archive when decompressed.
     pub fn raw_bytes(&self) -> u64 {
         self.frames.iter().map(|frame| frame.raw_len).sum()

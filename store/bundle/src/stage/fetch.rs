@@ -92,6 +92,7 @@ fn plan_bundle(
             Some(last)
                 if last.bundle == bundle
                     && last.frames.end == number
+                    && last.offset + last.len == frame.offset
                     && last.len + frame.len <= MAX_RANGE =>
             {
                 last.frames.end += 1;
@@ -240,6 +241,19 @@ mod tests {
         assert_eq!(plan(&[2], &bundles), [(0, 100, 1)]);
         assert_eq!(plan(&[5, 1, 3], &bundles), [(0, 200, 2), (300, 100, 1)]);
         assert_eq!(plan(&[1, 2, 3, 4, 5], &bundles), [(0, 400, 5)]);
+    }
+
+    #[test]
+    fn an_index_that_was_thinned_out_plans_the_same() {
+        let (name, whole) = bundle(1, 100, &[&[1, 2], &[3], &[4], &[5], &[]]);
+        for wanted in [&[2][..], &[5, 1, 3], &[1, 4], &[1, 2, 3, 4, 5]] {
+            let kept = whole.clone().keep(&wanted.iter().copied().map(blob).collect());
+            assert_eq!(kept.blobs().count(), wanted.len());
+            assert_eq!(
+                plan(wanted, &[(name, kept)]),
+                plan(wanted, &[(name, whole.clone())])
+            );
+        }
     }
 
     #[test]

@@ -1,0 +1,107 @@
+//! A file larger than the memory a process may use travels through a whole fleet.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+
+use ship_tests::{Fleet, shipctl};
+
+use crate::state::TOML;
+
+/// 256 MiB bounds every process of ours, whatever the release.
+const MOST_KIB: u64 = 256 << 10;
+const FILE: usize = 300 << 20;
+
+/// The most memory that a process had resident until now; none when it has ended.
+fn peak_kib(pid: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// Every process of the fleet, with its peak.
+fn peaks(fleet: &Fleet) -> Vec<(String, u64)> {
+    let dir = fleet.dir().to_str().unwrap();
+    let ours = |pid: &str| {
+        let said = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let said = String::from_utf8_lossy(&said).replace('\0', " ");
+        said.contains(dir).then_some(said)
+    };
+    let pids = fs::read_dir("/proc").unwrap();
+    pids.filter_map(|entry| {
+        let pid = entry.ok()?.file_name().into_string().ok()?;
+        Some((ours(&pid)?, peak_kib(&pid)?))
+    })
+    .collect()
+}
+
+/// Noise at first, then a piece of it again and again with gaps: it compresses, and not to nothing.
+fn write_large(path: &Path) {
+    let mut state = 5_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let noise: Vec<u8> = std::iter::repeat_with(&mut next)
+        .take(1 << 20)
+        .flatten()
+        .collect();
+    let mut file = fs::File::create(path).unwrap();
+    file.write_all(&noise).unwrap();
+    let (mut written, mut turn) = (noise.len(), 0_u64);
+    while written < FILE {
+        turn += 1;
+        file.write_all(&turn.to_le_bytes()).unwrap();
+        file.write_all(&noise[..64 << 10]).unwrap();
+        written += 8 + (64 << 10);
+    }
+}
+
+/// Runs `shipctl` to its end and gives the most memory it was seen with.
+fn run(fleet: &Fleet, args: &[&str]) -> u64 {
+    let mut command = shipctl::command(Some(&fleet.context()), args);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let pid = child.id().to_string();
+    let mut peak = 0;
+    loop {
+        peak = peak.max(peak_kib(&pid).unwrap_or_default());
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "{args:?}: {status}");
+            return peak;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_large_file_travels_in_little_memory() {
+    let fleet = Fleet::start(1);
+    let root = fleet.beside("large");
+    fs::write(root.join("ship.toml"), TOML).unwrap();
+    write_large(&root.join("large"));
+    let out = fleet.beside("out").join("tree");
+    for args in [
+        &["publish", root.to_str().unwrap()][..],
+        &["promote", "site"],
+        &["export", "site@1", out.to_str().unwrap()],
+    ] {
+        let peak = run(&fleet, args);
+        assert!((1..MOST_KIB).contains(&peak), "shipctl {args:?}: {peak} KiB");
+    }
+    let staged = fleet.home("h1", "site").join("current/large");
+    assert!(fs::metadata(staged).unwrap().len() >= FILE as u64);
+    assert!(fs::metadata(out.join("large")).unwrap().len() >= FILE as u64);
+    let peaks = peaks(&fleet);
+    for program in ["shipctl up", "shipstore serve", "ship-agent run"] {
+        let (binary, verb) = program.split_once(' ').unwrap();
+        let found = peaks
+            .iter()
+            .find(|(said, _)| said.contains(binary) && said.contains(verb));
+        let (said, peak) = found.unwrap_or_else(|| panic!("no {program}: {peaks:?}"));
+        assert!(*peak < MOST_KIB, "{said}: {peak} KiB");
+    }
+}
