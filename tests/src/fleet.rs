@@ -231,10 +231,11 @@ impl Drop for Fleet {
             eprintln!("--- shipctl up said:\n{}", self.said());
         }
         self.stop();
-        if std::thread::panicking() && std::env::var_os("SHIP_TESTS_KEEP").is_some() {
-            if let Some(folder) = self.folder.take() {
-                eprintln!("kept: {}", folder.keep().display());
-            }
+        if std::thread::panicking()
+            && std::env::var_os("SHIP_TESTS_KEEP").is_some()
+            && let Some(folder) = self.folder.take()
+        {
+            eprintln!("kept: {}", folder.keep().display());
         }
     }
 }
