@@ -77,8 +77,7 @@ const REST: &[Row] = &[
     (KEEPER, "keeper.probe.end", 2, Promote),
     (KEEPER, "keeper.link.end", 2, Promote),
     (KEEPER, "keeper.steer.begin", 2, Promote),
-    (KEEPER, "keeper.soak.after", 2, Promote),
-    (KEEPER, "keeper.hold.begin", 1, Promote),
+    (KEEPER, "keeper.soak.after", 1, Promote),
     (KEEPER, "keeper.link.begin", 3, Revert),
     (KEEPER, "keeper.steer.end", 3, Revert),
 ];
