@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use crate::shipctl::{self, Ran};
@@ -199,14 +200,26 @@ impl Fleet {
         self.dir.join("hosts").join(host).join("apps").join(app)
     }
 
+    /// Makes `up` itself stand still, so that it starts nothing again, or lets it go on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn freeze(&self, still: bool) {
+        let signal = if still { Signal::STOP } else { Signal::CONT };
+        let done = self
+            .up
+            .as_ref()
+            .and_then(|child| Pid::from_raw(i32::try_from(child.id()).ok()?))
+            .map(|pid| rustix::process::kill_process(pid, signal));
+        assert!(matches!(done, Some(Ok(()))), "shipctl up: {done:?}");
+    }
+
     /// Stops it as a user does, with the keyboard's signal, and waits for its end.
     pub fn stop(&mut self) {
         let Some(mut child) = self.up.take() else { return };
-        if let Some(pid) = i32::try_from(child.id())
-            .ok()
-            .and_then(rustix::process::Pid::from_raw)
-        {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, Signal::CONT);
+            let _ = rustix::process::kill_process(pid, Signal::INT);
         }
         let _ = child.wait();
     }

@@ -196,7 +196,9 @@ impl Fleet {
     pub fn rearm(&self, victim: Victim, fault: &str) -> Pid {
         self.arm(victim, fault);
         let pid = self.kill(victim);
-        assert!(!self.order(victim).exists(), "{victim:?} did not take its order");
+        // `up` notes the process before its script has run.
+        let order = self.order(victim);
+        wait::until("the order to be taken", || (!order.exists()).then_some(()));
         self.whole();
         pid
     }

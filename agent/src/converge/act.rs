@@ -31,7 +31,8 @@ impl App {
             Ok(()) => {
                 tracing::info!("keeper started");
                 self.starting.succeeded();
-                // The watch finds it a little later.
+                // The watch finds it a little later, or not at all if it dies before.
+                self.watch.found();
                 if let Ok(status) = self.client.status() {
                     self.keeper = keeper::Seen::Here(std::sync::Arc::new(status));
                 }

@@ -76,7 +76,7 @@ pub(super) struct App {
     pub unsaved: Option<DesiredApp>,
     /// Could not be saved; told all the same.
     pub unsaved_failure: Option<AppFailure>,
-    pub _watch: KeeperWatch,
+    pub watch: KeeperWatch,
 }
 
 impl std::fmt::Debug for App {

@@ -161,7 +161,7 @@ impl Converge {
             refused: None,
             unsaved: None,
             unsaved_failure: None,
-            _watch: watch,
+            watch,
             shop: Workshop {
                 layout,
                 fetcher: Arc::clone(&self.fetcher),

@@ -38,6 +38,8 @@ impl Seen {
 #[derive(Debug)]
 pub struct KeeperWatch {
     stop: Arc<AtomicBool>,
+    /// That the keeper is gone was the last word.
+    told_gone: Arc<AtomicBool>,
 }
 
 impl KeeperWatch {
@@ -48,11 +50,18 @@ impl KeeperWatch {
     pub fn begin(run: &Path, hear: impl Fn(Seen) + Send + 'static) -> io::Result<Self> {
         let client = Client::new(run, PATIENCE);
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let told_gone = Arc::new(AtomicBool::new(false));
+        let (stopped, told) = (Arc::clone(&stop), Arc::clone(&told_gone));
         std::thread::Builder::new()
             .name("keeper-watch".to_owned())
-            .spawn(move || follow(&client, &hear, &stopped))?;
-        Ok(Self { stop })
+            .spawn(move || follow(&client, &hear, &stopped, &told))?;
+        Ok(Self { stop, told_gone })
+    }
+
+    /// Another one found the keeper. Should it be gone again before the next look, that is told once more; without this
+    /// its second death would look like the first, and nobody would hear of it.
+    pub fn found(&self) {
+        self.told_gone.store(false, Ordering::Relaxed);
     }
 }
 
@@ -62,8 +71,7 @@ impl Drop for KeeperWatch {
     }
 }
 
-fn follow(client: &Client, hear: &dyn Fn(Seen), stop: &AtomicBool) {
-    let mut gone = false;
+fn follow(client: &Client, hear: &dyn Fn(Seen), stop: &AtomicBool, told_gone: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         if let Ok(statuses) = client.watch() {
             for status in statuses {
@@ -72,7 +80,7 @@ fn follow(client: &Client, hear: &dyn Fn(Seen), stop: &AtomicBool) {
                 }
                 match status {
                     Ok(status) => {
-                        gone = false;
+                        told_gone.store(false, Ordering::Relaxed);
                         hear(Seen::Here(Arc::new(status)));
                     }
                     Err(error) if is_patience(&error) => {}
@@ -80,8 +88,7 @@ fn follow(client: &Client, hear: &dyn Fn(Seen), stop: &AtomicBool) {
                 }
             }
         }
-        if !gone {
-            gone = true;
+        if !told_gone.swap(true, Ordering::Relaxed) {
             hear(Seen::Gone);
         }
         std::thread::sleep(ABSENT);
@@ -91,4 +98,22 @@ fn follow(client: &Client, hear: &dyn Fn(Seen), stop: &AtomicBool) {
 fn is_patience(error: &AskError) -> bool {
     matches!(error, AskError::Talk { source, .. }
         if matches!(source.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+    use super::*;
+
+    #[test]
+    fn a_keeper_that_dies_again_before_it_was_looked_at_is_told_again() {
+        let run = tempfile::tempdir().unwrap();
+        let (tell, told) = std::sync::mpsc::sync_channel(8);
+        let watch = KeeperWatch::begin(run.path(), move |seen| tell.send(seen).unwrap()).unwrap();
+        let patience = Duration::from_secs(20);
+        assert_eq!(told.recv_timeout(patience), Ok(Seen::Gone));
+        watch.found();
+        assert_eq!(told.recv_timeout(patience), Ok(Seen::Gone));
+    }
 }

@@ -86,10 +86,15 @@ pub fn hosts(fleet: &Fleet) -> Vec<String> {
 
 /// Both populations of users, on every host.
 pub fn users(fleet: &Fleet) -> Load {
+    users_of(fleet, hosts(fleet).len())
+}
+
+/// The same where only so many hosts run the app.
+pub fn users_of(fleet: &Fleet, hosts: usize) -> Load {
     // An agent that was just started has yet to ask the keeper.
     let targets = wait::until("a listener on every host", || {
         let found = fleet.listening(APP, "http");
-        (found.len() == hosts(fleet).len()).then_some(found)
+        (found.len() == hosts).then_some(found)
     });
     Load::start(&targets, "/", 25)
 }

@@ -7,10 +7,10 @@
     reason = "tests fail by panicking"
 )]
 
-// mod barrier;
+mod barrier;
 mod look;
-// mod many;
-// mod owner;
-// mod sick;
+mod many;
+mod owner;
+mod sick;
 mod table;
-// mod users;
+mod users;

@@ -61,7 +61,7 @@ const REST: &[Row] = &[
     (STORE, "store.catalog.append.before", 1, Revert),
     (STORE, "store.catalog.apply.before", 1, Revert),
     (STORE, "store.catalog.apply.before", 2, Revert),
-    (FIRST, "bundle.stage.name.after", 1, Promote),
+    (FIRST, "bundle.stage.record.before", 1, Promote),
     (FIRST, "assets.before_rename", 1, Promote),
     (FIRST, "durable.fs.sync.before", 1, Promote),
     (FIRST, "agent.fence.before", 1, Promote),
@@ -77,8 +77,7 @@ const REST: &[Row] = &[
     (KEEPER, "keeper.probe.end", 2, Promote),
     (KEEPER, "keeper.link.end", 2, Promote),
     (KEEPER, "keeper.steer.begin", 2, Promote),
-    (KEEPER, "keeper.soaking.after", 2, Promote),
-    (KEEPER, "keeper.hold.begin", 1, Promote),
+    (KEEPER, "keeper.soak.after", 1, Promote),
     (KEEPER, "keeper.link.begin", 3, Revert),
     (KEEPER, "keeper.steer.end", 3, Revert),
 ];
