@@ -17,7 +17,7 @@ CACHE = ROOT / ".cache"
 
 def build():
     """The binaries that are measured, as a user builds them."""
-    for what in (["--bins"], ["-p", "ship-tests", "--example", "link"]):
+    for what in (["--bins"], ["-p", "ship-durable", "--example", "link"]):
         if subprocess.run(["cargo", "build", "--release", *what], cwd=ROOT, check=False).returncode != 0:
             raise SystemExit("the release binaries cannot be built")
     target = os.environ.get("CARGO_TARGET_DIR", ROOT / "target")

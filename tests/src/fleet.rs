@@ -14,6 +14,8 @@ use crate::wait;
 pub struct Fleet {
     dir: PathBuf,
     up: Option<Child>,
+    /// Where `shipctl up` and its programs lie, when not in the build's folder.
+    programs: Option<PathBuf>,
     /// Last, so that it outlives what works in it.
     folder: Option<tempfile::TempDir>,
 }
@@ -32,15 +34,43 @@ impl Fleet {
     /// # Panics
     /// When it does not come up.
     pub fn start_with(hosts: usize, env: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("no temporary folder: {error}"));
-        let dir = folder.path().join("fleet");
-        let mut fleet = Self {
-            dir,
-            up: None,
-            folder: Some(folder),
-        };
+        let mut fleet = Self::lying();
         fleet.up(hosts, env);
         fleet
+    }
+
+    /// Starts a fleet whose processes can be armed with faults while it runs, each by itself.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn armable(hosts: usize) -> Self {
+        let mut fleet = Self::armable_lying();
+        fleet.up(hosts, &[]);
+        fleet
+    }
+
+    /// The same, not yet started: faults for the first life of a process can be ordered.
+    ///
+    /// # Panics
+    /// When its folder cannot be made.
+    pub fn armable_lying() -> Self {
+        let mut fleet = Self::lying();
+        let scripts = fleet.dir.parent().map(crate::victim::make_scripts);
+        match scripts {
+            Some(Ok(scripts)) => fleet.programs = Some(scripts),
+            other => panic!("no scripts: {other:?}"),
+        }
+        fleet
+    }
+
+    fn lying() -> Self {
+        let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("no temporary folder: {error}"));
+        Self {
+            dir: folder.path().join("fleet"),
+            up: None,
+            programs: None,
+            folder: Some(folder),
+        }
     }
 
     /// Starts the same folder again after [`Fleet::stop`].
@@ -53,7 +83,14 @@ impl Fleet {
         let log_too = log.try_clone().unwrap_or_else(|error| panic!("no log: {error}"));
         let hosts = hosts.to_string();
         let dir = self.dir.to_string_lossy().into_owned();
-        let mut command = shipctl::command(None, &["up", "--dir", &dir, "--hosts", &hosts]);
+        let words = ["up", "--dir", &dir, "--hosts", &hosts];
+        let mut command = match &self.programs {
+            Some(programs) => shipctl::command_of(&programs.join("shipctl"), None, &words),
+            None => shipctl::command(None, &words),
+        };
+        if let Some(programs) = &self.programs {
+            command.env("SHIP_BIN_DIR", programs);
+        }
         command
             .stdin(Stdio::null())
             .stdout(log)
@@ -181,10 +218,11 @@ impl Drop for Fleet {
             eprintln!("--- shipctl up said:\n{}", self.said());
         }
         self.stop();
-        if std::thread::panicking() && std::env::var_os("SHIP_TESTS_KEEP").is_some() {
-            if let Some(folder) = self.folder.take() {
-                eprintln!("kept: {}", folder.keep().display());
-            }
+        if std::thread::panicking()
+            && std::env::var_os("SHIP_TESTS_KEEP").is_some()
+            && let Some(folder) = self.folder.take()
+        {
+            eprintln!("kept: {}", folder.keep().display());
         }
     }
 }

@@ -3,6 +3,8 @@
 //! * [`Fleet`]: starts and stops a fleet in a temporary folder; ends every process it started.
 //! * [`shipctl`]: runs commands against it and keeps what they said.
 //! * [`http`]: a small client that asks as a browser would.
+//! * [`sample`]: releases of the sample app.
+//! * [`victim`]: kills its processes, where a test says.
 //! * [`wait`]: for a state, never for a time.
 
 #![allow(
@@ -15,11 +17,14 @@
 pub mod fleet;
 pub mod http;
 pub mod load;
+pub mod sample;
 pub mod shipctl;
+pub mod victim;
 pub mod wait;
 
 pub use fleet::Fleet;
 pub use shipctl::Ran;
+pub use victim::Victim;
 
 use std::path::PathBuf;
 

@@ -47,10 +47,10 @@ impl Load {
             let _ = stdout.read_to_string(&mut said);
         }
         let _ = self.child.wait();
-        let lines = said
+        let mut lines = said
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let summary = lines.filter(|line| line["kind"] == "summary").next_back();
+        let summary = lines.rfind(|line| line["kind"] == "summary");
         summary.unwrap_or_else(|| panic!("the load generator gave no summary:\n{said}"))
     }
 }

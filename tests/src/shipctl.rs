@@ -72,7 +72,12 @@ pub fn finish(mut command: Command, args: &[&str]) -> Ran {
 
 /// `shipctl` with its context, not yet started.
 pub fn command(context: Option<&Path>, args: &[&str]) -> Command {
-    let mut command = Command::new(crate::bin("shipctl"));
+    command_of(&crate::bin("shipctl"), context, args)
+}
+
+/// The same with a `shipctl` that lies elsewhere.
+pub fn command_of(program: &Path, context: Option<&Path>, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command
         .env_remove("SHIP_CONTEXT")
         .env("NO_COLOR", "1")

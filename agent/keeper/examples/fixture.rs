@@ -5,6 +5,7 @@
 //! listener down when it is to drain), `shutdown-later` (does so at the trigger), `stubborn` (a child in a session of its own),
 //! `unix` (the listener is a Unix socket), `noisy` (writes much).
 #![allow(
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::print_stderr,

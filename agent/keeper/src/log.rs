@@ -126,7 +126,10 @@ impl LogFile {
         self.file = None;
         for number in (0..OLDER_FILES).rev() {
             let from = self.numbered(number);
-            match std::fs::rename(&from, self.numbered(number + 1)) {
+            // A log may lose its last lines with the power; syncing would make the app wait.
+            #[expect(clippy::disallowed_methods, reason = "durability is not wanted here")]
+            let moved = std::fs::rename(&from, self.numbered(number + 1));
+            match moved {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }

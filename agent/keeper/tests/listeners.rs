@@ -1,5 +1,6 @@
 //! Listeners of every kind, and what is done to them.
 #![allow(
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,

@@ -1,5 +1,6 @@
 //! The app's output, and the control socket's manners.
 #![allow(
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,

@@ -1,5 +1,6 @@
 //! The keeper dies at any moment; the next one goes on.
 #![allow(
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,

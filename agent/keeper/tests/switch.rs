@@ -1,5 +1,6 @@
 //! Switching under load, failing unseen, and going back.
 #![allow(
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,

@@ -1,5 +1,6 @@
 //! The union as a folder and over HTTP, with real files and sockets.
 #![allow(
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

@@ -122,7 +122,11 @@ impl<'a> Parents<'a> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+    #![allow(
+        clippy::disallowed_methods,
+        clippy::unwrap_used,
+        reason = "tests stop at the first surprise"
+    )]
     use super::*;
     use std::os::unix::fs::symlink;
 

@@ -1,5 +1,10 @@
 //! The generator against servers that misbehave in one way each: the report must show exactly that way.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test may fail loudly"
+)]
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

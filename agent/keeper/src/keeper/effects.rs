@@ -397,7 +397,7 @@ impl Keeper {
 
     fn drain(&mut self, generation: u64) {
         let path = self.drain_file(generation);
-        if let Err(error) = std::fs::write(&path, b"") {
+        if let Err(error) = std::fs::File::create(&path) {
             self.note(format!("cannot write the drain file {}: {error}", path.display()));
         }
         self.tell(Some(generation), &format!("generation {generation} drains"));

@@ -122,6 +122,7 @@ impl PathGroup {
             let _ = std::fs::remove_file(&staged);
             std::fs::hard_link(self.hidden(generation), &staged)?;
             // A name in a run folder: gone with the boot, so nothing is synced.
+            #[expect(clippy::disallowed_methods, reason = "durability is not wanted here")]
             std::fs::rename(&staged, &self.path)
         };
         name().map_err(|source| ListenError::System {

@@ -1,7 +1,7 @@
 //! The switch machine: what runs, what is on its way, what is leaving, and what to do next.
 //!
-//! It is pure. [`step`] takes a state, an event and the time, and gives the next state and the effects that bring the
-//! world there; [`recover`] does the same for a keeper that has just started over an older state. The edge writes the
+//! It is pure. [`step()`] takes a state, an event and the time, and gives the next state and the effects that bring the
+//! world there; [`recover()`] does the same for a keeper that has just started over an older state. The edge writes the
 //! state to the journal *before* it carries an effect out, so a state tells what may have been done, and every effect can be
 //! done again.
 //!

@@ -85,7 +85,11 @@ fn stamp(bytes: &[u8; STAMP]) -> FileStamp {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+    #![allow(
+        clippy::disallowed_methods,
+        clippy::unwrap_used,
+        reason = "tests stop at the first surprise"
+    )]
     use super::*;
 
     fn sample() -> Stamps {

@@ -1,5 +1,6 @@
 //! Trees, bundles and staged releases as their users see them, with real files and the real tar.
 #![allow(
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::panic,
     reason = "tests stop at the first surprise"

@@ -36,6 +36,8 @@ pub struct SimHost {
     pub assets: BTreeSet<u64>,
     pub failure: Option<AppFailure>,
     pub held: Option<LocalHold>,
+    /// The store was restarted and has not heard of it yet.
+    pub unheard: bool,
     /// Releases that fail here, and at which step.
     pub breaks: BTreeMap<u64, String>,
     /// Does not take new assets.
@@ -194,7 +196,7 @@ impl Fleet {
             },
             classes: vec![ClassName::new(if sim.asset_only { "assets" } else { "web" }).unwrap()],
             platform: Some("linux/amd64".to_owned()),
-            last_report: Some(HostReport {
+            last_report: (!sim.unheard).then(|| HostReport {
                 apps: vec![sim.report(&self.state.app)],
                 ..HostReport::default()
             }),

@@ -1,6 +1,7 @@
 //! The rollout machine under stories that an operator can read, and under random histories.
 
 #![allow(
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

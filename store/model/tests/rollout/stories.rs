@@ -101,7 +101,8 @@ impl Story {
                 let effects = self.fleet.report(&name);
                 self.tell(effects);
             }
-            ["reverts", "itself", "to", number] => {
+            ["reverts", "itself", rest @ .., "to", number] => {
+                let unheard = *rest == ["unheard"];
                 let to = release(number.parse().unwrap());
                 sim.held = Some(LocalHold {
                     epoch: sim.epoch,
@@ -111,8 +112,11 @@ impl Story {
                     at_ms: self.fleet.now,
                 });
                 sim.running = Some(to);
-                let effects = self.fleet.report(&name);
-                self.tell(effects);
+                sim.unheard = unheard;
+                if !unheard {
+                    let effects = self.fleet.report(&name);
+                    self.tell(effects);
+                }
             }
             ["joins"] => unreachable!("use `hosts NAME`"),
             ["leaves"] => {

@@ -2,7 +2,7 @@
 
 use crate::name::HostName;
 use crate::release::Target;
-use crate::report::{AppFailure, AppReport};
+use crate::report::{AppFailure, AppReport, LocalHold};
 use crate::rollout::event::Happening;
 use crate::rollout::plan::{Excuse, PlanStep};
 use crate::rollout::state::{Rollout, Stop, Switch};
@@ -15,6 +15,7 @@ impl Turn {
     pub(super) fn heard(&mut self, rollout: &mut Rollout, host: &HostName, app: Option<&AppReport>) {
         self.returned(rollout, host);
         let to = rollout.plan.to;
+        let held = app.and_then(|app| rollout.finds_held(app));
         let Some(progress) = rollout.hosts.get_mut(host) else {
             return;
         };
@@ -23,12 +24,34 @@ impl Turn {
             return;
         };
         progress.serving = Some(app.running.is_some() && app.healthy);
-        // A host that has not seen this rollout's wish may be about to remove what it still has.
-        let knows = app.epoch >= rollout.first_epoch;
+        // A host that has not seen this rollout's wish may be about to remove what it still has; one that is held
+        // would not go where it is asked to.
+        let knows = app.epoch >= rollout.first_epoch && held.is_none();
         progress.staged = knows && app.staged.contains(&to);
         progress.assets = knows && app.assets.contains(&to);
+        if let Some(held) = held {
+            self.answer_hold(rollout, host, &held);
+        }
         self.confirm(rollout, host, app);
         self.judge(rollout, host, app);
+    }
+
+    /// A revert made on the host before this rollout began, of which its plan did not know. A hold outlives an epoch
+    /// that wants just what was taken away, so the host is first told to stay where it was put; when it has heard
+    /// that, it goes with the others.
+    fn answer_hold(&mut self, rollout: &mut Rollout, host: &HostName, held: &LocalHold) {
+        let stands = self
+            .state
+            .desired(host)
+            .is_some_and(|desired| held.stands_against(&desired));
+        let Some(progress) = rollout.hosts.get_mut(host) else {
+            return;
+        };
+        if stands && matches!(progress.switch, Switch::Untouched | Switch::Asked { .. }) {
+            progress.switch = Switch::Untouched;
+            progress.previous = Some(held.to);
+            self.set(host, |target| target.run = Some(held.to));
+        }
     }
 
     fn returned(&mut self, rollout: &mut Rollout, host: &HostName) {
@@ -179,4 +202,12 @@ fn failure_stop(host: &HostName, failure: &AppFailure) -> Stop {
     let skip = failure.last_lines.len().saturating_sub(LAST_LINES);
     let last_lines = failure.last_lines[skip..].to_vec();
     Stop::on(host, &failure.step, failure.reason.clone(), last_lines)
+}
+
+impl Rollout {
+    /// The hold of a host that was put back by hand before this promote began.
+    fn finds_held(&self, app: &AppReport) -> Option<LocalHold> {
+        let held = app.held.as_ref().filter(|held| held.epoch < self.first_epoch);
+        held.filter(|_| !self.is_revert()).cloned()
+    }
 }

@@ -11,21 +11,20 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
+type Failed = Box<dyn std::error::Error>;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> Result<(), Failed> {
     let (mut dir, mut times) = (std::env::temp_dir(), 1000_u32);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let value = words.next().with_context(|| format!("{word} needs a value"))?;
+        let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
         match word.as_str() {
             "--dir" => dir = PathBuf::from(value),
-            "--times" => times = value.parse().context("--times needs a number")?,
-            _ => bail!("{word} is not known: link [--dir DIR] [--times N]"),
+            "--times" => times = value.parse()?,
+            _ => return Err(format!("{word} is not known: link [--dir DIR] [--times N]").into()),
         }
     }
-    let folder = tempfile::tempdir_in(&dir).context("make a folder for the links")?;
+    let folder = tempfile::tempdir_in(&dir)?;
     let durable = measure(times, |nth| {
         Ok(ship_durable::replace_symlink(
             &folder.path().join("current"),
@@ -33,8 +32,10 @@ fn main() -> anyhow::Result<()> {
         )?)
     })?;
     let visible = measure(times, |nth| bare(folder.path(), &release(nth)))?;
-    let report = json!({ "unit": "us", "durable": durable, "visible": visible });
-    writeln!(std::io::stdout(), "{report}")?;
+    writeln!(
+        std::io::stdout(),
+        r#"{{"unit":"us","durable":{durable},"visible":{visible}}}"#
+    )?;
     Ok(())
 }
 
@@ -42,14 +43,14 @@ fn release(nth: u32) -> PathBuf {
     PathBuf::from(format!("releases/{}-1f0c9a3b77d0", 454 + nth % 2))
 }
 
-fn bare(folder: &Path, target: &Path) -> anyhow::Result<()> {
+fn bare(folder: &Path, target: &Path) -> Result<(), Failed> {
     let aside = folder.join("aside");
     std::os::unix::fs::symlink(target, &aside)?;
     std::fs::rename(&aside, folder.join("current"))?;
     Ok(())
 }
 
-fn measure(times: u32, mut switch: impl FnMut(u32) -> anyhow::Result<()>) -> anyhow::Result<Value> {
+fn measure(times: u32, mut switch: impl FnMut(u32) -> Result<(), Failed>) -> Result<String, Failed> {
     let mut taken = Vec::new();
     for nth in 0..times {
         let began = Instant::now();
@@ -61,5 +62,11 @@ fn measure(times: u32, mut switch: impl FnMut(u32) -> anyhow::Result<()>) -> any
         let place = (taken.len() * share / 100).min(taken.len().saturating_sub(1));
         taken.get(place).map_or(0.0, |taken| taken.as_secs_f64() * 1e6)
     };
-    Ok(json!({ "n": times, "median": at(50), "p90": at(90), "p99": at(99), "max": at(100) }))
+    Ok(format!(
+        r#"{{"n":{times},"median":{},"p90":{},"p99":{},"max":{}}}"#,
+        at(50),
+        at(90),
+        at(99),
+        at(100)
+    ))
 }
