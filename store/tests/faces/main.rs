@@ -10,6 +10,7 @@
 mod access;
 mod agent;
 mod fleet;
+mod hostile;
 mod ports;
 mod publishing;
 mod rollouts;

@@ -14,4 +14,5 @@ mod memory;
 mod names;
 mod people;
 mod state;
+mod table;
 mod trees;
