@@ -180,6 +180,7 @@ impl Fleet {
             target: release(number),
             classes: [ClassName::new("web").unwrap()].into(),
             platform: Vec::new(),
+            keep: None,
         };
         self.releases.insert(ReleaseNumber(number), info);
     }
@@ -199,7 +200,7 @@ impl Fleet {
                 ..HostReport::default()
             }),
             last_seen_ms: Some(self.now),
-            new_bytes: None,
+            bytes: None,
         };
         self.hosts.iter().map(view).collect()
     }
