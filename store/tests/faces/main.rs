@@ -12,5 +12,6 @@ mod agent;
 mod fleet;
 mod ports;
 mod publishing;
+mod restored;
 mod rollouts;
 mod sessions;
