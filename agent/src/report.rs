@@ -63,6 +63,7 @@ impl Reporter {
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            platform: Some(crate::keeper::platform()),
         };
         // Still under the lock of `apps`, so that the newest report is the one that stays.
         self.out.send_if_modified(|known| {

@@ -129,4 +129,6 @@ pub enum Command {
     // A fleet of one's own.
     Up(commands::up::Up),
     Demo(commands::demo::Demo),
+    // For the shell.
+    Completion(commands::completion::Completion),
 }

@@ -329,6 +329,7 @@ impl From<HostReport> for v1::HostReport {
             disk_total: report.disk_total,
             asset_url: report.asset_url,
             agent_version: report.agent_version,
+            platform: report.platform.unwrap_or_default(),
         }
     }
 }
@@ -351,6 +352,7 @@ impl TryFrom<v1::HostReport> for HostReport {
             disk_total: wire.disk_total,
             asset_url: wire.asset_url,
             agent_version: wire.agent_version,
+            platform: Some(wire.platform).filter(|platform| !platform.is_empty()),
         })
     }
 }

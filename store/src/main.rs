@@ -48,6 +48,7 @@ enum Command {
     Rebuild(Folder),
     Backup(Backup),
     Restore(Restore),
+    AcceptRestore(AcceptRestore),
 }
 
 #[derive(Debug, Args)]
@@ -147,6 +148,24 @@ struct Restore {
     from: PathBuf,
 }
 
+/// Lets a store that was put back lead hosts again that have seen newer epochs than its backup knows.
+///
+/// Until then such hosts keep what they run, and promote and revert are refused. First make sure that the newer store
+/// is lost for good: two stores that lead one fleet contradict each other. Then, with this store stopped, this command
+/// steps over a million epochs and deploys of every environment and a thousand release numbers of every app, so that
+/// nothing is given twice, and pauses a rollout that the backup was made in. What hosts run changes only with the next
+/// promote or revert; `shipctl promote APP@N --force` brings every host to a release that the store believes it runs.
+/// Releases published after the backup must be published again.
+#[derive(Debug, Args)]
+#[command(name = "accept-restore")]
+struct AcceptRestore {
+    #[command(flatten)]
+    folder: Folder,
+    /// Why, for the audit chain.
+    #[arg(long, value_name = "TEXT")]
+    because: String,
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse().command, &Clock::system()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -178,8 +197,12 @@ fn run(command: Command, clock: &Clock) -> anyhow::Result<()> {
         Command::Restore(command) => {
             let report = admin::restore(&command.from, &command.folder.dir, clock.now_ms());
             report.context("cannot put the backup back")?;
-            say(&format!("put back into {}", command.folder.dir.display()))
+            let dir = command.folder.dir.display();
+            say(&format!(
+                "put back into {dir}\nhosts that have seen newer epochs refuse it until: shipstore accept-restore --dir {dir} --because TEXT"
+            ))
         }
+        Command::AcceptRestore(command) => accept_restore(&command, clock),
     }
 }
 
@@ -251,6 +274,20 @@ fn holder_of(issue: &Issue) -> anyhow::Result<Holder> {
             sans: issue.san.clone(),
         },
     })
+}
+
+fn accept_restore(command: &AcceptRestore, clock: &Clock) -> anyhow::Result<()> {
+    let dir = &command.folder.dir;
+    Settings::read(dir)?;
+    let who = format!("local/uid-{}", rustix::process::getuid().as_raw());
+    let accepted = admin::accept_restore(dir, &who, &command.because, clock.now_ms());
+    let accepted = accepted.context("cannot accept what was put back")?;
+    say(&format!(
+        "accepted: {} environments are led again, {} apps leave out their next {} numbers",
+        accepted.environments,
+        accepted.apps,
+        admin::NUMBERS_SKIPPED
+    ))
 }
 
 fn verify(dir: &Path) -> anyhow::Result<()> {

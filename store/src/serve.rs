@@ -153,7 +153,10 @@ fn tell_found(report: &FolderReport) {
         tracing::error!(%bundle, error = error as &dyn std::error::Error, "a bundle cannot be used");
     }
     if let Some(restored) = &report.restored {
-        tracing::warn!(from = restored.from, "this store was put back from a backup");
+        tracing::warn!(
+            from = restored.from,
+            "this store was put back from a backup: hosts that have seen newer epochs refuse it until `shipstore accept-restore`"
+        );
     }
     tracing::info!(
         bundles = report.places.bundles,

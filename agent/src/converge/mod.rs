@@ -4,6 +4,7 @@
 
 mod act;
 mod app;
+mod fence;
 mod job;
 mod mailbox;
 mod retire;

@@ -72,17 +72,22 @@ pub fn intent(
     })
 }
 
-/// Whether this machine is one the release is made for.
-///
-/// # Errors
-/// [`IntentError::Platform`].
-pub fn fits(spec: &ReleaseSpec) -> Result<(), IntentError> {
+/// What this machine is, as `platform` in a ship.toml names it: `linux/amd64`.
+pub fn platform() -> String {
     let machine = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
     };
-    let is = format!("linux/{machine}");
+    format!("linux/{machine}")
+}
+
+/// Whether this machine is one the release is made for.
+///
+/// # Errors
+/// [`IntentError::Platform`].
+pub fn fits(spec: &ReleaseSpec) -> Result<(), IntentError> {
+    let is = platform();
     if spec.platform.is_empty() || spec.platform.contains(&is) {
         return Ok(());
     }

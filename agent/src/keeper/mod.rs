@@ -7,7 +7,7 @@ mod intent;
 mod start;
 mod watch;
 
-pub use intent::{IntentError, Order, fits, intent};
+pub use intent::{IntentError, Order, fits, intent, platform};
 pub use start::{StartError, find, start};
 pub use watch::{KeeperWatch, Seen};
 

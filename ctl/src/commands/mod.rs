@@ -2,6 +2,7 @@
 
 pub mod asset;
 pub mod attach;
+pub mod completion;
 pub mod control;
 pub mod demo;
 pub mod diff;
@@ -79,5 +80,6 @@ pub async fn run(args: Args, ui: &Ui) -> Outcome {
         Command::Doctor(verb) => doctor::run(verb, global, ui).await,
         Command::Up(verb) => Box::pin(up::run(verb, global, ui)).await,
         Command::Demo(verb) => Box::pin(demo::run(verb, global, ui)).await,
+        Command::Completion(verb) => completion::run(&verb, ui),
     }
 }

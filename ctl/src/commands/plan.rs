@@ -1,6 +1,7 @@
 //! `shipctl plan`.
 
 use clap::Args;
+use ship_model::name::HostName;
 use ship_model::release::ReleaseRef;
 use ship_proto::v1::PlanRequest;
 
@@ -32,6 +33,9 @@ pub struct Plan {
     /// Plan though the release was reverted from or quarantined
     #[arg(long)]
     force: bool,
+    /// Wait for nothing from this host, for example one that is away; can be given again
+    #[arg(long, value_name = "HOST")]
+    without: Vec<HostName>,
 }
 
 pub async fn run(verb: Plan, global: &Global, ui: &Ui) -> Outcome {
@@ -45,6 +49,7 @@ pub async fn run(verb: Plan, global: &Global, ui: &Ui) -> Outcome {
         force: verb.force,
         request_id: request_id(),
         revert: verb.revert,
+        without: verb.without.iter().map(ToString::to_string).collect(),
     };
     let plan = fleet.client.rollouts().plan(request).await?.into_inner();
     let view = plan.view.unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use ship_model::name::HostName;
 use ship_model::release::ReleaseRef;
 use ship_proto::v1::{PlanReply, PlanRequest, Started};
 use tonic::{Response, Status};
@@ -25,6 +26,7 @@ const START_TRIES: u32 = 6;
 Examples:
   shipctl promote web              the newest release
   shipctl promote web@5 -m \"faster search\"
+  shipctl promote web --without h3 though h3 is away; it catches up when it is back
   shipctl promote web --detach     returns at once; shipctl attach web shows it again
 
 Every host fetches and checks the release first, every asset host serves its assets,
@@ -37,6 +39,10 @@ pub struct Promote {
     /// Go ahead though the release was reverted from or quarantined
     #[arg(long)]
     force: bool,
+    /// Wait for nothing from this host, for example one that is away; it catches up later. Can be
+    /// given again
+    #[arg(long, value_name = "HOST")]
+    without: Vec<HostName>,
 }
 
 /// Take an environment back to an earlier release, at once
@@ -80,14 +86,33 @@ pub struct Way {
     dry_run: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Direction {
-    Promote,
+    Promote { without: Vec<HostName> },
     Revert,
 }
 
+impl Direction {
+    /// Hosts left out by name. A revert leaves nobody out: it waits for no host that is away.
+    fn without(&self) -> Vec<String> {
+        match self {
+            Self::Promote { without } => without.iter().map(ToString::to_string).collect(),
+            Self::Revert => Vec::new(),
+        }
+    }
+}
+
 pub async fn promote(verb: Promote, global: &Global, ui: &Ui) -> Outcome {
-    Box::pin(go(verb.way, verb.force, Direction::Promote, global, ui)).await
+    Box::pin(go(
+        verb.way,
+        verb.force,
+        Direction::Promote {
+            without: verb.without,
+        },
+        global,
+        ui,
+    ))
+    .await
 }
 
 pub async fn revert(verb: Revert, global: &Global, ui: &Ui) -> Outcome {
@@ -105,18 +130,19 @@ async fn go(way: Way, force: bool, direction: Direction, global: &Global, ui: &U
         force,
         request_id: request_id(),
         revert: direction == Direction::Revert,
+        without: direction.without(),
     };
     let plan = fleet.client.rollouts().plan(request.clone()).await?.into_inner();
     show(&plan, way.dry_run, ui);
     if way.dry_run || !plan.changes {
         return Ok(Exit::Done);
     }
-    if direction == Direction::Promote {
+    if direction != Direction::Revert {
         // What was shown is what is done, though a newer release may be published meanwhile.
         request.number = planned_number(&plan);
     }
     let mut stop = Stop::new()?;
-    let started = start(&fleet, request, direction).await?;
+    let started = start(&fleet, request, &direction).await?;
     if way.detach {
         return Ok(detached(&started, ui));
     }
@@ -160,7 +186,7 @@ fn show(plan: &PlanReply, only: bool, ui: &Ui) {
 }
 
 /// Starts it. The same request id starts one rollout, so a lost answer is asked for again.
-async fn start(fleet: &Fleet, request: PlanRequest, direction: Direction) -> Result<Started, CommandError> {
+async fn start(fleet: &Fleet, request: PlanRequest, direction: &Direction) -> Result<Started, CommandError> {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -182,11 +208,11 @@ async fn start(fleet: &Fleet, request: PlanRequest, direction: Direction) -> Res
 async fn call(
     fleet: &Fleet,
     request: PlanRequest,
-    direction: Direction,
+    direction: &Direction,
 ) -> Result<Response<Started>, Status> {
     let mut rollouts = fleet.client.rollouts();
     match direction {
-        Direction::Promote => rollouts.promote(request).await,
+        Direction::Promote { .. } => rollouts.promote(request).await,
         Direction::Revert => rollouts.revert(request).await,
     }
 }

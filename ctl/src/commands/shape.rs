@@ -109,6 +109,9 @@ pub struct StepHost {
     pub host: String,
     pub state: String,
     pub detail: String,
+    /// Content that it fetches, and content that it has already, where that is known.
+    pub new_bytes: Option<u64>,
+    pub shared_bytes: Option<u64>,
 }
 
 impl From<&RolloutView> for Rollout {
@@ -155,6 +158,8 @@ impl From<&HostLine> for StepHost {
             host: line.host.clone(),
             state: line.state.clone(),
             detail: line.detail.clone(),
+            new_bytes: line.new_bytes,
+            shared_bytes: line.shared_bytes,
         }
     }
 }

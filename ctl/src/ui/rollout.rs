@@ -7,7 +7,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ship_proto::v1::{HostLine, OutcomeKind, RolloutView, StepView, Target};
 
 use super::{BAD, BOLD, DIM, DOUBT, GOOD, Ui, paint};
-use crate::words::{clean, millis};
+use crate::words::{bytes, clean, millis};
 
 /// Most hosts that are named in one line.
 const NAMED: usize = 8;
@@ -40,13 +40,44 @@ pub fn title(view: &RolloutView) -> String {
 /// The plan as lines, before anything was done.
 pub fn plan_lines(view: &RolloutView) -> Vec<String> {
     let mut lines = vec![paint(BOLD, title(view))];
-    lines.extend(view.steps.iter().map(|step| format!("  {}", step_line(step))));
+    for step in &view.steps {
+        lines.push(format!("  {}", step_line(step)));
+        lines.extend(cost_lines(step));
+    }
     lines.extend(
         view.excused
             .iter()
             .map(|who| format!("  {} {}", paint(DOUBT, "without"), clean(who))),
     );
     lines
+}
+
+/// What each host fetches in a step and what it has already; hosts for which that is the same share a line.
+fn cost_lines(step: &StepView) -> Vec<String> {
+    let mut costs: Vec<((u64, u64), Vec<String>)> = Vec::new();
+    for host in &step.hosts {
+        let (Some(new), Some(shared)) = (host.new_bytes, host.shared_bytes) else {
+            continue;
+        };
+        let name = clean(&host.host);
+        match costs.iter_mut().find(|(cost, _)| *cost == (new, shared)) {
+            Some((_, hosts)) => hosts.push(name),
+            None => costs.push(((new, shared), vec![name])),
+        }
+    }
+    let line = |((new, shared), hosts): ((u64, u64), Vec<String>)| {
+        let each = if hosts.len() > 1 { " each" } else { "" };
+        let text = format!(
+            "{}: {} new, {} shared{each}",
+            named(&hosts),
+            bytes(new),
+            bytes(shared)
+        );
+        format!("       {:<10}  {}", "", paint(DIM, text))
+    };
+    // What goes back from a host's own disk costs nothing: the step says so itself.
+    let costly = costs.into_iter().filter(|_| step.name == "prefetch");
+    costly.map(line).collect()
 }
 
 fn mark(state: &str) -> String {
@@ -78,17 +109,22 @@ fn step_line(step: &StepView) -> String {
 /// `h1, h2 and 7 more`; while the step runs, with what each is doing.
 fn hosts_of(step: &StepView) -> String {
     let running = matches!(step.state.as_str(), "running" | "failed");
-    let named = step.hosts.iter().take(NAMED).map(|host| {
+    let worded = |host: &HostLine| {
         let name = clean(&host.host);
-        if running {
+        // What goes for the step goes for the host: only what differs is said.
+        if running && host.state != step.state && !host.state.is_empty() {
             format!("{name} {}", clean(&host.state))
         } else {
             name
         }
-    });
-    let mut text = named.collect::<Vec<_>>().join(", ");
-    if step.hosts.len() > NAMED {
-        text.push_str(&format!(" and {} more", step.hosts.len() - NAMED));
+    };
+    named(&step.hosts.iter().map(worded).collect::<Vec<_>>())
+}
+
+fn named(hosts: &[String]) -> String {
+    let mut text = hosts[..hosts.len().min(NAMED)].join(", ");
+    if hosts.len() > NAMED {
+        text.push_str(&format!(" and {} more", hosts.len() - NAMED));
     }
     text
 }
@@ -107,6 +143,8 @@ pub struct Progress<'a> {
     live: Option<Live>,
     /// What a pipe was told of each step, and of each host in it.
     told: HashMap<(u32, String), String>,
+    /// The step that the last line on a pipe was about.
+    last: u32,
     paused: bool,
 }
 
@@ -126,6 +164,7 @@ impl<'a> Progress<'a> {
             ui,
             live,
             told: HashMap::new(),
+            last: 0,
             paused: false,
         }
     }
@@ -166,18 +205,29 @@ impl<'a> Progress<'a> {
         }
     }
 
+    /// A line when a step begins and one when it ends; between them a line for a host only where it says more than
+    /// that it goes on.
     fn tell(&mut self, view: &RolloutView) {
         for step in &view.steps {
+            let key = (step.number, String::new());
+            let news = self.told.get(&key) != Some(&step.state) && step.state != "waiting";
+            let begins = step.state == "running";
+            if news && begins {
+                self.tell_step(step);
+            }
             for host in &step.hosts {
                 self.tell_host(step, host);
             }
-            let key = (step.number, String::new());
-            let news = self.told.get(&key) != Some(&step.state);
-            if news && step.state != "waiting" {
-                self.ui.say(format!("  {}", step_line(step)));
+            if news && !begins {
+                self.tell_step(step);
             }
             self.told.insert(key, step.state.clone());
         }
+    }
+
+    fn tell_step(&mut self, step: &StepView) {
+        self.ui.say(format!("  {}", step_line(step)));
+        self.last = step.number;
     }
 
     fn tell_host(&mut self, step: &StepView, host: &HostLine) {
@@ -186,16 +236,28 @@ impl<'a> Progress<'a> {
         if self.told.get(&key) == Some(&now) {
             return;
         }
-        if !matches!(host.state.as_str(), "" | "waiting") {
-            let line = format!(
-                "       {:<10}  {} {}",
-                clean(&step.name),
-                clean(&host.host),
-                now.trim_end()
-            );
+        if is_worth_telling(step, host) {
+            // The step is named where the line before is about another one.
+            let name = match self.last == step.number {
+                true => String::new(),
+                false => clean(&step.name),
+            };
+            let line = format!("       {name:<10}  {} {}", clean(&host.host), now.trim_end());
             self.ui.say(line);
+            self.last = step.number;
         }
         self.told.insert(key, now);
+    }
+}
+
+/// Failures and what comes with a reason always; that a host is done only while others of its step are not.
+fn is_worth_telling(step: &StepView, host: &HostLine) -> bool {
+    match host.state.as_str() {
+        "failed" => true,
+        "done" => step.state == "running" && step.hosts.len() > 1,
+        "skipped" => !host.detail.is_empty(),
+        "" | "waiting" | "running" => false,
+        _ => step.state == "running",
     }
 }
 
@@ -255,7 +317,7 @@ mod tests {
             hosts: vec![HostLine {
                 host: "h1".into(),
                 state: "switching".into(),
-                detail: String::new(),
+                ..HostLine::default()
             }],
             detail: "soak 1 s".into(),
             started_at_ms: 1_000,
@@ -295,6 +357,56 @@ mod tests {
             .collect();
         let line = plain(&step_line(&many));
         assert!(line.ends_with("h7, h8 and 2 more"), "{line}");
+    }
+
+    #[test]
+    fn a_plan_says_what_each_host_fetches() {
+        let host = |name: &str, new| HostLine {
+            host: name.into(),
+            state: "waiting".into(),
+            new_bytes: Some(new),
+            shared_bytes: Some(40_000_000),
+            ..HostLine::default()
+        };
+        let mut prefetch = step("waiting");
+        prefetch.name = "prefetch".into();
+        prefetch.hosts = vec![host("h1", 1_200_000), host("h2", 1_200_000), host("h3", 0)];
+        let lines: Vec<_> = cost_lines(&prefetch).iter().map(|line| plain(line)).collect();
+        assert_eq!(
+            lines,
+            [
+                "                   h1, h2: 1.2 MB new, 40 MB shared each",
+                "                   h3: 0 B new, 40 MB shared"
+            ]
+        );
+        prefetch.name = "all hosts".into();
+        assert!(cost_lines(&prefetch).is_empty());
+    }
+
+    #[test]
+    fn a_pipe_hears_what_matters() {
+        let host = |state: &str, detail: &str| HostLine {
+            host: "h1".into(),
+            state: state.into(),
+            detail: detail.into(),
+            ..HostLine::default()
+        };
+        let with = |state: &str, hosts: usize| StepView {
+            hosts: vec![HostLine::default(); hosts],
+            ..step(state)
+        };
+        for (step, host, told) in [
+            (with("running", 3), host("running", "switching"), false),
+            (with("running", 3), host("waiting", ""), false),
+            (with("running", 3), host("done", ""), true),
+            (with("running", 1), host("done", ""), false),
+            (with("done", 3), host("done", ""), false),
+            (with("failed", 1), host("failed", "is back; probe: 500"), true),
+            (with("done", 3), host("skipped", ""), false),
+            (with("done", 3), host("skipped", "catches up"), true),
+        ] {
+            assert_eq!(is_worth_telling(&step, &host), told, "{step:?} {host:?}");
+        }
     }
 
     #[test]

@@ -44,9 +44,30 @@ fn help_teaches() {
     let folder = empty();
     insta::assert_snapshot!("help", shipctl(folder.path(), &["--help"]));
     for verb in [
-        "init", "lint", "publish", "releases", "show", "diff", "export", "plan", "promote", "revert",
-        "attach", "pause", "resume", "abort", "status", "hosts", "logs", "events", "why", "asset", "doctor",
-        "up", "demo",
+        "init",
+        "lint",
+        "publish",
+        "releases",
+        "show",
+        "diff",
+        "export",
+        "plan",
+        "promote",
+        "revert",
+        "attach",
+        "pause",
+        "resume",
+        "abort",
+        "status",
+        "hosts",
+        "logs",
+        "events",
+        "why",
+        "asset",
+        "doctor",
+        "up",
+        "demo",
+        "completion",
     ] {
         let text = shipctl(folder.path(), &[verb, "-h"]);
         assert!(text.ends_with("--- exit 0\n"), "{text}");
@@ -54,6 +75,23 @@ fn help_teaches() {
         let after = text.rsplit("(NO_COLOR is honoured as well)\n").next().unwrap();
         insta::assert_snapshot!(format!("help_{verb}"), format!("{own}...\n{after}"));
     }
+}
+
+#[test]
+fn shells_learn_every_verb() {
+    let folder = empty();
+    for (shell, mark) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef shipctl"),
+        ("fish", "complete -c shipctl"),
+    ] {
+        let script = shipctl(folder.path(), &["completion", shell]);
+        assert!(script.ends_with("--- exit 0\n"), "{script}");
+        for part in [mark, "promote", "without", "completion"] {
+            assert!(script.contains(part), "{shell} has no {part}");
+        }
+    }
+    assert!(shipctl(folder.path(), &["completion", "tcsh"]).ends_with("--- exit 2\n"));
 }
 
 #[test]

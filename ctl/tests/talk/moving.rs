@@ -43,7 +43,7 @@ fn view(outcome: OutcomeKind) -> RolloutView {
             hosts: vec![HostLine {
                 host: "h1".into(),
                 state: "done".into(),
-                detail: String::new(),
+                ..HostLine::default()
             }],
             ..StepView::default()
         }],

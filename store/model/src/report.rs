@@ -19,6 +19,9 @@ pub struct HostReport {
     /// `http://127.0.0.21:7480`: where this host serves assets, if it does.
     pub asset_url: Option<String>,
     pub agent_version: String,
+    /// `linux/amd64`; none from an agent that does not say.
+    #[serde(default)]
+    pub platform: Option<String>,
 }
 
 /// What the host is doing with an app right now.

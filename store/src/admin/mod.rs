@@ -1,9 +1,11 @@
 //! The store as a whole: checked, made anew, copied, put back.
 
+mod accept;
 mod backup;
 mod restore;
 mod verify;
 
+pub use accept::{AcceptRestoreError, Accepted, NUMBERS_SKIPPED, accept_restore};
 pub use backup::{BackupError, BackupReport, backup};
 pub use restore::{RestoreError, restore};
 pub use verify::{VerifyReport, VerifyStoreError, verify};

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
-use ship_model::name::{AppName, EnvName};
+use ship_model::name::{AppName, EnvName, HostName};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
@@ -81,6 +81,17 @@ impl Face {
             name,
             known.map(ToString::to_string),
         ))
+    }
+
+    /// A host that has spoken for this environment.
+    pub fn known_host(&self, env: &EnvName, name: &str) -> Result<HostName, Status> {
+        let host: HostName = name.parse().map_err(|error| status::bad_name(&error))?;
+        if self.fleet.get(env, &host).is_some() {
+            return Ok(host);
+        }
+        let hosts = self.fleet.all(Some(env));
+        let known = hosts.iter().map(|(_, host, _)| host.to_string());
+        Err(status::not_found("host", name, known))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::stream;
-use ship_model::name::{AppName, EnvName};
+use ship_model::name::{AppName, EnvName, HostName};
 use ship_model::release::ReleaseNumber;
 use ship_model::rollout::{EnvState, PlanRefused, Request as Wanted, Wish};
 use ship_proto::v1::rollouts_server::Rollouts;
@@ -20,6 +20,8 @@ use crate::rollout::{Steer, SteerError, SteerVerb};
 
 /// Longest message of an operator in bytes.
 const MESSAGE: usize = 1000;
+/// Most hosts that a request leaves out by name.
+const WITHOUT: usize = 1000;
 
 #[derive(Debug, Clone)]
 pub struct RolloutsFace(pub Face);
@@ -51,9 +53,21 @@ impl RolloutsFace {
             wish,
             force: request.force,
             message: (!request.message.is_empty()).then(|| request.message.clone()),
-            without: BTreeSet::new(),
+            without: self.without(&env, &request.without)?,
         };
         Ok(Asked { app, env, wanted })
+    }
+
+    /// Hosts to leave out, each of them known: a slip of the pen must not leave out nobody.
+    fn without(&self, env: &EnvName, names: &[String]) -> Result<BTreeSet<HostName>, Status> {
+        if names.len() > WITHOUT {
+            return Err(status::invalid(
+                format!("more than {WITHOUT} hosts are left out"),
+                "without",
+            ));
+        }
+        let known = |name: &String| self.0.known_host(env, name);
+        names.iter().map(known).collect()
     }
 
     async fn begin(
@@ -66,7 +80,10 @@ impl RolloutsFace {
         let id = RequestId::from_slice(&request.request_id)
             .ok_or_else(|| status::invalid("request_id must be 16 random bytes", "request_id"))?;
         let Asked { app, env, wanted } = self.asked(&request, revert).await?;
-        let asked = format!("{:?} force={} {:?}", wanted.wish, wanted.force, wanted.message);
+        let mut asked = format!("{:?} force={} {:?}", wanted.wish, wanted.force, wanted.message);
+        for host in &wanted.without {
+            asked.push_str(&format!(" without {host}"));
+        }
         let wish = Steer::Start {
             asked: blake3::hash(asked.as_bytes()).to_hex().to_string(),
             request: wanted,

@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use ship_model::name::NameError;
+use ship_model::name::{HostName, NameError};
 use ship_model::rollout::{PlanRefused, StartRefused};
 use ship_proto::v1::FailureKind;
 use ship_proto::{WireError, refuse};
@@ -84,7 +84,7 @@ pub fn steer(error: &SteerError) -> Status {
             FailureKind::Fenced,
             error.to_string(),
             &format!("{env}/{app}"),
-            "start the newer store again, or bring this one up to date",
+            "start the newer store again; if it is lost, stop this one, run `shipstore accept-restore --dir DIR --because TEXT` and start it again",
         ),
         SteerError::Ledger(error) => ledger(error),
         SteerError::Contended | SteerError::Crowded { .. } => {
@@ -131,11 +131,16 @@ fn plan_refused(refused: &PlanRefused) -> Status {
             app.as_str(),
             &format!("shipctl releases {app}"),
         ),
-        PlanRefused::NoHosts { .. }
-        | PlanRefused::TooManyAway { .. }
-        | PlanRefused::AssetHostsAway { .. } => {
-            refuse(FailureKind::Refused, message, "hosts", "shipctl hosts")
-        }
+        PlanRefused::NoHosts { .. } => refuse(FailureKind::Refused, message, "hosts", "shipctl hosts"),
+        PlanRefused::TooManyAway { away: hosts, .. } | PlanRefused::AssetHostsAway { hosts } => refuse(
+            FailureKind::Refused,
+            message,
+            "hosts",
+            &format!(
+                "`shipctl hosts` tells more; go on without them: shipctl promote{}",
+                without(hosts)
+            ),
+        ),
         PlanRefused::AlreadyRuns { app, release, .. } => refuse(
             FailureKind::Refused,
             message,
@@ -144,6 +149,12 @@ fn plan_refused(refused: &PlanRefused) -> Status {
         ),
         _ => refuse(FailureKind::Refused, message, "plan", ""),
     }
+}
+
+/// ` --without h1 --without h2`, for ten hosts at most: nobody types more.
+fn without(hosts: &[HostName]) -> String {
+    let named = hosts.iter().take(10);
+    named.map(|host| format!(" --without {host}")).collect()
 }
 
 fn start_refused(refused: &StartRefused) -> Status {

@@ -99,18 +99,18 @@ fn step((number, step): (u32, ship_model::rollout::StepView)) -> v1::StepView {
     let hosts = step.hosts.into_iter().map(|line| v1::HostLine {
         host: line.host.to_string(),
         state: line.state.as_str().to_owned(),
-        detail: match (line.note, line.new_bytes) {
-            (Some(note), _) => note,
-            (None, Some(bytes)) => format!("{bytes} bytes"),
-            (None, None) => String::new(),
-        },
+        detail: line.note.unwrap_or_default(),
+        new_bytes: line.bytes.map(|share| share.new),
+        shared_bytes: line.bytes.map(|share| share.shared),
     });
     v1::StepView {
         number,
         name: step.name,
         state: step.state.as_str().to_owned(),
         hosts: hosts.collect(),
-        ..v1::StepView::default()
+        detail: step.detail,
+        started_at_ms: step.started_ms.unwrap_or(0),
+        ended_at_ms: step.ended_ms.unwrap_or(0),
     }
 }
 

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use ship_model::name::AppName;
 use ship_model::release::ReleaseNumber;
 
-use super::{Ledger, LedgerError, Versioned};
+use super::{Ledger, LedgerError, Versioned, put};
+use crate::engine::Outcome;
 
 const PREFIX: &str = "app/";
 
@@ -28,6 +29,20 @@ impl Ledger {
             true
         })?;
         Ok(apps)
+    }
+
+    /// Leaves out the next `count` numbers of `app`: they may have been given by a store that is lost.
+    pub fn skip_numbers(&self, app: &AppName, count: u64) -> Result<(), LedgerError> {
+        loop {
+            let Some(found) = self.app(app)? else {
+                return Ok(());
+            };
+            let next = ReleaseNumber(found.record.next.0.saturating_add(count));
+            let change = put(key(app), Some(found.version), &AppRecord { next })?;
+            if let Outcome::Committed(_) = self.decide(vec![change], &[])? {
+                return Ok(());
+            }
+        }
     }
 
     pub(super) fn app(&self, app: &AppName) -> Result<Option<Versioned<AppRecord>>, LedgerError> {

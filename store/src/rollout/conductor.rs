@@ -13,17 +13,17 @@ use ship_model::desired::DeployNumber;
 use ship_model::host::HostState;
 use ship_model::name::{AppName, ClassName, EnvName, HostName};
 use ship_model::rollout::{
-    Effect, EnvState, Event, Happening, Plan, PlanRefused, PlanStep, Request, Rollout, RolloutEvent,
-    StartRefused, Switch, step,
+    Effect, EnvState, Event, Plan, PlanRefused, PlanStep, Request, Rollout, StartRefused, Switch, step,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep;
 
 use super::controller::Core;
 use super::facts::FactsError;
+use super::telling::{acts, tell};
 use crate::bridge::BrokenOff;
 use crate::engine::Version;
-use crate::ledger::{Act, EnvChange, LedgerError, Made, RequestId, RequestRecord, Stored};
+use crate::ledger::{EnvChange, LedgerError, Made, RequestId, RequestRecord, Stored};
 
 /// Asks that wait for one conductor at most; more are told to try again.
 const WAITING: usize = 64;
@@ -451,61 +451,4 @@ fn refusal(effects: &[Effect]) -> Result<(), StartRefused> {
         Effect::Refused(why) => Err(why.clone()),
         _ => Ok(()),
     })
-}
-
-/// The links of the audit chain for what a step did: what operators asked, and how rollouts ended.
-fn acts(state: &EnvState, effects: &[Effect], at_ms: u64) -> Vec<Act> {
-    let subject = format!("{}/{}", state.env, state.app);
-    let act = |who: &str, what: &str, detail: String| Act {
-        at_ms,
-        who: who.to_owned(),
-        what: what.to_owned(),
-        subject: subject.clone(),
-        detail,
-    };
-    let told = effects.iter().filter_map(|effect| match effect {
-        Effect::Audit { who, what, why } => Some(act(who, what, why.clone().unwrap_or_default())),
-        Effect::Announce(event) => {
-            let detail = ending(event)?;
-            Some(act("store", &format!("deploy {}", event.deploy), detail))
-        }
-        _ => None,
-    });
-    told.collect()
-}
-
-fn ending(event: &RolloutEvent) -> Option<String> {
-    match &event.what {
-        Happening::HostFailed {
-            host, step, reason, ..
-        } => Some(format!("{host} failed in {step}: {reason}")),
-        Happening::TurnedBack { reason } => Some(format!("turned back: {reason}")),
-        Happening::Ended { outcome } => {
-            let end = serde_json::to_value(outcome.end).ok();
-            let end = end
-                .as_ref()
-                .and_then(|end| end.as_str())
-                .unwrap_or("ended")
-                .to_owned();
-            Some(match &outcome.stop {
-                Some(stop) => format!("{end}: {}", stop.reason),
-                None => end,
-            })
-        }
-        _ => None,
-    }
-}
-
-fn tell(state: &EnvState, effects: &[Effect]) {
-    for effect in effects {
-        let Effect::Announce(event) = effect else { continue };
-        let release = state
-            .rollout
-            .as_ref()
-            .map_or(0, |rollout| rollout.plan.to.number.0);
-        tracing::info!(
-            app = %state.app, env = %state.env, release, deploy = event.deploy.0,
-            happening = ?event.what, "rollout"
-        );
-    }
 }

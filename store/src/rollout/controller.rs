@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::conductor::{Conductor, Mailbox, Steer, SteerError};
 use super::facts::{Facts, ManifestSource};
 use super::fleet::{Fleet, Known, Presence};
+use super::shares::Shares;
 use crate::bridge::Bridge;
 use crate::clock::Clock;
 use crate::desired::Board;
@@ -45,6 +46,7 @@ pub(super) struct Core {
     fleet: Arc<Fleet>,
     policy: Policy,
     facts: Arc<Facts>,
+    shares: Arc<Shares>,
 }
 
 type Conductors = BTreeMap<(EnvName, AppName), Arc<Mailbox>>;
@@ -89,9 +91,9 @@ impl Core {
 
     /// The plan for `request`, from what is durable and what hosts said last.
     pub async fn plan(&self, state: &Arc<EnvState>, request: &Request) -> Result<Plan, SteerError> {
-        let facts = Arc::clone(&self.facts);
+        let (facts, shares) = (Arc::clone(&self.facts), Arc::clone(&self.shares));
         let (state, request) = (Arc::clone(state), request.clone());
-        let (views, policy) = (self.fleet.views(&state.env), self.policy.clone());
+        let (mut views, policy) = (self.fleet.views(&state.env), self.policy.clone());
         let planned = self.bridge.run(move || {
             let releases = facts.of(&state.app)?;
             if let Wish::Promote {
@@ -109,6 +111,9 @@ impl Core {
                 }
                 _ => {}
             }
+            // Which release it is about is known only now; with the bytes the same plan comes out again.
+            shares.add(&mut views, &state.app, plan?.to.id);
+            let plan = ship_model::rollout::plan(&state, &views, &releases.infos, &request, &policy);
             Ok(plan?)
         });
         planned.await?
@@ -140,6 +145,7 @@ impl Core {
 impl Controller {
     /// Loads every state and every host, and goes on with whatever was under way.
     pub async fn start(parts: Parts) -> Result<Self, SteerError> {
+        let shares = Shares::new(Arc::clone(&parts.manifests));
         let facts = Facts::new(parts.ledger.clone(), parts.manifests);
         let core = Core {
             ledger: parts.ledger,
@@ -150,6 +156,7 @@ impl Controller {
             fleet: parts.fleet,
             policy: parts.policy,
             facts: Arc::new(facts),
+            shares: Arc::new(shares),
         };
         let controller = Self {
             core: Arc::new(core),

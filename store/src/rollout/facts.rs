@@ -39,6 +39,7 @@ pub(super) struct Facts {
 struct Kept {
     classes: BTreeSet<ClassName>,
     platform: Vec<String>,
+    keep: Option<u32>,
 }
 
 /// The releases of one app. One whose manifest cannot be read is listed without classes and named in `unread`, so
@@ -75,12 +76,14 @@ impl Facts {
                 Kept {
                     classes: BTreeSet::new(),
                     platform: Vec::new(),
+                    keep: None,
                 }
             });
             let info = ReleaseInfo {
                 target,
                 classes: kept.classes,
                 platform: kept.platform,
+                keep: kept.keep,
             };
             releases.infos.insert(target.number, info);
         }
@@ -106,6 +109,7 @@ impl Facts {
         let kept = Kept {
             classes: info.classes,
             platform: info.platform,
+            keep: info.keep,
         };
         known().insert(id, kept.clone());
         Ok(kept)

@@ -163,10 +163,13 @@ impl Fleet {
             name,
             state: presence.state,
             classes: presence.known.classes,
-            platform: None,
+            platform: presence
+                .report
+                .as_ref()
+                .and_then(|report| report.platform.clone()),
             last_report: presence.report.map(|report| HostReport::clone(&report)),
             last_seen_ms: presence.heard_ms,
-            new_bytes: None,
+            bytes: None,
         })
         .collect()
     }

@@ -16,6 +16,8 @@ mod conductor;
 mod controller;
 mod facts;
 pub mod fleet;
+mod shares;
+pub(crate) mod telling;
 
 pub use conductor::{Steer, SteerError, SteerVerb};
 pub use controller::{Controller, Parts};

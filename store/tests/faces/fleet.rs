@@ -211,7 +211,16 @@ impl Clients {
         app: &str,
         files: &[(&str, &[u8])],
     ) -> Result<v1::ReleaseRecord, tonic::Status> {
-        let tree = Tree::new(app, files);
+        self.publish_with(app, files, |_| {}).await
+    }
+
+    pub async fn publish_with(
+        &mut self,
+        app: &str,
+        files: &[(&str, &[u8])],
+        change: impl FnOnce(&mut ReleaseSpec),
+    ) -> Result<v1::ReleaseRecord, tonic::Status> {
+        let tree = Tree::with(app, files, change);
         let begun = tree.manifest.encode().unwrap();
         let chunk = v1::BeginChunk {
             app: app.to_owned(),
@@ -351,6 +360,10 @@ pub struct Tree {
 
 impl Tree {
     pub fn new(app: &str, files: &[(&str, &[u8])]) -> Self {
+        Self::with(app, files, |_| {})
+    }
+
+    pub fn with(app: &str, files: &[(&str, &[u8])], change: impl FnOnce(&mut ReleaseSpec)) -> Self {
         let dir = TempDir::new().unwrap();
         for (path, content) in files {
             let path = dir.path().join(path);
@@ -365,6 +378,7 @@ impl Tree {
                 mutable: Vec::new(),
             });
         }
+        change(&mut spec);
         let manifest = ship_bundle::walk(dir.path(), &spec, &()).unwrap().manifest;
         Self { dir, manifest }
     }

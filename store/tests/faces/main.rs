@@ -13,5 +13,6 @@ mod fleet;
 mod hostile;
 mod ports;
 mod publishing;
+mod restored;
 mod rollouts;
 mod sessions;

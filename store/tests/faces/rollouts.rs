@@ -312,3 +312,153 @@ async fn what_is_unknown_is_named_with_its_neighbours() {
         FailureKind::NotFound
     );
 }
+
+#[tokio::test]
+async fn a_plan_tells_what_each_host_fetches_and_a_rollout_when_its_steps_were() {
+    let store = Store::start().await;
+    let agent = Agent::start(&store, "h1", &["web", "assets"]);
+    let mut clients = store.operator().await;
+    let files = |page: &'static [u8]| [("index.html", page), ("same.txt", &b"0123456789"[..])];
+    clients.publish("web", &files(b"one")).await.unwrap();
+    clients.publish("web", &files(b"three")).await.unwrap();
+    clients.hosts(&[("h1", "available")]).await;
+    let cost = |view: &v1::RolloutView| {
+        let prefetch = view.steps.iter().find(|step| step.name == "prefetch").unwrap();
+        (prefetch.hosts[0].new_bytes, prefetch.hosts[0].shared_bytes)
+    };
+    let first = clients
+        .rollouts
+        .plan(plan(1))
+        .await
+        .unwrap()
+        .into_inner()
+        .view
+        .unwrap();
+    assert_eq!(cost(&first), (Some(13), Some(0)));
+    clients.promote(1).await;
+    let second = clients
+        .rollouts
+        .plan(plan(2))
+        .await
+        .unwrap()
+        .into_inner()
+        .view
+        .unwrap();
+    assert_eq!(cost(&second), (Some(5), Some(10)));
+    let done = clients.promote(2).await;
+    assert_eq!(cost(&done), (Some(5), Some(10)));
+    let times: Vec<_> = done
+        .steps
+        .iter()
+        .map(|step| (step.started_at_ms, step.ended_at_ms))
+        .collect();
+    assert!(
+        times.iter().all(|(start, end)| *start > 0 && end >= start),
+        "{times:?}"
+    );
+    assert!(times.windows(2).all(|pair| pair[0].1 == pair[1].0), "{times:?}");
+    let back = v1::PlanRequest {
+        revert: true,
+        ..plan(0)
+    };
+    let back = clients
+        .rollouts
+        .plan(back)
+        .await
+        .unwrap()
+        .into_inner()
+        .view
+        .unwrap();
+    assert_eq!(back.steps[1].detail, "back to web@1; nothing is fetched");
+
+    agent.change(|host| _ = host.broken.insert(1));
+    let view = clients.revert(0).await;
+    assert_eq!(outcome(&view), OutcomeKind::Partial, "{view:?}");
+    assert_eq!(view.steps[1].state, "failed", "{view:?}");
+    assert_eq!(view.steps[1].hosts[0].state, "failed", "{view:?}");
+}
+
+#[tokio::test]
+async fn a_host_that_is_away_is_left_out_by_name() {
+    let store = Store::start().await;
+    let (mut clients, agents) = three(&store).await;
+    for agent in &agents[1..] {
+        agent.change(|host| host.mute = true);
+    }
+    clients
+        .hosts(&[("h1", "available"), ("h2", "unavailable"), ("h3", "unavailable")])
+        .await;
+    let refused = clients.rollouts.promote(plan(1)).await.unwrap_err();
+    let hint = failure_of(&refused).unwrap().hint;
+    assert!(hint.contains("--without h2 --without h3"), "{hint}");
+    let typo = v1::PlanRequest {
+        without: vec!["h22".to_owned()],
+        ..plan(1)
+    };
+    let typo = clients.rollouts.promote(typo).await.unwrap_err();
+    assert_eq!(kind(&typo), FailureKind::NotFound);
+    let request = v1::PlanRequest {
+        without: vec!["h2".to_owned(), "h3".to_owned()],
+        ..plan(1)
+    };
+    let started = clients.rollouts.promote(request).await.unwrap().into_inner();
+    let view = clients.end(&started).await;
+    assert_eq!(outcome(&view), OutcomeKind::Done, "{view:?}");
+    assert_eq!(running(&agents), [Some(1), None, None]);
+}
+
+#[tokio::test]
+async fn a_release_for_another_platform_is_refused_before_anything_moves() {
+    let store = Store::start().await;
+    let (mut clients, agents) = three(&store).await;
+    agents[1].change(|host| host.report.platform = Some("linux/arm64".to_owned()));
+    let tree = |spec: &mut ship_model::spec::ReleaseSpec| {
+        spec.platform = vec!["linux/amd64".to_owned()];
+        spec.keep = Some(1);
+    };
+    let record = clients
+        .publish_with("web", &[("index.html", b"amd64")], tree)
+        .await
+        .unwrap();
+    let number = record.release.unwrap().number;
+    crate::fleet::until("the refusal", || {
+        let mut clients = clients.clone();
+        async move {
+            let refused = clients.rollouts.plan(plan(number)).await.err()?;
+            (refused.message().contains("h2 is linux/arm64")).then_some(())
+        }
+    })
+    .await;
+    assert_eq!(running(&agents), [None, None, None]);
+}
+
+#[tokio::test]
+async fn a_release_says_how_many_older_ones_hosts_keep() {
+    let store = Store::start().await;
+    let agent = Agent::start(&store, "h1", &["web", "assets"]);
+    let mut clients = store.operator().await;
+    for page in [&b"one"[..], b"two", b"three", b"four", b"five"] {
+        let keeps_one = |spec: &mut ship_model::spec::ReleaseSpec| spec.keep = Some(1);
+        clients
+            .publish_with("web", &[("index.html", page)], keeps_one)
+            .await
+            .unwrap();
+    }
+    clients.hosts(&[("h1", "available")]).await;
+    for number in 1..=5 {
+        assert_eq!(outcome(&clients.promote(number).await), OutcomeKind::Done);
+    }
+    // The running one, the one before, and one more.
+    crate::fleet::until("older releases to be dropped", || async {
+        let mut staged: Vec<u64> = agent.see(|host| {
+            host.report.apps[0]
+                .staged
+                .iter()
+                .map(|target| target.number.0)
+                .collect()
+        });
+        staged.sort_unstable();
+        (staged == [3, 4, 5]).then_some(())
+    })
+    .await;
+}

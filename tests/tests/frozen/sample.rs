@@ -127,6 +127,8 @@ fn plan() -> Plan {
                 excused: Some(Excuse::LeftOut),
                 held_on: Some(target(453)),
                 new_bytes: Some(577_961),
+                // Came later.
+                shared_bytes: None,
             },
         )]
         .into(),
@@ -172,6 +174,8 @@ fn rollout(course: Course) -> Rollout {
         first_epoch: Epoch(37),
         course,
         reached: 3,
+        // Came later.
+        times: Vec::new(),
         since_ms: 1_760_000_002_000,
         deadline_ms: 1_760_000_302_000,
         soak_since_ms: Some(1_760_000_003_000),

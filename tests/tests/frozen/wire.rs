@@ -114,6 +114,8 @@ fn host_report() -> HostReport {
         disk_total: 11,
         asset_url: Some(text("http://127.0.0.21:7480")),
         agent_version: text("0.1.0"),
+        // Came later: an old agent does not say it.
+        platform: String::new(),
     }
 }
 
@@ -136,6 +138,9 @@ fn host_line() -> HostLine {
         host: text("h1"),
         state: text("done"),
         detail: text("403 ms"),
+        // Came later.
+        new_bytes: None,
+        shared_bytes: None,
     }
 }
 
@@ -310,6 +315,8 @@ fn examples() -> Vec<Example> {
         "PlanRequest" PlanRequest = PlanRequest {
             app: text("web"), number: 455, env: text("production"), message: text("m"), force: true,
             request_id: vec![12; 16], revert: true,
+            // Came later.
+            without: vec![],
         };
         "PlanReply" PlanReply = PlanReply { view: Some(rollout_view()), changes: true };
         "Started" Started = Started { app: text("web"), env: text("production"), deploy: 7 };

@@ -3,6 +3,7 @@
 use crate::host::HostState;
 use crate::name::{ClassName, HostName};
 use crate::report::HostReport;
+use crate::rollout::plan::ByteShare;
 
 /// One host as a planner sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,8 +16,8 @@ pub struct HostView {
     pub last_report: Option<HostReport>,
     /// Milliseconds since 1970, by the store's clock; none: never.
     pub last_seen_ms: Option<u64>,
-    /// Bytes it would fetch for the release in question, where that is known.
-    pub new_bytes: Option<u64>,
+    /// What it would fetch for the release in question and what it has, where that is known.
+    pub bytes: Option<ByteShare>,
 }
 
 impl HostView {

@@ -28,11 +28,13 @@ pub mod view;
 
 pub use event::{Effect, Event, Happening, RolloutEvent, StartRefused};
 pub use hosts::{HostView, Thresholds};
-pub use plan::{Excuse, Plan, PlanRefused, PlanStep, PlannedHost, Policy, ReleaseInfo, Request, Wish};
+pub use plan::{
+    ByteShare, Excuse, Plan, PlanRefused, PlanStep, PlannedHost, Policy, ReleaseInfo, Request, Wish,
+};
 pub use planning::{ASSET_CLASS, plan};
 pub use state::{
     BadRelease, Course, DeployEntry, DeployKind, End, EnvState, Hold, HostProgress, HostTarget, Outcome,
-    Rollout, Stop, Switch,
+    Rollout, StepTime, Stop, Switch,
 };
 pub use step::step;
 pub use view::{HostLine, RolloutView, StepState, StepView, preview, view};

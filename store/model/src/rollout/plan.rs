@@ -38,6 +38,8 @@ pub struct ReleaseInfo {
     pub classes: BTreeSet<ClassName>,
     /// Empty: any.
     pub platform: Vec<String>,
+    /// `[retention] keep`: releases kept on hosts while this one runs; none: as policy says.
+    pub keep: Option<u32>,
 }
 
 impl ReleaseInfo {
@@ -60,6 +62,7 @@ impl ReleaseInfo {
             target,
             classes,
             platform: spec.platform.clone(),
+            keep: spec.keep,
         }
     }
 }
@@ -176,6 +179,25 @@ pub struct PlannedHost {
     pub held_on: Option<Target>,
     /// Bytes it will fetch, where that is known.
     pub new_bytes: Option<u64>,
+    /// Bytes it has already, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_bytes: Option<u64>,
+}
+
+impl PlannedHost {
+    pub fn bytes(&self) -> Option<ByteShare> {
+        let (new, shared) = (self.new_bytes?, self.shared_bytes?);
+        Some(ByteShare { new, shared })
+    }
+}
+
+/// How much of a release a host has already, in bytes of content: what is transferred is smaller by compression.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByteShare {
+    /// Fetched.
+    pub new: u64,
+    /// Linked or copied from releases that lie on the host.
+    pub shared: u64,
 }
 
 /// Why there is no plan.

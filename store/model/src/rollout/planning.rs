@@ -30,6 +30,11 @@ pub fn plan(
         request,
     };
     let (kind, from, release) = asked.decide()?;
+    // What a release says of its own keeping comes before what its environment says of all.
+    let policy = &Policy {
+        keep: release.keep.unwrap_or(policy.keep),
+        ..policy.clone()
+    };
     let hosts = Split::new(hosts, release, request);
     hosts.check(state, release)?;
     let allowed = hosts.allowed(policy)?;
@@ -313,11 +318,13 @@ impl<'a> Split<'a> {
         let app = self.app.iter().map(|host| (host, true));
         let all = app.chain(self.assets.iter().map(|host| (host, false)));
         all.map(|(host, runs_app)| {
+            let bytes = host.bytes.filter(|_| runs_app);
             let planned = PlannedHost {
                 runs_app,
                 excused: self.excuse(host),
                 held_on: held_on(state, host),
-                new_bytes: host.new_bytes,
+                new_bytes: bytes.map(|share| share.new),
+                shared_bytes: bytes.map(|share| share.shared),
             };
             (host.name.clone(), planned)
         })

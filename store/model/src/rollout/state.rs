@@ -13,6 +13,9 @@ use crate::rollout::plan::{Excuse, Plan, PlanStep};
 pub const VERSION: u8 = 1;
 /// Deploys that the record remembers.
 pub const HISTORY: usize = 100;
+/// Epochs and deploys that [`EnvState::skip_ahead`] leaves out: more than a lost store can have given since any
+/// backup worth putting back.
+pub const SKIPPED: u64 = 1_000_000;
 
 /// What an environment runs of one app, how it got there, and what is under way.
 ///
@@ -87,6 +90,14 @@ impl EnvState {
             return Err(EnvStateError::Version { found: version });
         }
         serde_json::from_slice(bytes).map_err(EnvStateError::Read)
+    }
+
+    /// Steps over every epoch and deploy that may have been given after the backup this record comes from, so that
+    /// hosts follow what is decided next. What they should run stays as it is: a host that has seen a newer epoch
+    /// keeps what it runs until the next promote or revert.
+    pub fn skip_ahead(&mut self) {
+        self.epoch = Epoch(self.epoch.0.saturating_add(SKIPPED));
+        self.last_deploy = DeployNumber(self.last_deploy.0.saturating_add(SKIPPED));
     }
 
     /// The rollout that is under way.
@@ -219,6 +230,9 @@ pub struct Rollout {
     pub course: Course,
     /// The furthest step, counted from 0; the number of steps when all are done.
     pub reached: usize,
+    /// When each step began and ended, as far as it came; empty in records of older stores.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub times: Vec<StepTime>,
     /// When the present step, or its latest progress, began.
     pub since_ms: u64,
     /// When the present step is given up unless it makes progress.
@@ -243,9 +257,32 @@ impl Rollout {
         }
     }
 
+    /// Ends the step that is under way, if one is.
+    pub(crate) fn end_step(&mut self, now_ms: u64) {
+        if let Some(open) = self.times.last_mut().filter(|time| time.ended_ms.is_none()) {
+            open.ended_ms = Some(now_ms);
+        }
+    }
+
     /// Whether any host was asked to run the new release.
     pub fn touched_any(&self) -> bool {
         self.hosts.values().any(|host| host.switch != Switch::Untouched)
+    }
+}
+
+/// When a step was under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepTime {
+    pub started_ms: u64,
+    pub ended_ms: Option<u64>,
+}
+
+impl StepTime {
+    pub(crate) const fn from(started_ms: u64) -> Self {
+        Self {
+            started_ms,
+            ended_ms: None,
+        }
     }
 }
 

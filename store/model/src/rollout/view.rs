@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::desired::DeployNumber;
 use crate::name::{AppName, EnvName, HostName};
 use crate::release::Target;
-use crate::rollout::plan::{Plan, PlanStep};
+use crate::rollout::plan::{ByteShare, Plan, PlanStep, PlannedHost};
 use crate::rollout::state::{Course, DeployKind, End, HostProgress, Outcome, Rollout, Switch};
 
 /// Everything a progress display or a script needs.
@@ -63,6 +63,11 @@ pub struct StepView {
     /// `check`, `prefetch`, `assets`, `one host`, `wave 2 of 4`, `all hosts`.
     pub name: String,
     pub state: StepState,
+    /// What there is to know of the step as a whole; empty: nothing.
+    pub detail: String,
+    /// None: it has not begun, or that was not written down.
+    pub started_ms: Option<u64>,
+    pub ended_ms: Option<u64>,
     pub hosts: Vec<HostLine>,
 }
 
@@ -72,8 +77,8 @@ pub struct HostLine {
     pub state: StepState,
     /// What there is to know: why it failed, that it went back, why nothing waits for it.
     pub note: Option<String>,
-    /// Bytes it fetches, in the prefetch step, where that is known.
-    pub new_bytes: Option<u64>,
+    /// What it fetches and what it has, in the step that fetches, where that is known.
+    pub bytes: Option<ByteShare>,
 }
 
 /// A plan before it begins.
@@ -84,11 +89,14 @@ pub fn preview(plan: &Plan) -> RolloutView {
             host: host.clone(),
             state: StepState::Waiting,
             note: None,
-            new_bytes: new_bytes(plan, step, host),
+            bytes: bytes(plan, step, host),
         };
         StepView {
             name: name(plan, at, first),
             state: StepState::Waiting,
+            detail: detail(plan, step),
+            started_ms: None,
+            ended_ms: None,
             hosts: hosts(step).iter().map(line).collect(),
         }
     });
@@ -117,6 +125,9 @@ pub fn view(rollout: &Rollout) -> RolloutView {
             continue;
         };
         shown.state = step_state(rollout, at);
+        let time = rollout.times.get(at);
+        shown.started_ms = time.map(|time| time.started_ms);
+        shown.ended_ms = time.and_then(|time| time.ended_ms);
         if at + 1 == rollout.plan.steps.len() {
             add_late(rollout, shown);
         }
@@ -148,7 +159,7 @@ fn add_late(rollout: &Rollout, shown: &mut StepView) {
                 host: name.clone(),
                 state: StepState::Waiting,
                 note: None,
-                new_bytes: None,
+                bytes: None,
             });
         }
     }
@@ -180,22 +191,65 @@ fn name(plan: &Plan, at: usize, first_wave: usize) -> String {
     }
 }
 
-fn new_bytes(plan: &Plan, step: &PlanStep, host: &HostName) -> Option<u64> {
-    let prefetch = matches!(step, PlanStep::Prefetch { .. });
-    let planned = plan.hosts.get(host).filter(|_| prefetch)?;
-    planned.new_bytes
+/// Bytes stand where a host fetches: in the prefetch step, and in a revert's waves, where it should be none.
+fn bytes(plan: &Plan, step: &PlanStep, host: &HostName) -> Option<ByteShare> {
+    let fetches = match step {
+        PlanStep::Prefetch { .. } => true,
+        PlanStep::Wave { .. } => plan.kind == DeployKind::Revert,
+        PlanStep::Check | PlanStep::Assets { .. } => false,
+    };
+    plan.hosts.get(host).filter(|_| fetches)?.bytes()
+}
+
+/// What a revert costs: nothing, unless a host lacks what it goes back to.
+fn detail(plan: &Plan, step: &PlanStep) -> String {
+    let PlanStep::Wave { hosts, .. } = step else {
+        return String::new();
+    };
+    if plan.kind == DeployKind::Promote {
+        return String::new();
+    }
+    let share = |host: &HostName| plan.hosts.get(host).and_then(PlannedHost::bytes);
+    let fetch: Vec<_> = hosts
+        .iter()
+        .filter(|host| share(host).is_some_and(|share| share.new > 0))
+        .map(HostName::as_str)
+        .collect();
+    let back = format!("back to {}@{}", plan.app, plan.to.number);
+    if !fetch.is_empty() {
+        format!("{back}; {} must fetch it", fetch.join(", "))
+    } else if hosts.iter().all(|host| share(host).is_some()) {
+        format!("{back}; nothing is fetched")
+    } else {
+        back
+    }
 }
 
 fn step_state(rollout: &Rollout, at: usize) -> StepState {
     let reached = rollout.reached;
     let stopped = rollout.stop.is_some();
     match at.cmp(&reached) {
+        // A revert goes on without hosts that fail; its wave did not succeed for all that.
+        std::cmp::Ordering::Less if has_failed(rollout, at) => StepState::Failed,
         std::cmp::Ordering::Less => StepState::Done,
         std::cmp::Ordering::Equal if stopped => StepState::Failed,
         std::cmp::Ordering::Equal => StepState::Running,
         std::cmp::Ordering::Greater if stopped => StepState::Skipped,
         std::cmp::Ordering::Greater => StepState::Waiting,
     }
+}
+
+fn has_failed(rollout: &Rollout, at: usize) -> bool {
+    let Some(PlanStep::Wave { hosts, .. }) = rollout.plan.steps.get(at) else {
+        return false;
+    };
+    let failed = |host: &HostProgress| matches!(host.switch, Switch::Failed { .. });
+    let revert = rollout.plan.kind == DeployKind::Revert;
+    revert
+        && hosts
+            .iter()
+            .filter_map(|host| rollout.hosts.get(host))
+            .any(failed)
 }
 
 /// One host's line in one step.

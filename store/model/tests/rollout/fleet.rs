@@ -182,6 +182,7 @@ impl Fleet {
             target: release(number),
             classes: [ClassName::new("web").unwrap()].into(),
             platform: Vec::new(),
+            keep: None,
         };
         self.releases.insert(ReleaseNumber(number), info);
     }
@@ -201,7 +202,7 @@ impl Fleet {
                 ..HostReport::default()
             }),
             last_seen_ms: Some(self.now),
-            new_bytes: None,
+            bytes: None,
         };
         self.hosts.iter().map(view).collect()
     }

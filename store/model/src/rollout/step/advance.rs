@@ -3,7 +3,7 @@
 use crate::name::HostName;
 use crate::rollout::event::Happening;
 use crate::rollout::plan::PlanStep;
-use crate::rollout::state::{Course, HostProgress, Rollout, Stop, Switch};
+use crate::rollout::state::{Course, HostProgress, Rollout, StepTime, Stop, Switch};
 use crate::rollout::step::Turn;
 
 impl Turn {
@@ -72,7 +72,12 @@ impl Turn {
         rollout.reached = step + 1;
         rollout.soak_since_ms = None;
         self.progressed(rollout);
+        rollout.end_step(self.now);
         if step + 1 < rollout.plan.steps.len() {
+            // A record that began without times goes on without them: a part would stand at the wrong steps.
+            if rollout.times.len() == step + 1 {
+                rollout.times.push(StepTime::from(self.now));
+            }
             self.announce(rollout, Happening::StepStarted { step: step + 1 });
         }
         true

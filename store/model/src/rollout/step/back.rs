@@ -17,6 +17,7 @@ impl Turn {
         let by_itself = stop.by.is_none();
         rollout.stop = Some(stop);
         rollout.soak_since_ms = None;
+        rollout.end_step(self.now);
         if !rollout.touched() {
             return self.stopped(rollout);
         }

@@ -6,7 +6,7 @@ use crate::release::Target;
 use crate::rollout::event::{Happening, StartRefused};
 use crate::rollout::plan::{Excuse, Plan, PlannedHost};
 use crate::rollout::state::{
-    BadRelease, Course, DeployKind, End, Hold, HostProgress, Outcome, Rollout, Stop, Switch,
+    BadRelease, Course, DeployKind, End, Hold, HostProgress, Outcome, Rollout, StepTime, Stop, Switch,
 };
 use crate::rollout::step::Turn;
 
@@ -69,6 +69,7 @@ impl Turn {
             first_epoch: self.epoch,
             course: Course::Forward { step: 0 },
             reached: 0,
+            times: vec![StepTime::from(self.now)],
             since_ms: self.now,
             deadline_ms: self.now,
             soak_since_ms: None,

@@ -65,6 +65,7 @@ impl Turn {
         history.drain(..over);
         rollout.course = Course::Ended;
         rollout.ended_ms = Some(self.now);
+        rollout.end_step(self.now);
         rollout.paused = None;
         rollout.outcome = Some(outcome.clone());
         let what = format!("deploy {} ended: {}", rollout.deploy, outcome.end.as_str());

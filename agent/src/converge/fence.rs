@@ -1,0 +1,56 @@
+//! Taking what should be: a newer word is made durable before anything is done about it, an older one is refused.
+
+use ship_model::desired::{DesiredApp, Fence};
+
+use super::app::App;
+use crate::session::chain;
+
+impl App {
+    /// The fence: a newer epoch is made durable and then acted on; an older one is refused whoever sends it.
+    pub(super) fn offer(&mut self, desired: DesiredApp) {
+        let record = self.record();
+        if record.desired.as_ref() == Some(&desired) || self.refused.as_ref() == Some(&desired) {
+            return;
+        }
+        let known = record.desired.is_some();
+        let fence = Fence::check(Some(record.epoch).filter(|epoch| epoch.0 > 0), desired.epoch);
+        let (epoch, seen) = (desired.epoch, record.epoch);
+        let wrong = if desired.env != self.config.env {
+            Some("it is for another environment")
+        } else {
+            match fence {
+                Fence::Take => None,
+                Fence::Same if !known => None,
+                Fence::Same => Some("its epoch was taken with other content"),
+                Fence::Refuse => Some("its epoch is older than one seen"),
+            }
+        };
+        if let Some(why) = wrong {
+            tracing::warn!(%epoch, %seen, why, "desired state refused");
+            self.refused = Some(desired);
+            return;
+        }
+        let (run, deploy) = (desired.run, desired.deploy);
+        let _ = ship_durable::fault::point("agent.fence.before");
+        let taken = desired.clone();
+        if let Err(error) = self.journal.change(|record| record.take(taken)) {
+            if self.unsaved.is_none() {
+                tracing::error!(
+                    error = chain(&error),
+                    "desired state not taken yet: it cannot be saved"
+                );
+            }
+            self.unsaved = Some(desired);
+            return;
+        }
+        let _ = ship_durable::fault::point("agent.fence.after");
+        let release = run.map_or_else(|| "-".to_owned(), |run| run.number.to_string());
+        tracing::info!(%epoch, release, %deploy, "desired state taken");
+        self.refused = None;
+        self.unsaved = None;
+        self.unsaved_failure = None;
+        self.given_up.clear();
+        let goal = self.goal();
+        self.asked = self.asked.take().filter(|asked| Some(asked.target) == goal);
+    }
+}
