@@ -269,7 +269,11 @@ fn host_state(step: &PlanStep, host: &HostProgress, step_state: StepState) -> (S
         (PlanStep::Check, _) => (step_state, None),
         (PlanStep::Prefetch { .. }, _) => gathered(host.staged),
         (PlanStep::Assets { .. }, _) => gathered(host.assets),
-        (PlanStep::Wave { .. }, Switch::Asked { .. }) if host.silent => (step_state, None),
+        // Unknown is not failed, though others in its wave are.
+        (PlanStep::Wave { .. }, Switch::Asked { .. }) if host.silent => match step_state {
+            StepState::Failed => (StepState::Skipped, None),
+            state => (state, None),
+        },
         (PlanStep::Wave { .. }, Switch::Running { .. }) => (StepState::Done, None),
         (PlanStep::Wave { .. }, Switch::Failed { .. }) => (StepState::Failed, failed()),
         (PlanStep::Wave { .. }, Switch::Asked { .. }) => (StepState::Running, Some("switching".to_owned())),
