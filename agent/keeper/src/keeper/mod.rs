@@ -3,13 +3,14 @@
 //! Every change of the machine's state is in the journal before any of its effects begins; see [`Keeper::apply`].
 
 mod adopt;
+mod count;
 mod effects;
 mod limits;
 mod requests;
 mod status;
 mod wait;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -323,13 +324,6 @@ impl Keeper {
             self.notes.push_back(words);
             self.revision += 1;
         }
-    }
-
-    fn ports(&self) -> BTreeSet<u16> {
-        self.listeners
-            .iter()
-            .filter_map(|(_, group)| group.port())
-            .collect()
     }
 
     fn log_folder(&self) -> PathBuf {
