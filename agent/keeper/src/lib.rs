@@ -5,7 +5,6 @@
 //! machine itself, which the binary `ship-keeper` runs.
 
 pub mod clock;
-pub mod connections;
 pub mod daemon;
 pub mod listen;
 pub mod log;
@@ -16,6 +15,7 @@ pub mod probe;
 pub mod processes;
 pub mod protocol;
 pub mod relay;
+pub mod sockets;
 
 mod client;
 mod control;

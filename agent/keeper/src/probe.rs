@@ -124,12 +124,12 @@ impl Probe {
     }
 
     /// Goes on as far as it can without waiting. Where the route does not prove who answers, `owned` tells whether the
-    /// generation's processes have accepted the connection from a client's address; none when nobody has yet.
+    /// generation's processes have accepted the connection from a client's address to theirs; none when nobody has yet.
     pub fn advance(
         &mut self,
         group: &mut Group,
         now: u64,
-        owned: impl Fn(SocketAddr) -> Option<bool>,
+        owned: impl Fn(SocketAddr, SocketAddr) -> Option<bool>,
     ) -> Progress {
         if self.attempt.is_none() && now >= self.next_at {
             match group.probe(self.generation) {
@@ -142,7 +142,7 @@ impl Probe {
         };
         if !attempt.proven {
             // Asked before the request is sent: afterwards the answer may be over too soon to see whose it was.
-            match attempt.local().and_then(owned) {
+            match attempt.ends().and_then(|(client, server)| owned(client, server)) {
                 Some(true) => attempt.proven = true,
                 Some(false) => return self.conclude(Answer::Elsewhere, now),
                 None if now >= attempt.deadline => {
@@ -211,8 +211,9 @@ impl Attempt {
         }
     }
 
-    fn local(&self) -> Option<SocketAddr> {
-        self.stream.local_addr().ok()
+    /// Both addresses of the connection, once there is one.
+    fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        Some((self.stream.local_addr().ok()?, self.stream.peer_addr().ok()?))
     }
 
     fn advance(&mut self, kind: &ProbeKind, host: &str, now: u64, queued: bool) -> Option<Answer> {

@@ -458,7 +458,8 @@ pub struct Outcome {
     pub last_lines: Vec<String>,
     /// From the request to the moment new connections were steered (for a failure: to its detection).
     pub switch_ms: u64,
-    /// From the start of the processes to the last good answer.
+    /// From the start of the processes to the last good answer that was wanted, or to their being up where nothing is asked
+    /// (for a failure: to its detection).
     pub boot_ms: u64,
     /// From the request to the first good answer of the new generation; none without a probe.
     pub first_answer_ms: Option<u64>,

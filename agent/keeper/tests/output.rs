@@ -57,6 +57,33 @@ fn every_line_says_where_it_comes_from() {
             .iter()
             .any(|line| line["stream"] == "keeper" && line["line"] == "phase idle")
     );
+    assert_eq!(keepers_lines_but_the_first(&stage, 4), Vec::<String>::new());
+}
+
+/// What the keeper wrote about other releases than `release`, after its own greeting.
+fn keepers_lines_but_the_first(stage: &Stage, release: u64) -> Vec<String> {
+    let log = stage.log();
+    let lines = log.lines().map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line
+    });
+    lines
+        .filter(|line| line["stream"] == "keeper")
+        .skip(1)
+        .filter(|line| line["release"] != release || line["deploy"] != release)
+        .map(|line| line.to_string())
+        .collect()
+}
+
+#[test]
+fn lines_about_a_first_release_that_fails_name_it() {
+    let mut stage = Stage::new();
+    stage.start();
+    let outcome = stage.switch(stage.intent(4, "exit", ANY));
+    assert_eq!(outcome.result, ship_keeper::protocol::SwitchResult::Failed);
+    until("it is gone", || stage.log().contains("generation 1 is gone"));
+    stage.stop();
+    assert_eq!(keepers_lines_but_the_first(&stage, 4), Vec::<String>::new());
 }
 
 #[test]

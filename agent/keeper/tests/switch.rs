@@ -61,6 +61,23 @@ fn five_switches_under_load_lose_nothing() {
 }
 
 #[test]
+fn a_boot_lasts_until_the_last_answer() {
+    let mut stage = Stage::new();
+    stage.start();
+    let mut intent = stage.intent(1, "", ANY);
+    let probe = intent.processes[0].probe.as_mut().unwrap();
+    (probe.times, probe.interval_ms) = (3, 50);
+    let outcome = stage.switch(intent);
+    assert!(outcome.boot_ms >= 100, "{outcome:?}");
+    assert!(outcome.boot_ms <= outcome.switch_ms, "{outcome:?}");
+    assert!(
+        outcome.first_answer_ms.unwrap() + 100 <= outcome.switch_ms,
+        "{outcome:?}"
+    );
+    stage.stop();
+}
+
+#[test]
 fn a_broken_release_never_sees_a_user() {
     let mut stage = Stage::new();
     stage.start();

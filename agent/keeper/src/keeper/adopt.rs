@@ -196,7 +196,10 @@ impl Keeper {
 
 /// A copy of the socket with this inode from the process, if it has it.
 fn copy_socket(pid: u32, inode: u64) -> std::io::Result<Option<OwnedFd>> {
-    let Some(number) = processes::socket_inodes(pid).get(&inode).copied() else {
+    let number = u32::try_from(inode)
+        .ok()
+        .and_then(|inode| processes::descriptor_of(pid, inode));
+    let Some(number) = number else {
         return Ok(None);
     };
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).ok_or(std::io::ErrorKind::NotFound)?;

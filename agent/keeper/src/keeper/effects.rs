@@ -457,7 +457,7 @@ impl Keeper {
     }
 
     fn forget(&mut self, generation: u64) {
-        self.tell(None, &format!("generation {generation} is gone"));
+        self.tell(Some(generation), &format!("generation {generation} is gone"));
         for (_, group) in self.listeners.iter_mut() {
             group.release(generation);
         }

@@ -3,13 +3,14 @@
 //! Every change of the machine's state is in the journal before any of its effects begins; see [`Keeper::apply`].
 
 mod adopt;
+mod count;
 mod effects;
 mod limits;
 mod requests;
 mod status;
 mod wait;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ pub use limits::{Signals, SignalsError};
 
 /// Notes kept for the status.
 const MAX_NOTES: usize = 20;
+/// Generations whose release and deploy are remembered for the log; more than live at once.
+const MAX_LABELS: usize = 16;
 /// So long after the last work, memory is given back.
 const QUIET_MS: u64 = 1_000;
 
@@ -85,6 +88,13 @@ struct Running {
     said: String,
 }
 
+/// What a generation's lines are marked with.
+#[derive(Debug, Clone, Copy, Default)]
+struct Label {
+    release: u64,
+    deploy: u64,
+}
+
 /// A running keeper.
 #[derive(Debug)]
 pub struct Keeper {
@@ -98,6 +108,7 @@ pub struct Keeper {
     running: BTreeMap<(u64, usize), Running>,
     /// All main processes a generation had, also those that ended: their groups may live on.
     mains: BTreeMap<u64, Vec<Process>>,
+    labels: BTreeMap<u64, Label>,
     streams: Vec<Stream>,
     tails: BTreeMap<u64, Tail>,
     log: LogFile,
@@ -154,6 +165,7 @@ impl Keeper {
             listeners: Listeners::default(),
             running: BTreeMap::new(),
             mains: BTreeMap::new(),
+            labels: BTreeMap::new(),
             streams: Vec::new(),
             tails: BTreeMap::new(),
             log,
@@ -174,6 +186,7 @@ impl Keeper {
             quiet_at: None,
             exiting: false,
         };
+        keeper.remember_labels();
         for note in notes {
             keeper.note(note);
         }
@@ -244,6 +257,7 @@ impl Keeper {
             return;
         }
         self.state = next;
+        self.remember_labels();
         self.revision += 1;
         self.quiet_at = Some(now_ms() + QUIET_MS);
         let phase = self.state.phase();
@@ -292,18 +306,20 @@ impl Keeper {
         }
     }
 
-    /// Writes a line of the keeper's own into the app's log.
+    /// Writes a line of the keeper's own into the app's log. Without a generation, it is about the one that is on its way, or
+    /// else the one that users get.
     fn tell(&mut self, generation: Option<u64>, words: &str) {
-        let generation = generation
-            .and_then(|number| self.state.generation(number))
-            .or(self.state.active.as_ref());
+        let (number, label) = match generation {
+            Some(number) => (number, self.labels.get(&number).copied().unwrap_or_default()),
+            None => self.subject(),
+        };
         let line = Line {
             ts: &rfc3339_now(),
             app: &self.config.app,
             host: &self.config.host,
-            release: generation.map_or(0, |generation| generation.intent.release),
-            deploy: generation.map_or(0, |generation| generation.intent.deploy),
-            r#gen: generation.map_or(0, |generation| generation.number),
+            release: label.release,
+            deploy: label.deploy,
+            r#gen: number,
             process: "",
             pid: std::process::id(),
             stream: "keeper",
@@ -311,6 +327,29 @@ impl Keeper {
             more: false,
         };
         self.log.write(&line);
+    }
+
+    fn subject(&self) -> (u64, Label) {
+        let rising = self.state.rising.as_ref().map(|rising| &rising.generation);
+        let number = rising.or(self.state.active.as_ref()).map(|found| found.number);
+        let known = number.and_then(|number| self.labels.get_key_value(&number));
+        // With nothing there, the latest that was.
+        let known = known.or_else(|| self.labels.last_key_value());
+        known.map_or((0, Label::default()), |(number, label)| (*number, *label))
+    }
+
+    /// Lines about a generation name its release, also when the machine has forgotten it.
+    fn remember_labels(&mut self) {
+        for (generation, _) in self.state.generations() {
+            let label = Label {
+                release: generation.intent.release,
+                deploy: generation.intent.deploy,
+            };
+            self.labels.insert(generation.number, label);
+        }
+        while self.labels.len() > MAX_LABELS {
+            self.labels.pop_first();
+        }
     }
 
     /// Tells operators something they should know, in status and log.
@@ -323,13 +362,6 @@ impl Keeper {
             self.notes.push_back(words);
             self.revision += 1;
         }
-    }
-
-    fn ports(&self) -> BTreeSet<u16> {
-        self.listeners
-            .iter()
-            .filter_map(|(_, group)| group.port())
-            .collect()
     }
 
     fn log_folder(&self) -> PathBuf {

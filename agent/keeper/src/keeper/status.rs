@@ -1,18 +1,11 @@
 //! What the keeper tells.
 
-use std::collections::BTreeSet;
-
 use super::Keeper;
-use crate::clock::now_ms;
 use crate::listen;
 use crate::machine::{Generation, RisingPhase};
-use crate::processes;
 use crate::protocol::{
     GenerationStatus, ListenerStatus, ProcessStatus, Reply, RevertReadiness, Role, Status,
 };
-
-/// How old the connections told in a status may be.
-const COUNT_MS: u64 = 500;
 
 impl Keeper {
     pub(super) fn tell_watchers(&mut self) {
@@ -30,7 +23,7 @@ impl Keeper {
     }
 
     pub(super) fn status(&mut self) -> Status {
-        self.count_all_connections();
+        self.refresh_counts();
         let state = &self.state;
         let rising = state
             .rising
@@ -57,23 +50,6 @@ impl Keeper {
             outcome: state.outcome.clone(),
             counters: state.counters.clone(),
             notes: self.notes.iter().cloned().collect(),
-        }
-    }
-
-    /// Counts at most twice a second: it costs a look at every process of the host.
-    fn count_all_connections(&mut self) {
-        let now = now_ms();
-        if now < self.next_count {
-            return;
-        }
-        self.next_count = now + COUNT_MS;
-        let numbers: Vec<_> = self
-            .state
-            .generations()
-            .map(|(generation, _)| generation.number)
-            .collect();
-        for number in numbers {
-            self.count_connections(number);
         }
     }
 
@@ -139,31 +115,5 @@ impl Keeper {
                 })
             })
             .collect()
-    }
-
-    /// Established connections of a generation; also kept per process, for the status.
-    pub(super) fn count_connections(&mut self, generation: u64) -> u64 {
-        let ports = self.ports();
-        let unix = self.listeners.iter().any(|(_, group)| group.port().is_none());
-        if ports.is_empty() && !unix {
-            return 0;
-        }
-        let places: Vec<_> = self
-            .running
-            .iter()
-            .filter(|((number, _), _)| *number == generation)
-            .map(|((_, slot), running)| (*slot, running.process))
-            .collect();
-        let mut total = 0;
-        for (slot, process) in places {
-            let mut inodes = BTreeSet::new();
-            for member in processes::members(&[process], &[]) {
-                inodes.extend(processes::socket_inodes(member.pid).into_keys());
-            }
-            let count = crate::connections::established(&inodes, &ports, unix);
-            self.counted.insert((generation, slot), count);
-            total += count;
-        }
-        total
     }
 }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{WaitOptions, WaitStatus};
 
+use super::count::pause_after;
 use super::{Keeper, chain};
 use crate::clock::now_ms;
 use crate::log::Line;
@@ -221,25 +222,11 @@ impl Keeper {
         if let Some((place, _)) = main {
             return Some(*place);
         }
-        let places = self
-            .running
-            .iter()
-            .map(|(place, running)| (*place, running.process));
-        places.into_iter().find_map(|((generation, slot), process)| {
-            let name = self
-                .state
-                .generation(generation)?
-                .intent
-                .processes
-                .get(slot)?
-                .name
-                .clone();
-            let marks = self.marks(generation, Some(&name));
-            let members = processes::members(&[process], &marks);
-            members
-                .iter()
-                .any(|member| member.pid == notice.pid)
-                .then_some((generation, slot))
+        self.running.iter().find_map(|(place, running)| {
+            let found = self.state.generation(place.0)?;
+            let name = &found.intent.processes.get(place.1)?.name;
+            let marks = self.marks(place.0, Some(name));
+            processes::is_member(notice.pid, &[running.process], &marks).then_some(*place)
         })
     }
 
@@ -336,19 +323,18 @@ impl Keeper {
     fn advance_probes(&mut self) {
         let now = now_ms();
         let mut probes = std::mem::take(&mut self.probes);
+        let mut listeners = std::mem::take(&mut self.listeners);
+        let mut events = Vec::new();
         probes.retain_mut(|probe| {
             let (generation, slot) = (probe.generation, probe.slot);
-            let mains = self.mains.get(&generation).cloned().unwrap_or_default();
-            let marks = self.marks(generation, None);
-            let Some(group) = self.listeners.get_mut(&probe.key) else {
+            let Some(group) = listeners.get_mut(&probe.key) else {
                 return false;
             };
-            let port = group.port();
-            let owned = |client| owns(&mains, &marks, client, port);
+            let owned = |client, server| self.owns(generation, client, server);
             match probe.advance(group, now, owned) {
                 Progress::Asking => true,
                 Progress::Passed(first_answer_at) => {
-                    self.events.push_back(Event::Probed {
+                    events.push(Event::Probed {
                         generation,
                         slot,
                         first_answer_at,
@@ -356,7 +342,7 @@ impl Keeper {
                     false
                 }
                 Progress::Failed(reason) => {
-                    self.events.push_back(Event::ProbeFailed {
+                    events.push(Event::ProbeFailed {
                         generation,
                         slot,
                         reason,
@@ -365,6 +351,8 @@ impl Keeper {
                 }
             }
         });
+        self.listeners = listeners;
+        self.events.extend(events);
         self.probes = probes;
     }
 
@@ -452,7 +440,6 @@ impl Keeper {
         if !self.must_look() || now < self.next_look {
             return;
         }
-        self.next_look = now + LOOK_MS;
         for (generation, stage) in self.leaving() {
             if stage == Leaving::Draining {
                 let queued = self
@@ -465,6 +452,7 @@ impl Keeper {
             }
             self.look_whether_gone(generation);
         }
+        self.next_look = pause_after(now, LOOK_MS);
     }
 
     /// Generations on their way out, with how far they are.
@@ -521,22 +509,6 @@ fn is_ready(fd: &OwnedFd) -> bool {
         tv_nsec: 0,
     };
     rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
-}
-
-/// Whether one of the generation's processes has the socket that serves this client; none while nobody has accepted it.
-fn owns(
-    mains: &[crate::machine::Process],
-    marks: &[String],
-    client: std::net::SocketAddr,
-    port: Option<u16>,
-) -> Option<bool> {
-    let socket = crate::connections::serving_socket(client, port?)?;
-    let members = processes::members(mains, marks);
-    Some(
-        members
-            .iter()
-            .any(|member| processes::socket_inodes(member.pid).contains_key(&socket)),
-    )
 }
 
 fn how_ended(status: WaitStatus) -> String {

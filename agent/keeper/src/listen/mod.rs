@@ -267,12 +267,12 @@ impl Group {
         }
     }
 
-    /// The TCP port, if it has one.
+    /// The bound TCP address, if it has one.
     #[must_use]
-    pub fn port(&self) -> Option<u16> {
+    pub fn tcp(&self) -> Option<std::net::SocketAddr> {
         match self {
-            Self::Steered(group) => Some(group.bound().port()),
-            Self::Shared(group) => Some(group.bound().port()),
+            Self::Steered(group) => Some(group.bound()),
+            Self::Shared(group) => Some(group.bound()),
             Self::Path(_) => None,
         }
     }

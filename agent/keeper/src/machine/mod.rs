@@ -161,6 +161,9 @@ pub struct Rising {
     pub deadline: u64,
     /// When the first good answer came.
     pub first_answer_at: Option<u64>,
+    /// When all had answered as often as wanted, or were up where nothing is asked.
+    #[serde(default)]
+    pub proven_at: Option<u64>,
     /// How often it was begun before.
     pub attempt: u32,
 }

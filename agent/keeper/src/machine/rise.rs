@@ -28,6 +28,7 @@ impl Turn {
             spawned_at: self.now,
             deadline: self.now + PROMPT_MS,
             first_answer_at: None,
+            proven_at: None,
             attempt: queued.attempt,
         });
         self.push(Effect::Bind { generation: number });
@@ -258,7 +259,7 @@ impl Turn {
     }
 
     fn look_for_probed(&mut self, generation: u64) {
-        let deadline = self.now + PROMPT_MS;
+        let (now, deadline) = (self.now, self.now + PROMPT_MS);
         let Some(rising) = self.rising(generation) else {
             return;
         };
@@ -266,6 +267,7 @@ impl Turn {
             return;
         }
         rising.phase = RisingPhase::Probed;
+        rising.proven_at = Some(now);
         rising.deadline = deadline;
         let current = Some(rising.generation.intent.dir.clone());
         let release = rising.generation.intent.release;
@@ -354,10 +356,10 @@ impl Turn {
         };
         self.conclude(intent.release, intent.epoch.max(self.state.epoch), result, reason);
         let (now, spawned, asked) = (self.now, rising.spawned_at, rising.asked_at);
-        let first = rising.first_answer_at;
+        let (first, proven) = (rising.first_answer_at, rising.proven_at);
         self.amend_outcome(|outcome| {
             outcome.switch_ms = now.saturating_sub(asked);
-            outcome.boot_ms = first.unwrap_or(now).saturating_sub(spawned);
+            outcome.boot_ms = proven.unwrap_or(now).saturating_sub(spawned);
             outcome.first_answer_ms = first.map(|first| first.saturating_sub(asked));
         });
     }

@@ -6,7 +6,9 @@ mod spawn;
 mod user;
 
 pub use environment::{Environment, EnvironmentError, environment};
-pub use scan::{Found, boot_id, is_alive, members, socket_inodes, start_ticks};
+pub use scan::{
+    Found, Table, boot_id, descriptor_of, each_socket, is_alive, is_member, members, start_ticks,
+};
 pub use spawn::{Child, Launch, SpawnError, StartFailure, fork, read_failure};
 pub use user::{Account, AccountError, account};
 

@@ -2,8 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::mem::MaybeUninit;
+
+use rustix::fs::{Mode, OFlags, RawDir};
 
 use crate::machine::Process;
+
+/// Ancestors looked at.
+const MAX_DEPTH: usize = 64;
 
 /// A process that belongs to a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +20,7 @@ pub struct Found {
     pub start: u64,
 }
 
+#[derive(Debug)]
 struct Stat {
     parent: u32,
     group: u32,
@@ -63,36 +70,90 @@ pub fn boot_id() -> String {
 /// A group alone proves nothing, since its number may be used again; it counts for children of ours.
 #[must_use]
 pub fn members(mains: &[Process], marks: &[String]) -> BTreeSet<Found> {
-    let own = std::process::id();
-    let all: BTreeMap<u32, Stat> = pids()
-        .filter_map(|pid| Some((pid, stat(pid)?)))
-        .filter(|(_, stat)| !stat.zombie)
-        .collect();
-    let is_main = |pid: u32, stat: &Stat| {
-        mains
-            .iter()
-            .any(|main| main.pid == pid && main.start == stat.start)
-    };
-    let mut found = BTreeSet::new();
-    for (pid, stat) in &all {
-        if *pid <= 1 || *pid == own {
-            continue;
-        }
-        let group_of_ours = stat.parent == own && mains.iter().any(|main| main.pid == stat.group);
-        if is_main(*pid, stat) || group_of_ours || descends(*pid, &all, &is_main) || marked(*pid, marks) {
-            found.insert(Found {
-                pid: *pid,
-                start: stat.start,
-            });
-        }
+    Table::read().members(mains, marks, 0)
+}
+
+/// All processes of the host, as they were at one moment.
+#[derive(Debug)]
+pub struct Table {
+    all: BTreeMap<u32, Stat>,
+}
+
+impl Table {
+    /// Reads it.
+    #[must_use]
+    pub fn read() -> Self {
+        let all = pids()
+            .filter_map(|pid| Some((pid, stat(pid)?)))
+            .filter(|(_, stat)| !stat.zombie)
+            .collect();
+        Self { all }
     }
-    found
+
+    /// The processes that [`members`] tells of, without looking at the environment of those that have begun before any of
+    /// the main ones: that spares a busy host much, and misses at most what an earlier main process left behind.
+    #[must_use]
+    pub fn family(&self, mains: &[Process], marks: &[String]) -> Vec<u32> {
+        let since = mains.iter().map(|main| main.start).min().unwrap_or(u64::MAX);
+        let members = self.members(mains, marks, since);
+        members.into_iter().map(|member| member.pid).collect()
+    }
+
+    fn members(&self, mains: &[Process], marks: &[String], since: u64) -> BTreeSet<Found> {
+        let own = std::process::id();
+        let is_main = |pid: u32, stat: &Stat| {
+            mains
+                .iter()
+                .any(|main| main.pid == pid && main.start == stat.start)
+        };
+        let mut found = BTreeSet::new();
+        for (pid, stat) in &self.all {
+            if *pid <= 1 || *pid == own {
+                continue;
+            }
+            let group_of_ours = stat.parent == own && mains.iter().any(|main| main.pid == stat.group);
+            if is_main(*pid, stat)
+                || group_of_ours
+                || descends(*pid, &self.all, &is_main)
+                || (stat.start >= since && marked(*pid, marks))
+            {
+                found.insert(Found {
+                    pid: *pid,
+                    start: stat.start,
+                });
+            }
+        }
+        found
+    }
+}
+
+/// Whether the process is one that [`members`] tells of, found by going up from it instead of through all processes.
+#[must_use]
+pub fn is_member(pid: u32, mains: &[Process], marks: &[String]) -> bool {
+    let own = std::process::id();
+    if pid <= 1 || pid == own {
+        return false;
+    }
+    let mut at = pid;
+    for _ in 0..MAX_DEPTH {
+        let Some(stat) = stat(at) else { break };
+        let is_main = mains
+            .iter()
+            .any(|main| main.pid == at && main.start == stat.start);
+        let group_of_ours =
+            at == pid && stat.parent == own && mains.iter().any(|main| main.pid == stat.group);
+        if is_main || group_of_ours {
+            return true;
+        }
+        at = stat.parent;
+    }
+    marked(pid, marks)
 }
 
 fn descends(pid: u32, all: &BTreeMap<u32, Stat>, is_main: &impl Fn(u32, &Stat) -> bool) -> bool {
     let mut at = pid;
     // Bounded: the table was read while processes came and went, so it may hold a circle.
-    for _ in 0..64 {
+    for _ in 0..MAX_DEPTH {
         let Some(stat) = all.get(&at) else { return false };
         if is_main(at, stat) {
             return true;
@@ -103,15 +164,17 @@ fn descends(pid: u32, all: &BTreeMap<u32, Stat>, is_main: &impl Fn(u32, &Stat) -
 }
 
 fn marked(pid: u32, marks: &[String]) -> bool {
+    if marks.is_empty() {
+        return false;
+    }
     let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
         return false;
     };
-    !marks.is_empty()
-        && marks.iter().all(|mark| {
-            environment
-                .split(|byte| *byte == 0)
-                .any(|entry| entry == mark.as_bytes())
-        })
+    marks.iter().all(|mark| {
+        environment
+            .split(|byte| *byte == 0)
+            .any(|entry| entry == mark.as_bytes())
+    })
 }
 
 fn pids() -> impl Iterator<Item = u32> {
@@ -119,30 +182,53 @@ fn pids() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// The inodes of all sockets a process has open, with their descriptors.
+/// Tells the inode and descriptor of every socket a process has open, until `visit` says false.
+pub fn each_socket(pid: u32, mut visit: impl FnMut(u32, i32) -> bool) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(folder) = rustix::fs::open(format!("/proc/{pid}/fd"), flags, Mode::empty()) else {
+        return;
+    };
+    let mut buffer = [const { MaybeUninit::uninit() }; 4096];
+    let mut entries = RawDir::new(&folder, &mut buffer);
+    while let Some(Ok(entry)) = entries.next() {
+        let mut target = [0_u8; 32];
+        let Ok(length) = rustix::fs::readlinkat_raw(&folder, entry.file_name(), &mut target) else {
+            continue;
+        };
+        let inode = target
+            .get(..length)
+            .and_then(|target| target.strip_prefix(b"socket:["))
+            .and_then(|rest| number(rest.strip_suffix(b"]")?));
+        let descriptor = number(entry.file_name().to_bytes());
+        if let (Some(inode), Some(descriptor)) = (inode, descriptor)
+            && !visit(inode, descriptor)
+        {
+            return;
+        }
+    }
+}
+
+/// The descriptor under which a process has the socket with this inode open.
 #[must_use]
-pub fn socket_inodes(pid: u32) -> BTreeMap<u64, i32> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    entries
-        .filter_map(|entry| {
-            let target = fs::read_link(entry.path()).ok()?;
-            let inode = target
-                .to_str()?
-                .strip_prefix("socket:[")?
-                .strip_suffix(']')?
-                .parse()
-                .ok()?;
-            Some((inode, entry.file_name().to_str()?.parse().ok()?))
-        })
-        .collect()
+pub fn descriptor_of(pid: u32, inode: u32) -> Option<i32> {
+    let mut found = None;
+    each_socket(pid, |open, descriptor| {
+        found = (open == inode).then_some(descriptor);
+        found.is_none()
+    });
+    found
+}
+
+fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{is_alive, members, start_ticks};
+    #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+    use super::{Table, descriptor_of, is_alive, is_member, members, start_ticks};
+    use std::os::fd::AsRawFd;
+
     use crate::machine::Process;
 
     #[test]
@@ -157,5 +243,39 @@ mod tests {
         }));
         assert!(!is_alive(Process { pid: 0, start: 0 }));
         assert!(members(&[], &[]).is_empty());
+        assert!(!is_member(pid, &[Process { pid, start }], &[]));
+        assert!(!is_member(1, &[], &[]));
+    }
+
+    #[test]
+    fn finds_a_child_and_its_sockets_like_a_search_through_all() {
+        let own = std::process::id();
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .env("SCAN_TEST", "mine")
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        let start = start_ticks(pid).unwrap();
+        let mains = [Process { pid, start }];
+        let marks = ["SCAN_TEST=mine".to_owned()];
+        // The environment is there once the program runs.
+        while !is_member(pid, &[], &marks) {
+            std::thread::yield_now();
+        }
+        assert!(is_member(pid, &mains, &[]));
+        assert!(!is_member(pid, &[], &["SCAN_TEST=other".to_owned()]));
+        let found: Vec<_> = members(&[], &marks).into_iter().map(|found| found.pid).collect();
+        assert_eq!(found, [pid]);
+        assert_eq!(Table::read().family(&mains, &[]), [pid]);
+        assert!(Table::read().family(&[], &marks).is_empty());
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = u32::try_from(crate::unix::inode(&listener).unwrap()).unwrap();
+        assert_eq!(descriptor_of(own, inode), Some(listener.as_raw_fd()));
+        drop(listener);
+        assert_eq!(descriptor_of(own, inode), None);
     }
 }
