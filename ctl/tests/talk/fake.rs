@@ -339,7 +339,9 @@ impl Releases for Face {
         let stored_bytes = bundle.len() as u64;
         let digest = BundleDigest::of(&bundle).as_bytes().to_vec();
         if announced.as_ref() != Some(&digest) {
-            return Err(Status::invalid_argument("the bundle was not announced by its digest"));
+            return Err(Status::invalid_argument(
+                "the bundle was not announced by its digest",
+            ));
         }
         self.script().published.get_or_insert_default().bundle = bundle;
         Ok(Response::new(Uploaded {

@@ -324,6 +324,7 @@ fn rising(phase: RisingPhase, cause: Cause) -> Rising {
         spawned_at: 103,
         deadline: 104,
         first_answer_at: Some(105),
+        proven_at: None,
         attempt: 2,
     }
 }

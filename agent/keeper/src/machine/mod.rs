@@ -162,7 +162,7 @@ pub struct Rising {
     /// When the first good answer came.
     pub first_answer_at: Option<u64>,
     /// When all had answered as often as wanted, or were up where nothing is asked.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_at: Option<u64>,
     /// How often it was begun before.
     pub attempt: u32,
