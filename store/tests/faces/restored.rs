@@ -31,6 +31,7 @@ async fn a_restored_store_leads_only_after_it_was_accepted() {
     let (ok, said) = run(&["accept-restore", "--because", "no need"], &store);
     assert!(!ok && said.contains("not put back"), "{said}");
 
+    #[allow(clippy::disallowed_methods, reason = "nothing needs to last here")]
     std::fs::rename(store.folder(), store.dir.path().join("lost")).unwrap();
     let (ok, said) = run(&["restore", "--from", copy.to_str().unwrap()], &store);
     assert!(ok && said.contains("accept-restore"), "{said}");

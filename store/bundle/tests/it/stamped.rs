@@ -98,10 +98,10 @@ fn everything_that_differs_is_named() {
             problems(&host, "2", depth),
             [
                 "\"bin/server\" has other permissions than staged files have",
-                "\"extra\\n\" does not belong to the release",
                 "\"index.html\" is missing",
                 "\"lib/a.js\" is another kind of thing than the release says",
                 "\"link\" leads elsewhere than the release says",
+                "\"extra\\n\" does not belong to the release",
             ]
         );
     }
