@@ -4,10 +4,11 @@
 use crate::name::ProcessName;
 use crate::path::{TreePath, escape};
 use crate::spec::assets::{MAX_ROOTS, asset_url, overlap};
+use crate::spec::hooks::MAX_HOOKS;
 use crate::spec::process::{env_name, program};
 use crate::spec::read::MAX_SHARED;
-use crate::spec::values::{MAX_DURATION_MS, http_path, stop_signal, unix_path, user};
-use crate::spec::{ListenAddr, ProbeKind, ProcessSpec, ReleaseSpec};
+use crate::spec::values::{MAX_DURATION_MS, grpc_service, http_path, pidfile, signal, unix_path, user};
+use crate::spec::{HookPoint, ListenAddr, ProbeKind, ProcessSpec, ReleaseSpec, Restart, Strategy};
 
 /// What no `ship.toml` can mean.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +60,7 @@ impl ReleaseSpec {
                 "another root has its URL",
             )?;
         }
+        check_hooks(self)?;
         check_shared(self.shared.dirs.iter().chain(&self.shared.files))?;
         let absolute = |link: &String| link.starts_with('/') && !link.contains('\0');
         must(
@@ -84,18 +86,71 @@ fn check_shared<'a>(paths: impl Iterator<Item = &'a TreePath>) -> Checked {
     Ok(())
 }
 
+fn check_command(words: &[String], key: &str) -> Checked {
+    let clean = words.iter().all(|word| !word.contains('\0'));
+    must(clean, key, "it has a NUL byte")?;
+    match words.first() {
+        None => must(false, key, "it names no program"),
+        Some(first) => must(program(first).is_ok(), key, "it leaves the release, or is empty"),
+    }
+}
+
+fn check_hooks(spec: &ReleaseSpec) -> Checked {
+    for (name, point) in HookPoint::ALL {
+        let hooks = spec.hooks.get(&point).map(Vec::as_slice).unwrap_or_default();
+        let key = format!("hooks.{name}");
+        must(hooks.len() <= MAX_HOOKS, &key, "it has too many hooks")?;
+        for hook in hooks {
+            check_command(&hook.command, &key)?;
+            must(
+                hook.timeout_ms <= MAX_DURATION_MS,
+                &key,
+                "a timeout is longer than a day",
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The data of a strategy is there when it needs any, and is what that strategy takes.
+fn check_restart(process: &ProcessSpec, key: &str) -> Checked {
+    match (process.strategy, &process.restart) {
+        (Strategy::SignalReexec, Some(Restart::Reexec(reexec))) => {
+            let signals = [
+                Some(&reexec.upgrade),
+                reexec.pause.as_ref(),
+                reexec.resume.as_ref(),
+            ];
+            for name in signals.into_iter().flatten() {
+                canonical(key, name, signal)?;
+            }
+            reexec
+                .pidfile
+                .as_ref()
+                .map_or(Ok(()), |path| canonical(key, path, pidfile))
+        }
+        (Strategy::SignalReload, Some(Restart::Reload(reload))) => canonical(key, &reload.signal, signal),
+        (Strategy::Command, Some(Restart::Command(upgrade))) => {
+            check_command(&upgrade.install, key)?;
+            for words in [&upgrade.permanent, &upgrade.back] {
+                if !words.is_empty() {
+                    check_command(words, key)?;
+                }
+            }
+            must(
+                upgrade.timeout_ms <= MAX_DURATION_MS,
+                key,
+                "its timeout is longer than a day",
+            )
+        }
+        (strategy, None) => must(!strategy.is_in_place(), key, "its strategy needs to know how"),
+        (_, Some(_)) => must(false, key, "it does not belong to its strategy"),
+    }
+}
+
 fn check_process(name: &ProcessName, process: &ProcessSpec) -> Checked {
     let key = |field: &str| format!("process.{name}.{field}");
-    let clean = process.command.iter().all(|word| !word.contains('\0'));
-    must(clean, key("command"), "it has a NUL byte")?;
-    match process.command.first() {
-        None => must(false, key("command"), "it names no program")?,
-        Some(first) => must(
-            program(first).is_ok(),
-            key("command"),
-            "it leaves the release, or is empty",
-        )?,
-    }
+    check_command(&process.command, &key("command"))?;
     for (listener, addr) in &process.listen {
         must(
             ProcessName::new(listener).is_ok(),
@@ -118,7 +173,26 @@ fn check_process(name: &ProcessName, process: &ProcessSpec) -> Checked {
     ] {
         must(ms <= MAX_DURATION_MS, key("timeouts"), "one is longer than a day")?;
     }
-    canonical(&key("stop_signal"), &process.stop_signal, stop_signal)?;
+    let optional = [
+        process.watchdog_ms,
+        process.lock_wait_ms,
+        process.canary.map(|canary| canary.hold_ms),
+    ];
+    must(
+        optional.into_iter().flatten().all(|ms| ms <= MAX_DURATION_MS),
+        key("timeouts"),
+        "one is longer than a day",
+    )?;
+    let canary = process
+        .canary
+        .is_none_or(|canary| (1..=50).contains(&canary.percent) && !process.listen.is_empty());
+    must(
+        canary,
+        key("canary"),
+        "it is not from 1 to 50, or has no listener",
+    )?;
+    check_restart(process, &key("restart"))?;
+    canonical(&key("stop_signal"), &process.stop_signal, signal)?;
     if let Some(name) = &process.user {
         canonical(&key("user"), name, user)?;
     }
@@ -141,7 +215,12 @@ fn check_probe(process: &ProcessSpec, key: &str) -> Checked {
         Some(listener) => process.listen.contains_key(listener),
         None => !process.listen.is_empty(),
     };
-    must(listener, key, "it has no listener to ask")?;
+    let command = matches!(probe.kind, ProbeKind::Command { .. });
+    must(
+        listener || (command && probe.listener.is_none()),
+        key,
+        "it has no listener to ask",
+    )?;
     must(
         (1..=100).contains(&probe.times),
         key,
@@ -153,5 +232,7 @@ fn check_probe(process: &ProcessSpec, key: &str) -> Checked {
     match &probe.kind {
         ProbeKind::Http { path } => canonical(key, path, http_path),
         ProbeKind::Tcp => Ok(()),
+        ProbeKind::Grpc { service } => canonical(key, service, grpc_service),
+        ProbeKind::Command { words } => check_command(words, key),
     }
 }

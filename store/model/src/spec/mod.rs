@@ -7,8 +7,12 @@ mod assets;
 mod check;
 mod error;
 mod fields;
+mod hooks;
+mod probe;
 mod process;
 mod read;
+mod restart;
+mod strategy;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -16,7 +20,9 @@ mod values;
 
 pub use check::SpecDefect;
 pub use error::{SpecError, SpecErrors};
+pub use hooks::{Hook, HookPoint};
 pub use read::read_ship_toml;
+pub use restart::{Canary, Reexec, Reload, Restart, Strategy, Upgrade};
 pub use template::init_template;
 
 use std::collections::BTreeMap;
@@ -42,6 +48,9 @@ pub struct ReleaseSpec {
     pub assets: Vec<AssetRoot>,
     #[serde(default, skip_serializing_if = "Shared::is_empty")]
     pub shared: Shared,
+    /// Commands run at the steps of a switch, in their order.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hooks: BTreeMap<HookPoint, Vec<Hook>>,
     /// Absolute link targets outside the tree that are allowed, each by its full text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub external_links: Vec<String>,
@@ -59,6 +68,7 @@ impl ReleaseSpec {
             processes: BTreeMap::new(),
             assets: Vec::new(),
             shared: Shared::default(),
+            hooks: BTreeMap::new(),
             external_links: Vec::new(),
             keep: None,
         }
@@ -67,6 +77,20 @@ impl ReleaseSpec {
     pub fn is_static(&self) -> bool {
         self.processes.is_empty()
     }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_true(flag: &bool) -> bool {
+    *flag
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// One long-running process.
@@ -81,12 +105,23 @@ pub struct ProcessSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub listen: BTreeMap<String, ListenAddr>,
     pub strategy: Strategy,
+    /// What the strategy is carried out with, where it needs anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
     /// Whether two generations may serve at the same time.
     pub coexist: bool,
+    /// Whether the old process may still run when the new one starts; for workers without a listener.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub overlap: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,
     /// Whether the process says READY=1 on `NOTIFY_SOCKET`; without it, alive and probed is ready.
     pub notify: bool,
+    /// The process says `WATCHDOG=1` at least so often, or is started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog_ms: Option<u64>,
     pub ready_timeout_ms: u64,
     /// How long the old generation stays warm, unasked, after a switch: reverts then start nothing.
     pub soak_ms: u64,
@@ -94,20 +129,18 @@ pub struct ProcessSpec {
     /// Name without SIG: `TERM`, `QUIT`, `INT`, …
     pub stop_signal: String,
     pub stop_timeout_ms: u64,
+    /// A process that holds a lock on the file `SHIP_LOCK_FILE` is not replaced for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_wait_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// It and what it starts can never gain privileges, by a setuid file for one.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub no_new_privs: bool,
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub limits: Limits,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-}
-
-/// How a new generation takes over; see the design, section 7.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Strategy {
-    /// The process gets its sockets as `LISTEN_FDS`.
-    ListenFds,
 }
 
 /// Where a process listens. `host` is none for "the host's own address".
@@ -145,6 +178,10 @@ pub enum ProbeKind {
     Http { path: String },
     /// The connection must be accepted.
     Tcp,
+    /// gRPC's health service must answer SERVING for this service; empty: for the server as a whole.
+    Grpc { service: String },
+    /// A program of the release must end with 0; it is given `SHIP_PROBE_ADDR`, where the new generation alone answers.
+    Command { words: Vec<String> },
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,119 +4,106 @@ use std::collections::BTreeMap;
 
 use crate::name::{ClassName, ProcessName};
 use crate::path::TreePath;
-use crate::spec::fields::{Fields, Found, Keys, nearest};
-use crate::spec::values::{duration_ms, http_path, listen_addr, size, stop_signal, user};
-use crate::spec::{Limits, ListenAddr, Probe, ProbeKind, ProcessSpec, Strategy};
+use crate::spec::fields::{Fields, Found, Keys};
+use crate::spec::values::{duration_ms, listen_addr, signal, size, user};
+use crate::spec::{Limits, ListenAddr, ProcessSpec, hooks, probe, strategy};
 
 const KEYS: Keys = Keys::only(&[
     "command",
     "class",
     "listen",
     "strategy",
+    "server",
+    "signals",
+    "pidfile",
+    "upgrade",
+    "force",
     "coexist",
     "overlap",
+    "canary",
     "probe",
     "notify",
+    "watchdog",
     "ready_timeout",
     "soak",
     "drain",
     "stop_signal",
     "stop_timeout",
+    "lock_wait",
     "user",
+    "no_new_privs",
     "limits",
     "env",
 ]);
 
-const PROBE_KEYS: Keys = Keys {
-    known: &["http", "tcp", "listener", "times", "interval", "timeout"],
-    later: &[
-        ("command", "probes by a command"),
-        ("grpc", "probes by gRPC's health service"),
-    ],
-};
-
-/// Strategies by name; those without a meaning here come later.
-const STRATEGIES: [(&str, Option<Strategy>); 9] = [
-    ("auto", Some(Strategy::ListenFds)),
-    ("listen-fds", Some(Strategy::ListenFds)),
-    ("bind-join", None),
-    ("starter", None),
-    ("signal-reexec", None),
-    ("signal-reload", None),
-    ("command", None),
-    ("stop-start", None),
-    ("cut-over", None),
-];
-
 /// Set for every process by Ship itself.
-const RESERVED_ENV: [&str; 4] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET"];
+const RESERVED_ENV: [&str; 6] = [
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+];
 
 /// Reads one process; what is wrong is noted and replaced by its default, so that reading goes on.
 pub(super) fn read(name: &ProcessName, found: &Found<'_, &toml::de::DeValue<'_>>) -> Option<ProcessSpec> {
     let fields = found.table(Some(KEYS))?;
     let listen = listeners(&fields);
-    refuse_later(&fields);
+    let flag = |key: &str, default: bool| fields.flag(key).map_or(default, |flag| flag.value);
+    let way = strategy::read(&fields, !listen.is_empty());
     Some(ProcessSpec {
         command: command(&fields),
         class: class(&fields, name)?,
-        strategy: strategy(&fields),
-        coexist: true,
-        probe: probe(&fields, &listen),
+        strategy: way.strategy,
+        restart: way.restart,
+        coexist: flag("coexist", true),
+        overlap: flag("overlap", true),
+        canary: strategy::canary(&fields, way.strategy, !listen.is_empty()),
+        probe: probe::read(&fields, &listen),
         listen,
-        notify: fields.flag("notify").is_some_and(|flag| flag.value),
+        notify: flag("notify", false),
+        watchdog_ms: optional_duration(&fields, "watchdog", 100),
         ready_timeout_ms: duration(&fields, "ready_timeout", 30_000, 1),
         soak_ms: duration(&fields, "soak", 10_000, 0),
         drain_ms: duration(&fields, "drain", 30_000, 0),
-        stop_signal: parsed(&fields, "stop_signal", stop_signal).unwrap_or_else(|| "TERM".to_owned()),
+        stop_signal: parsed(&fields, "stop_signal", signal).unwrap_or(way.stop_signal),
         stop_timeout_ms: duration(&fields, "stop_timeout", 10_000, 0),
+        lock_wait_ms: optional_duration(&fields, "lock_wait", 1),
         user: parsed(&fields, "user", user),
+        no_new_privs: flag("no_new_privs", false),
         limits: limits(&fields),
         env: env(&fields),
     })
 }
 
-fn parsed<T>(fields: &Fields<'_>, key: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+pub(super) fn parsed<T>(
+    fields: &Fields<'_>,
+    key: &str,
+    read: impl FnOnce(&str) -> Result<T, String>,
+) -> Option<T> {
     fields.text(key)?.parse(|text| read(text))
 }
 
 /// At least `least` milliseconds.
-fn duration(fields: &Fields<'_>, key: &str, default: u64, least: u64) -> u64 {
+pub(super) fn duration(fields: &Fields<'_>, key: &str, default: u64, least: u64) -> u64 {
+    optional_duration(fields, key, least).unwrap_or(default)
+}
+
+fn optional_duration(fields: &Fields<'_>, key: &str, least: u64) -> Option<u64> {
     let read = |text: &str| match duration_ms(text)? {
         ms if ms < least => Err(format!("must be at least {least}ms")),
         ms => Ok(ms),
     };
-    parsed(fields, key, read).unwrap_or(default)
-}
-
-fn refuse_later(fields: &Fields<'_>) {
-    let later = [
-        (
-            "coexist",
-            "releases whose generations must not serve at the same time",
-        ),
-        (
-            "overlap",
-            "processes whose old generation stops before the new one starts",
-        ),
-    ];
-    for (key, what) in later {
-        if let Some(flag) = fields.flag(key).filter(|flag| !flag.value) {
-            flag.bad_with(format!("not yet: {what}"), "leave it out, or true");
-        }
-    }
+    parsed(fields, key, read)
 }
 
 fn command(fields: &Fields<'_>) -> Vec<String> {
-    let words = fields.texts("command");
-    match (fields.get("command"), words.first()) {
-        (None, _) => fields.missing("command", "command = [\"bin/server\"]"),
-        (Some(found), None) if found.value.as_array().is_some_and(|list| list.is_empty()) => {
-            found.bad_with("must name a program", "command = [\"bin/server\"]");
-        }
-        (_, Some(first)) => drop(first.parse(|text| program(text))),
-        _ => {}
-    }
-    words.iter().map(|word| word.value.to_owned()).collect()
+    let Some(found) = fields.get("command") else {
+        fields.missing("command", "command = [\"bin/server\"]");
+        return Vec::new();
+    };
+    hooks::words(fields, "command", &found).unwrap_or_default()
 }
 
 /// A program inside the release must stay inside.
@@ -139,23 +126,6 @@ fn class(fields: &Fields<'_>, name: &ProcessName) -> Option<ClassName> {
             .or_else(|| ClassName::new("web").ok()),
         None => ClassName::new(name.as_str()).ok(),
     }
-}
-
-fn strategy(fields: &Fields<'_>) -> Strategy {
-    let Some(text) = fields.text("strategy") else {
-        return Strategy::ListenFds;
-    };
-    match STRATEGIES.iter().find(|(name, _)| *name == text.value) {
-        Some((_, Some(strategy))) => return *strategy,
-        Some((name, None)) => text.bad_with(format!("not yet: strategy {name:?}"), "\"listen-fds\" works"),
-        None => {
-            let names = STRATEGIES.map(|(name, _)| name);
-            let hint = nearest(text.value, &names).map(|name| format!("did you mean {name:?}?"));
-            let hint = hint.unwrap_or_else(|| "\"auto\" or \"listen-fds\"".to_owned());
-            text.bad_with(format!("{:?} is no strategy", text.value), hint);
-        }
-    }
-    Strategy::ListenFds
 }
 
 fn listeners(fields: &Fields<'_>) -> BTreeMap<String, ListenAddr> {
@@ -185,61 +155,6 @@ fn listeners(fields: &Fields<'_>) -> BTreeMap<String, ListenAddr> {
         }
     }
     listen
-}
-
-fn probe(fields: &Fields<'_>, listen: &BTreeMap<String, ListenAddr>) -> Option<Probe> {
-    let found = fields.get("probe")?;
-    if found.value.is_str() {
-        found.bad_with("must be a table", "probe = { http = \"/healthz\" }");
-        return None;
-    }
-    let table = found.table(Some(PROBE_KEYS))?;
-    let kind = probe_kind(&table, &found);
-    if listen.is_empty() && fields.get("listen").is_none() {
-        found.bad("needs a listener to ask");
-    }
-    let listener = table.text("listener");
-    if let Some(name) = listener.as_ref().filter(|name| !listen.contains_key(name.value)) {
-        name.bad(format!("{:?} is not one of this process's listeners", name.value));
-    }
-    Some(Probe {
-        kind: kind?,
-        listener: listener.map(|name| name.value.to_owned()),
-        times: table
-            .number("times", 1..=100)
-            .and_then(|times| times.try_into().ok())
-            .unwrap_or(3),
-        interval_ms: duration(&table, "interval", 200, 1),
-        timeout_ms: duration(&table, "timeout", 1000, 1),
-    })
-}
-
-fn probe_kind(table: &Fields<'_>, found: &Found<'_, &toml::de::DeValue<'_>>) -> Option<ProbeKind> {
-    let http = table.get("http").is_some();
-    let tcp = table.flag("tcp");
-    if let Some(flag) = tcp.as_ref().filter(|flag| !flag.value) {
-        flag.bad("must be true, or left out");
-    }
-    match (http, tcp) {
-        (true, Some(_)) => {
-            found.bad("must have http or tcp, not both");
-            None
-        }
-        (true, None) => parsed(table, "http", http_path).map(|path| ProbeKind::Http { path }),
-        (false, Some(_)) => Some(ProbeKind::Tcp),
-        // A kind that comes later was named already.
-        (false, None)
-            if ["command", "grpc", "tcp"]
-                .iter()
-                .any(|key| table.get(key).is_some()) =>
-        {
-            None
-        }
-        (false, None) => {
-            found.bad_with("must have http or tcp", "probe = { http = \"/healthz\" }");
-            None
-        }
-    }
 }
 
 fn limits(fields: &Fields<'_>) -> Limits {

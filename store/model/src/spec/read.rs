@@ -9,7 +9,7 @@ use crate::path::TreePath;
 use crate::spec::assets::{overlap, tree_path};
 use crate::spec::error::SpecErrors;
 use crate::spec::fields::{Fields, Keys, Mistakes};
-use crate::spec::{ListenAddr, ProcessSpec, ReleaseSpec, Shared, assets, process};
+use crate::spec::{Hook, HookPoint, ListenAddr, ProcessSpec, ReleaseSpec, Shared, assets, hooks, process};
 
 /// Largest `ship.toml` in bytes: its meaning is part of every manifest.
 const MAX_TEXT: usize = 256 << 10;
@@ -78,6 +78,7 @@ fn read(mistakes: &Mistakes<'_>, table: &DeTable<'_>, default_app: Option<AppNam
         processes,
         assets: assets::read(&fields),
         shared: shared(&fields),
+        hooks: hooks(&fields),
         external_links: external_links(&fields),
         keep: keep(&fields),
         app: app?,
@@ -100,7 +101,6 @@ fn app(fields: &Fields<'_>, default_app: Option<AppName>) -> Option<AppName> {
 /// Tables whose content would have to do something that nothing here does yet; empty ones are harmless.
 fn refuse_later(fields: &Fields<'_>) {
     for (table, what) in [
-        ("hooks", "hooks"),
         ("needs", "needs between apps"),
         ("provides", "needs between apps"),
     ] {
@@ -113,6 +113,17 @@ fn refuse_later(fields: &Fields<'_>) {
                 .bad_with(format!("not yet: {what}"), "remove it for now");
         }
     }
+}
+
+/// Hooks are read and checked, and refused as long as nobody runs them.
+fn hooks(fields: &Fields<'_>) -> BTreeMap<HookPoint, Vec<Hook>> {
+    let hooks = hooks::read(fields);
+    if let Some(table) = fields.free_table("hooks").filter(|_| !hooks.is_empty()) {
+        for (name, _) in table.entries().filter(|(name, _)| !name.starts_with("x-")) {
+            table.key(name).bad_with("not yet: hooks", "remove it for now");
+        }
+    }
+    hooks
 }
 
 fn platform(fields: &Fields<'_>) -> Vec<String> {

@@ -137,7 +137,7 @@ fn every_mistake_has_its_place_and_words() {
         ),
         (
             "app = \"a\"\n[process.web]\ncommand = []",
-            "3:11: process.web.command: must name a program (command = [\"bin/server\"])",
+            "3:11: process.web.command: must name a program (command = [\"bin/program\"])",
         ),
         (
             "app = \"a\"\n[process.web]\ncommand = [\"../evil\"]",
@@ -152,16 +152,32 @@ fn every_mistake_has_its_place_and_words() {
             "4:12: process.web.strategy: \"listen_fds\" is no strategy (did you mean \"listen-fds\"?)",
         ),
         (
-            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\noverlap = false",
-            "4:11: process.web.overlap: not yet: processes whose old generation stops before the new one starts (leave it out, or true)",
-        ),
-        (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nprobe = { http = \"/\" }",
             "4:9: process.web.probe: needs a listener to ask",
         ),
         (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\nprobe = { grpc = true }",
-            "5:11: process.web.probe.grpc: not yet: probes by gRPC's health service (remove it for now)",
+            "5:18: process.web.probe.grpc: must be a text in quotes, not true or false",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\nprobe = { grpc = \"\", tcp = true }",
+            "5:9: process.web.probe: must have one of tcp, grpc, not more",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\npidfile = \"web.pid\"",
+            "4:11: process.web.pidfile: has no meaning with strategy \"listen-fds\", only with signal-reexec",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nserver = \"apache\"",
+            "4:10: process.web.server: \"apache\" is not one of nginx, haproxy, unicorn, gunicorn, puma, php-fpm (leave it out, and name the signals: signals = { reload = \"HUP\" })",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\ncanary = 5",
+            "4:10: process.web.canary: needs a listener, and a strategy that runs two generations side by side",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\ncanary = 60",
+            "5:10: process.web.canary: must be a whole number from 1 to 50",
         ),
         (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\nprobe = { tcp = true, times = 0 }",
@@ -204,7 +220,7 @@ fn every_mistake_has_its_place_and_words() {
             "3:8: assets[0].root: path \"/etc\" cannot be part of a release: it is absolute",
         ),
         (
-            "app = \"a\"\n[hooks]\nbefore_switch = \"x\"",
+            "app = \"a\"\n[hooks]\nbefore_switch = [\"x\"]",
             "3:1: hooks.before_switch: not yet: hooks (remove it for now)",
         ),
         (

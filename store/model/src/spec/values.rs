@@ -7,8 +7,8 @@ use crate::spec::ListenAddr;
 /// A day: nothing that Ship waits for takes longer.
 pub(super) const MAX_DURATION_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// Signals that may ask a process to stop.
-const STOP_SIGNALS: [&str; 8] = ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "KILL"];
+/// Signals that may be sent to a process.
+const SIGNALS: [&str; 8] = ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "KILL"];
 
 /// `500ms`, `30s`, `2m`, `1h` as milliseconds.
 pub(super) fn duration_ms(text: &str) -> Result<u64, String> {
@@ -87,12 +87,34 @@ pub(super) fn unix_path(path: &str) -> Option<ListenAddr> {
 }
 
 /// `TERM` or `SIGTERM` as `TERM`.
-pub(super) fn stop_signal(text: &str) -> Result<String, String> {
+pub(super) fn signal(text: &str) -> Result<String, String> {
     let name = text.strip_prefix("SIG").unwrap_or(text);
-    if STOP_SIGNALS.contains(&name) {
+    if SIGNALS.contains(&name) {
         Ok(name.to_owned())
     } else {
-        Err(format!("{text:?} is not one of {}", STOP_SIGNALS.join(", ")))
+        Err(format!("{text:?} is not one of {}", SIGNALS.join(", ")))
+    }
+}
+
+/// A file's name below the app's run folder.
+pub(super) fn pidfile(text: &str) -> Result<String, String> {
+    let tame = text.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    if tame && text.len() <= 255 && !text.contains('\0') {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is not a plain path below SHIP_RUN_DIR"))
+    }
+}
+
+/// A gRPC service's full name, `shop.v1.Orders`; empty: the server as a whole.
+pub(super) fn grpc_service(text: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_');
+    if text.len() <= 255 && text.bytes().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "{text:?} is not a service's name: \"shop.v1.Orders\", or \"\" for the whole server"
+        ))
     }
 }
 
