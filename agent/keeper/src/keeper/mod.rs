@@ -4,9 +4,17 @@
 
 mod adopt;
 mod count;
+mod direct;
 mod effects;
+mod end;
 mod limits;
+mod links;
+mod lives;
+mod notices;
+mod output;
+mod probes;
 mod requests;
+mod start;
 mod status;
 mod wait;
 
