@@ -47,6 +47,9 @@ fn spec() -> ReleaseSpec {
         class: "web".parse().unwrap(),
         listen: BTreeMap::from([("http".to_owned(), ListenAddr::Tcp { ip: None, port: 0 })]),
         strategy: Strategy::ListenFds,
+        restart: None,
+        overlap: true,
+        canary: None,
         coexist: true,
         probe: Some(Probe {
             kind: ProbeKind::Http {
@@ -58,6 +61,9 @@ fn spec() -> ReleaseSpec {
             timeout_ms: 2000,
         }),
         notify: false,
+        watchdog_ms: None,
+        lock_wait_ms: None,
+        no_new_privs: false,
         ready_timeout_ms: 20_000,
         soak_ms: 500,
         drain_ms: 3000,

@@ -220,6 +220,9 @@ impl Attempt {
         let step = match kind {
             ProbeKind::Http { path } => self.advance_http(path, host),
             ProbeKind::Tcp => self.advance_tcp(now, queued),
+            ProbeKind::Grpc { .. } | ProbeKind::Command { .. } => {
+                Err(io::Error::other("this keeper cannot ask that"))
+            }
         };
         match step {
             Ok(Some(answer)) => Some(answer),

@@ -60,6 +60,7 @@ pub fn intent(
         epoch: order.epoch.0,
         environment: config.env.to_string(),
         coexist: here.iter().all(|(_, process)| process.coexist),
+        hooks: spec.hooks.clone(),
         soak_ms: here
             .iter()
             .map(|(_, process)| process.soak_ms)
@@ -117,15 +118,22 @@ fn process(
     protocol::ProcessSpec {
         name: name.to_string(),
         command: spec.command.clone(),
+        strategy: spec.strategy,
+        restart: spec.restart.clone(),
+        overlap: spec.overlap,
+        canary: spec.canary,
         env: spec.env.clone(),
         env_file: Some(layout.env_file()),
         listen: listen.collect(),
         probe: spec.probe.as_ref().and_then(|asked| probe(asked, spec)),
         notify: spec.notify,
+        watchdog_ms: spec.watchdog_ms,
         ready_timeout_ms: spec.ready_timeout_ms,
         drain_ms: spec.drain_ms,
         stop_signal: spec.stop_signal.clone(),
         stop_timeout_ms: spec.stop_timeout_ms,
+        lock_wait_ms: spec.lock_wait_ms,
+        no_new_privs: spec.no_new_privs,
         user: spec.user.clone(),
         limits: protocol::Limits {
             nofile: spec.limits.nofile,
@@ -149,8 +157,15 @@ fn probe(asked: &Probe, spec: &ProcessSpec) -> Option<ProbeSpec> {
         kind: match &asked.kind {
             ProbeKind::Http { path } => protocol::ProbeKind::Http { path: path.clone() },
             ProbeKind::Tcp => protocol::ProbeKind::Tcp,
+            ProbeKind::Grpc { service } => protocol::ProbeKind::Grpc {
+                service: service.clone(),
+            },
+            ProbeKind::Command { words } => protocol::ProbeKind::Command { words: words.clone() },
         },
-        listener: asked.listener.clone().or_else(first)?,
+        listener: match asked.kind {
+            ProbeKind::Command { .. } => asked.listener.clone().or_else(first).unwrap_or_default(),
+            _ => asked.listener.clone().or_else(first)?,
+        },
         times: asked.times,
         interval_ms: asked.interval_ms,
         timeout_ms: asked.timeout_ms,

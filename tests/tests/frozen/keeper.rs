@@ -22,6 +22,10 @@ fn process_spec(probe: ProbeKind) -> ProcessSpec {
     ProcessSpec {
         name: text("web"),
         command: vec![text("bin/server"), text("--fast")],
+        strategy: ship_model::spec::Strategy::ListenFds,
+        restart: None,
+        overlap: true,
+        canary: None,
         env: [(text("RAILS_ENV"), text("production"))].into(),
         env_file: Some(PathBuf::from("/srv/ship/web/shared/env")),
         listen: vec![ListenSpec {
@@ -36,6 +40,9 @@ fn process_spec(probe: ProbeKind) -> ProcessSpec {
             timeout_ms: 2_000,
         }),
         notify: true,
+        watchdog_ms: None,
+        lock_wait_ms: None,
+        no_new_privs: false,
         ready_timeout_ms: 30_000,
         drain_ms: 30_000,
         stop_signal: text("QUIT"),
@@ -64,6 +71,7 @@ fn intent(release: u64) -> Intent {
         ],
         coexist: false,
         soak_ms: 5_000,
+        hooks: std::collections::BTreeMap::new(),
     }
 }
 

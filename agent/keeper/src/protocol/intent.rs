@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use ship_model::spec::{Canary, Hook, HookPoint, Restart, Strategy};
 
 use super::ReleaseRef;
 
@@ -33,6 +34,9 @@ pub struct Intent {
     /// How long the old generation stays warm after the switch, for an instant way back.
     #[serde(default = "default_soak")]
     pub soak_ms: u64,
+    /// Commands of the release at the steps of a switch.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hooks: BTreeMap<HookPoint, Vec<Hook>>,
 }
 
 /// One process of a release.
@@ -43,6 +47,18 @@ pub struct ProcessSpec {
     /// Program and arguments; the program is relative to the release's folder when it contains a slash, absolute, or a
     /// name looked up in PATH.
     pub command: Vec<String>,
+    /// How it takes over from its predecessor, the process of the same name in the active generation.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub strategy: Strategy,
+    /// What the strategy is carried out with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
+    /// Whether its predecessor may still run when it starts.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub overlap: bool,
+    /// How many of the new connections it gets at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// Variables set for it.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -58,6 +74,9 @@ pub struct ProcessSpec {
     /// Whether it must say `READY=1` on its notify socket.
     #[serde(default)]
     pub notify: bool,
+    /// It says `WATCHDOG=1` at least so often, or is started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog_ms: Option<u64>,
     /// From start to ready and probed, at most.
     #[serde(default = "default_ready_timeout")]
     pub ready_timeout_ms: u64,
@@ -70,6 +89,12 @@ pub struct ProcessSpec {
     /// From the stop signal to SIGKILL.
     #[serde(default = "default_stop_timeout")]
     pub stop_timeout_ms: u64,
+    /// While it holds a lock on the file `SHIP_LOCK_FILE` it is not replaced, for so long at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_wait_ms: Option<u64>,
+    /// It can never gain privileges.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub no_new_privs: bool,
     /// The user it runs as; only a keeper of root can choose another than its own.
     #[serde(default)]
     pub user: Option<String>,
@@ -92,7 +117,8 @@ pub struct ListenSpec {
 pub struct ProbeSpec {
     /// What is asked.
     pub kind: ProbeKind,
-    /// The listener it is asked at.
+    /// The listener it is asked at; empty for a command that needs none.
+    #[serde(default)]
     pub listener: String,
     /// How many good answers in a row are needed; 0 counts as 1.
     #[serde(default = "default_times")]
@@ -116,6 +142,16 @@ pub enum ProbeKind {
     },
     /// The generation must accept the connection and neither reset nor close it at once.
     Tcp,
+    /// gRPC's health service must answer SERVING for this service; empty: for the server as a whole.
+    Grpc {
+        /// The service's full name.
+        service: String,
+    },
+    /// A program must end with 0.
+    Command {
+        /// Program and arguments, as of a process.
+        words: Vec<String>,
+    },
 }
 
 /// Limits set in the child before it starts.
@@ -144,6 +180,15 @@ impl Intent {
 
 fn yes() -> bool {
     true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_yes(flag: &bool) -> bool {
+    *flag
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn default_soak() -> u64 {

@@ -112,6 +112,10 @@ impl Stage {
         let process = ProcessSpec {
             name: "web".to_owned(),
             command: vec!["bin/server".to_owned()],
+            strategy: ship_model::spec::Strategy::ListenFds,
+            restart: None,
+            overlap: true,
+            canary: None,
             env: [("FIXTURE".to_owned(), manners.to_owned())].into(),
             env_file: None,
             listen: vec![ListenSpec {
@@ -128,6 +132,9 @@ impl Stage {
                 timeout_ms: 2_000,
             }),
             notify: true,
+            watchdog_ms: None,
+            lock_wait_ms: None,
+            no_new_privs: false,
             ready_timeout_ms: 20_000,
             drain_ms: 5_000,
             stop_signal: "TERM".to_owned(),
@@ -145,6 +152,7 @@ impl Stage {
             processes: vec![process],
             coexist: true,
             soak_ms: 60_000,
+            hooks: std::collections::BTreeMap::new(),
         }
     }
 

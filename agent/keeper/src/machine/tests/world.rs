@@ -23,6 +23,10 @@ pub(super) fn process(name: &str, probed: bool) -> ProcessSpec {
     ProcessSpec {
         name: name.to_owned(),
         command: vec!["x".to_owned()],
+        strategy: ship_model::spec::Strategy::ListenFds,
+        restart: None,
+        overlap: true,
+        canary: None,
         env: BTreeMap::new(),
         env_file: None,
         listen: Vec::new(),
@@ -34,6 +38,9 @@ pub(super) fn process(name: &str, probed: bool) -> ProcessSpec {
             timeout_ms: 1,
         }),
         notify: probed,
+        watchdog_ms: None,
+        lock_wait_ms: None,
+        no_new_privs: false,
         ready_timeout_ms: 5_000,
         drain_ms: 1_000,
         stop_signal: "TERM".to_owned(),
@@ -54,6 +61,7 @@ pub(super) fn intent(release: u64, epoch: u64, coexist: bool) -> Intent {
         processes: vec![process("web", true), process("worker", false)],
         coexist,
         soak_ms: 2_000,
+        hooks: std::collections::BTreeMap::new(),
     }
 }
 
