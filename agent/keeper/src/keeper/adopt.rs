@@ -86,8 +86,9 @@ impl Keeper {
             .ok()
             .filter(|_| processes::is_alive(process))?;
         let number = generation.number;
+        let home = generation.home(slot);
         for name in ["stdout", "stderr"] {
-            if let Err(error) = self.open_stream(number, slot, name) {
+            if let Err(error) = self.open_stream(home.0, home.1, name) {
                 self.note(format!(
                     "cannot read the output of process {}: {error}",
                     process.pid
@@ -138,8 +139,8 @@ impl Keeper {
         if wanted.is_empty() {
             return Ok(());
         }
-        let marks = self.marks(generation.number, Some(&spec.name));
-        let members: BTreeSet<u32> = processes::members(&[process], &marks)
+        let marks = self.marks(generation.home(slot).0, Some(&spec.name));
+        let members: BTreeSet<u32> = processes::members(&[process], &[], &marks)
             .into_iter()
             .map(|member| member.pid)
             .collect();
@@ -181,7 +182,7 @@ impl Keeper {
             let mains = self.mains.get(&generation.number).cloned().unwrap_or_default();
             let marks = self.marks(generation.number, None);
             loop {
-                let members = processes::members(&mains, &marks);
+                let members = processes::members(&mains, &[], &marks);
                 if members.is_empty() || now_ms() > until {
                     break;
                 }

@@ -63,14 +63,22 @@ impl Keeper {
         };
         let found = self.state.generation(generation);
         let spec = found.and_then(|found| found.intent.processes.get(slot));
-        let marks = self.marks(generation, spec.map(|spec| spec.name.as_str()));
-        table.family(&[running.process], &marks)
+        let marks = self.marks(self.home(generation, slot).0, spec.map(|spec| spec.name.as_str()));
+        let others = self
+            .running
+            .iter()
+            .filter(|(place, _)| **place != (generation, slot));
+        let others: Vec<_> = others.map(|(_, running)| running.process).collect();
+        table.family(&[running.process], &others, &marks)
     }
 
     /// Whether one of the generation's processes has the socket that serves this client; none while nobody has accepted it.
     pub(super) fn owns(&self, generation: u64, client: SocketAddr, server: SocketAddr) -> Option<bool> {
         let socket = sockets::serving_socket(client, server)?;
         let holds = |pid: &u32| processes::descriptor_of(*pid, socket).is_some();
+        if let Some(owned) = self.owns_in_place(generation, &holds) {
+            return Some(owned);
+        }
         // Most servers accept in their main process; then no other process is looked at.
         let main = self
             .running
@@ -80,7 +88,7 @@ impl Keeper {
             return Some(*owner == generation);
         }
         let mains = self.mains.get(&generation).map_or(&[][..], Vec::as_slice);
-        let family = Table::read().family(mains, &self.marks(generation, None));
+        let family = Table::read().family(mains, &self.others(generation), &self.marks(generation, None));
         Some(family.iter().any(holds))
     }
 }

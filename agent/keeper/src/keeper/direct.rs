@@ -33,7 +33,7 @@ impl Keeper {
                 let Some(group) = self.listeners.get_mut(&key) else {
                     continue;
                 };
-                inodes.push(group.take(generation)?);
+                inodes.extend(group.take(generation)?);
                 self.state.bound.insert(key, group.bound());
             }
             sockets.push(inodes);

@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use super::Keeper;
 use super::count::pause_after;
 use crate::clock::now_ms;
-use crate::machine::{Event, Leaving, Process, RisingPhase};
+use crate::machine::{Event, Generation, Leaving, Process, RisingPhase};
 use crate::processes;
 
 /// How often leaving generations are looked at.
@@ -13,9 +13,11 @@ const LOOK_MS: u64 = 50;
 
 impl Keeper {
     pub(super) fn drain(&mut self, generation: u64) {
-        let path = self.drain_file(generation);
-        if let Err(error) = std::fs::File::create(&path) {
-            self.note(format!("cannot write the drain file {}: {error}", path.display()));
+        for home in self.homes(generation) {
+            let path = self.drain_file(home);
+            if let Err(error) = std::fs::File::create(&path) {
+                self.note(format!("cannot write the drain file {}: {error}", path.display()));
+            }
         }
         self.tell(Some(generation), &format!("generation {generation} drains"));
     }
@@ -55,9 +57,19 @@ impl Keeper {
         }
     }
 
+    /// Main processes of all other generations: what comes from them is not this one's.
+    pub(super) fn others(&self, generation: u64) -> Vec<Process> {
+        let others = self
+            .running
+            .iter()
+            .filter(|((number, _), _)| *number != generation);
+        others.map(|(_, running)| running.process).collect()
+    }
+
     fn send_to_members(&self, generation: u64, process: Option<&str>, signal: Signal) {
         let mains = self.mains.get(&generation).cloned().unwrap_or_default();
-        for member in processes::members(&mains, &self.marks(generation, process)) {
+        let others = self.others(generation);
+        for member in processes::members(&mains, &others, &self.marks(generation, process)) {
             processes::send(member.pid, member.start, signal);
         }
     }
@@ -68,7 +80,9 @@ impl Keeper {
             .generation(generation)
             .and_then(|found| found.intent.processes.get(slot))
             .map(|spec| spec.name.clone());
-        for member in processes::members(&[process], &self.marks(generation, name.as_deref())) {
+        let (home, _) = self.home(generation, slot);
+        let others: Vec<_> = self.running.values().map(|running| running.process).collect();
+        for member in processes::members(&[process], &others, &self.marks(home, name.as_deref())) {
             processes::send(member.pid, member.start, Signal::KILL);
         }
     }
@@ -86,7 +100,50 @@ impl Keeper {
         self.tails.remove(&generation);
         self.cut.remove(&generation);
         self.counted.retain(|(number, _), _| *number != generation);
-        let _ = std::fs::remove_file(self.drain_file(generation));
+        self.births.retain(|birth| birth.generation != generation);
+        self.asked.retain(|(number, _), _| *number != generation);
+        self.remove_drain_files();
+    }
+
+    /// The generations whose drain file tells this one's processes to drain. One that another generation looks at as well is
+    /// left out: there only the stop signal can tell.
+    fn homes(&self, generation: u64) -> Vec<u64> {
+        let homes_of = |found: &Generation| -> Vec<u64> {
+            (0..found.slots.len()).map(|slot| found.home(slot).0).collect()
+        };
+        let Some(found) = self.state.generation(generation) else {
+            return vec![generation];
+        };
+        let others: Vec<u64> = self
+            .state
+            .generations()
+            .filter(|(other, _)| other.number != generation)
+            .flat_map(|(other, _)| homes_of(other))
+            .collect();
+        let mut homes = homes_of(found);
+        homes.sort_unstable();
+        homes.dedup();
+        homes.retain(|home| !others.contains(home));
+        homes
+    }
+
+    /// Takes away drain files that no living process looks at.
+    fn remove_drain_files(&self) {
+        let mut used = Vec::new();
+        for (found, _) in self.state.generations() {
+            used.push(found.number.to_string());
+            used.extend((0..found.slots.len()).map(|slot| found.home(slot).0.to_string()));
+        }
+        let folder = self.config.run.join("drain");
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry
+                .file_name()
+                .to_str()
+                .is_none_or(|name| !used.iter().any(|known| known == name))
+            {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Whether something is to be looked at that wakes nobody.
@@ -149,7 +206,8 @@ impl Keeper {
             return;
         }
         let mains = self.mains.get(&generation).cloned().unwrap_or_default();
-        if processes::members(&mains, &self.marks(generation, None)).is_empty() {
+        let others = self.others(generation);
+        if processes::members(&mains, &others, &self.marks(generation, None)).is_empty() {
             let cut = self.cut.get(&generation).copied().unwrap_or(0);
             self.events.push_back(Event::Gone { generation, cut });
         }

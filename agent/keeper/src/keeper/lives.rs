@@ -57,10 +57,13 @@ impl Keeper {
     pub(super) fn reap(&mut self) {
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let pid = pid.as_raw_nonzero().get().cast_unsigned();
+            if self.job_ended(pid, status) {
+                continue;
+            }
             let place = self
                 .running
                 .iter()
-                .find(|(_, running)| running.process.pid == pid && running.own_child);
+                .find(|(_, running)| running.process.pid == pid);
             let Some((&(generation, slot), _)) = place else {
                 continue;
             };
@@ -102,7 +105,7 @@ fn is_ready(fd: &OwnedFd) -> bool {
     rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
-fn how_ended(status: WaitStatus) -> String {
+pub(super) fn how_ended(status: WaitStatus) -> String {
     if let Some(code) = status.exit_status() {
         return format!("ended with status {code}");
     }

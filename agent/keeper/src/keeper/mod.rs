@@ -7,6 +7,8 @@ mod count;
 mod direct;
 mod effects;
 mod end;
+mod in_place;
+mod jobs;
 mod limits;
 mod links;
 mod lives;
@@ -36,6 +38,9 @@ use crate::notify::NotifySocket;
 use crate::probe::Probe;
 use crate::protocol::SOCKET_NAME;
 use crate::relay::Relay;
+
+use in_place::Birth;
+use jobs::Job;
 
 pub use limits::{Signals, SignalsError};
 
@@ -127,6 +132,12 @@ pub struct Keeper {
     writers: Vec<OwnedFd>,
     notify: NotifySocket,
     probes: Vec<Probe>,
+    /// Commands that run.
+    jobs: Vec<Job>,
+    /// Main processes asked for their successors.
+    births: Vec<Birth>,
+    /// Since which clock tick what a reloaded process starts counts as new, by generation and slot.
+    asked: BTreeMap<(u64, usize), u64>,
     relays: Vec<Relay>,
     control: Control,
     signals: Signals,
@@ -182,6 +193,9 @@ impl Keeper {
             writers: Vec::new(),
             notify,
             probes: Vec::new(),
+            jobs: Vec::new(),
+            births: Vec::new(),
+            asked: BTreeMap::new(),
             relays: Vec::new(),
             control,
             signals,
@@ -374,6 +388,12 @@ impl Keeper {
 
     fn log_folder(&self) -> PathBuf {
         self.config.run.join("log")
+    }
+
+    /// Where the slot's process was born.
+    fn home(&self, generation: u64, slot: usize) -> (u64, usize) {
+        let found = self.state.generation(generation);
+        found.map_or((generation, slot), |found| found.home(slot))
     }
 
     fn drain_file(&self, generation: u64) -> PathBuf {

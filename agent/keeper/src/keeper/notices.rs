@@ -30,7 +30,7 @@ impl Keeper {
         self.running.iter().find_map(|(place, running)| {
             let found = self.state.generation(place.0)?;
             let name = &found.intent.processes.get(place.1)?.name;
-            let marks = self.marks(place.0, Some(name));
+            let marks = self.marks(self.home(place.0, place.1).0, Some(name));
             processes::is_member(notice.pid, &[running.process], &marks).then_some(*place)
         })
     }
@@ -38,6 +38,9 @@ impl Keeper {
     fn take_notice(&mut self, (generation, slot): (u64, usize), notice: Notice) {
         if notice.ready {
             self.events.push_back(Event::Ready { generation, slot });
+        }
+        if let Some(pid) = notice.main_pid {
+            self.take_main_pid((generation, slot), pid);
         }
         if let Some(by) = notice.extend_ms {
             self.events.push_back(Event::Extend { generation, by });

@@ -50,12 +50,13 @@ impl Keeper {
         } = self;
         let stream = &mut streams[index];
         let (number, slot, name) = (stream.generation, stream.slot, stream.name);
-        let generation = state.generation(number);
+        let (holder, place) = state.holder((number, slot));
+        let generation = state.generation(holder);
         let pid = running
-            .get(&(number, slot))
+            .get(&(holder, place))
             .map_or(0, |running| running.process.pid);
-        let spec = generation.and_then(|generation| generation.intent.processes.get(slot));
-        let tail = tails.entry(number).or_default();
+        let spec = generation.and_then(|generation| generation.intent.processes.get(place));
+        let tail = tails.entry(holder).or_default();
         let mut ts = String::new();
         stream.read(chunk, |text, more| {
             if ts.is_empty() {
@@ -68,7 +69,7 @@ impl Keeper {
                 host: &config.host,
                 release: generation.map_or(0, |generation| generation.intent.release),
                 deploy: generation.map_or(0, |generation| generation.intent.deploy),
-                r#gen: number,
+                r#gen: holder,
                 process: spec.map_or("", |spec| &spec.name),
                 pid,
                 stream: name,
@@ -80,9 +81,15 @@ impl Keeper {
 
     pub(super) fn close_streams(&mut self, generation: u64) {
         self.read_streams_of(generation);
+        // A process that lives on in another generation still writes where it was born.
+        let used = |stream: &Stream| {
+            let home = (stream.generation, stream.slot);
+            let mut all = self.state.generations();
+            all.any(|(found, _)| (0..found.slots.len()).any(|slot| found.home(slot) == home))
+        };
         let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.streams)
             .into_iter()
-            .partition(|stream| stream.generation == generation);
+            .partition(|stream| !used(stream));
         self.streams = kept;
         for stream in gone {
             let mut last = Vec::new();

@@ -12,7 +12,7 @@ use super::output::is_stream;
 use super::{Keeper, Running, chain};
 use crate::listen;
 use crate::machine::{Event, Generation, Process};
-use crate::processes::{self, Launch};
+use crate::processes::{self, Account, Launch};
 use crate::protocol::ProcessSpec;
 
 impl Keeper {
@@ -35,6 +35,7 @@ impl Keeper {
     }
 
     fn try_fork(&mut self, generation: u64, slot: usize) -> Result<Process, String> {
+        self.give_up_addresses(generation, slot);
         let sockets = self.take_sockets(generation).map_err(|error| chain(&error))?;
         let active = self
             .state
@@ -77,6 +78,18 @@ impl Keeper {
         Ok(process)
     }
 
+    /// A process that binds by itself cannot while the keeper holds its address for an earlier release.
+    fn give_up_addresses(&mut self, generation: u64, slot: usize) {
+        let alone = self.running.keys().all(|(number, _)| *number == generation);
+        let spec = self
+            .state
+            .generation(generation)
+            .and_then(|found| found.intent.processes.get(slot));
+        if let Some(spec) = spec.filter(|_| alone) {
+            self.listeners.give_up(spec);
+        }
+    }
+
     fn remember_sockets(&mut self, generation: u64, slot: usize, inodes: Vec<u64>) {
         if let Some(slot) = self.state.slot_mut(generation, slot) {
             slot.sockets = inodes;
@@ -90,37 +103,51 @@ impl Keeper {
             .processes
             .get(slot)
             .ok_or(io::ErrorKind::NotFound)?;
-        let account = match spec.user.as_deref() {
-            Some(user) => processes::account(user).map_err(|error| io::Error::other(chain(&error)))?,
-            None => None,
-        };
+        let account = account(spec)?;
         let environment = self.environment(generation, spec, account.as_ref())?;
-        let path = environment.get("PATH").cloned().unwrap_or_default();
-        let program = find_program(&generation.intent.dir, &spec.command, &path)?;
         let owner = account.as_ref().map(|account| (account.uid, account.gid));
         let descriptors = self.descriptors(generation.number, slot, spec, owner)?;
-        let nul = |_| io::Error::other("a NUL byte in its command or environment");
-        Ok(Launch {
-            program: CString::new(program.as_os_str().as_bytes()).map_err(nul)?,
-            arguments: spec
-                .command
+        // A process that lives on through releases finds each of them by the link.
+        let dir = if spec.strategy.is_in_place() {
+            self.config.home.join("current")
+        } else {
+            generation.intent.dir.clone()
+        };
+        assemble(spec, &dir, &spec.command, environment, account, descriptors)
+    }
+
+    /// As [`Keeper::launch`], for a command that runs once in the slot's surroundings: it gets no sockets.
+    pub(super) fn launch_command(
+        &mut self,
+        generation: &Generation,
+        slot: usize,
+        dir: &Path,
+        words: &[String],
+        extra: &[(&str, String)],
+    ) -> io::Result<Launch> {
+        let spec = generation
+            .intent
+            .processes
+            .get(slot)
+            .ok_or(io::ErrorKind::NotFound)?;
+        let account = account(spec)?;
+        let mut environment = self.environment(generation, spec, account.as_ref())?;
+        for name in ["LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET"] {
+            environment.remove(name);
+        }
+        environment.insert("PWD".to_owned(), dir.to_string_lossy().into_owned());
+        environment.extend(
+            extra
                 .iter()
-                .map(|word| CString::new(word.as_str()).map_err(nul))
-                .collect::<Result<_, _>>()?,
-            environment: environment
-                .iter()
-                .map(|(name, value)| CString::new(format!("{name}={value}")).map_err(nul))
-                .collect::<Result<_, _>>()?,
-            listen_pid: !spec.listen.is_empty(),
-            folder: CString::new(generation.intent.dir.as_os_str().as_bytes()).map_err(nul)?,
-            descriptors,
-            nofile: spec.limits.nofile.map(|files| libc::rlimit {
-                rlim_cur: files,
-                rlim_max: files,
-            }),
-            memory: spec.limits.memory,
-            account,
-        })
+                .map(|(name, value)| ((*name).to_owned(), value.clone())),
+        );
+        let owner = account.as_ref().map(|account| (account.uid, account.gid));
+        let bare = ProcessSpec {
+            listen: Vec::new(),
+            ..spec.clone()
+        };
+        let descriptors = self.descriptors(generation.number, slot, &bare, owner)?;
+        assemble(&bare, dir, words, environment, account, descriptors)
     }
 
     fn environment(
@@ -133,9 +160,14 @@ impl Keeper {
         let mut all = processes::environment(spec.env_file.as_deref(), &spec.env)
             .map_err(|error| io::Error::other(chain(&error)))?;
         let home = &self.config.home;
+        let folder = if spec.strategy.is_in_place() {
+            home.join("current")
+        } else {
+            intent.dir.clone()
+        };
         let path = |path: &Path| path.to_string_lossy().into_owned();
         let ours = [
-            ("PWD", path(&intent.dir)),
+            ("PWD", path(&folder)),
             ("SHIP_APP", self.config.app.clone()),
             ("SHIP_HOST", self.config.host.clone()),
             ("SHIP_RELEASE", intent.release.to_string()),
@@ -146,6 +178,7 @@ impl Keeper {
             ("SHIP_PROCESS", spec.name.clone()),
             ("SHIP_ASSETS_DIR", path(&home.join("assets"))),
             ("SHIP_SHARED_DIR", path(&home.join("shared"))),
+            ("SHIP_RUN_DIR", path(&self.config.run)),
             ("SHIP_DRAIN_FILE", path(&self.drain_file(generation.number))),
             ("NOTIFY_SOCKET", path(self.notify.path())),
         ];
@@ -161,7 +194,7 @@ impl Keeper {
         for name in ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"] {
             all.remove(name);
         }
-        if !spec.listen.is_empty() {
+        if hands_over(spec) {
             let names: Vec<_> = spec
                 .listen
                 .iter()
@@ -193,7 +226,8 @@ impl Keeper {
             descriptors.push(writer.as_raw_fd());
             self.writers.push(writer);
         }
-        for listener in &spec.listen {
+        let handed_over = if hands_over(spec) { &spec.listen[..] } else { &[] };
+        for listener in handed_over {
             let group = self
                 .listeners
                 .get(&listen::key(spec, listener))
@@ -213,6 +247,51 @@ impl Keeper {
             let _ = rustix::io::write(&go, b"g");
         }
     }
+}
+
+/// Whether a process is given its sockets.
+fn hands_over(spec: &ProcessSpec) -> bool {
+    !spec.listen.is_empty() && !spec.strategy.binds_itself()
+}
+
+fn account(spec: &ProcessSpec) -> io::Result<Option<Account>> {
+    match spec.user.as_deref() {
+        Some(user) => processes::account(user).map_err(|error| io::Error::other(chain(&error))),
+        None => Ok(None),
+    }
+}
+
+fn assemble(
+    spec: &ProcessSpec,
+    dir: &Path,
+    words: &[String],
+    environment: processes::Environment,
+    account: Option<Account>,
+    descriptors: Vec<RawFd>,
+) -> io::Result<Launch> {
+    let path = environment.get("PATH").cloned().unwrap_or_default();
+    let program = find_program(dir, words, &path)?;
+    let nul = |_| io::Error::other("a NUL byte in its command or environment");
+    Ok(Launch {
+        program: CString::new(program.as_os_str().as_bytes()).map_err(nul)?,
+        arguments: words
+            .iter()
+            .map(|word| CString::new(word.as_str()).map_err(nul))
+            .collect::<Result<_, _>>()?,
+        environment: environment
+            .iter()
+            .map(|(name, value)| CString::new(format!("{name}={value}")).map_err(nul))
+            .collect::<Result<_, _>>()?,
+        listen_pid: hands_over(spec),
+        folder: CString::new(dir.as_os_str().as_bytes()).map_err(nul)?,
+        descriptors,
+        nofile: spec.limits.nofile.map(|files| libc::rlimit {
+            rlim_cur: files,
+            rlim_max: files,
+        }),
+        memory: spec.limits.memory,
+        account,
+    })
 }
 
 /// A program with a slash is the release's own, another one is looked up in its PATH.

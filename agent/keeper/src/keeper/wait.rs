@@ -6,6 +6,8 @@ use std::os::fd::AsFd;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::Keeper;
+use super::in_place::Birth;
+use super::jobs::Job;
 use crate::clock::now_ms;
 use crate::relay::Relay;
 
@@ -19,6 +21,8 @@ impl Keeper {
         self.look_at_starts();
         self.reap();
         self.look_at_adopted();
+        self.look_at_jobs();
+        self.look_at_births();
         self.advance_probes();
         self.look_at_listeners();
         self.advance_relays();
@@ -50,6 +54,7 @@ impl Keeper {
                 add(failure.as_fd(), PollFlags::IN);
             }
         }
+        self.jobs.iter().for_each(|job| add(job.fd(), PollFlags::IN));
         self.probes
             .iter()
             .filter_map(|probe| probe.waits_on())
@@ -86,12 +91,16 @@ impl Keeper {
     fn timeout(&self) -> Option<Timespec> {
         let now = now_ms();
         let probes = self.probes.iter().map(|probe| probe.due(now));
+        let jobs = self.jobs.iter().filter_map(Job::due);
+        let births = self.births.iter().map(Birth::due);
         let look = self.must_look().then_some(self.next_look);
         let next = self
             .state
             .next_deadline()
             .into_iter()
             .chain(probes)
+            .chain(jobs)
+            .chain(births)
             .chain(look)
             .chain(self.quiet_at)
             .min()?;

@@ -2,6 +2,7 @@
 
 mod address;
 mod bpf;
+mod outside;
 mod path;
 mod shared;
 mod steered;
@@ -15,6 +16,7 @@ use thiserror::Error;
 
 pub use address::{Address, AddressError};
 pub use bpf::Source;
+pub use outside::OutsideGroup;
 pub use path::PathGroup;
 pub use shared::SharedGroup;
 pub use steered::SteeredGroup;
@@ -76,6 +78,8 @@ pub enum Group {
     Shared(SharedGroup),
     /// One Unix socket per generation, chosen by what the path names.
     Path(PathGroup),
+    /// None: the app listens by itself.
+    Outside(OutsideGroup),
 }
 
 /// A listening socket of a generation, as the keeper holds it.
@@ -149,15 +153,19 @@ impl Group {
         }
     }
 
-    /// Gives `generation` a socket of its own, or its own again, and tells its inode.
+    /// Gives `generation` a socket of its own, or its own again, and tells its inode; none where the app makes its own.
     ///
     /// # Errors
     /// When the system has no more; nothing has changed for others.
-    pub fn take(&mut self, generation: u64) -> Result<u64, ListenError> {
+    pub fn take(&mut self, generation: u64) -> Result<Option<u64>, ListenError> {
         match self {
-            Self::Steered(group) => group.take(generation),
-            Self::Shared(group) => Ok(group.take(generation)),
-            Self::Path(group) => group.take(generation),
+            Self::Steered(group) => group.take(generation).map(Some),
+            Self::Shared(group) => Ok(Some(group.take(generation))),
+            Self::Path(group) => group.take(generation).map(Some),
+            Self::Outside(group) => {
+                group.take(generation);
+                Ok(None)
+            }
         }
     }
 
@@ -168,6 +176,7 @@ impl Group {
             Self::Steered(group) => group.socket(generation),
             Self::Shared(group) => Some(group.socket()),
             Self::Path(group) => group.socket(generation),
+            Self::Outside(_) => None,
         }
     }
 
@@ -178,7 +187,7 @@ impl Group {
     pub fn steer(&mut self, generation: u64) -> Result<(), ListenError> {
         match self {
             Self::Steered(group) => group.steer(generation),
-            Self::Shared(_) => Ok(()),
+            Self::Shared(_) | Self::Outside(_) => Ok(()),
             Self::Path(group) => group.steer(generation),
         }
     }
@@ -190,7 +199,7 @@ impl Group {
     pub fn hold(&mut self, generation: u64) -> Result<(), ListenError> {
         match self {
             Self::Steered(group) => group.hold(generation),
-            Self::Shared(_) | Self::Path(_) => Ok(()),
+            Self::Shared(_) | Self::Path(_) | Self::Outside(_) => Ok(()),
         }
     }
 
@@ -200,6 +209,7 @@ impl Group {
             Self::Steered(group) => group.release(generation),
             Self::Shared(group) => group.release(generation),
             Self::Path(group) => group.release(generation),
+            Self::Outside(group) => group.release(generation),
         }
     }
 
@@ -210,6 +220,7 @@ impl Group {
             Self::Steered(group) => group.is_unused(),
             Self::Shared(group) => group.is_unused(),
             Self::Path(group) => group.is_unused(),
+            Self::Outside(group) => group.is_unused(),
         }
     }
 
@@ -222,6 +233,7 @@ impl Group {
             Self::Steered(group) => group.probe(generation),
             Self::Shared(group) => group.probe(),
             Self::Path(group) => group.probe(generation),
+            Self::Outside(group) => group.probe(),
         }
     }
 
@@ -234,6 +246,7 @@ impl Group {
             Self::Steered(group) => connect_tcp(group.bound(), None),
             Self::Shared(group) => connect_tcp(group.bound(), None),
             Self::Path(group) => crate::unix::connect_nonblocking(group.path()),
+            Self::Outside(group) => group.probe().map(|route| route.socket),
         }
     }
 
@@ -243,7 +256,7 @@ impl Group {
         match self {
             Self::Steered(group) => group.inspect(generation, proven),
             Self::Shared(group) => group.inspect(),
-            Self::Path(_) => false,
+            Self::Path(_) | Self::Outside(_) => false,
         }
     }
 
@@ -254,6 +267,7 @@ impl Group {
             Self::Steered(group) => format!("tcp:{}", group.bound()),
             Self::Shared(group) => format!("tcp:{}", group.bound()),
             Self::Path(group) => format!("unix:{}", group.path().display()),
+            Self::Outside(group) => group.address().to_string(),
         }
     }
 
@@ -264,6 +278,7 @@ impl Group {
             Self::Steered(_) => Steering::Bpf,
             Self::Shared(_) => Steering::Shared,
             Self::Path(_) => Steering::Path,
+            Self::Outside(_) => Steering::Outside,
         }
     }
 
@@ -274,6 +289,7 @@ impl Group {
             Self::Steered(group) => Some(group.bound()),
             Self::Shared(group) => Some(group.bound()),
             Self::Path(_) => None,
+            Self::Outside(group) => group.address().tcp(),
         }
     }
 
@@ -282,7 +298,7 @@ impl Group {
     pub fn layout(&self) -> Vec<u64> {
         match self {
             Self::Steered(group) => group.layout(),
-            Self::Shared(_) | Self::Path(_) => Vec::new(),
+            Self::Shared(_) | Self::Path(_) | Self::Outside(_) => Vec::new(),
         }
     }
 
@@ -290,7 +306,7 @@ impl Group {
     pub fn orphans(&self) -> Vec<BorrowedFd<'_>> {
         match self {
             Self::Steered(group) => group.orphans(),
-            Self::Shared(_) => Vec::new(),
+            Self::Shared(_) | Self::Outside(_) => Vec::new(),
             Self::Path(group) => group.orphans(),
         }
     }
@@ -356,6 +372,9 @@ fn inode_of(socket: impl AsFd) -> io::Result<u64> {
     crate::unix::inode(socket)
 }
 
+/// Begins the key of a listener that the app binds by itself.
+const OUTSIDE: &str = "outside ";
+
 /// All listeners of the app, by key.
 #[derive(Debug, Default)]
 pub struct Listeners {
@@ -365,6 +384,9 @@ pub struct Listeners {
 /// The name under which a listener outlives releases: its address, or, as port 0 says nothing, whose it is.
 #[must_use]
 pub fn key(process: &ProcessSpec, listener: &ListenSpec) -> String {
+    if process.strategy.binds_itself() {
+        return format!("{OUTSIDE}{}", listener.addr);
+    }
     match Address::parse(&listener.addr)
         .ok()
         .and_then(|address| address.tcp())
@@ -397,7 +419,17 @@ impl Listeners {
                     name: listener.name.clone(),
                     source,
                 })
-                .and_then(|address| Group::bind(&address, bound.get(&key).map(String::as_str), steering));
+                .and_then(|address| {
+                    if process.strategy.binds_itself() {
+                        return Ok(Group::Outside(OutsideGroup::new(address)));
+                    }
+                    Group::bind(&address, bound.get(&key).map(String::as_str), steering)
+                });
+            // The app itself still listens there: it is bound when that has ended.
+            let until_it_ends = self.groups.contains_key(&format!("{OUTSIDE}{}", listener.addr));
+            if until_it_ends && matches!(made, Err(ListenError::Taken { .. })) {
+                continue;
+            }
             match made {
                 Ok(group) => {
                     self.groups.insert(key.clone(), group);
@@ -438,6 +470,15 @@ impl Listeners {
     /// All groups with their keys.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&String, &mut Group)> {
         self.groups.iter_mut()
+    }
+
+    /// Closes what is held of the addresses that the app's own processes are about to bind.
+    pub fn give_up(&mut self, process: &ProcessSpec) {
+        if process.strategy.binds_itself() {
+            for listener in &process.listen {
+                self.groups.remove(&listener.addr);
+            }
+        }
     }
 
     /// Closes groups that no generation uses.

@@ -1,23 +1,46 @@
 //! Where two generations may not run at once: the active one ends first, its listeners queue meanwhile.
 
+use ship_model::spec::Strategy;
+
 use super::step::Turn;
-use super::{Effect, Leaving, RisingPhase, SlotState};
+use super::{Effect, Generation, Leaving, RisingPhase, SlotState};
 
 impl Turn {
     pub(super) fn clear_or_spawn(&mut self) {
-        let coexist = self
-            .state
-            .rising
-            .as_ref()
-            .is_none_or(|rising| rising.generation.intent.coexist);
+        let rising = self.state.rising.as_ref();
+        let coexist = rising.is_none_or(|rising| {
+            let processes = &rising.generation.intent.processes;
+            let apart = processes
+                .iter()
+                .any(|process| process.strategy == Strategy::StopStart);
+            rising.generation.intent.coexist && !apart && !self.changes_hands(&rising.generation)
+        });
         match &self.state.active {
             Some(active) if active.is_living() && !(coexist && active.intent.coexist) => self.clear(),
-            _ => self.spawn(),
+            _ => self.link_or_spawn(),
         }
     }
 
+    /// Whether an address that the keeper holds is to be bound by the app itself, or the other way round.
+    fn changes_hands(&self, rising: &Generation) -> bool {
+        let listens = |found: &Generation, address: &str, itself: bool| {
+            let mut processes = found.intent.processes.iter();
+            processes.any(|process| {
+                process.strategy.binds_itself() == itself
+                    && process.listen.iter().any(|listener| listener.addr == address)
+            })
+        };
+        let mut processes = rising.intent.processes.iter();
+        processes.any(|process| {
+            let other = !process.strategy.binds_itself();
+            let mut addresses = process.listen.iter().map(|listener| listener.addr.as_str());
+            let active = self.state.active.as_ref();
+            active.is_some_and(|active| addresses.any(|address| listens(active, address, other)))
+        })
+    }
+
     /// Ends the active generation first; its listeners queue meanwhile.
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         let Some(active) = &self.state.active else { return };
         let (number, drain) = (active.number, active.longest(|process| process.drain_ms));
         if let Some(rising) = &mut self.state.rising {
@@ -71,6 +94,6 @@ impl Turn {
                 slot.state = SlotState::Ended;
             }
         }
-        self.spawn();
+        self.link_or_spawn();
     }
 }

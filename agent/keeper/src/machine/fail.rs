@@ -74,19 +74,40 @@ impl Turn {
             outcome.failed_step = Some(Self::phase_word(before.phase));
             outcome.switch_ms = now.saturating_sub(before.asked_at);
             outcome.boot_ms = now.saturating_sub(before.spawned_at);
+            outcome.rungs.clone_from(&before.rungs);
         });
         self.state.outcome_of = Some(generation);
         self.push(Effect::EndProbes { generation });
-        if matches!(before.phase, RisingPhase::Probed | RisingPhase::Linked) {
+        let linked = match before.phase {
+            RisingPhase::Probed | RisingPhase::Linked | RisingPhase::Linking => true,
+            RisingPhase::Prepared => false,
+            _ => before.generation.links_first(),
+        };
+        if linked {
             self.link_active();
         }
+        self.undo();
         if matches!(before.phase, RisingPhase::Linked | RisingPhase::Clearing(_)) {
             self.steer_active();
         }
-        self.push(Effect::Kill { generation });
+        self.end_unseen(generation, &before);
         if matches!(before.phase, RisingPhase::Clearing(_)) || self.state.active.is_some() {
             self.restore_active();
         }
+    }
+
+    /// Users cannot be on it, so it is killed; a successor in place shares its predecessor's socket, so it is asked first.
+    fn end_unseen(&mut self, generation: u64, before: &Rising) {
+        let shares = |slot: &super::Slot| slot.heir_of.is_some() && slot.process.is_some();
+        if !before.generation.slots.iter().any(shares) {
+            self.push(Effect::Kill { generation });
+            return;
+        }
+        let stop = before.generation.longest(|process| process.stop_timeout_ms);
+        if let Some(rising) = &mut self.state.rising {
+            rising.deadline = self.now + stop;
+        }
+        self.push(Effect::Stop { generation });
     }
 
     pub(super) fn kill_again(&mut self) {

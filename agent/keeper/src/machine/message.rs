@@ -59,6 +59,15 @@ pub enum Event {
         /// How, for people.
         how: String,
     },
+    /// The running process did what it was asked, and names its successor if it brought one forth; or why not.
+    Asked {
+        /// Of which generation, the one that is on its way.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+        /// The successor; none: it is the new one itself.
+        result: Result<Option<Process>, String>,
+    },
     /// The process said `READY=1`.
     Ready {
         /// Of which generation.
@@ -184,6 +193,44 @@ pub enum Effect {
     },
     /// Kill what is left of the generation, descendants too.
     Kill {
+        /// Which.
+        generation: u64,
+    },
+    /// Ask the running process to become the slot's, or to bring it forth. Answered by [`Event::Asked`].
+    Ask {
+        /// Of which generation, the one that is on its way.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+    },
+    /// Ask the running process to go back to what it was, whatever it has done of what it was asked.
+    Undo {
+        /// Of which generation, the one that failed.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+    },
+    /// What the process has become is proven: make it last.
+    Confirm {
+        /// Of which generation.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+    },
+    /// The process of one slot is another slot's from now on.
+    Carry {
+        /// Generation and slot that had it.
+        from: (u64, usize),
+        /// Generation and slot that have it.
+        to: (u64, usize),
+    },
+    /// Let the workers finish of a generation that has a successor; its main processes stay to go back to.
+    Pause {
+        /// Which.
+        generation: u64,
+    },
+    /// Bring paused workers back.
+    Resume {
         /// Which.
         generation: u64,
     },

@@ -6,8 +6,8 @@
 //! done again.
 //!
 //! ```text
-//! rising:   PREPARED → (CLEARING) → SPAWNED → READY → PROBED → LINKED → steered: becomes active
-//!               └──────────┴───────────┴────────┴────────┴────────┴──▶ ABORTING → gone
+//! rising:   PREPARED → (CLEARING) → (LINKING) → SPAWNED → READY → PROBED → LINKED → steered: becomes active
+//!               └──────────┴────────────┴──────────┴────────┴────────┴────────┴──▶ ABORTING → gone
 //! retiring: WARM (soak) → DRAINING → STOPPING → KILLING → gone
 //!               └──▶ steered back: becomes active, what was active retires
 //! ```
@@ -17,6 +17,7 @@
 
 mod clear;
 mod fail;
+mod in_place;
 mod judge;
 mod message;
 mod prove;

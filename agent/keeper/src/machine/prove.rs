@@ -12,6 +12,11 @@ const EXTENSIONS: u64 = 10;
 
 impl Turn {
     pub(super) fn started(&mut self, generation: u64, slot: usize) {
+        self.runs(generation, slot);
+    }
+
+    /// The slot's process runs its program, or has done what it was asked.
+    pub(super) fn runs(&mut self, generation: u64, slot: usize) {
         let now = self.now;
         let Some(found) = self.state.generation_mut(generation) else {
             return;
@@ -39,6 +44,8 @@ impl Turn {
 
     pub(super) fn ready(&mut self, generation: u64, slot: usize) {
         let now = self.now;
+        // A process that lives on speaks for the release it is becoming.
+        let (generation, slot) = self.heir(generation, slot).unwrap_or((generation, slot));
         let found = self
             .state
             .generation_mut(generation)
@@ -47,7 +54,8 @@ impl Turn {
         if !found.ready || found.state == SlotState::Starting {
             found.ready = true;
             found.since = now;
-            if found.process.is_some() {
+            let lives_on = found.heir_of.is_some() && found.state == SlotState::Starting;
+            if found.process.is_some() || lives_on {
                 found.state = SlotState::Up;
             }
             self.look_for_ready(generation);

@@ -185,6 +185,10 @@ impl Turn {
         self.state
             .good
             .retain(|intent| intent.release != left.intent.release);
+        if let Some(back) = self.state.active.as_ref().filter(|back| back.links_first()) {
+            let generation = back.number;
+            self.push(Effect::Resume { generation });
+        }
         self.steer_active();
         self.link_active();
         let (release, epoch) = if failed {

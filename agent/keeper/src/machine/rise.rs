@@ -21,6 +21,7 @@ impl Turn {
             first_answer_at: None,
             proven_at: None,
             attempt: queued.attempt,
+            rungs: Vec::new(),
         });
         self.push(Effect::Bind { generation: number });
     }
@@ -56,23 +57,29 @@ impl Turn {
 
     pub(super) fn spawn(&mut self) {
         let now = self.now;
-        let Some(rising) = &mut self.state.rising else {
+        let Some(mut rising) = self.state.rising.take() else {
             return;
         };
         rising.phase = RisingPhase::Spawned;
         rising.spawned_at = now;
         rising.deadline = now + rising.generation.longest(|process| process.ready_timeout_ms);
-        let number = rising.generation.number;
-        for slot in &mut rising.generation.slots {
-            slot.state = SlotState::Forking;
+        let generation = rising.generation.number;
+        for slot in 0..rising.generation.slots.len() {
+            let predecessor = self.predecessor(&rising.generation, slot);
+            let home = predecessor.and_then(|from| Some(self.state.active.as_ref()?.home(from)));
+            let Some(found) = rising.generation.slots.get_mut(slot) else {
+                continue;
+            };
+            (found.heir_of, found.home) = (predecessor, home);
+            if predecessor.is_some() {
+                found.state = SlotState::Asked;
+                self.push(Effect::Ask { generation, slot });
+            } else {
+                found.state = SlotState::Forking;
+                self.push(Effect::Fork { generation, slot });
+            }
         }
-        let slots = rising.generation.slots.len();
-        for slot in 0..slots {
-            self.push(Effect::Fork {
-                generation: number,
-                slot,
-            });
-        }
+        self.state.rising = Some(rising);
     }
 
     pub(super) fn forked(&mut self, generation: u64, slot: usize, process: Process) {
@@ -110,6 +117,7 @@ impl Turn {
             RisingPhase::Clearing(stage) => self.clear_further(stage),
             RisingPhase::Aborting => self.kill_again(),
             RisingPhase::Prepared => self.fail("the listeners were not bound in time"),
+            RisingPhase::Linking => self.fail("the links were not moved in time"),
             RisingPhase::Spawned => self.fail("not ready within its ready_timeout"),
             RisingPhase::Ready => self.fail("no good answer to its probe within its ready_timeout"),
             RisingPhase::Probed => self.fail("the links were not moved in time"),

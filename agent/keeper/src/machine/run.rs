@@ -39,6 +39,7 @@ impl Turn {
         match rising {
             Some(super::RisingPhase::Aborting) => {}
             Some(_) => self.fail(&reason),
+            None if active && self.predecessor_ended(generation, slot, &reason) => {}
             None if active => self.active_ended(generation, slot, process, &reason),
             None => self.retiring_ended(generation),
         }
@@ -106,6 +107,7 @@ impl Turn {
         for (slot, found) in active.slots.iter_mut().enumerate() {
             if matches!(found.state, SlotState::BackingOff { until } if until <= now) {
                 found.state = SlotState::Forking;
+                found.home = None;
                 due.push(Effect::Fork { generation, slot });
             }
         }

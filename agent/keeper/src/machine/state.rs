@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::{Counters, Held, Intent, Outcome};
+use crate::protocol::{Counters, Held, Intent, Outcome, Rung};
 
 /// All that the machine knows; what the journal holds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -78,6 +78,12 @@ pub struct Slot {
     pub probed: bool,
     /// The inodes of its listening sockets, in the order of the spec: how the next keeper finds them again.
     pub sockets: Vec<u64>,
+    /// The generation and slot it was born in, whose marks, pipes and drain file its process has, where that is not here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<(u64, usize)>,
+    /// The slot of the active generation whose running process it takes over, until it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heir_of: Option<usize>,
 }
 
 /// A process for sure: a pid alone may be used again.
@@ -99,6 +105,8 @@ pub enum SlotState {
     Forking,
     /// Forked and waiting to be let go.
     Forked,
+    /// The running process is asked to become this one, or to bring it forth.
+    Asked,
     /// Let go; not ready yet.
     Starting,
     /// Ready.
@@ -134,6 +142,9 @@ pub struct Rising {
     pub proven_at: Option<u64>,
     /// How often it was begun before.
     pub attempt: u32,
+    /// Strategies that were left for another, with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rungs: Vec<Rung>,
 }
 
 /// How far a rising generation is.
@@ -143,6 +154,8 @@ pub enum RisingPhase {
     Prepared,
     /// The active generation, which may not run beside it, is ending.
     Clearing(Leaving),
+    /// The links are moved first, since a process that lives on finds its release by them.
+    Linking,
     /// Its processes are started.
     Spawned,
     /// All are ready; being probed.

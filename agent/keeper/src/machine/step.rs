@@ -49,6 +49,11 @@ impl Turn {
                 slot,
                 how,
             } => self.ended(*generation, *slot, how),
+            Event::Asked {
+                generation,
+                slot,
+                result,
+            } => self.asked(*generation, *slot, result),
             Event::Ready { generation, slot } => self.ready(*generation, *slot),
             Event::Extend { generation, by } => self.extend(*generation, *by),
             Event::Probed {
@@ -221,6 +226,7 @@ impl Turn {
             result,
             failed_step: None,
             reason,
+            rungs: Vec::new(),
             last_lines: Vec::new(),
             switch_ms: 0,
             boot_ms: 0,
@@ -238,7 +244,7 @@ impl Turn {
 
     pub(super) fn phase_word(phase: RisingPhase) -> Phase {
         match phase {
-            RisingPhase::Prepared => Phase::Prepared,
+            RisingPhase::Prepared | RisingPhase::Linking => Phase::Prepared,
             RisingPhase::Clearing(_) => Phase::Clearing,
             RisingPhase::Spawned => Phase::Spawned,
             RisingPhase::Ready => Phase::Ready,

@@ -18,13 +18,15 @@ impl Turn {
 
     pub(super) fn linked(&mut self, generation: u64, result: &Result<(), String>) {
         let deadline = self.now + PROMPT_MS;
+        let early_or_late = |phase| matches!(phase, RisingPhase::Linking | RisingPhase::Probed);
         let Some(rising) = self
             .rising(generation)
-            .filter(|rising| rising.phase == RisingPhase::Probed)
+            .filter(|rising| early_or_late(rising.phase))
         else {
             return;
         };
         match result {
+            Ok(()) if rising.phase == RisingPhase::Linking => self.spawn(),
             Ok(()) => {
                 rising.phase = RisingPhase::Linked;
                 rising.deadline = deadline;
@@ -45,19 +47,20 @@ impl Turn {
             self.fail(&reason.clone());
             return;
         }
-        let Some(rising) = self.state.rising.take() else {
+        let Some(mut rising) = self.state.rising.take() else {
             return;
         };
-        let old = self.state.active.replace(rising.generation.clone());
+        let mut old = self.state.active.take();
+        if let Some(old) = &mut old {
+            self.inherit(&mut rising.generation, old);
+        }
+        self.state.active = Some(rising.generation.clone());
         self.remember(&rising);
         self.conclude_rise(&rising);
         if let Some(old) = old {
-            let leaving = if old.is_whole() {
-                Leaving::Warm
-            } else {
-                Leaving::Killing
-            };
-            self.retire(old, leaving, leaving == Leaving::Killing);
+            let leaving = self.way_out(&old);
+            let failed = leaving == Leaving::Killing && old.is_living();
+            self.retire(old, leaving, failed);
         }
         if self.state.stopping {
             self.retire_active_for_stop();
@@ -87,6 +90,7 @@ impl Turn {
             outcome.switch_ms = now.saturating_sub(asked);
             outcome.boot_ms = proven.unwrap_or(now).saturating_sub(spawned);
             outcome.first_answer_ms = first.map(|first| first.saturating_sub(asked));
+            outcome.rungs.clone_from(&rising.rungs);
         });
     }
 

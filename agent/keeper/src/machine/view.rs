@@ -36,7 +36,9 @@ impl Slot {
     pub fn told(&self) -> ProcessState {
         match self.state {
             SlotState::Waiting => ProcessState::Waiting,
-            SlotState::Forking | SlotState::Forked | SlotState::Starting => ProcessState::Starting,
+            SlotState::Forking | SlotState::Forked | SlotState::Asked | SlotState::Starting => {
+                ProcessState::Starting
+            }
             SlotState::Up => ProcessState::Up,
             SlotState::BackingOff { .. } => ProcessState::BackingOff,
             SlotState::Ended => ProcessState::Ended,
@@ -73,6 +75,18 @@ impl State {
         self.generations()
             .map(|(generation, _)| generation)
             .find(|generation| generation.number == number)
+    }
+
+    /// The slot whose process was born in `home`: that of the latest generation that has it.
+    #[must_use]
+    pub fn holder(&self, home: (u64, usize)) -> (u64, usize) {
+        let held = |(found, _): (&Generation, Role)| {
+            let slot = (0..found.slots.len()).find(|slot| found.home(*slot) == home)?;
+            // Until it has taken over, the process is still its predecessor's.
+            let waits = found.slots.get(slot).is_some_and(|slot| slot.heir_of.is_some());
+            (!waits).then_some((found.number, slot))
+        };
+        self.generations().filter_map(held).max().unwrap_or(home)
     }
 
     /// A slot of the generation with this number.
@@ -115,7 +129,7 @@ impl State {
         }
         if let Some(rising) = &self.rising {
             return match rising.phase {
-                RisingPhase::Prepared => Phase::Prepared,
+                RisingPhase::Prepared | RisingPhase::Linking => Phase::Prepared,
                 RisingPhase::Clearing(_) => Phase::Clearing,
                 RisingPhase::Spawned => Phase::Spawned,
                 RisingPhase::Ready => Phase::Ready,

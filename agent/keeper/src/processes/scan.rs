@@ -67,10 +67,11 @@ pub fn boot_id() -> String {
 /// All living processes of a generation: its main processes, their descendants and groups, and those that carry its marks
 /// in their environment. `marks` are whole `KEY=VALUE` entries, all of which must be there.
 ///
-/// A group alone proves nothing, since its number may be used again; it counts for children of ours.
+/// A group alone proves nothing, since its number may be used again; it counts for children of ours. What comes from one of
+/// `others`, main processes of other generations, is theirs, also where these come from one of `mains` or share its marks.
 #[must_use]
-pub fn members(mains: &[Process], marks: &[String]) -> BTreeSet<Found> {
-    Table::read().members(mains, marks, 0)
+pub fn members(mains: &[Process], others: &[Process], marks: &[String]) -> BTreeSet<Found> {
+    Table::read().members(mains, others, marks, 0)
 }
 
 /// All processes of the host, as they were at one moment.
@@ -93,18 +94,27 @@ impl Table {
     /// The processes that [`members`] tells of, without looking at the environment of those that have begun before any of
     /// the main ones: that spares a busy host much, and misses at most what an earlier main process left behind.
     #[must_use]
-    pub fn family(&self, mains: &[Process], marks: &[String]) -> Vec<u32> {
+    pub fn family(&self, mains: &[Process], others: &[Process], marks: &[String]) -> Vec<u32> {
         let since = mains.iter().map(|main| main.start).min().unwrap_or(u64::MAX);
-        let members = self.members(mains, marks, since);
+        let members = self.members(mains, others, marks, since);
         members.into_iter().map(|member| member.pid).collect()
     }
 
-    fn members(&self, mains: &[Process], marks: &[String], since: u64) -> BTreeSet<Found> {
+    fn members(
+        &self,
+        mains: &[Process],
+        others: &[Process],
+        marks: &[String],
+        since: u64,
+    ) -> BTreeSet<Found> {
         let own = std::process::id();
-        let is_main = |pid: u32, stat: &Stat| {
-            mains
-                .iter()
-                .any(|main| main.pid == pid && main.start == stat.start)
+        let whose = |pid: u32, stat: &Stat| {
+            let is_it = |main: &Process| main.pid == pid && main.start == stat.start;
+            if mains.iter().any(is_it) {
+                Some(true)
+            } else {
+                others.iter().any(is_it).then_some(false)
+            }
         };
         let mut found = BTreeSet::new();
         for (pid, stat) in &self.all {
@@ -112,11 +122,11 @@ impl Table {
                 continue;
             }
             let group_of_ours = stat.parent == own && mains.iter().any(|main| main.pid == stat.group);
-            if is_main(*pid, stat)
-                || group_of_ours
-                || descends(*pid, &self.all, &is_main)
-                || (stat.start >= since && marked(*pid, marks))
-            {
+            let is_member = match nearest(*pid, &self.all, &whose) {
+                Some(ours) => ours,
+                None => group_of_ours || (stat.start >= since && marked(*pid, marks)),
+            };
+            if is_member {
                 found.insert(Found {
                     pid: *pid,
                     start: stat.start,
@@ -150,17 +160,18 @@ pub fn is_member(pid: u32, mains: &[Process], marks: &[String]) -> bool {
     marked(pid, marks)
 }
 
-fn descends(pid: u32, all: &BTreeMap<u32, Stat>, is_main: &impl Fn(u32, &Stat) -> bool) -> bool {
+/// Whether the nearest main process above, or the process itself, is one of ours; none where there is no main process.
+fn nearest(pid: u32, all: &BTreeMap<u32, Stat>, whose: &impl Fn(u32, &Stat) -> Option<bool>) -> Option<bool> {
     let mut at = pid;
     // Bounded: the table was read while processes came and went, so it may hold a circle.
     for _ in 0..MAX_DEPTH {
-        let Some(stat) = all.get(&at) else { return false };
-        if is_main(at, stat) {
-            return true;
+        let stat = all.get(&at)?;
+        if let Some(ours) = whose(at, stat) {
+            return Some(ours);
         }
         at = stat.parent;
     }
-    false
+    None
 }
 
 fn marked(pid: u32, marks: &[String]) -> bool {
@@ -242,7 +253,7 @@ mod tests {
             start: start + 1
         }));
         assert!(!is_alive(Process { pid: 0, start: 0 }));
-        assert!(members(&[], &[]).is_empty());
+        assert!(members(&[], &[], &[]).is_empty());
         assert!(!is_member(pid, &[Process { pid, start }], &[]));
         assert!(!is_member(1, &[], &[]));
     }
@@ -265,10 +276,14 @@ mod tests {
         }
         assert!(is_member(pid, &mains, &[]));
         assert!(!is_member(pid, &[], &["SCAN_TEST=other".to_owned()]));
-        let found: Vec<_> = members(&[], &marks).into_iter().map(|found| found.pid).collect();
+        let found: Vec<_> = members(&[], &[], &marks)
+            .into_iter()
+            .map(|found| found.pid)
+            .collect();
         assert_eq!(found, [pid]);
-        assert_eq!(Table::read().family(&mains, &[]), [pid]);
-        assert!(Table::read().family(&[], &marks).is_empty());
+        assert!(members(&[], &mains, &marks).is_empty());
+        assert_eq!(Table::read().family(&mains, &[], &[]), [pid]);
+        assert!(Table::read().family(&[], &[], &marks).is_empty());
         child.kill().unwrap();
         child.wait().unwrap();
 

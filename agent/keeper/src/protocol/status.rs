@@ -193,6 +193,8 @@ pub enum Steering {
     Bpf,
     /// One socket per generation; the path names the one that gets new connections.
     Path,
+    /// None: the app listens by itself.
+    Outside,
     /// One socket for all generations, as this kernel lets us do no better: who answers during a switch is left to them,
     /// and the probe looks up which process answered.
     Shared,
@@ -213,6 +215,9 @@ pub struct Outcome {
     pub failed_step: Option<Phase>,
     /// Why it failed or was reverted.
     pub reason: Option<String>,
+    /// Strategies that were left for another on the way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rungs: Vec<Rung>,
     /// The last lines the failed generation wrote, at most [`super::LAST_LINES`].
     pub last_lines: Vec<String>,
     /// From the request to the moment new connections were steered (for a failure: to its detection).
@@ -224,6 +229,17 @@ pub struct Outcome {
     pub first_answer_ms: Option<u64>,
     /// When it ended, RFC 3339 in UTC.
     pub at: String,
+}
+
+/// A strategy that was taken where the wanted one was not possible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rung {
+    /// The process.
+    pub process: String,
+    /// What was done.
+    pub strategy: ship_model::spec::Strategy,
+    /// Why.
+    pub reason: String,
 }
 
 /// How a switch ended.

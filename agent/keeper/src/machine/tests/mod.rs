@@ -12,13 +12,27 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::protocol::{Intent, Phase};
-use world::{Dice, World, intent};
+use ship_model::spec::{Restart, Strategy};
+use world::{Dice, World, all_ways, intent};
 
 #[test]
 fn random_lives_keep_their_promises_and_come_to_rest() {
-    for seed in 0..400 {
-        eprintln!("seed {seed}");
+    lives(400, &[all_ways()[0].clone()]);
+}
+
+#[test]
+fn random_lives_with_every_strategy_keep_their_promises() {
+    lives(300, &all_ways());
+    for way in all_ways() {
+        lives(50, &[way]);
+    }
+}
+
+fn lives(many: u64, ways: &[(Strategy, Option<Restart>)]) {
+    for seed in 0..many {
+        eprintln!("seed {seed} with {ways:?}");
         let mut world = World::new(seed);
+        world.ways = ways.to_vec();
         for _ in 0..150 {
             match world.dice.roll(20) {
                 0 | 1 => world.request(),

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ship_model::spec::{Reexec, Reload, Restart, Strategy, Upgrade};
+
 use super::*;
 use crate::machine::GOOD_KEPT;
 use crate::protocol::{Limits, ProbeKind, ProbeSpec, ProcessSpec};
@@ -23,7 +25,7 @@ pub(super) fn process(name: &str, probed: bool) -> ProcessSpec {
     ProcessSpec {
         name: name.to_owned(),
         command: vec!["x".to_owned()],
-        strategy: ship_model::spec::Strategy::ListenFds,
+        strategy: Strategy::ListenFds,
         restart: None,
         overlap: true,
         canary: None,
@@ -65,6 +67,35 @@ pub(super) fn intent(release: u64, epoch: u64, coexist: bool) -> Intent {
     }
 }
 
+/// Every way a process can be replaced, as the machine tells them apart.
+pub(super) fn all_ways() -> Vec<(Strategy, Option<Restart>)> {
+    let reexec = |pause: Option<&str>| {
+        Some(Restart::Reexec(Reexec {
+            upgrade: "USR2".to_owned(),
+            pause: pause.map(str::to_owned),
+            resume: pause.map(|_| "HUP".to_owned()),
+            pidfile: Some("pid".to_owned()),
+        }))
+    };
+    let reload = Restart::Reload(Reload {
+        signal: "HUP".to_owned(),
+    });
+    let upgrade = Restart::Command(Upgrade {
+        install: vec!["x".to_owned()],
+        permanent: Vec::new(),
+        back: Vec::new(),
+        timeout_ms: 1,
+    });
+    vec![
+        (Strategy::ListenFds, None),
+        (Strategy::StopStart, None),
+        (Strategy::SignalReexec, reexec(Some("WINCH"))),
+        (Strategy::SignalReexec, reexec(None)),
+        (Strategy::SignalReload, Some(reload)),
+        (Strategy::Command, Some(upgrade)),
+    ]
+}
+
 /// What the effects have made of the world.
 pub(super) struct World {
     pub(super) state: State,
@@ -78,6 +109,7 @@ pub(super) struct World {
     pub(super) next_pid: u32,
     pub(super) epoch: u64,
     pub(super) exited: bool,
+    pub(super) ways: Vec<(Strategy, Option<Restart>)>,
 }
 
 impl World {
@@ -97,6 +129,7 @@ impl World {
             next_pid: 100,
             epoch: 0,
             exited: false,
+            ways: vec![(Strategy::ListenFds, None)],
         }
     }
 
@@ -233,11 +266,75 @@ impl World {
                     Some(generation)
                 );
             }
-            Effect::EndProbes { .. } | Effect::Hold { .. } => {}
+            Effect::Ask { generation, slot } => self.ask(generation, slot),
+            Effect::Carry { from, to } => {
+                let process = self.alive.remove(&from);
+                if let Some(process) = process {
+                    assert!(self.alive.insert(to, process).is_none(), "two in slot {to:?}");
+                }
+                // What was on its way to be told of it is told of its new place.
+                for event in &mut self.answers {
+                    if let Event::Ended { generation, slot, .. } = event
+                        && (*generation, *slot) == from
+                    {
+                        (*generation, *slot) = to;
+                    }
+                }
+            }
+            Effect::Undo { .. }
+            | Effect::Confirm { .. }
+            | Effect::Pause { .. }
+            | Effect::Resume { .. }
+            | Effect::EndProbes { .. }
+            | Effect::Hold { .. } => {}
             Effect::Exit => {
                 assert!(self.alive.is_empty(), "left behind: {:?}", self.alive);
                 self.exited = true;
             }
+        }
+    }
+
+    /// The running process does what it is asked, brings forth a successor, or cannot.
+    fn ask(&mut self, generation: u64, slot: usize) {
+        let found = self.state.generation(generation).unwrap();
+        let from = found.slots[slot].heir_of.unwrap();
+        let active = self.state.active.as_ref().unwrap().number;
+        assert!(
+            self.state.active.as_ref().unwrap().slots[from].process.is_some(),
+            "nobody to ask"
+        );
+        let strategy = found.intent.processes[slot].strategy;
+        let result = match self.dice.roll(6) {
+            0 => Err("no".to_owned()),
+            1 => {
+                self.die(active, from, "died of it");
+                return;
+            }
+            _ if strategy == Strategy::SignalReexec => {
+                self.next_pid += 1;
+                let process = Process {
+                    pid: self.next_pid,
+                    start: 1,
+                };
+                self.alive.insert((generation, slot), process);
+                Ok(Some(process))
+            }
+            _ => Ok(None),
+        };
+        let fine = result.is_ok();
+        self.answers.push(Event::Asked {
+            generation,
+            slot,
+            result,
+        });
+        if fine && self.dice.roll(8) > 0 {
+            let place = if strategy == Strategy::SignalReexec {
+                (generation, slot)
+            } else {
+                (active, from)
+            };
+            let (generation, slot) = place;
+            self.answers.push(Event::Ready { generation, slot });
         }
     }
 
@@ -314,7 +411,9 @@ impl World {
         let release = 1 + self.dice.roll(6) as u64;
         let coexist = self.dice.roll(4) > 0;
         if self.dice.roll(3) > 0 {
-            let wanted = intent(release, self.epoch, coexist);
+            let mut wanted = intent(release, self.epoch, coexist);
+            let web = &mut wanted.processes[0];
+            (web.strategy, web.restart) = self.ways[self.dice.roll(self.ways.len())].clone();
             match judge_switch(&self.state, &wanted) {
                 Verdict::Accept => self.take(&Event::Switch(Box::new(wanted))),
                 Verdict::Renew => self.take(&Event::Renew(Box::new(wanted))),
