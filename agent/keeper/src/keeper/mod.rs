@@ -38,6 +38,7 @@ use crate::notify::NotifySocket;
 use crate::probe::Probe;
 use crate::protocol::SOCKET_NAME;
 use crate::relay::Relay;
+use limits::Resident;
 
 use in_place::Birth;
 use jobs::Job;
@@ -141,6 +142,7 @@ pub struct Keeper {
     relays: Vec<Relay>,
     control: Control,
     signals: Signals,
+    resident: Resident,
     revision: u64,
     notes: VecDeque<String>,
     /// Connections that were open when a generation was told to stop.
@@ -161,7 +163,11 @@ impl Keeper {
     /// # Errors
     /// [`StartError`]; the app is untouched then.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        let resident = Resident::new();
+        // What starting the program itself has mapped.
+        resident.keep_small();
         let (memory, mut state, notes) = Memory::open(&config.state).map_err(StartError::Memory)?;
+        resident.keep_small();
         let signals = Signals::catch().map_err(StartError::Signals)?;
         make_folders(&config)?;
         let notify = bind_notify(&config, &mut state)?;
@@ -199,6 +205,7 @@ impl Keeper {
             relays: Vec::new(),
             control,
             signals,
+            resident,
             revision: 1,
             notes: VecDeque::new(),
             cut: BTreeMap::new(),
@@ -208,6 +215,7 @@ impl Keeper {
             quiet_at: None,
             exiting: false,
         };
+        keeper.resident.keep_small();
         keeper.remember_labels();
         for note in notes {
             keeper.note(note);
@@ -220,6 +228,7 @@ impl Keeper {
                 std::process::id()
             ),
         );
+        keeper.resident.keep_small();
         keeper.recover();
         Ok(keeper)
     }
@@ -238,7 +247,7 @@ impl Keeper {
             }
             if self.quiet_at.is_some_and(|at| at <= now_ms()) {
                 self.quiet_at = None;
-                limits::give_back_memory();
+                self.resident.give_back();
             }
             if self.wait()? {
                 self.tell(None, "the keeper leaves; the app runs on");
@@ -270,6 +279,7 @@ impl Keeper {
         self.adopt_state(next);
         for effect in effects {
             self.carry_out(&effect);
+            self.resident.keep_small();
         }
     }
 
@@ -299,6 +309,7 @@ impl Keeper {
                 self.unsaved = true;
             }
         }
+        self.resident.keep_small();
         let _ = fault::point(&format!("keeper.{word}.after"));
     }
 

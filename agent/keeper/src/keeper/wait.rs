@@ -17,6 +17,7 @@ impl Keeper {
         self.poll()?;
         let leave = self.signals.receive();
         self.read_streams();
+        self.resident.keep_small();
         self.read_notices();
         self.look_at_starts();
         self.reap();
@@ -27,6 +28,7 @@ impl Keeper {
         self.look_at_listeners();
         self.advance_relays();
         self.look_at_leaving();
+        self.resident.keep_small();
         self.answer_requests();
         Ok(leave)
     }
@@ -116,6 +118,7 @@ impl Keeper {
             self.work_off();
             self.quiet_at = Some(now_ms() + super::QUIET_MS);
             self.answer(asked);
+            self.resident.keep_small();
         }
         self.control.flush();
     }
