@@ -118,7 +118,7 @@ impl Stage {
 
     fn intent(&mut self, release: u64, manners: Manners, soak: Duration) -> Intent {
         self.epoch += 1;
-        let dir = self.tree(release);
+        let dir = self.tree(release, manners);
         let mut env: std::collections::BTreeMap<_, _> = self
             .subject
             .env
@@ -133,9 +133,14 @@ impl Stage {
         env.extend(broken.map(|broken| ("BROKEN".to_owned(), broken.to_owned())));
         // A bad release fails at the end of this time, a good one must not.
         let ready = if broken.is_some() { 4_000 } else { 60_000 };
+        let command = match manners {
+            // The sample does not know how to be as bad as that.
+            Manners::Exits if self.subject.made => vec!["/bin/false".to_owned()],
+            _ => self.subject.command.clone(),
+        };
         let process = ProcessSpec {
             name: "web".to_owned(),
-            command: self.subject.command.clone(),
+            command,
             env,
             env_file: None,
             listen: vec![ListenSpec {
@@ -172,8 +177,15 @@ impl Stage {
         }
     }
 
-    fn tree(&self, release: u64) -> PathBuf {
+    fn tree(&self, release: u64, manners: Manners) -> PathBuf {
         let dir = self.root.join(format!("home/releases/{release}-{release:012x}"));
+        if self.subject.made {
+            if !dir.exists() {
+                let version = u32::try_from(release).unwrap_or(u32::MAX);
+                crate::sample::make(&dir, version, manners == Manners::Sick);
+            }
+            return dir;
+        }
         let made = std::fs::create_dir_all(&dir).and_then(|()| {
             for (from, to) in &self.subject.files {
                 if !dir.join(to).exists() {

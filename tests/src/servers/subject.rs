@@ -14,6 +14,8 @@ pub struct Subject {
     pub stop_signal: &'static str,
     /// Whether its application has `/ws`.
     pub websockets: bool,
+    /// Whether its releases are made by `ship-sample make`.
+    pub made: bool,
 }
 
 fn root() -> PathBuf {
@@ -47,6 +49,7 @@ impl Subject {
             env: Vec::new(),
             stop_signal: "TERM",
             websockets: false,
+            made: false,
         }
     }
 
@@ -204,6 +207,16 @@ impl Subject {
             websockets: true,
             files: vec![(crate::bin_dir().join("examples/drain"), "server")],
             ..Self::new("hyper", words(&["./server"]), &[])
+        }
+    }
+
+    /// The sample app of this workspace.
+    #[must_use]
+    pub fn sample() -> Self {
+        Self {
+            websockets: true,
+            made: true,
+            ..Self::new("sample", words(&["bin/server", "serve"]), &[])
         }
     }
 }

@@ -118,3 +118,8 @@ fn go() {
 fn hyper() {
     to_and_fro("hyper", Some(Subject::hyper()));
 }
+
+#[test]
+fn sample() {
+    to_and_fro("sample", Some(Subject::sample()));
+}
