@@ -156,8 +156,12 @@ impl Subject {
 
     #[must_use]
     pub fn node() -> Option<Self> {
-        let modules = cache().join("node/node_modules");
-        let node = program("node").filter(|_| modules.join("ws").exists())?;
+        let places = [
+            cache().join("node/node_modules"),
+            PathBuf::from("/usr/share/nodejs"),
+        ];
+        let modules = places.into_iter().find(|place| place.join("ws").exists())?;
+        let node = program("node")?;
         let command = vec![node.to_string_lossy().into_owned(), "app.js".to_owned()];
         let files = [
             ("agent/drain/node.js", "drain.js"),
