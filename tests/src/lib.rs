@@ -4,6 +4,7 @@
 //! * [`shipctl`]: runs commands against it and keeps what they said.
 //! * [`http`]: a small client that asks as a browser would.
 //! * [`sample`]: releases of the sample app.
+//! * [`servers`]: real servers, each under a keeper of its own.
 //! * [`victim`]: kills its processes, where a test says.
 //! * [`wait`]: for a state, never for a time.
 
@@ -18,6 +19,7 @@ pub mod fleet;
 pub mod http;
 pub mod load;
 pub mod sample;
+pub mod servers;
 pub mod shipctl;
 pub mod victim;
 pub mod wait;

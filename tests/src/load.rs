@@ -18,17 +18,26 @@ impl Load {
     /// # Panics
     /// When the generator cannot be started.
     pub fn start(targets: &[SocketAddr], path: &str, rate: u32) -> Self {
-        let mut command = Command::new(crate::bin("ship-load"));
-        command.arg("run").arg("--json");
-        command.args([
-            "--rate",
-            &rate.to_string(),
-            "--keep-alive-rate",
-            &rate.to_string(),
-        ]);
+        let rate = rate.to_string();
+        let mut words = vec![
+            "--rate".to_owned(),
+            rate.clone(),
+            "--keep-alive-rate".to_owned(),
+            rate,
+        ];
         for target in targets {
-            command.args(["--target", &format!("http://{target}{path}")]);
+            words.extend(["--target".to_owned(), format!("http://{target}{path}")]);
         }
+        Self::with(&words)
+    }
+
+    /// Sends what these arguments of `ship-load run` say.
+    ///
+    /// # Panics
+    /// When the generator cannot be started.
+    pub fn with(words: &[String]) -> Self {
+        let mut command = Command::new(crate::bin("ship-load"));
+        command.arg("run").arg("--json").args(words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = command
             .spawn()

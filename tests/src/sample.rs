@@ -57,7 +57,7 @@ impl Fleet {
     }
 }
 
-fn make(out: &Path, version: u32, broken: bool) {
+pub(crate) fn make(out: &Path, version: u32, broken: bool) {
     let mut command = Command::new(bin("ship-sample"));
     command
         .args(["make", "--version", &version.to_string(), "--out"])

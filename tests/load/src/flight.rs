@@ -25,6 +25,8 @@ pub struct Errand {
     pub scheduled: Instant,
     /// When the generator began it, late if it was starved itself.
     pub begun: Instant,
+    /// The window it counts in.
+    pub window: usize,
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -15,3 +15,5 @@ pub mod run;
 pub mod stop;
 pub mod tally;
 pub mod target;
+pub mod websocket;
+pub mod windows;

@@ -35,7 +35,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct RunArguments {
     /// What to ask; several are asked in turn.
-    #[arg(long = "target", required = true, value_name = "URL")]
+    #[arg(long = "target", required_unless_present_any = ["streams", "websockets"], value_name = "URL")]
     targets: Vec<Target>,
     /// Requests per second that each open a connection.
     #[arg(long, default_value_t = 100, value_name = "N")]
@@ -46,7 +46,26 @@ struct RunArguments {
     /// Connections per target that keep-alive requests take turns on.
     #[arg(long, default_value_t = 8, value_name = "N")]
     connections: usize,
+    /// An answer that takes long, each on a connection of its own; several are asked for in turn.
+    #[arg(long = "stream", value_name = "URL")]
+    streams: Vec<Target>,
+    /// Streams begun per second.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    stream_rate: u32,
+    /// How long one stream may take.
+    #[arg(long, value_parser = duration, default_value = "2m", value_name = "TIME")]
+    stream_timeout: Duration,
+    /// Where WebSockets are opened that expect their text back, written http://.
+    #[arg(long = "websocket", value_name = "URL")]
+    websockets: Vec<Target>,
+    /// WebSockets open at once, over all their URLs.
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    sockets: usize,
+    /// Between two messages of one WebSocket.
+    #[arg(long, value_parser = duration, default_value = "200ms", value_name = "TIME")]
+    message_every: Duration,
     /// How long to send, such as 500ms, 10s or 2m; without it, until SIGTERM, SIGINT or the end of a piped input.
+    /// A line `window NAME` there begins a stretch of time whose latencies are told apart.
     #[arg(long, value_parser = duration, value_name = "TIME")]
     duration: Option<Duration>,
     /// How long one request may take.
@@ -105,6 +124,12 @@ fn run_load(arguments: RunArguments) -> anyhow::Result<bool> {
         rate: arguments.rate,
         keep_alive_rate: arguments.keep_alive_rate,
         connections: arguments.connections,
+        streams: arguments.streams,
+        stream_rate: arguments.stream_rate,
+        stream_timeout: arguments.stream_timeout,
+        websockets: arguments.websockets,
+        sockets: arguments.sockets,
+        message_every: arguments.message_every,
         duration: arguments.duration,
         timeout: arguments.timeout,
         connect_timeout: arguments.connect_timeout,

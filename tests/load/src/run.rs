@@ -1,8 +1,9 @@
 //! The open loop: begins each request at its time, whatever became of those before.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::Read;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
@@ -16,6 +17,7 @@ use crate::flight::{Errand, Flight, Landed};
 use crate::stop::Stop;
 use crate::tally::{Failure, Kind, Population, Report, Tally, ToldFailure};
 use crate::target::Target;
+use crate::websocket::{Crowd, SocketPlan};
 
 const STOP: u64 = 0;
 const TIMER: u64 = 1;
@@ -36,6 +38,14 @@ pub struct Plan {
     pub keep_alive_rate: u32,
     /// Open connections per target that the keep-alive requests take turns on; more are opened when all are busy.
     pub connections: usize,
+    /// Answers that take long, asked for in turn at `stream_rate`, each within `stream_timeout`.
+    pub streams: Vec<Target>,
+    pub stream_rate: u32,
+    pub stream_timeout: Duration,
+    /// Asked for in turn by `sockets` WebSockets, each with a message at every `message_every`.
+    pub websockets: Vec<Target>,
+    pub sockets: usize,
+    pub message_every: Duration,
     /// `None`: until stopped.
     pub duration: Option<Duration>,
     pub connect_timeout: Duration,
@@ -55,6 +65,12 @@ impl Plan {
             rate: 100,
             keep_alive_rate: 100,
             connections: 8,
+            streams: Vec::new(),
+            stream_rate: 1,
+            stream_timeout: Duration::from_secs(120),
+            websockets: Vec::new(),
+            sockets: 8,
+            message_every: Duration::from_millis(200),
             duration: None,
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(10),
@@ -66,7 +82,7 @@ impl Plan {
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("nothing to ask: the plan has no target, or both rates are zero")]
+    #[error("nothing to ask: the plan has no target, or its rates are zero")]
     Empty,
     #[error("set up the event loop")]
     SetUp(#[source] Errno),
@@ -79,13 +95,18 @@ pub enum RunError {
 /// # Errors
 /// When there is nothing to ask or the event loop fails. Failed requests are no error: they are in the report.
 pub fn run(plan: &Plan, stop: &mut Stop, on_progress: &mut dyn FnMut(&Report)) -> Result<Report, RunError> {
-    if plan.targets.is_empty() || (plan.rate == 0 && plan.keep_alive_rate == 0) {
+    let asks = !plan.targets.is_empty() && (plan.rate > 0 || plan.keep_alive_rate > 0);
+    let streams = !plan.streams.is_empty() && plan.stream_rate > 0;
+    let sockets = !plan.websockets.is_empty() && plan.sockets > 0;
+    if !(asks || streams || sockets) {
         return Err(RunError::Empty);
     }
     raise_descriptor_limit();
     let mut generator = Generator::new(plan, stop)?;
-    generator.run(stop, on_progress)?;
-    Ok(generator.tally.report(Kind::Summary, clock::unix_micros()))
+    let ran = generator.run(stop, on_progress);
+    generator.crowd.finish();
+    ran?;
+    Ok(generator.report(Kind::Summary))
 }
 
 /// Takes what the hard limit allows; with less, requests fail as `local` and are told.
@@ -102,6 +123,8 @@ fn raise_descriptor_limit() {
 #[derive(Debug)]
 struct Schedule {
     population: Population,
+    /// Its part of all targets.
+    targets: Range<usize>,
     rate: u32,
     begun: u64,
     start: Instant,
@@ -111,18 +134,20 @@ impl Schedule {
     fn due(&self) -> Option<Instant> {
         let nanos = u128::from(self.begun) * 1_000_000_000 / u128::from(self.rate.max(1));
         let offset = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        (self.rate > 0).then(|| self.start + offset)
+        (self.rate > 0 && !self.targets.is_empty()).then(|| self.start + offset)
     }
 }
 
 struct Generator<'a> {
     plan: &'a Plan,
+    /// What is asked for at once, then the streams.
+    targets: Vec<Target>,
     epoll: OwnedFd,
     /// Wakes the loop to the microsecond; the wait's own timeout counts in milliseconds.
     timer: OwnedFd,
     /// The bytes of a request to each target, for each population.
     requests: Vec<[Vec<u8>; 2]>,
-    schedules: [Schedule; 2],
+    schedules: [Schedule; 3],
     flights: HashMap<u64, Flight>,
     /// Idle connections to each target, longest idle first.
     idle: Vec<VecDeque<u64>>,
@@ -131,6 +156,7 @@ struct Generator<'a> {
     open: usize,
     next: u64,
     tally: Tally,
+    crowd: Crowd,
     start: Instant,
     swept: Instant,
     stopped: bool,
@@ -145,8 +171,11 @@ impl<'a> Generator<'a> {
             .map_err(RunError::SetUp)?;
         epoll::add(&epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN).map_err(RunError::SetUp)?;
         let start = clock::now();
-        let schedule = |population, rate, start| Schedule {
+        let targets: Vec<Target> = plan.targets.iter().chain(&plan.streams).cloned().collect();
+        let (asked, streams) = (0..plan.targets.len(), plan.targets.len()..targets.len());
+        let schedule = |population, targets: &Range<usize>, rate, start| Schedule {
             population,
+            targets: targets.clone(),
             rate,
             begun: 0,
             start,
@@ -157,21 +186,23 @@ impl<'a> Generator<'a> {
             plan,
             epoll,
             timer,
-            requests: plan
-                .targets
+            requests: targets
                 .iter()
                 .map(|target| [request(target, true), request(target, false)])
                 .collect(),
             schedules: [
-                schedule(Population::Connection, plan.rate, start),
-                schedule(Population::KeepAlive, plan.keep_alive_rate, start + half),
+                schedule(Population::Connection, &asked, plan.rate, start),
+                schedule(Population::KeepAlive, &asked, plan.keep_alive_rate, start + half),
+                schedule(Population::Stream, &streams, plan.stream_rate, start),
             ],
             flights: HashMap::new(),
-            idle: vec![VecDeque::new(); plan.targets.len()],
-            pool: vec![0; plan.targets.len()],
+            idle: vec![VecDeque::new(); targets.len()],
+            pool: vec![0; targets.len()],
             open: 0,
             next: FIRST_FLIGHT,
-            tally: Tally::new(plan.targets.iter().map(ToString::to_string), clock::unix_micros()),
+            tally: Tally::new(targets.iter().map(ToString::to_string), clock::unix_micros()),
+            crowd: Crowd::start(&sockets_of(plan)),
+            targets,
             start,
             swept: start,
             stopped: false,
@@ -198,7 +229,7 @@ impl<'a> Generator<'a> {
             if let (Some(at), Some(every)) = (progress_at, self.plan.progress)
                 && now >= at
             {
-                on_progress(&self.tally.report(Kind::Progress, clock::unix_micros()));
+                on_progress(&self.report(Kind::Progress));
                 progress_at = Some((at + every).max(now));
             }
         }
@@ -253,9 +284,17 @@ impl<'a> Generator<'a> {
         rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec).map(drop)
     }
 
+    fn report(&self, kind: Kind) -> Report {
+        let sockets = self.crowd.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tally.report(kind, clock::unix_micros(), &sockets)
+    }
+
     fn take_stop(&mut self, stop: &mut Stop) {
-        let mut bytes = [0; 64];
-        self.stopped |= matches!(stop.reader.read(&mut bytes), Ok(1..));
+        let (end, window) = stop.heard();
+        self.stopped |= end;
+        if let Some(name) = window {
+            self.tally.windows.enter(&name);
+        }
     }
 
     /// Begins every request whose time has come, also those that a stall of the generator itself held up.
@@ -269,7 +308,8 @@ impl<'a> Generator<'a> {
                     break;
                 };
                 let population = schedule.population;
-                let target = (schedule.begun % self.plan.targets.len() as u64) as usize;
+                let turn = (schedule.begun % schedule.targets.len() as u64) as usize;
+                let target = schedule.targets.start + turn;
                 schedule.begun += 1;
                 self.begin(
                     Errand {
@@ -277,6 +317,7 @@ impl<'a> Generator<'a> {
                         target,
                         scheduled: due,
                         begun: now,
+                        window: self.tally.windows.current(),
                     },
                     now,
                 );
@@ -303,7 +344,7 @@ impl<'a> Generator<'a> {
     /// The connection a keep-alive request goes over: the longest idle one, once the pool is full.
     fn rested(&mut self, errand: Errand) -> Option<u64> {
         let target = errand.target;
-        if errand.population == Population::Connection || self.pool[target] < self.plan.connections {
+        if errand.population != Population::KeepAlive || self.pool[target] < self.plan.connections {
             return None;
         }
         let flights = &self.flights;
@@ -323,12 +364,11 @@ impl<'a> Generator<'a> {
         let deadline = now + self.plan.connect_timeout.min(self.plan.timeout);
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         let token = self.next;
-        let launched =
-            Flight::launch(errand, &self.plan.targets[errand.target], deadline).and_then(|flight| {
-                epoll::add(&self.epoll, &flight.socket, EventData::new_u64(token), flags)
-                    .map_err(|errno| (Failure::Local, errno.to_string()))?;
-                Ok(flight)
-            });
+        let launched = Flight::launch(errand, &self.targets[errand.target], deadline).and_then(|flight| {
+            epoll::add(&self.epoll, &flight.socket, EventData::new_u64(token), flags)
+                .map_err(|errno| (Failure::Local, errno.to_string()))?;
+            Ok(flight)
+        });
         match launched {
             Ok(flight) => {
                 self.next += 1;
@@ -347,10 +387,14 @@ impl<'a> Generator<'a> {
         };
         let now = clock::now();
         let request = &self.requests[flight.errand.target][place(flight.errand.population)];
+        let patience = match flight.errand.population {
+            Population::Stream => self.plan.stream_timeout,
+            _ => self.plan.timeout,
+        };
         let connecting = flight.connecting();
         let landed = flight.drive(request, now);
         if connecting && !flight.connecting() && flight.busy() {
-            flight.deadline = now + self.plan.timeout;
+            flight.deadline = now + patience;
         }
         let answered = matches!(landed, Landed::Answered { .. });
         self.settle(token, landed, now);
@@ -400,9 +444,7 @@ impl<'a> Generator<'a> {
             200..=299 | 304 => {
                 let latency = micros(now.saturating_duration_since(errand.scheduled));
                 let service = micros(now.saturating_duration_since(errand.begun));
-                return self
-                    .tally
-                    .succeeded(errand.target, errand.population, latency, service);
+                return self.tally.succeeded(&errand, latency, service);
             }
             500..=599 => Failure::Status5xx,
             _ => Failure::StatusOther,
@@ -421,13 +463,13 @@ impl<'a> Generator<'a> {
         let told = ToldFailure {
             at_us: clock::unix_micros(),
             class,
-            target: self.plan.targets[errand.target].to_string(),
+            target: self.targets[errand.target].to_string(),
             population: errand.population,
             reused,
             release: release.to_owned(),
             detail,
         };
-        self.tally.failed(errand.target, told);
+        self.tally.failed(&errand, told);
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -449,10 +491,20 @@ impl<'a> Generator<'a> {
     }
 }
 
+fn sockets_of(plan: &Plan) -> SocketPlan {
+    SocketPlan {
+        targets: plan.websockets.clone(),
+        sockets: plan.sockets,
+        every: plan.message_every,
+        connect_timeout: plan.connect_timeout,
+        timeout: plan.timeout,
+    }
+}
+
 fn place(population: Population) -> usize {
     match population {
-        Population::Connection => 0,
         Population::KeepAlive => 1,
+        Population::Connection | Population::Stream | Population::WebSocket => 0,
     }
 }
 

@@ -1,9 +1,10 @@
-//! Ending a run from outside: by a handle, a signal, or the end of standard input.
+//! Speaking to a run from outside: ending it, by a handle, a signal or the end of standard input, and telling it which
+//! window it is in.
 
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::FileType;
 
@@ -12,16 +13,26 @@ use rustix::fs::FileType;
 pub struct Stop {
     pub(crate) reader: UnixStream,
     writer: Arc<UnixStream>,
+    window: Arc<Mutex<Option<String>>>,
 }
 
 /// Stops a run; may be used from any thread, and more than once.
 #[derive(Debug, Clone)]
-pub struct StopHandle(Arc<UnixStream>);
+pub struct StopHandle(Arc<UnixStream>, Arc<Mutex<Option<String>>>);
+
+/// Written to the pipe: signals write a byte of their own, which ends the run too.
+const LOOK: u8 = 2;
 
 impl StopHandle {
     pub fn stop(&self) {
         // A full pipe means that the run has been told often enough.
         let _ = (&*self.0).write(&[1]);
+    }
+
+    /// From now on, requests count in this window.
+    pub fn window(&self, name: &str) {
+        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.to_owned());
+        let _ = (&*self.0).write(&[LOOK]);
     }
 }
 
@@ -35,11 +46,23 @@ impl Stop {
         Ok(Self {
             reader,
             writer: Arc::new(writer),
+            window: Arc::default(),
         })
     }
 
     pub fn handle(&self) -> StopHandle {
-        StopHandle(Arc::clone(&self.writer))
+        StopHandle(Arc::clone(&self.writer), Arc::clone(&self.window))
+    }
+
+    /// What was said since the last call: whether to end, and the window to enter.
+    pub(crate) fn heard(&mut self) -> (bool, Option<String>) {
+        let mut bytes = [0; 64];
+        let count = self.reader.read(&mut bytes).unwrap_or(0);
+        let end = bytes[..count].iter().any(|byte| *byte != LOOK);
+        (
+            end,
+            self.window.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        )
     }
 
     /// Also stops on SIGTERM and SIGINT.
@@ -53,7 +76,7 @@ impl Stop {
         Ok(())
     }
 
-    /// Also stops when standard input ends, so that a generator does not outlive the program that started it. An input
+    /// Also stops when standard input ends, and enters the window that a line `window NAME` there names, so that a generator does not outlive the program that started it. An input
     /// that is `/dev/null` or the like says nothing and is not watched.
     pub fn on_end_of_input(&self) {
         let input = io::stdin();
@@ -66,8 +89,12 @@ impl Stop {
         }
         let handle = self.handle();
         std::thread::spawn(move || {
-            let mut bytes = [0; 512];
-            while matches!(io::stdin().lock().read(&mut bytes), Ok(1..)) {}
+            let lines = io::stdin().lock().lines().map_while(Result::ok);
+            for line in lines {
+                if let Some(name) = line.strip_prefix("window ") {
+                    handle.window(name.trim());
+                }
+            }
             handle.stop();
         });
     }

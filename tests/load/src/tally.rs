@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::flight::Errand;
 use crate::histogram::Histogram;
 pub use crate::histogram::Quantiles;
+use crate::websocket::{SocketReport, SocketTally};
+pub use crate::windows::WindowReport;
+use crate::windows::Windows;
 
 /// Names of releases kept apart; any more are counted together.
 const RELEASES: usize = 64;
@@ -37,6 +41,12 @@ pub enum Failure {
     BadBody,
     /// One answer, or one connection, spoke for two releases.
     Mixed,
+    /// A WebSocket was reset.
+    SocketReset,
+    /// A WebSocket's connection ended without a close frame.
+    SocketEof,
+    /// A WebSocket was closed with another code than 1001 or 1012.
+    SocketClosed,
     /// The generator's own machine had no port or descriptor left.
     Local,
     /// Due, but too many requests were open already.
@@ -44,7 +54,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Refused,
         Self::ConnectTimeout,
         Self::Unreachable,
@@ -57,6 +67,9 @@ impl Failure {
         Self::StatusOther,
         Self::BadBody,
         Self::Mixed,
+        Self::SocketReset,
+        Self::SocketEof,
+        Self::SocketClosed,
         Self::Local,
         Self::NotSent,
     ];
@@ -69,6 +82,10 @@ pub enum Population {
     Connection,
     /// Requests over connections that stay open and idle in between.
     KeepAlive,
+    /// Answers that take long, each on a connection of its own.
+    Stream,
+    #[serde(rename = "websocket")]
+    WebSocket,
 }
 
 /// One failed request, told in full.
@@ -139,6 +156,11 @@ pub struct Report {
     pub releases: BTreeMap<String, Seen>,
     pub connection: PopulationReport,
     pub keep_alive: PopulationReport,
+    /// `ok`: the answer came whole.
+    pub stream: PopulationReport,
+    /// Its failures are in `failed` and `failures` too; its messages are not in `due`, `sent` and `ok`.
+    pub websocket: SocketReport,
+    pub windows: BTreeMap<String, WindowReport>,
     /// Requests lost because a connection that looked idle was closed or reset under them; among `failed` too.
     pub keep_alive_cuts: u64,
     /// Idle connections that the server closed between requests; no request was lost.
@@ -188,6 +210,8 @@ pub(crate) struct Tally {
     started_us: u64,
     connection: Counts,
     keep_alive: Counts,
+    stream: Counts,
+    pub windows: Windows,
     targets: Vec<TargetReport>,
     told: Vec<ToldFailure>,
     pub keep_alive_cuts: u64,
@@ -203,6 +227,8 @@ impl Tally {
             started_us,
             connection: Counts::new(),
             keep_alive: Counts::new(),
+            stream: Counts::new(),
+            windows: Windows::new(),
             targets: urls
                 .map(|url| TargetReport {
                     url,
@@ -222,6 +248,7 @@ impl Tally {
         match population {
             Population::Connection => &mut self.connection,
             Population::KeepAlive => &mut self.keep_alive,
+            Population::Stream | Population::WebSocket => &mut self.stream,
         }
     }
 
@@ -241,16 +268,19 @@ impl Tally {
         seen.last_us = at_us;
     }
 
-    pub fn succeeded(&mut self, target: usize, population: Population, latency_us: u64, service_us: u64) {
-        self.targets[target].ok += 1;
-        let counts = self.counts(population);
+    pub fn succeeded(&mut self, errand: &Errand, latency_us: u64, service_us: u64) {
+        self.targets[errand.target].ok += 1;
+        self.windows
+            .succeeded(errand.window, errand.population, latency_us, service_us);
+        let counts = self.counts(errand.population);
         counts.ok += 1;
         counts.latency.record(latency_us);
         counts.service.record(service_us);
     }
 
-    pub fn failed(&mut self, target: usize, told: ToldFailure) {
-        let report = &mut self.targets[target];
+    pub fn failed(&mut self, errand: &Errand, told: ToldFailure) {
+        self.windows.failed(errand.window);
+        let report = &mut self.targets[errand.target];
         report.failed += 1;
         *report.failures.entry(told.class).or_default() += 1;
         self.counts(told.population).failed += 1;
@@ -261,10 +291,14 @@ impl Tally {
         }
     }
 
-    pub fn report(&self, kind: Kind, at_us: u64) -> Report {
+    pub fn report(&self, kind: Kind, at_us: u64, sockets: &SocketTally) -> Report {
         let (connection, keep_alive) = (self.connection.report(), self.keep_alive.report());
-        let failures = self.failures();
-        let due = connection.due + keep_alive.due;
+        let stream = self.stream.report();
+        let (websocket, told) = sockets.report();
+        let failures = self.failures(&websocket);
+        let due = connection.due + keep_alive.due + stream.due;
+        let mut first_failures = self.told.clone();
+        first_failures.extend_from_slice(told);
         Report {
             kind,
             started_us: self.started_us,
@@ -272,27 +306,32 @@ impl Tally {
             seconds: at_us.saturating_sub(self.started_us) as f64 / 1e6,
             due,
             sent: due - failures.get(&Failure::NotSent).unwrap_or(&0),
-            ok: connection.ok + keep_alive.ok,
-            failed: connection.failed + keep_alive.failed,
+            ok: connection.ok + keep_alive.ok + stream.ok,
+            failed: connection.failed + keep_alive.failed + stream.failed + websocket.failed,
             failures,
             releases: self.releases(),
             connection,
             keep_alive,
+            stream,
+            websocket,
+            windows: self.windows.report(),
             keep_alive_cuts: self.keep_alive_cuts,
             idle_closed: self.idle_closed,
             connections_opened: self.connections_opened,
             late_starts: self.late_starts,
             late_max_ms: self.late_max_us as f64 / 1000.0,
             targets: self.targets.clone(),
-            first_failures: self.told.clone(),
+            first_failures,
         }
     }
 
-    fn failures(&self) -> BTreeMap<Failure, u64> {
-        let count = |class| {
+    fn failures(&self, sockets: &SocketReport) -> BTreeMap<Failure, u64> {
+        let count = |class| -> u64 {
+            let of_sockets = sockets.failures.get(class);
             self.targets
                 .iter()
                 .filter_map(|target| target.failures.get(class))
+                .chain(of_sockets)
                 .sum()
         };
         Failure::ALL.iter().map(|class| (*class, count(class))).collect()

@@ -12,8 +12,9 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use crate::clock;
-use crate::http::{self, Head, Refusal};
+use crate::http::{self, Framing, Head, Refusal};
 use crate::pages::{Answer, App, Body};
+use crate::socket::{self, Said};
 
 const READ_STEP: usize = 16 * 1024;
 const WRITE_STEP: usize = 64 * 1024;
@@ -22,6 +23,10 @@ const TURN: u32 = 64;
 /// How long a closed conversation is kept to take in what the client still sends; closing earlier would reset it and
 /// could take the answer away with it.
 const LINGER: Duration = Duration::from_secs(2);
+/// Between two pieces of a stream.
+const PIECE: Duration = Duration::from_millis(100);
+/// WebSockets leave a draining server within this time, each at a moment of its own, so that they do not all come back at once.
+const SPREAD_MS: u64 = 1_000;
 
 /// What the event loop does with a connection after driving it.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,6 +50,18 @@ enum Phase {
         rest: Option<(File, u64)>,
         close: bool,
     },
+    /// A stream: the next piece is due at `next`.
+    Streaming {
+        left: u64,
+        next: Instant,
+        close: bool,
+    },
+    /// A WebSocket; once it is to end because the server drains, `leave` says when.
+    Talking {
+        leave: Option<Instant>,
+    },
+    /// The last thing is said, and it is written; the client's close frame is waited for.
+    Parting,
     Lingering,
 }
 
@@ -107,6 +124,9 @@ impl Conn {
                 Phase::Reading => self.read_request(context),
                 Phase::Waiting { .. } => Moved::Blocked,
                 Phase::Writing { .. } => self.write_answer(context),
+                Phase::Streaming { .. } => self.stream(context),
+                Phase::Talking { .. } => self.talk(context),
+                Phase::Parting => self.part(),
                 Phase::Lingering => self.discard(),
             };
             match moved {
@@ -127,6 +147,17 @@ impl Conn {
             self.send_waiting(context);
             return self.drive(context);
         }
+        match &mut self.phase {
+            Phase::Streaming { next, .. } if now >= *next => return self.drive(context),
+            Phase::Talking { leave } if self.output.is_empty() => {
+                if !context.draining {
+                    *leave = None;
+                } else if now >= *leave.get_or_insert(now + jitter()) {
+                    return self.leave(context);
+                }
+            }
+            _ => {}
+        }
         let deadline = match idle_until {
             Some(until) if self.idle() => until.min(self.deadline),
             _ => self.deadline,
@@ -139,8 +170,11 @@ impl Conn {
     }
 
     fn expire(&mut self, context: Context<'_>) -> Fate {
-        if !matches!(self.phase, Phase::Reading) {
-            return Fate::Drop;
+        match self.phase {
+            Phase::Reading => {}
+            // Nothing was said for a long time.
+            Phase::Talking { .. } if self.output.is_empty() => return self.leave(context),
+            _ => return Fate::Drop,
         }
         // A request may have arrived since the last report: look before closing on it.
         let was_idle = self.idle();
@@ -235,12 +269,21 @@ impl Conn {
     fn send(&mut self, answer: Answer, method: &str, keep_alive: bool, context: Context<'_>) {
         // Whether to close is decided as late as possible: a drain that began while the answer waited counts.
         let close = !keep_alive || context.draining;
-        let (mut body, rest, length) = match answer.body {
-            Body::File { file, length } => (Vec::new(), Some((file, length)), length),
+        let (mut body, rest, framing, next) = match answer.body {
+            Body::File { file, length } => (Vec::new(), Some((file, length)), Framing::Length(length), None),
             Body::Bytes(bytes) => {
                 let length = bytes.len() as u64;
-                (bytes, None, length)
+                (bytes, None, Framing::Length(length), None)
             }
+            Body::Stream { pieces } => {
+                let streaming = Phase::Streaming {
+                    left: pieces,
+                    next: clock::now(),
+                    close,
+                };
+                (Vec::new(), None, Framing::Chunked, Some(streaming))
+            }
+            Body::Socket { accept } => return self.open(&accept, context),
         };
         let date = clock::http_date();
         let mut headers = vec![
@@ -251,32 +294,22 @@ impl Conn {
             ("X-Generation", context.app.generation()),
         ];
         headers.extend(answer.allow.map(|methods| ("Allow", methods)));
-        self.output = http::response_head(answer.status, &headers, length, close);
+        self.output = http::response_head(answer.status, &headers, framing, close);
         let bodiless = method == "HEAD";
         if !bodiless {
             self.output.append(&mut body);
         }
         self.written = 0;
         self.deadline = clock::now() + context.patience;
-        self.phase = Phase::Writing {
+        self.phase = next.filter(|_| !bodiless).unwrap_or(Phase::Writing {
             rest: if bodiless { None } else { rest },
             close,
-        };
+        });
     }
 
     fn write_answer(&mut self, context: Context<'_>) -> Moved {
         if self.written < self.output.len() {
-            return match rustix::net::send(&self.socket, &self.output[self.written..], SendFlags::NOSIGNAL) {
-                Ok(count) => {
-                    self.written += count;
-                    // A client that takes its answer slowly but steadily is not cut off.
-                    self.deadline = clock::now() + context.patience;
-                    Moved::Some
-                }
-                Err(Errno::AGAIN) => Moved::Blocked,
-                Err(Errno::INTR) => Moved::Some,
-                Err(_) => Moved::Gone,
-            };
+            return self.flush(context.patience);
         }
         let Phase::Writing { rest, close } = &mut self.phase else {
             return Moved::Gone;
@@ -289,6 +322,108 @@ impl Conn {
             }
             _ => self.finish(close, context),
         }
+    }
+
+    /// Writes on.
+    fn flush(&mut self, patience: Duration) -> Moved {
+        match rustix::net::send(&self.socket, &self.output[self.written..], SendFlags::NOSIGNAL) {
+            Ok(count) => {
+                self.written += count;
+                // A client that takes its answer slowly but steadily is not cut off.
+                self.deadline = clock::now() + patience;
+                if self.written == self.output.len() {
+                    self.output.clear();
+                    self.written = 0;
+                }
+                Moved::Some
+            }
+            Err(Errno::AGAIN) => Moved::Blocked,
+            Err(Errno::INTR) => Moved::Some,
+            Err(_) => Moved::Gone,
+        }
+    }
+
+    /// Writes the piece that is due, or the end.
+    fn stream(&mut self, context: Context<'_>) -> Moved {
+        if !self.output.is_empty() {
+            return self.flush(context.patience);
+        }
+        let Phase::Streaming { left, next, close } = &mut self.phase else {
+            return Moved::Gone;
+        };
+        let now = clock::now();
+        if *left == 0 {
+            // A drain that began meanwhile was too late to be told; the next answer on this connection tells it.
+            let close = *close;
+            self.output.extend_from_slice(b"0\r\n\r\n");
+            self.phase = Phase::Writing { rest: None, close };
+            return Moved::Some;
+        }
+        if now < *next {
+            self.deadline = *next + context.patience;
+            return Moved::Blocked;
+        }
+        *left -= 1;
+        *next = now + PIECE;
+        self.output.extend_from_slice(b"8\r\na piece\n\r\n");
+        Moved::Some
+    }
+
+    /// Becomes a WebSocket.
+    fn open(&mut self, accept: &str, context: Context<'_>) {
+        let headers = [
+            ("Sec-WebSocket-Accept", accept),
+            ("X-Release", context.app.release()),
+            ("X-Generation", context.app.generation()),
+        ];
+        self.output = http::response_head(101, &headers, Framing::Upgraded, false);
+        self.written = 0;
+        self.deadline = clock::now() + context.patience;
+        self.phase = Phase::Talking { leave: None };
+    }
+
+    fn talk(&mut self, context: Context<'_>) -> Moved {
+        if !self.output.is_empty() {
+            return self.flush(context.patience);
+        }
+        match socket::hear(&mut self.input) {
+            Said::Answer(answer) => {
+                self.output = answer;
+                self.deadline = clock::now() + context.keep_alive;
+                Moved::Some
+            }
+            Said::End(last) => {
+                self.output = last;
+                self.input = Vec::new();
+                self.phase = Phase::Writing {
+                    rest: None,
+                    close: true,
+                };
+                Moved::Some
+            }
+            Said::Nothing => {
+                let moved = self.fill(context);
+                self.deadline = clock::now() + context.keep_alive;
+                moved
+            }
+        }
+    }
+
+    /// Says that the server goes away. What the client has sent meanwhile has no answer: it asks again elsewhere.
+    fn leave(&mut self, context: Context<'_>) -> Fate {
+        self.output = socket::close(socket::GOING_AWAY);
+        self.written = 0;
+        self.phase = Phase::Parting;
+        self.deadline = clock::now() + LINGER;
+        self.drive(context)
+    }
+
+    /// Waits for the client's close frame and ends the connection after it, so that nothing is reset.
+    fn part(&mut self) -> Moved {
+        if !self.output.is_empty() {
+            return self.flush(LINGER);
+        }
+        self.discard()
     }
 
     fn finish(&mut self, close: bool, context: Context<'_>) -> Moved {
@@ -323,6 +458,13 @@ impl Conn {
             _ => Moved::Gone,
         }
     }
+}
+
+/// When to leave, from now.
+fn jitter() -> Duration {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    let dice = std::hash::RandomState::new().build_hasher().finish();
+    Duration::from_millis(dice % SPREAD_MS)
 }
 
 /// Puts the file's next piece into `output`. A file that became shorter ends the connection: its length was promised.

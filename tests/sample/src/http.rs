@@ -19,6 +19,8 @@ pub struct Head {
     pub keep_alive: bool,
     pub content_length: u64,
     pub expects_continue: bool,
+    /// The client's key, when it asks for a WebSocket of a version we speak.
+    pub socket_key: Option<String>,
     /// Bytes of the head, up to and including the empty line.
     pub length: usize,
 }
@@ -106,6 +108,7 @@ fn request_line(line: &str) -> Result<Head, Refusal> {
         keep_alive,
         content_length: 0,
         expects_continue: false,
+        socket_key: None,
         length: 0,
     })
 }
@@ -128,6 +131,7 @@ fn headers<'a>(head: &mut Head, lines: impl Iterator<Item = &'a str>) -> Result<
     let needs_host = head.keep_alive;
     let mut hosts = 0;
     let mut length: Option<u64> = None;
+    let (mut upgrade, mut version, mut key) = (false, false, None);
     for line in lines.take_while(|line| !line.is_empty()) {
         let (name, value) = line.split_once(':').ok_or(refuse(400, "malformed header"))?;
         if name.is_empty()
@@ -149,6 +153,9 @@ fn headers<'a>(head: &mut Head, lines: impl Iterator<Item = &'a str>) -> Result<
                 length = Some(stated);
             }
             "transfer-encoding" => return Err(refuse(411, "send a Content-Length")),
+            "upgrade" => upgrade = value.eq_ignore_ascii_case("websocket"),
+            "sec-websocket-version" => version = value == "13",
+            "sec-websocket-key" => key = Some(value.to_owned()),
             "expect" if value.eq_ignore_ascii_case("100-continue") => head.expects_continue = true,
             "expect" => return Err(refuse(417, "unknown expectation")),
             _ => {}
@@ -158,6 +165,7 @@ fn headers<'a>(head: &mut Head, lines: impl Iterator<Item = &'a str>) -> Result<
         return Err(refuse(400, "exactly one Host header is needed"));
     }
     head.content_length = length.unwrap_or(0);
+    head.socket_key = key.filter(|_| upgrade && version);
     Ok(())
 }
 
@@ -192,6 +200,7 @@ pub fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 
 pub fn reason(status: u16) -> &'static str {
     match status {
+        101 => "Switching Protocols",
         200 => "OK",
         400 => "Bad Request",
         404 => "Not Found",
@@ -200,6 +209,7 @@ pub fn reason(status: u16) -> &'static str {
         411 => "Length Required",
         413 => "Content Too Large",
         414 => "URI Too Long",
+        426 => "Upgrade Required",
         417 => "Expectation Failed",
         431 => "Request Header Fields Too Large",
         505 => "HTTP Version Not Supported",
@@ -207,12 +217,23 @@ pub fn reason(status: u16) -> &'static str {
     }
 }
 
+/// How it is told where a response ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    Length(u64),
+    Chunked,
+    /// It does not: another protocol follows.
+    Upgraded,
+}
+
 /// The head of a response, with the empty line.
-pub fn response_head(status: u16, headers: &[(&str, &str)], length: u64, close: bool) -> Vec<u8> {
-    let mut text = format!(
-        "HTTP/1.1 {status} {}\r\nContent-Length: {length}\r\n",
-        reason(status)
-    );
+pub fn response_head(status: u16, headers: &[(&str, &str)], framing: Framing, close: bool) -> Vec<u8> {
+    let mut text = format!("HTTP/1.1 {status} {}\r\n", reason(status));
+    let _ = match framing {
+        Framing::Length(length) => write!(text, "Content-Length: {length}\r\n"),
+        Framing::Chunked => write!(text, "Transfer-Encoding: chunked\r\n"),
+        Framing::Upgraded => write!(text, "Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+    };
     for (name, value) in headers {
         let _ = write!(text, "{name}: {value}\r\n");
     }

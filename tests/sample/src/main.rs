@@ -13,6 +13,7 @@ mod make;
 mod notify;
 mod pages;
 mod serve;
+mod socket;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

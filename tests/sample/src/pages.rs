@@ -10,9 +10,14 @@ use serde::Deserialize;
 
 use crate::assets::{self, Assets};
 use crate::http::{self, Head};
+use crate::socket;
 
 /// Longest wait that `/slow` grants, in milliseconds.
 const SLOWEST: u64 = 60_000;
+/// Longest stream that `/stream` grants, in seconds.
+const LONGEST: u64 = 600;
+/// Pieces of a stream per second.
+const PIECES: u64 = 10;
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -49,6 +54,14 @@ pub struct App {
 #[derive(Debug)]
 pub enum Body {
     Bytes(Vec<u8>),
+    /// So many pieces of a stream, one after the other.
+    Stream {
+        pieces: u64,
+    },
+    /// A WebSocket, with the answer to its key.
+    Socket {
+        accept: String,
+    },
     /// The file's first `length` bytes.
     File {
         file: File,
@@ -121,6 +134,7 @@ impl App {
         match (head.method.as_str(), head.path.as_str()) {
             ("POST", "/echo") => Answer::new(200, "application/octet-stream", body),
             (_, "/echo") => not_allowed("POST"),
+            ("GET", "/ws") => socket(head),
             ("GET" | "HEAD", path) => self.get(path, &head.query),
             _ => not_allowed("GET, HEAD"),
         }
@@ -132,6 +146,7 @@ impl App {
             "/about" => Answer::new(200, HTML, self.about.as_str()),
             "/healthz" => self.health(),
             "/slow" => slow(query),
+            "/stream" => stream(query),
             _ if path.starts_with(assets::PREFIX) => self.asset(path),
             _ => Answer::plain(404, "no such page"),
         }
@@ -173,6 +188,30 @@ fn slow(query: &str) -> Answer {
             }
         }
         _ => Answer::plain(400, "ms must be a number up to 60000"),
+    }
+}
+
+fn stream(query: &str) -> Answer {
+    match http::query_value(query, "seconds").unwrap_or("1").parse::<u64>() {
+        Ok(seconds @ ..=LONGEST) => Answer {
+            body: Body::Stream {
+                pieces: seconds * PIECES,
+            },
+            ..Answer::new(200, TEXT, "")
+        },
+        _ => Answer::plain(400, "seconds must be a number up to 600"),
+    }
+}
+
+fn socket(head: &Head) -> Answer {
+    match &head.socket_key {
+        Some(key) => Answer {
+            body: Body::Socket {
+                accept: socket::accept(key),
+            },
+            ..Answer::new(101, TEXT, "")
+        },
+        None => Answer::plain(426, "ask for a WebSocket of version 13"),
     }
 }
 

@@ -470,3 +470,63 @@ fn a_listener_meant_for_another_process_is_not_taken() {
         "{output:?}"
     );
 }
+
+const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+#[test]
+fn a_websocket_echoes_and_is_asked_to_come_back_when_the_drain_begins() {
+    let mut server = Server::start(&Start::default());
+    let mut client = server.connect();
+    client.send(UPGRADE);
+    let head = client.head().unwrap();
+    assert_eq!(
+        (head.status, head.header("sec-websocket-accept")),
+        (101, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="))
+    );
+    assert_eq!(
+        (head.header("x-release"), head.header("upgrade")),
+        (Some("web@1"), Some("websocket"))
+    );
+    // With a mask of zeros a payload is itself.
+    let mut said = [0; 4];
+    client.0.get_mut().write_all(b"\x81\x82\0\0\0\0hi").unwrap();
+    client.0.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"\x81\x02hi");
+
+    File::create(server.drain()).unwrap();
+    client.0.read_exact(&mut said).unwrap();
+    assert_eq!(said, [0x88, 2, 0x03, 0xe9]);
+    client.0.get_mut().write_all(b"\x88\x82\0\0\0\0\x03\xe9").unwrap();
+    client.0.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(client.ended());
+    assert!(server.wait().success());
+    let plain = {
+        let server = Server::start(&Start::default());
+        server.get("/ws").status
+    };
+    assert_eq!(plain, 426);
+}
+
+#[test]
+fn a_stream_outlives_the_drain_and_the_stop_signal() {
+    let mut server = Server::start(&Start::default());
+    let mut client = server.connect();
+    client.ask("GET", "/stream?seconds=2");
+    let head = client.head().unwrap();
+    assert_eq!(
+        (head.status, head.header("transfer-encoding")),
+        (200, Some("chunked"))
+    );
+    File::create(server.drain()).unwrap();
+    server.signal(Signal::TERM);
+    let mut body = String::new();
+    while !body.ends_with("0\r\n\r\n") {
+        assert!(client.0.read_line(&mut body).unwrap() > 0, "cut after {body:?}");
+    }
+    assert_eq!(body.matches("a piece").count(), 20);
+    drop(client);
+    assert!(server.wait().success());
+    let server = Server::start(&Start::default());
+    assert_eq!(server.get("/stream?seconds=601").status, 400);
+}

@@ -1,0 +1,3 @@
+module ship.test/server
+
+go 1.19

@@ -1,0 +1,2 @@
+worker_processes 6
+timeout 60

@@ -1,0 +1,287 @@
+//! One keeper, one app, and users beside it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use ship_keeper::Client;
+use ship_keeper::protocol::{
+    Intent, Limits, ListenSpec, Outcome, Phase, ProbeKind, ProbeSpec, ProcessSpec, Status,
+};
+
+use super::Subject;
+use crate::{bin, load::Load, wait};
+
+/// A keeper with a subject's releases.
+#[derive(Debug)]
+pub struct Stage {
+    subject: Subject,
+    keeper: Child,
+    root: PathBuf,
+    epoch: u64,
+    _dir: tempfile::TempDir,
+}
+
+/// How a release of the subject behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manners {
+    Good,
+    /// Ends as soon as it is started.
+    Exits,
+    /// Answers its probe with 500.
+    Sick,
+}
+
+impl Stage {
+    /// # Panics
+    /// When the keeper cannot be started.
+    #[must_use]
+    pub fn new(subject: Subject) -> Self {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("a temporary folder: {error}"));
+        let root = std::fs::canonicalize(dir.path()).unwrap_or_else(|_| dir.path().to_owned());
+        let mut command = Command::new(bin("ship-keeper"));
+        command.args(["run", "--app", "web", "--host", "h1", "--foreground"]);
+        for (option, folder) in [("--home", "home"), ("--state", "state"), ("--run", "run")] {
+            command.arg(option).arg(root.join(folder));
+        }
+        let keeper = command.stdin(Stdio::null()).spawn();
+        let stage = Self {
+            keeper: keeper.unwrap_or_else(|error| panic!("ship-keeper: {error}")),
+            subject,
+            root,
+            epoch: 0,
+            _dir: dir,
+        };
+        wait::until("the keeper to answer", || stage.client().status().ok());
+        stage
+    }
+
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(&self.root.join("run"), Duration::from_secs(10))
+    }
+
+    /// The keeper's own process.
+    #[must_use]
+    pub fn keeper(&self) -> u32 {
+        self.keeper.id()
+    }
+
+    /// # Panics
+    /// When the keeper does not answer.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let status = self.client().status();
+        status.unwrap_or_else(|error| panic!("status: {error}"))
+    }
+
+    /// Switches to a release of these manners and waits for the outcome.
+    ///
+    /// # Panics
+    /// When the keeper refuses.
+    pub fn switch(&mut self, release: u64, manners: Manners, soak: Duration) -> Outcome {
+        let intent = self.intent(release, manners, soak);
+        let (epoch, taken) = (intent.epoch, self.client().switch(intent));
+        taken.unwrap_or_else(|error| panic!("{}: switch to {release}: {error}", self.subject.name));
+        self.outcome(epoch)
+    }
+
+    /// Goes back to the release before.
+    ///
+    /// # Panics
+    /// When the keeper refuses.
+    pub fn revert(&mut self) -> Outcome {
+        self.epoch += 1;
+        let taken = self.client().revert(None, "a test", Some(self.epoch));
+        taken.unwrap_or_else(|error| panic!("{}: revert: {error}", self.subject.name));
+        self.outcome(self.epoch)
+    }
+
+    fn outcome(&self, epoch: u64) -> Outcome {
+        wait::until("the outcome", || {
+            let status = self.client().status().ok()?;
+            let settled =
+                status.switching_to.is_none() && status.queued.is_none() && status.phase != Phase::Aborting;
+            status.outcome.filter(|outcome| settled && outcome.epoch == epoch)
+        })
+    }
+
+    /// Waits until only one generation is left.
+    pub fn settle(&self) -> Status {
+        wait::until("the old generation to end", || {
+            let status = self.client().status().ok()?;
+            (status.phase == Phase::Idle && status.generations.len() == 1).then_some(status)
+        })
+    }
+
+    fn intent(&mut self, release: u64, manners: Manners, soak: Duration) -> Intent {
+        self.epoch += 1;
+        let dir = self.tree(release, manners);
+        let mut env: std::collections::BTreeMap<_, _> = self
+            .subject
+            .env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect();
+        let broken = match manners {
+            Manners::Good => None,
+            Manners::Exits => Some("exit"),
+            Manners::Sick => Some("sick"),
+        };
+        env.extend(broken.map(|broken| ("BROKEN".to_owned(), broken.to_owned())));
+        // A bad release fails at the end of this time, a good one must not.
+        let ready = if broken.is_some() { 4_000 } else { 60_000 };
+        let command = match manners {
+            // The sample does not know how to be as bad as that.
+            Manners::Exits if self.subject.made => vec!["/bin/false".to_owned()],
+            _ => self.subject.command.clone(),
+        };
+        let process = ProcessSpec {
+            name: "web".to_owned(),
+            command,
+            env,
+            env_file: None,
+            listen: vec![ListenSpec {
+                name: "http".to_owned(),
+                addr: "tcp:127.0.0.1:0".to_owned(),
+            }],
+            probe: Some(ProbeSpec {
+                kind: ProbeKind::Http {
+                    path: "/healthz".to_owned(),
+                },
+                listener: "http".to_owned(),
+                times: 2,
+                interval_ms: 20,
+                timeout_ms: 2_000,
+            }),
+            notify: false,
+            ready_timeout_ms: ready,
+            drain_ms: 60_000,
+            stop_signal: self.subject.stop_signal.to_owned(),
+            stop_timeout_ms: 20_000,
+            user: None,
+            limits: Limits::default(),
+        };
+        Intent {
+            release,
+            id: format!("{release:012x}"),
+            dir,
+            deploy: self.epoch,
+            epoch: self.epoch,
+            environment: "test".to_owned(),
+            processes: vec![process],
+            coexist: true,
+            soak_ms: u64::try_from(soak.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn tree(&self, release: u64, manners: Manners) -> PathBuf {
+        let dir = self.root.join(format!("home/releases/{release}-{release:012x}"));
+        if self.subject.made {
+            if !dir.exists() {
+                let version = u32::try_from(release).unwrap_or(u32::MAX);
+                crate::sample::make(&dir, version, manners == Manners::Sick);
+            }
+            return dir;
+        }
+        let made = std::fs::create_dir_all(&dir).and_then(|()| {
+            for (from, to) in &self.subject.files {
+                if !dir.join(to).exists() {
+                    std::fs::copy(from, dir.join(to))?;
+                }
+            }
+            Ok(())
+        });
+        made.unwrap_or_else(|error| panic!("make release {release} of {}: {error}", self.subject.name));
+        dir
+    }
+
+    /// Where the app is bound.
+    ///
+    /// # Panics
+    /// When nothing runs yet.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        let status = self.status();
+        let bound = status
+            .listeners
+            .first()
+            .and_then(|listener| listener.bound.strip_prefix("tcp:"));
+        let address = bound.and_then(|bound| bound.parse().ok());
+        address.unwrap_or_else(|| panic!("not bound: {status:?}"))
+    }
+
+    /// Users on new connections, kept ones, streams and, where the subject has them, WebSockets.
+    #[must_use]
+    pub fn users(&self, rate: u32) -> Users {
+        let base = format!("http://{}", self.address());
+        let rate = rate.to_string();
+        let mut words = vec![
+            "--rate".to_owned(),
+            rate.clone(),
+            "--keep-alive-rate".to_owned(),
+            rate,
+        ];
+        words.extend(["--connections", "6", "--target"].map(str::to_owned));
+        words.push(format!("{base}/"));
+        words.extend(["--stream-rate", "1", "--stream"].map(str::to_owned));
+        words.push(format!("{base}/stream?seconds=1"));
+        if self.subject.websockets {
+            words.extend(["--sockets", "5", "--websocket"].map(str::to_owned));
+            words.push(format!("{base}/ws"));
+        }
+        Users(Load::with(&words))
+    }
+
+    /// The app's log so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.root.join("state/logs/app.log")).unwrap_or_default()
+    }
+}
+
+/// Users at work.
+#[derive(Debug)]
+pub struct Users(Load);
+
+impl Users {
+    /// Ends them and gives what they saw.
+    #[must_use]
+    pub fn finish(self) -> Value {
+        self.0.finish()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- {}: log\n{}", self.subject.name, self.log());
+            eprintln!("--- {}: status\n{:#?}", self.subject.name, self.client().status());
+        }
+        self.end_app();
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+    }
+}
+
+impl Stage {
+    /// Kills what the keeper has started; each process carries the path of its drain file.
+    fn end_app(&mut self) {
+        // A keeper that lives would start them again.
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+        let mark = format!("SHIP_DRAIN_FILE={}/", self.root.join("run").display());
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let ours = environment
+                .windows(mark.len())
+                .any(|window| window == mark.as_bytes());
+            if let Some(pid) = rustix::process::Pid::from_raw(pid).filter(|_| ours) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}

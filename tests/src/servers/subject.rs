@@ -1,0 +1,226 @@
+//! The servers that are tested, each with the drain recipe that a user would copy.
+
+use std::path::{Path, PathBuf};
+
+/// A server and its application.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    pub name: &'static str,
+    /// Program and arguments; the working directory is the release.
+    pub command: Vec<String>,
+    /// Files of a release: where they come from, and their path in it.
+    pub files: Vec<(PathBuf, &'static str)>,
+    pub env: Vec<(&'static str, String)>,
+    pub stop_signal: &'static str,
+    /// Whether its application has `/ws`.
+    pub websockets: bool,
+    /// Whether its releases are made by `ship-sample make`.
+    pub made: bool,
+}
+
+fn root() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests).to_owned()
+}
+
+/// Where `tests/setup` keeps what it fetched.
+fn cache() -> PathBuf {
+    std::env::var_os("SHIP_TESTS_CACHE").map_or_else(|| root().join(".cache"), PathBuf::from)
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
+impl Subject {
+    /// `files` are pairs of a file and its name in the release: recipes below `agent/drain`, apps below `tests/servers`.
+    fn new(name: &'static str, command: Vec<String>, files: &[(&str, &'static str)]) -> Self {
+        Self {
+            name,
+            command,
+            files: files.iter().map(|(from, to)| (root().join(from), *to)).collect(),
+            env: Vec::new(),
+            stop_signal: "TERM",
+            websockets: false,
+            made: false,
+        }
+    }
+
+    fn python(words_: &[&str]) -> Option<Vec<String>> {
+        let python = cache().join("venv/bin/python");
+        let there = cache().join("venv/bin").join(words_[1]).exists();
+        let mut command = vec![python.to_string_lossy().into_owned()];
+        command.extend(words(words_));
+        there.then_some(command)
+    }
+
+    #[must_use]
+    pub fn uvicorn() -> Option<Self> {
+        let command = [
+            "-m",
+            "uvicorn",
+            "--fd",
+            "3",
+            "--log-level",
+            "warning",
+            "--timeout-keep-alive",
+            "75",
+            "app:app",
+        ];
+        let files = [
+            ("agent/drain/asgi.py", "drain.py"),
+            ("tests/servers/asgi/app.py", "app.py"),
+        ];
+        Some(Self {
+            websockets: true,
+            ..Self::new("uvicorn", Self::python(&command)?, &files)
+        })
+    }
+
+    #[must_use]
+    pub fn hypercorn() -> Option<Self> {
+        let command = [
+            "-m",
+            "hypercorn",
+            "--bind",
+            "fd://3",
+            "--keep-alive",
+            "75",
+            "app:app",
+        ];
+        let files = [
+            ("agent/drain/asgi.py", "drain.py"),
+            ("tests/servers/asgi/app.py", "app.py"),
+        ];
+        Some(Self {
+            websockets: true,
+            ..Self::new("hypercorn", Self::python(&command)?, &files)
+        })
+    }
+
+    #[must_use]
+    pub fn gunicorn() -> Option<Self> {
+        let files = [
+            ("agent/drain/wsgi.py", "drain.py"),
+            ("tests/servers/wsgi/app.py", "app.py"),
+            ("tests/servers/wsgi/gunicorn.conf.py", "gunicorn.conf.py"),
+        ];
+        Some(Self::new(
+            "gunicorn",
+            Self::python(&["-m", "gunicorn", "app:app"])?,
+            &files,
+        ))
+    }
+
+    #[must_use]
+    pub fn puma() -> Option<Self> {
+        let puma = program("puma")?.to_string_lossy().into_owned();
+        let command = words(&[
+            &puma,
+            "--bind-to-activated-sockets",
+            "only",
+            "-t",
+            "16:16",
+            "-e",
+            "production",
+            "--quiet",
+        ]);
+        let files = [
+            ("agent/drain/rack.rb", "drain.rb"),
+            ("tests/servers/rack/config.ru", "config.ru"),
+        ];
+        Some(Self::new("puma", command, &files))
+    }
+
+    #[must_use]
+    pub fn unicorn() -> Option<Self> {
+        let unicorn = program("unicorn")?.to_string_lossy().into_owned();
+        let command = words(&[&unicorn, "-c", "unicorn.rb", "-E", "production"]);
+        let files = [
+            ("agent/drain/rack.rb", "drain.rb"),
+            ("tests/servers/rack/config.ru", "config.ru"),
+            ("tests/servers/rack/unicorn.rb", "unicorn.rb"),
+        ];
+        Some(Self {
+            stop_signal: "QUIT",
+            ..Self::new("unicorn", command, &files)
+        })
+    }
+
+    #[must_use]
+    pub fn node() -> Option<Self> {
+        let places = [
+            cache().join("node/node_modules"),
+            PathBuf::from("/usr/share/nodejs"),
+        ];
+        let modules = places.into_iter().find(|place| place.join("ws").exists())?;
+        let node = program("node")?;
+        let command = vec![node.to_string_lossy().into_owned(), "app.js".to_owned()];
+        let files = [
+            ("agent/drain/node.js", "drain.js"),
+            ("tests/servers/node/app.js", "app.js"),
+        ];
+        Some(Self {
+            env: vec![("NODE_PATH", modules.to_string_lossy().into_owned())],
+            websockets: true,
+            ..Self::new("node", command, &files)
+        })
+    }
+
+    /// Built by the test in `folder`, which must live as long as the subject is used.
+    #[must_use]
+    pub fn go(folder: &Path) -> Option<Self> {
+        let go = program("go")?;
+        let source = folder.join("src");
+        let copied = std::fs::create_dir_all(source.join("drain")).and_then(|()| {
+            for (from, to) in [
+                ("tests/servers/go/go.mod", "go.mod"),
+                ("tests/servers/go/main.go", "main.go"),
+                ("agent/drain/go/drain.go", "drain/drain.go"),
+            ] {
+                std::fs::copy(root().join(from), source.join(to))?;
+            }
+            Ok(())
+        });
+        let server = folder.join("server");
+        let mut build = std::process::Command::new(go);
+        build.args(["build", "-o"]).arg(&server).current_dir(&source);
+        build.env("GOFLAGS", "-mod=mod").env("GOPROXY", "off");
+        let built = copied.and_then(|()| build.output());
+        let built = built.unwrap_or_else(|error| panic!("build the Go server: {error}"));
+        let said = String::from_utf8_lossy(&built.stderr);
+        assert!(built.status.success(), "build the Go server: {said}");
+        Some(Self {
+            websockets: true,
+            files: vec![(server, "server")],
+            ..Self::new("go", words(&["./server"]), &[])
+        })
+    }
+
+    /// The recipe for Rust, an example of this workspace.
+    #[must_use]
+    pub fn hyper() -> Self {
+        Self {
+            websockets: true,
+            files: vec![(crate::bin_dir().join("examples/drain"), "server")],
+            ..Self::new("hyper", words(&["./server"]), &[])
+        }
+    }
+
+    /// The sample app of this workspace.
+    #[must_use]
+    pub fn sample() -> Self {
+        Self {
+            websockets: true,
+            made: true,
+            ..Self::new("sample", words(&["bin/server", "serve"]), &[])
+        }
+    }
+}
