@@ -1,7 +1,9 @@
 # The app under test on a Rack server: pages and streams.
 require_relative "drain"
 
-BROKEN = ENV["BROKEN"]
+# A process that lives on through releases keeps its environment: which release this is stands in its folder.
+BROKEN = File.exist?("broken") ? File.read("broken") : ENV["BROKEN"]
+RELEASE = File.exist?("release") ? File.read("release") : ENV.fetch("SHIP_RELEASE", "")
 abort "this release cannot start" if BROKEN == "exit"
 
 class Stream
@@ -21,7 +23,7 @@ end
 use Ship::Drain
 
 run(lambda do |env|
-  headers = { "x-release" => ENV.fetch("SHIP_RELEASE", ""), "content-type" => "text/plain" }
+  headers = { "x-release" => RELEASE, "content-type" => "text/plain" }
   if env["PATH_INFO"] == "/stream"
     [200, headers, Stream.new(env["QUERY_STRING"][/seconds=([\d.]+)/, 1].to_f)]
   else

@@ -3,6 +3,7 @@
 //! * [`Subject`]: a server, how it is started, what it can do.
 //! * [`Stage`]: a keeper in a temporary folder with a subject's releases; ends every process it started.
 
+mod in_place;
 mod stage;
 mod subject;
 

@@ -21,6 +21,8 @@ pub struct Stage {
     keeper: Child,
     root: PathBuf,
     epoch: u64,
+    /// Where a subject listens that binds by itself: an address of its own, so that none is taken.
+    own: SocketAddr,
     _dir: tempfile::TempDir,
 }
 
@@ -52,6 +54,7 @@ impl Stage {
             subject,
             root,
             epoch: 0,
+            own: own_address(),
             _dir: dir,
         };
         wait::until("the keeper to answer", || stage.client().status().ok());
@@ -136,16 +139,39 @@ impl Stage {
         let command = match manners {
             // The sample does not know how to be as bad as that.
             Manners::Exits if self.subject.made => vec!["/bin/false".to_owned()],
-            _ => self.subject.command.clone(),
+            _ => self
+                .subject
+                .command
+                .iter()
+                .map(|word| self.fill(word, release, manners))
+                .collect(),
         };
+        if self.subject.strategy.binds_itself() {
+            env.insert("ADDR".to_owned(), self.own.to_string());
+            env.insert(
+                "CURRENT".to_owned(),
+                self.root.join("home/current").display().to_string(),
+            );
+        }
         let process = ProcessSpec {
             name: "web".to_owned(),
             command,
+            strategy: self.subject.strategy,
+            restart: self.subject.restart.clone(),
+            overlap: true,
+            canary: None,
+            watchdog_ms: None,
+            lock_wait_ms: None,
+            no_new_privs: false,
             env,
             env_file: None,
             listen: vec![ListenSpec {
                 name: "http".to_owned(),
-                addr: "tcp:127.0.0.1:0".to_owned(),
+                addr: if self.subject.strategy.binds_itself() {
+                    format!("tcp:{}", self.own)
+                } else {
+                    "tcp:127.0.0.1:0".to_owned()
+                },
             }],
             probe: Some(ProbeSpec {
                 kind: ProbeKind::Http {
@@ -174,6 +200,7 @@ impl Stage {
             processes: vec![process],
             coexist: true,
             soak_ms: u64::try_from(soak.as_millis()).unwrap_or(u64::MAX),
+            hooks: std::collections::BTreeMap::new(),
         }
     }
 
@@ -188,14 +215,39 @@ impl Stage {
         }
         let made = std::fs::create_dir_all(&dir).and_then(|()| {
             for (from, to) in &self.subject.files {
-                if !dir.join(to).exists() {
-                    std::fs::copy(from, dir.join(to))?;
+                if dir.join(to).exists() {
+                    continue;
+                }
+                match std::fs::read_to_string(from) {
+                    Ok(text) => std::fs::write(dir.join(to), self.fill(&text, release, manners))?,
+                    Err(_) => drop(std::fs::copy(from, dir.join(to))?),
                 }
             }
-            Ok(())
+            std::fs::write(dir.join("release"), release.to_string())?;
+            std::fs::write(dir.join("piece"), "a piece\n".repeat(2_560))?;
+            match manners {
+                Manners::Good => Ok(()),
+                Manners::Exits => std::fs::write(dir.join("broken"), "exit"),
+                Manners::Sick => std::fs::write(dir.join("broken"), "sick"),
+            }
         });
         made.unwrap_or_else(|error| panic!("make release {release} of {}: {error}", self.subject.name));
         dir
+    }
+
+    /// What a configuration file says of its release.
+    fn fill(&self, text: &str, release: u64, manners: Manners) -> String {
+        let health = match manners {
+            Manners::Good => "200",
+            Manners::Sick => "500",
+            // No server takes that, as it takes no configuration with a mistake.
+            Manners::Exits => "mistake;;",
+        };
+        text.replace("@ADDR@", &self.own.to_string())
+            .replace("@RUN@", &self.root.join("run").display().to_string())
+            .replace("@CURRENT@", &self.root.join("home/current").display().to_string())
+            .replace("@RELEASE@", &release.to_string())
+            .replace("@HEALTH@", health)
     }
 
     /// Where the app is bound.
@@ -226,8 +278,10 @@ impl Stage {
         ];
         words.extend(["--connections", "6", "--target"].map(str::to_owned));
         words.push(format!("{base}/"));
-        words.extend(["--stream-rate", "1", "--stream"].map(str::to_owned));
-        words.push(format!("{base}/stream?seconds=1"));
+        if self.subject.streams {
+            words.extend(["--stream-rate", "1", "--stream"].map(str::to_owned));
+            words.push(format!("{base}/stream?seconds=1"));
+        }
         if self.subject.websockets {
             words.extend(["--sockets", "5", "--websocket"].map(str::to_owned));
             words.push(format!("{base}/ws"));
@@ -264,6 +318,14 @@ impl Drop for Stage {
         let _ = self.keeper.kill();
         let _ = self.keeper.wait();
     }
+}
+
+/// An address of the loopback net that no other test of this machine takes.
+fn own_address() -> SocketAddr {
+    static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(8_000);
+    let port = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    SocketAddr::from(([127, 64 | a, b, c.max(1)], port))
 }
 
 impl Stage {

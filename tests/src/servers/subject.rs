@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use ship_model::spec::{Restart, Strategy};
+
 /// A server and its application.
 #[derive(Debug, Clone)]
 pub struct Subject {
@@ -16,6 +18,11 @@ pub struct Subject {
     pub websockets: bool,
     /// Whether its releases are made by `ship-sample make`.
     pub made: bool,
+    /// How it is replaced.
+    pub strategy: Strategy,
+    pub restart: Option<Restart>,
+    /// Whether it has `/stream`.
+    pub streams: bool,
 }
 
 fn root() -> PathBuf {
@@ -28,11 +35,11 @@ fn cache() -> PathBuf {
     std::env::var_os("SHIP_TESTS_CACHE").map_or_else(|| root().join(".cache"), PathBuf::from)
 }
 
-fn words(words: &[&str]) -> Vec<String> {
+pub(super) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-fn program(name: &str) -> Option<PathBuf> {
+pub(super) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .map(|folder| folder.join(name))
@@ -41,7 +48,7 @@ fn program(name: &str) -> Option<PathBuf> {
 
 impl Subject {
     /// `files` are pairs of a file and its name in the release: recipes below `agent/drain`, apps below `tests/servers`.
-    fn new(name: &'static str, command: Vec<String>, files: &[(&str, &'static str)]) -> Self {
+    pub(super) fn new(name: &'static str, command: Vec<String>, files: &[(&str, &'static str)]) -> Self {
         Self {
             name,
             command,
@@ -50,10 +57,13 @@ impl Subject {
             stop_signal: "TERM",
             websockets: false,
             made: false,
+            strategy: Strategy::ListenFds,
+            restart: None,
+            streams: true,
         }
     }
 
-    fn python(words_: &[&str]) -> Option<Vec<String>> {
+    pub(super) fn python(words_: &[&str]) -> Option<Vec<String>> {
         let python = cache().join("venv/bin/python");
         let there = cache().join("venv/bin").join(words_[1]).exists();
         let mut command = vec![python.to_string_lossy().into_owned()];

@@ -1,6 +1,8 @@
 //! Real servers, switched to and fro under real users: no request, stream or WebSocket is lost, bad releases included.
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
+mod in_place;
+
 use std::time::Duration;
 
 use ship_keeper::protocol::SwitchResult;

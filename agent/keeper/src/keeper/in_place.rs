@@ -16,8 +16,48 @@ use crate::protocol::ProcessSpec;
 const LOOK_MS: u64 = 20;
 /// Clock ticks of `/proc/PID/stat` take so long; the kernel has told them at 100 a second for as long as there is Linux.
 const TICK_MS: u64 = 10;
+/// A daemon writes its pidfile within this time after its first process has ended.
+const DAEMON_MS: u64 = 5_000;
 /// Longest pidfile that is read.
 const MAX_PIDFILE: usize = 32;
+
+/// A reload that nothing shows for so long is asked for again: a server that is busy with one may lose the next signal.
+const RESEND_MS: u64 = 3_000;
+/// So often, before it is taken for one that changed nothing, as after a mistake in a configuration.
+const SENDS: u8 = 2;
+/// A server that has started new workers takes a moment before it hears the next signal.
+const SETTLE_MS: u64 = 300;
+
+/// A reload that waits until the one before it shows: servers fold signals into one, and what a late one starts would be
+/// taken for what an earlier one was to start.
+#[derive(Debug)]
+pub(super) struct Reloading {
+    main: Process,
+    signal: String,
+    /// Whose it is, if it is not an earlier release's again.
+    asked_for: Option<(u64, usize)>,
+}
+
+/// The last reload of a main process.
+#[derive(Debug)]
+pub(super) struct Reloaded {
+    main: Process,
+    signal: String,
+    /// What starts from this clock tick on, it started.
+    since: u64,
+    sent_at: u64,
+    sends: u8,
+    shown_at: Option<u64>,
+}
+
+impl Reloaded {
+    fn is_over(&self, now: u64) -> bool {
+        match self.shown_at {
+            Some(at) => now >= at + SETTLE_MS,
+            None => self.sends >= SENDS && now >= self.sent_at + RESEND_MS,
+        }
+    }
+}
 
 /// A main process that was asked for its successor.
 #[derive(Debug)]
@@ -27,6 +67,8 @@ pub(super) struct Birth {
     parent: Process,
     pidfile: Option<PathBuf>,
     next_at: u64,
+    /// It has become a daemon: what the pidfile names is the process itself. Until when that is waited for.
+    daemon_until: Option<u64>,
 }
 
 impl Birth {
@@ -41,19 +83,77 @@ impl Keeper {
             Some((spec, main)) => self.ask_main(generation, slot, &spec, main),
             None => Err("nobody is there to be asked".to_owned()),
         };
-        match result {
-            Ok(true) => self.events.push_back(Event::Asked {
-                generation,
-                slot,
-                result: Ok(None),
-            }),
-            Ok(false) => {}
-            Err(reason) => self.events.push_back(Event::Asked {
-                generation,
-                slot,
-                result: Err(reason),
-            }),
+        if let Err(reason) = result {
+            self.answer_asked((generation, slot), Err(reason));
         }
+    }
+
+    fn answer_asked(&mut self, (generation, slot): (u64, usize), result: Result<Option<Process>, String>) {
+        self.events.push_back(Event::Asked {
+            generation,
+            slot,
+            result,
+        });
+    }
+
+    /// Looks what became of reloads, and sends the signals whose turn has come.
+    pub(super) fn look_at_reloads(&mut self) {
+        self.look_at_reloaded();
+        let now = now_ms();
+        for reloading in std::mem::take(&mut self.reloads) {
+            let main = reloading.main;
+            let behind = self.reloads.iter().any(|waiting| waiting.main == main);
+            let busy = self.reloaded.iter().any(|last| last.main == main && !last.is_over(now));
+            if behind || busy {
+                self.reloads.push(reloading);
+                continue;
+            }
+            let since = now / TICK_MS;
+            let sent = signal(main, &reloading.signal);
+            self.reloaded.retain(|known| known.main != main);
+            self.reloaded.push(Reloaded {
+                main,
+                signal: reloading.signal,
+                since,
+                sent_at: now,
+                sends: 1,
+                shown_at: None,
+            });
+            match (reloading.asked_for, sent) {
+                (Some(place), Ok(())) => {
+                    self.asked.insert(place, since);
+                    self.answer_asked(place, Ok(None));
+                }
+                (Some(place), Err(reason)) => self.answer_asked(place, Err(reason)),
+                (None, Ok(())) => {}
+                (None, Err(reason)) => self.note(format!("a reload could not be taken back: {reason}")),
+            }
+        }
+    }
+
+    fn look_at_reloaded(&mut self) {
+        let now = now_ms();
+        self.reloaded.retain(|last| processes::is_alive(last.main));
+        let watched = self.reloaded.iter_mut().filter(|last| last.shown_at.is_none() && !last.is_over(now));
+        for last in watched {
+            let new = |pid: &u32| {
+                *pid != last.main.pid && processes::start_ticks(*pid).is_some_and(|start| start >= last.since)
+            };
+            if Table::read().family(&[last.main], &[], &[]).iter().any(new) {
+                last.shown_at = Some(now);
+            } else if now >= last.sent_at + RESEND_MS {
+                last.sent_at = now;
+                last.sends += 1;
+                let _ = signal(last.main, &last.signal);
+            }
+        }
+    }
+
+    /// When reloads are looked at again.
+    pub(super) fn reloads_due(&self) -> Option<u64> {
+        let now = now_ms();
+        let busy = self.reloaded.iter().any(|last| !last.is_over(now));
+        (busy || !self.reloads.is_empty()).then_some(now + LOOK_MS)
     }
 
     /// The process of a slot that takes over in place, and the running main process it takes over from.
@@ -66,19 +166,22 @@ impl Keeper {
         Some((spec, main))
     }
 
-    /// True when that was all there is to wait for.
     fn ask_main(
         &mut self,
         generation: u64,
         slot: usize,
         spec: &ProcessSpec,
         main: Process,
-    ) -> Result<bool, String> {
+    ) -> Result<(), String> {
         match &spec.restart {
             Some(Restart::Reload(reload)) => {
-                self.asked.insert((generation, slot), now_ms() / TICK_MS);
-                signal(main, &reload.signal)?;
-                Ok(true)
+                self.reloads.push(Reloading {
+                    main,
+                    signal: reload.signal.clone(),
+                    asked_for: Some((generation, slot)),
+                });
+                self.look_at_reloads();
+                Ok(())
             }
             Some(Restart::Reexec(reexec)) => {
                 self.births.push(Birth {
@@ -87,15 +190,16 @@ impl Keeper {
                     parent: main,
                     pidfile: self.pidfile(reexec),
                     next_at: now_ms(),
+                    daemon_until: None,
                 });
                 signal(main, &reexec.upgrade)?;
-                Ok(false)
+                Ok(())
             }
             Some(Restart::Command(upgrade)) => {
                 let purpose = Purpose::Install { generation, slot };
                 let words = upgrade.install.clone();
                 self.run_upgrade(generation, slot, &words, upgrade.timeout_ms, main, purpose)?;
-                Ok(false)
+                Ok(())
             }
             None => Err("its strategy does not say how".to_owned()),
         }
@@ -136,7 +240,15 @@ impl Keeper {
             if birth.next_at <= now {
                 birth.next_at = now + LOOK_MS;
                 if let Some(pid) = self.successor(birth.pidfile.as_ref(), birth.parent) {
-                    self.born(birth.generation, birth.slot, pid);
+                    self.born(birth.generation, birth.slot, pid, birth.daemon_until.is_some());
+                    continue;
+                }
+                if birth.daemon_until.is_some_and(|until| until <= now) {
+                    self.events.push_back(Event::Ended {
+                        generation: birth.generation,
+                        slot: birth.slot,
+                        how: "ended with status 0, and its pidfile names nobody".to_owned(),
+                    });
                     continue;
                 }
             }
@@ -170,7 +282,7 @@ impl Keeper {
     }
 
     /// The successor of a slot's process named itself (`MAINPID=`), or was found.
-    pub(super) fn born(&mut self, generation: u64, slot: usize, pid: u32) {
+    fn born(&mut self, generation: u64, slot: usize, pid: u32, daemon: bool) {
         let found = processes::start_ticks(pid).zip(Self::take_pidfd(pid).ok());
         let Some((start, pidfd)) = found else { return };
         let process = Process { pid, start };
@@ -184,11 +296,51 @@ impl Keeper {
             said: String::new(),
         };
         self.running.insert((generation, slot), running);
-        self.events.push_back(Event::Asked {
+        if daemon {
+            self.events.push_back(Event::Daemon {
+                generation,
+                slot,
+                process,
+            });
+        } else {
+            self.answer_asked((generation, slot), Ok(Some(process)));
+        }
+    }
+
+    /// A main process ended well that may have left a daemon behind, as its pidfile will tell. True when that is waited for.
+    pub(super) fn may_be_daemon(&mut self, generation: u64, slot: usize, parent: Process) -> bool {
+        let Some(found) = self.state.generation(generation) else {
+            return false;
+        };
+        let restart = found
+            .intent
+            .processes
+            .get(slot)
+            .and_then(|spec| spec.restart.as_ref());
+        let Some(Restart::Reexec(reexec)) = restart else {
+            return false;
+        };
+        let Some(pidfile) = self.pidfile(reexec) else {
+            return false;
+        };
+        // One that was up has not just become a daemon.
+        let fresh = found
+            .slots
+            .get(slot)
+            .is_some_and(|slot| slot.process == Some(parent));
+        if !fresh || found.is_leaving(&self.state) {
+            return false;
+        }
+        let now = now_ms();
+        self.births.push(Birth {
             generation,
             slot,
-            result: Ok(Some(process)),
+            parent,
+            pidfile: Some(pidfile),
+            next_at: now,
+            daemon_until: Some(now + DAEMON_MS),
         });
+        true
     }
 
     /// `MAINPID=` of a process that was asked for its successor.
@@ -204,7 +356,7 @@ impl Keeper {
             && self.is_of(pid, parent)
         {
             let birth = self.births.remove(index);
-            self.born(birth.generation, birth.slot, pid);
+            self.born(birth.generation, birth.slot, pid, birth.daemon_until.is_some());
         }
     }
 
@@ -216,7 +368,20 @@ impl Keeper {
             return;
         };
         let done = match &spec.restart {
-            Some(Restart::Reload(reload)) => signal(main, &reload.signal),
+            Some(Restart::Reload(reload)) => {
+                let before = self.reloads.len();
+                self.reloads
+                    .retain(|waiting| waiting.asked_for != Some((generation, slot)));
+                if self.reloads.len() == before {
+                    self.reloads.push(Reloading {
+                        main,
+                        signal: reload.signal.clone(),
+                        asked_for: None,
+                    });
+                    self.look_at_reloads();
+                }
+                Ok(())
+            }
             Some(Restart::Reexec(reexec)) => {
                 let known = self.running.contains_key(&(generation, slot));
                 let path = self.pidfile(reexec);

@@ -69,6 +69,16 @@ impl Keeper {
             };
             // Its report may have come in the same moment.
             self.look_at_starts();
+            if status.exit_status() == Some(0)
+                && let Some(process) = self
+                    .running
+                    .get(&(generation, slot))
+                    .map(|running| running.process)
+                && self.may_be_daemon(generation, slot, process)
+            {
+                self.running.remove(&(generation, slot));
+                continue;
+            }
             self.end(generation, slot, how_ended(status));
         }
     }

@@ -40,7 +40,7 @@ use crate::protocol::SOCKET_NAME;
 use crate::relay::Relay;
 use limits::Resident;
 
-use in_place::Birth;
+use in_place::{Birth, Reloaded, Reloading};
 use jobs::Job;
 
 pub use limits::{Signals, SignalsError};
@@ -137,6 +137,9 @@ pub struct Keeper {
     jobs: Vec<Job>,
     /// Main processes asked for their successors.
     births: Vec<Birth>,
+    /// Reloads that wait for their turn, and the last one of each main process.
+    reloads: Vec<Reloading>,
+    reloaded: Vec<Reloaded>,
     /// Since which clock tick what a reloaded process starts counts as new, by generation and slot.
     asked: BTreeMap<(u64, usize), u64>,
     relays: Vec<Relay>,
@@ -201,6 +204,8 @@ impl Keeper {
             probes: Vec::new(),
             jobs: Vec::new(),
             births: Vec::new(),
+            reloads: Vec::new(),
+            reloaded: Vec::new(),
             asked: BTreeMap::new(),
             relays: Vec::new(),
             control,

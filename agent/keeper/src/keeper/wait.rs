@@ -24,6 +24,7 @@ impl Keeper {
         self.look_at_adopted();
         self.look_at_jobs();
         self.look_at_births();
+        self.look_at_reloads();
         self.advance_probes();
         self.look_at_listeners();
         self.advance_relays();
@@ -103,6 +104,7 @@ impl Keeper {
             .chain(probes)
             .chain(jobs)
             .chain(births)
+            .chain(self.reloads_due())
             .chain(look)
             .chain(self.quiet_at)
             .min()?;

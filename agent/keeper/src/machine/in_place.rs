@@ -19,6 +19,24 @@ impl Generation {
             .any(|process| process.strategy.is_in_place())
     }
 
+    /// Whether it is on its way out.
+    #[must_use]
+    pub fn is_leaving(&self, state: &super::State) -> bool {
+        let failed = state
+            .rising
+            .iter()
+            .filter(|rising| rising.phase == RisingPhase::Aborting);
+        let mut failed = failed.map(|rising| rising.generation.number);
+        let mut leaving = state.retiring.iter().map(|leaving| leaving.generation.number);
+        failed.any(|number| number == self.number) || leaving.any(|number| number == self.number)
+    }
+
+    /// Whether a main process of it shares its drain file with its successor: only the stop signal reaches one of them.
+    pub(super) fn drains_by_signal(&self) -> bool {
+        let reexec = |process: &ProcessSpec| matches!(process.restart, Some(Restart::Reexec(_)));
+        self.intent.processes.iter().any(reexec)
+    }
+
     /// Where the slot's process was born.
     #[must_use]
     pub fn home(&self, slot: usize) -> (u64, usize) {

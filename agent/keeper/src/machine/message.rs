@@ -68,6 +68,15 @@ pub enum Event {
         /// The successor; none: it is the new one itself.
         result: Result<Option<Process>, String>,
     },
+    /// The process became a daemon: this one is it now.
+    Daemon {
+        /// Of which generation.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+        /// Which.
+        process: Process,
+    },
     /// The process said `READY=1`.
     Ready {
         /// Of which generation.

@@ -14,6 +14,10 @@ impl Turn {
     /// Sends a generation on its way out.
     pub(super) fn retire(&mut self, generation: Generation, phase: Leaving, failed: bool) {
         let number = generation.number;
+        let phase = match phase {
+            Leaving::Draining if generation.drains_by_signal() => Leaving::Stopping,
+            phase => phase,
+        };
         let deadline = match phase {
             Leaving::Warm => self
                 .state
@@ -21,7 +25,7 @@ impl Turn {
                 .as_ref()
                 .map_or(0, |active| active.intent.soak_ms),
             Leaving::Draining => generation.longest(|process| process.drain_ms),
-            Leaving::Stopping => generation.longest(|process| process.stop_timeout_ms),
+            Leaving::Stopping => generation.time_to_stop(),
             Leaving::Killing => KILL_AGAIN_MS,
         };
         let (deadline, steered_away_at) = (self.now + deadline, self.now);
@@ -47,6 +51,10 @@ impl Turn {
         };
         let generation = leaving.generation.number;
         let (phase, time, effect) = match leaving.phase {
+            Leaving::Warm if leaving.generation.drains_by_signal() => {
+                let stop = leaving.generation.time_to_stop();
+                (Leaving::Stopping, stop, Effect::Stop { generation })
+            }
             Leaving::Warm => {
                 let drain = leaving.generation.longest(|process| process.drain_ms);
                 (Leaving::Draining, drain, Effect::Drain { generation })

@@ -54,6 +54,15 @@ impl Turn {
                 slot,
                 result,
             } => self.asked(*generation, *slot, result),
+            Event::Daemon {
+                generation,
+                slot,
+                process,
+            } => {
+                if let Some(slot) = self.state.slot_mut(*generation, *slot) {
+                    slot.process = Some(*process);
+                }
+            }
             Event::Ready { generation, slot } => self.ready(*generation, *slot),
             Event::Extend { generation, by } => self.extend(*generation, *by),
             Event::Probed {

@@ -25,6 +25,16 @@ impl Generation {
         self.slots.iter().all(|slot| slot.process.is_some())
     }
 
+    /// From the stop signal to the kill; where that signal is also what drains, both times.
+    pub(super) fn time_to_stop(&self) -> u64 {
+        let stop = self.longest(|process| process.stop_timeout_ms);
+        if self.drains_by_signal() {
+            stop + self.longest(|process| process.drain_ms)
+        } else {
+            stop
+        }
+    }
+
     pub(super) fn longest(&self, of: impl Fn(&ProcessSpec) -> u64) -> u64 {
         self.intent.processes.iter().map(of).max().unwrap_or(0)
     }

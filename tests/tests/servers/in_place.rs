@@ -1,0 +1,95 @@
+//! Servers replaced in place by their own signals: the keeper sends them, finds the successor, proves it, and goes back.
+
+use std::time::Duration;
+
+use ship_keeper::protocol::{Steering, SwitchResult};
+use ship_tests::servers::{Manners, Stage, Subject};
+
+use super::{RATE, SHORT_SOAK, reverted, switched};
+
+const SOAK: Duration = Duration::from_secs(60);
+
+/// What the server loses by itself, whoever sends the signal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Nothing,
+    /// It closes kept connections while a request may be on its way.
+    CutsKept,
+}
+
+fn in_place(name: &str, subject: Option<Subject>, known: Known) {
+    let Some(subject) = subject else {
+        return ship_tests::skipped(name, "the server is not installed: run tests/setup");
+    };
+    let mut stage = Stage::new(subject);
+    switched(&stage.switch(1, Manners::Good, SHORT_SOAK), 1);
+    assert_eq!(stage.status().listeners[0].steering, Steering::Outside);
+    let first = stage.settle().generations[0].processes[0].pid;
+    let users = stage.users(RATE);
+
+    switched(&stage.switch(2, Manners::Good, SOAK), 2);
+    reverted(&stage.revert(), 1);
+    stage.settle();
+    switched(&stage.switch(2, Manners::Good, SHORT_SOAK), 2);
+    stage.settle();
+    reverted(&stage.revert(), 1);
+    stage.settle();
+    for (release, manners) in [(3, Manners::Exits), (4, Manners::Sick)] {
+        let outcome = stage.switch(release, manners, SHORT_SOAK);
+        let seen = (outcome.result, outcome.running);
+        assert_eq!(seen, (SwitchResult::Failed, Some(1)), "{name}: {outcome:?}");
+    }
+    // A failure leaves nothing in the way of the next one.
+    switched(&stage.switch(5, Manners::Good, SHORT_SOAK), 5);
+    let settled = stage.settle();
+    assert_eq!(
+        settled.counters.restarts, 0,
+        "{name}: {first:?} was started again: {settled:#?}"
+    );
+
+    let seen = users.finish();
+    let count = |pointer: &str| {
+        let found = seen.pointer(pointer).and_then(serde_json::Value::as_u64);
+        found.unwrap_or(0)
+    };
+    assert_eq!(count("/connection/failed"), 0, "{name}: {seen:#}");
+    if known == Known::Nothing {
+        assert_eq!(count("/failed"), 0, "{name}: {seen:#}");
+    }
+    for release in [1, 2, 5] {
+        assert!(
+            count(&format!("/releases/{release}/answers")) > 0,
+            "{name}: {seen:#}"
+        );
+    }
+}
+
+#[test]
+fn unicorn_by_usr2() {
+    in_place("unicorn_by_usr2", Subject::unicorn_reexec(), Known::Nothing);
+}
+
+#[test]
+fn gunicorn_by_usr2() {
+    in_place("gunicorn_by_usr2", Subject::gunicorn_reexec(), Known::CutsKept);
+}
+
+#[test]
+fn puma_phased() {
+    in_place("puma_phased", Subject::puma_phased(), Known::Nothing);
+}
+
+#[test]
+fn nginx_by_hup() {
+    in_place("nginx_by_hup", Subject::nginx_reload(), Known::CutsKept);
+}
+
+#[test]
+fn nginx_by_usr2() {
+    in_place("nginx_by_usr2", Subject::nginx_reexec(), Known::CutsKept);
+}
+
+#[test]
+fn haproxy_by_usr2() {
+    in_place("haproxy_by_usr2", Subject::haproxy_reload(), Known::CutsKept);
+}
