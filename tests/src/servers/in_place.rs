@@ -71,10 +71,11 @@ impl Subject {
         })
     }
 
-    fn nginx(name: &'static str) -> Option<Self> {
+    /// nginx upgrades itself only as a daemon.
+    fn nginx(name: &'static str, daemon: &str) -> Option<Self> {
         // The configuration is read through the link at each reload.
         let nginx = program("nginx")?.to_string_lossy().into_owned();
-        let command = words(&[&nginx, "-c", "@CURRENT@/nginx.conf"]);
+        let command = words(&[&nginx, "-c", "@CURRENT@/nginx.conf", "-g", daemon]);
         Some(Self {
             stop_signal: "QUIT",
             ..Self::new(
@@ -90,7 +91,7 @@ impl Subject {
         Some(Self {
             strategy: Strategy::SignalReload,
             restart: reload("HUP"),
-            ..Self::nginx("nginx-reload")?
+            ..Self::nginx("nginx-reload", "daemon off;")?
         })
     }
 
@@ -99,7 +100,7 @@ impl Subject {
         Some(Self {
             strategy: Strategy::SignalReexec,
             restart: reexec(Some("WINCH"), "nginx.pid"),
-            ..Self::nginx("nginx-reexec")?
+            ..Self::nginx("nginx-reexec", "daemon on;")?
         })
     }
 

@@ -103,7 +103,10 @@ impl Keeper {
         for reloading in std::mem::take(&mut self.reloads) {
             let main = reloading.main;
             let behind = self.reloads.iter().any(|waiting| waiting.main == main);
-            let busy = self.reloaded.iter().any(|last| last.main == main && !last.is_over(now));
+            let busy = self
+                .reloaded
+                .iter()
+                .any(|last| last.main == main && !last.is_over(now));
             if behind || busy {
                 self.reloads.push(reloading);
                 continue;
@@ -134,7 +137,10 @@ impl Keeper {
     fn look_at_reloaded(&mut self) {
         let now = now_ms();
         self.reloaded.retain(|last| processes::is_alive(last.main));
-        let watched = self.reloaded.iter_mut().filter(|last| last.shown_at.is_none() && !last.is_over(now));
+        let watched = self
+            .reloaded
+            .iter_mut()
+            .filter(|last| last.shown_at.is_none() && !last.is_over(now));
         for last in watched {
             let new = |pid: &u32| {
                 *pid != last.main.pid && processes::start_ticks(*pid).is_some_and(|start| start >= last.since)
@@ -239,7 +245,11 @@ impl Keeper {
         for mut birth in std::mem::take(&mut self.births) {
             if birth.next_at <= now {
                 birth.next_at = now + LOOK_MS;
-                if let Some(pid) = self.successor(birth.pidfile.as_ref(), birth.parent) {
+                if let Some(pid) = self.successor(
+                    birth.pidfile.as_ref(),
+                    birth.parent,
+                    (birth.generation, birth.slot),
+                ) {
                     self.born(birth.generation, birth.slot, pid, birth.daemon_until.is_some());
                     continue;
                 }
@@ -257,7 +267,7 @@ impl Keeper {
     }
 
     /// A process other than `parent` that its pidfile names. While the old one lives, gunicorn writes beside the file.
-    fn successor(&self, pidfile: Option<&PathBuf>, parent: Process) -> Option<u32> {
+    fn successor(&self, pidfile: Option<&PathBuf>, parent: Process, place: (u64, usize)) -> Option<u32> {
         let path = pidfile?;
         let mut beside = path.clone().into_os_string();
         beside.push(".2");
@@ -265,20 +275,17 @@ impl Keeper {
         named
             .iter()
             .filter_map(read_pid)
-            .find(|pid| *pid != parent.pid && self.is_of(*pid, parent))
+            .find(|pid| *pid != parent.pid && self.is_of(*pid, parent, place))
     }
 
-    /// Whether a process comes from `parent`; one whose parent has ended is known by its birth place.
-    fn is_of(&self, pid: u32, parent: Process) -> bool {
-        let place = self.running.iter().find(|(_, running)| running.process == parent);
-        let marks = place.map(|((generation, slot), _)| {
-            let home = self
-                .state
-                .generation(*generation)
-                .map_or((*generation, *slot), |found| found.home(*slot));
-            self.marks(home.0, None)
-        });
-        processes::is_member(pid, &[parent], &marks.unwrap_or_default())
+    /// Whether a process comes from `parent`, the process of a slot; one whose parent has ended is known by its birth place.
+    fn is_of(&self, pid: u32, parent: Process, (generation, slot): (u64, usize)) -> bool {
+        let (home, _) = self.home(generation, slot);
+        // A daemon's first process has ended, and nginx writes over its environment; but what is ours by inheritance came from
+        // one of ours.
+        let inherited =
+            processes::is_own_child(pid) && self.running.values().all(|known| known.process.pid != pid);
+        inherited || processes::is_member(pid, &[parent], &self.marks(home, None))
     }
 
     /// The successor of a slot's process named itself (`MAINPID=`), or was found.
@@ -345,15 +352,15 @@ impl Keeper {
 
     /// `MAINPID=` of a process that was asked for its successor.
     pub(super) fn take_main_pid(&mut self, parent: (u64, usize), pid: u32) {
-        let Some(parent) = self.running.get(&parent).map(|running| running.process) else {
+        let Some(running) = self.running.get(&parent).map(|running| running.process) else {
             return;
         };
         let asked = self
             .births
             .iter()
-            .position(|birth| birth.parent == parent && pid != parent.pid);
+            .position(|birth| birth.parent == running && pid != running.pid);
         if let Some(index) = asked
-            && self.is_of(pid, parent)
+            && self.is_of(pid, running, parent)
         {
             let birth = self.births.remove(index);
             self.born(birth.generation, birth.slot, pid, birth.daemon_until.is_some());
@@ -385,7 +392,9 @@ impl Keeper {
             Some(Restart::Reexec(reexec)) => {
                 let known = self.running.contains_key(&(generation, slot));
                 let path = self.pidfile(reexec);
-                if let Some(pid) = self.successor(path.as_ref(), main).filter(|_| !known)
+                if let Some(pid) = self
+                    .successor(path.as_ref(), main, (generation, slot))
+                    .filter(|_| !known)
                     && let Some(start) = processes::start_ticks(pid)
                 {
                     self.mains

@@ -94,7 +94,7 @@ impl Keeper {
             self.end(
                 generation,
                 slot,
-                "ended (it was started by an earlier keeper, so how is not known)".to_owned(),
+                "ended (it is no child of this keeper, so how is not known)".to_owned(),
             );
         }
     }

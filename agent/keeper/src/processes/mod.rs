@@ -7,7 +7,8 @@ mod user;
 
 pub use environment::{Environment, EnvironmentError, environment};
 pub use scan::{
-    Found, Table, boot_id, descriptor_of, each_socket, is_alive, is_member, members, start_ticks,
+    Found, Table, boot_id, descriptor_of, each_socket, is_alive, is_member, is_own_child, members,
+    start_ticks,
 };
 pub use spawn::{Child, Launch, SpawnError, StartFailure, fork, read_failure};
 pub use user::{Account, AccountError, account};

@@ -50,6 +50,12 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
     stat(pid).map(|stat| stat.start)
 }
 
+/// Whether the process is a child of this one, born or inherited.
+#[must_use]
+pub fn is_own_child(pid: u32) -> bool {
+    stat(pid).is_some_and(|stat| stat.parent == std::process::id() && !stat.zombie)
+}
+
 /// Whether exactly this process is there and has not ended.
 #[must_use]
 pub fn is_alive(process: Process) -> bool {
