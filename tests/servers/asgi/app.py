@@ -54,4 +54,5 @@ async def app(scope, receive, send):
                 return
 
 
-app = Drain(app, spread=0.5)
+if not os.environ.get("PLAIN"):
+    app = Drain(app, spread=0.5)

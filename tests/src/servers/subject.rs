@@ -1,6 +1,7 @@
 //! The servers that are tested, each with the drain recipe that a user would copy.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A server and its application.
 #[derive(Debug, Clone)]
@@ -12,6 +13,8 @@ pub struct Subject {
     pub files: Vec<(PathBuf, &'static str)>,
     pub env: Vec<(&'static str, String)>,
     pub stop_signal: &'static str,
+    /// From the drain file to the stop signal, at most.
+    pub drain: Duration,
     /// Whether its application has `/ws`.
     pub websockets: bool,
     /// Whether its releases are made by `ship-sample make`.
@@ -48,6 +51,7 @@ impl Subject {
             files: files.iter().map(|(from, to)| (root().join(from), *to)).collect(),
             env: Vec::new(),
             stop_signal: "TERM",
+            drain: Duration::from_secs(60),
             websockets: false,
             made: false,
         }
@@ -81,6 +85,18 @@ impl Subject {
         Some(Self {
             websockets: true,
             ..Self::new("uvicorn", Self::python(&command)?, &files)
+        })
+    }
+
+    /// Without the recipe: it has not heard of any drain, so there is no use in a long one.
+    #[must_use]
+    pub fn plain_uvicorn() -> Option<Self> {
+        Some(Self {
+            name: "uvicorn, plain",
+            env: vec![("PLAIN", "1".to_owned())],
+            drain: Duration::from_secs(1),
+            websockets: false,
+            ..Self::uvicorn()?
         })
     }
 
