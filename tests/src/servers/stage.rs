@@ -186,15 +186,11 @@ impl Stage {
             }
             return dir;
         }
-        let made = std::fs::create_dir_all(&dir).and_then(|()| {
-            for (from, to) in &self.subject.files {
-                if !dir.join(to).exists() {
-                    std::fs::copy(from, dir.join(to))?;
-                }
-            }
-            Ok(())
-        });
-        made.unwrap_or_else(|error| panic!("make release {release} of {}: {error}", self.subject.name));
+        if !dir.exists() {
+            let made = std::fs::create_dir_all(&dir);
+            made.unwrap_or_else(|error| panic!("make release {release} of {}: {error}", self.subject.name));
+            self.subject.copy_to(&dir);
+        }
         dir
     }
 

@@ -57,6 +57,17 @@ impl Subject {
         }
     }
 
+    /// Makes the files of a release in a folder.
+    ///
+    /// # Panics
+    /// When they cannot be written.
+    pub fn copy_to(&self, folder: &Path) {
+        for (from, to) in &self.files {
+            let done = std::fs::copy(from, folder.join(to));
+            done.unwrap_or_else(|error| panic!("{} of {}: {error}", from.display(), self.name));
+        }
+    }
+
     fn python(words_: &[&str]) -> Option<Vec<String>> {
         let python = cache().join("venv/bin/python");
         let there = cache().join("venv/bin").join(words_[1]).exists();
@@ -182,6 +193,7 @@ impl Subject {
         let files = [
             ("agent/drain/node.js", "drain.js"),
             ("tests/servers/node/app.js", "app.js"),
+            ("tests/servers/node/http2.js", "http2.js"),
         ];
         Some(Self {
             env: vec![("NODE_PATH", modules.to_string_lossy().into_owned())],
@@ -190,24 +202,34 @@ impl Subject {
         })
     }
 
-    /// Built by the test in `folder`, which must live as long as the subject is used.
+    /// The program of this package of `tests/servers/go`, built in `folder`, which must live as long as the subject is used.
+    ///
+    /// # Panics
+    /// When it cannot be built.
     #[must_use]
-    pub fn go(folder: &Path) -> Option<Self> {
+    pub fn go(folder: &Path, package: &str) -> Option<Self> {
         let go = program("go")?;
         let source = folder.join("src");
-        let copied = std::fs::create_dir_all(source.join("drain")).and_then(|()| {
-            for (from, to) in [
-                ("tests/servers/go/go.mod", "go.mod"),
-                ("tests/servers/go/main.go", "main.go"),
-                ("agent/drain/go/drain.go", "drain/drain.go"),
-            ] {
-                std::fs::copy(root().join(from), source.join(to))?;
-            }
-            Ok(())
-        });
+        let copied = std::fs::create_dir_all(source.join("drain"))
+            .and_then(|()| std::fs::create_dir_all(source.join("http2")))
+            .and_then(|()| {
+                for (from, to) in [
+                    ("tests/servers/go/go.mod", "go.mod"),
+                    ("tests/servers/go/main.go", "main.go"),
+                    ("tests/servers/go/http2/main.go", "http2/main.go"),
+                    ("agent/drain/go/drain.go", "drain/drain.go"),
+                ] {
+                    std::fs::copy(root().join(from), source.join(to))?;
+                }
+                Ok(())
+            });
         let server = folder.join("server");
         let mut build = std::process::Command::new(go);
-        build.args(["build", "-o"]).arg(&server).current_dir(&source);
+        build
+            .args(["build", "-o"])
+            .arg(&server)
+            .arg(package)
+            .current_dir(&source);
         build.env("GOFLAGS", "-mod=mod").env("GOPROXY", "off");
         let built = copied.and_then(|()| build.output());
         let built = built.unwrap_or_else(|error| panic!("build the Go server: {error}"));

@@ -1,6 +1,8 @@
 //! Real servers, switched to and fro under real users: no request, stream or WebSocket is lost, bad releases included.
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
+mod http2;
+
 use std::time::Duration;
 
 use serde_json::Value;
@@ -141,7 +143,7 @@ fn node() {
 #[test]
 fn go() {
     let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("a temporary folder: {error}"));
-    loses_nothing("go", Subject::go(folder.path()));
+    loses_nothing("go", Subject::go(folder.path(), "."));
 }
 
 #[test]
