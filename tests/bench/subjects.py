@@ -288,7 +288,7 @@ class Sample(StopStart):
 class Starlet(Subject):
     name, way = "Server::Starter + Starlet", "HUP to start_server"
     streams = True
-    files = ((HERE / "app.psgi", "app.psgi"),)
+    files = ((APPS / "psgi/app.psgi", "app.psgi"),)
     words = ["-E", "production", "-s", "Starlet", "--max-workers=6"]
 
     def missing(self):

@@ -181,6 +181,30 @@ impl Subject {
         })
     }
 
+    /// Takes its listener as from Server::Starter, which it is written for; the port named there is only told.
+    #[must_use]
+    pub fn starlet() -> Option<Self> {
+        let plackup = program("plackup").filter(|_| program("start_server").is_some())?;
+        let plackup = plackup.to_string_lossy().into_owned();
+        let command = words(&[
+            &plackup,
+            "-E",
+            "production",
+            "-s",
+            "Starlet",
+            "--max-workers=6",
+            "app.psgi",
+        ]);
+        let env = [
+            ("SERVER_STARTER_PORT", "127.0.0.1:80=3"),
+            ("SERVER_STARTER_GENERATION", "1"),
+        ];
+        Some(Self {
+            env: env.map(|(name, value)| (name, value.to_owned())).into(),
+            ..Self::new("starlet", command, &[("tests/servers/psgi/app.psgi", "app.psgi")])
+        })
+    }
+
     #[must_use]
     pub fn node() -> Option<Self> {
         let places = [

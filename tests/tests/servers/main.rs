@@ -136,6 +136,11 @@ fn unicorn() {
 }
 
 #[test]
+fn starlet() {
+    loses_nothing("starlet", Subject::starlet());
+}
+
+#[test]
 fn node() {
     loses_nothing("node", Subject::node());
 }
