@@ -1,4 +1,5 @@
-//! An open-loop load generator that names every failure, and a follower of pages to their assets.
+//! An open-loop load generator that names every failure, with streams and WebSockets, and a follower of pages to their
+//! assets.
 //!
 //! Open loop: a request is due at its time whatever the server does, and its latency counts from then, so a stall is
 //! seen in full by everyone who would have met it. See [`run`](run::run) and [`follow`](follow::follow).
@@ -10,6 +11,7 @@ pub mod follow;
 mod histogram;
 mod history;
 mod links;
+mod plan;
 mod response;
 pub mod run;
 pub mod stop;

@@ -199,7 +199,7 @@ fn sentence(report: &Report) -> String {
         .iter()
         .map(|(name, seen)| format!("{name}: {}", seen.answers))
         .collect();
-    format!(
+    let mut sentence = format!(
         "{:.1} s: {} due, {} ok, {} failed [{}]; answered by [{}]; p99 {:.1} / {:.1} ms, {} keep-alive cuts, {} late starts",
         report.seconds,
         report.due,
@@ -211,7 +211,19 @@ fn sentence(report: &Report) -> String {
         report.keep_alive.latency_ms.p99,
         report.keep_alive_cuts,
         report.late_starts
-    )
+    );
+    if report.stream.due > 0 {
+        let stream = &report.stream;
+        sentence += &format!("; streams: {} whole, {} cut", stream.ok, stream.failed);
+    }
+    if report.websocket.due > 0 {
+        let sockets = &report.websocket;
+        sentence += &format!(
+            "; WebSockets: {} opened, {} moved, {} cut; {} of {} messages echoed",
+            sockets.opened, sockets.moved, sockets.failed, sockets.echoed, sockets.due
+        );
+    }
+    sentence
 }
 
 /// `500ms`, `10s`, `2m`, or bare seconds.

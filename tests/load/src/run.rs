@@ -14,10 +14,12 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 
 use crate::clock;
 use crate::flight::{Errand, Flight, Landed};
+pub use crate::plan::Plan;
+use crate::plan::Schedule;
 use crate::stop::Stop;
 use crate::tally::{Failure, Kind, Population, Report, Tally, ToldFailure};
 use crate::target::Target;
-use crate::websocket::{Crowd, SocketPlan};
+use crate::websocket::Crowd;
 
 const STOP: u64 = 0;
 const TIMER: u64 = 1;
@@ -26,59 +28,6 @@ const FIRST_FLIGHT: u64 = 2;
 const SWEEP: Duration = Duration::from_millis(20);
 /// A request begun later than this after its time is counted as a late start.
 const LATE: Duration = Duration::from_millis(10);
-
-/// What to send, and where.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Asked in turn.
-    pub targets: Vec<Target>,
-    /// Requests per second that each open their own connection.
-    pub rate: u32,
-    /// Requests per second over connections that stay open.
-    pub keep_alive_rate: u32,
-    /// Open connections per target that the keep-alive requests take turns on; more are opened when all are busy.
-    pub connections: usize,
-    /// Answers that take long, asked for in turn at `stream_rate`, each within `stream_timeout`.
-    pub streams: Vec<Target>,
-    pub stream_rate: u32,
-    pub stream_timeout: Duration,
-    /// Asked for in turn by `sockets` WebSockets, each with a message at every `message_every`.
-    pub websockets: Vec<Target>,
-    pub sockets: usize,
-    pub message_every: Duration,
-    /// `None`: until stopped.
-    pub duration: Option<Duration>,
-    pub connect_timeout: Duration,
-    /// From the request's beginning to the last byte of its answer.
-    pub timeout: Duration,
-    /// Requests open at once, in bounds of memory and descriptors; what is due beyond it counts as not sent.
-    pub max_open: usize,
-    /// How often progress is told.
-    pub progress: Option<Duration>,
-}
-
-impl Plan {
-    /// A hundred requests per second of each kind, until stopped.
-    pub fn new(targets: Vec<Target>) -> Self {
-        Self {
-            targets,
-            rate: 100,
-            keep_alive_rate: 100,
-            connections: 8,
-            streams: Vec::new(),
-            stream_rate: 1,
-            stream_timeout: Duration::from_secs(120),
-            websockets: Vec::new(),
-            sockets: 8,
-            message_every: Duration::from_millis(200),
-            duration: None,
-            connect_timeout: Duration::from_secs(5),
-            timeout: Duration::from_secs(10),
-            max_open: 4000,
-            progress: None,
-        }
-    }
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -95,10 +44,7 @@ pub enum RunError {
 /// # Errors
 /// When there is nothing to ask or the event loop fails. Failed requests are no error: they are in the report.
 pub fn run(plan: &Plan, stop: &mut Stop, on_progress: &mut dyn FnMut(&Report)) -> Result<Report, RunError> {
-    let asks = !plan.targets.is_empty() && (plan.rate > 0 || plan.keep_alive_rate > 0);
-    let streams = !plan.streams.is_empty() && plan.stream_rate > 0;
-    let sockets = !plan.websockets.is_empty() && plan.sockets > 0;
-    if !(asks || streams || sockets) {
+    if plan.is_empty() {
         return Err(RunError::Empty);
     }
     raise_descriptor_limit();
@@ -117,25 +63,6 @@ fn raise_descriptor_limit() {
         maximum: limit.maximum,
     };
     let _ = rustix::process::setrlimit(Resource::Nofile, raised);
-}
-
-/// When the requests of one population are due.
-#[derive(Debug)]
-struct Schedule {
-    population: Population,
-    /// Its part of all targets.
-    targets: Range<usize>,
-    rate: u32,
-    begun: u64,
-    start: Instant,
-}
-
-impl Schedule {
-    fn due(&self) -> Option<Instant> {
-        let nanos = u128::from(self.begun) * 1_000_000_000 / u128::from(self.rate.max(1));
-        let offset = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        (self.rate > 0 && !self.targets.is_empty()).then(|| self.start + offset)
-    }
 }
 
 struct Generator<'a> {
@@ -201,7 +128,7 @@ impl<'a> Generator<'a> {
             open: 0,
             next: FIRST_FLIGHT,
             tally: Tally::new(targets.iter().map(ToString::to_string), clock::unix_micros()),
-            crowd: Crowd::start(&sockets_of(plan)),
+            crowd: Crowd::start(&plan.of_sockets()),
             targets,
             start,
             swept: start,
@@ -488,16 +415,6 @@ impl<'a> Generator<'a> {
                 self.settle(token, landed, now);
             }
         }
-    }
-}
-
-fn sockets_of(plan: &Plan) -> SocketPlan {
-    SocketPlan {
-        targets: plan.websockets.clone(),
-        sockets: plan.sockets,
-        every: plan.message_every,
-        connect_timeout: plan.connect_timeout,
-        timeout: plan.timeout,
     }
 }
 

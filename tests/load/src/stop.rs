@@ -18,7 +18,10 @@ pub struct Stop {
 
 /// Stops a run; may be used from any thread, and more than once.
 #[derive(Debug, Clone)]
-pub struct StopHandle(Arc<UnixStream>, Arc<Mutex<Option<String>>>);
+pub struct StopHandle {
+    writer: Arc<UnixStream>,
+    window: Arc<Mutex<Option<String>>>,
+}
 
 /// Written to the pipe: signals write a byte of their own, which ends the run too.
 const LOOK: u8 = 2;
@@ -26,13 +29,13 @@ const LOOK: u8 = 2;
 impl StopHandle {
     pub fn stop(&self) {
         // A full pipe means that the run has been told often enough.
-        let _ = (&*self.0).write(&[1]);
+        let _ = (&*self.writer).write(&[1]);
     }
 
     /// From now on, requests count in this window.
     pub fn window(&self, name: &str) {
-        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.to_owned());
-        let _ = (&*self.0).write(&[LOOK]);
+        *self.window.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.to_owned());
+        let _ = (&*self.writer).write(&[LOOK]);
     }
 }
 
@@ -51,7 +54,10 @@ impl Stop {
     }
 
     pub fn handle(&self) -> StopHandle {
-        StopHandle(Arc::clone(&self.writer), Arc::clone(&self.window))
+        StopHandle {
+            writer: Arc::clone(&self.writer),
+            window: Arc::clone(&self.window),
+        }
     }
 
     /// What was said since the last call: whether to end, and the window to enter.

@@ -61,3 +61,25 @@ fn failures_give_exit_code_one_and_mistakes_two() {
     assert_eq!(mistaken.status.code(), Some(2));
     assert!(String::from_utf8(mistaken.stderr).unwrap().contains("http://"));
 }
+
+#[test]
+fn a_window_is_entered_by_a_line_of_the_input() {
+    let mut child = command(&server("200 OK"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"window switch\n").unwrap();
+    let mut input = Some(input);
+    let mut last = None;
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let report: Report = serde_json::from_str(&line.unwrap()).unwrap();
+        if report.windows.get("switch").is_some_and(|window| window.ok > 0) {
+            drop(input.take());
+        }
+        last = Some(report);
+    }
+    assert_eq!(last.unwrap().kind, Kind::Summary);
+    assert!(child.wait().unwrap().success());
+}

@@ -2,12 +2,15 @@
 import asyncio
 import os
 import sys
+from pathlib import Path
 from urllib.parse import parse_qs
 
 from drain import Drain
 
 BROKEN = os.environ.get("BROKEN")
-HEADERS = [(b"x-release", os.environ.get("SHIP_RELEASE", "").encode()), (b"content-type", b"text/plain")]
+# Without Ship, as in the benches, a release says itself which it is.
+RELEASE = os.environ.get("SHIP_RELEASE") or Path(__file__).with_name("release").read_text(encoding="ascii")
+HEADERS = [(b"x-release", RELEASE.encode()), (b"content-type", b"text/plain")]
 if BROKEN == "exit":
     sys.exit("this release cannot start")
 
@@ -51,4 +54,5 @@ async def app(scope, receive, send):
                 return
 
 
-app = Drain(app, spread=0.5)
+if not os.environ.get("PLAIN"):
+    app = Drain(app, spread=0.5)

@@ -184,7 +184,7 @@ impl Stage {
             }),
             notify: false,
             ready_timeout_ms: ready,
-            drain_ms: 60_000,
+            drain_ms: millis(self.subject.drain),
             stop_signal: self.subject.stop_signal.to_owned(),
             stop_timeout_ms: 20_000,
             user: None,
@@ -199,7 +199,7 @@ impl Stage {
             environment: "test".to_owned(),
             processes: vec![process],
             coexist: true,
-            soak_ms: u64::try_from(soak.as_millis()).unwrap_or(u64::MAX),
+            soak_ms: millis(soak),
             hooks: std::collections::BTreeMap::new(),
         }
     }
@@ -213,11 +213,11 @@ impl Stage {
             }
             return dir;
         }
+        if dir.exists() {
+            return dir;
+        }
         let made = std::fs::create_dir_all(&dir).and_then(|()| {
             for (from, to) in &self.subject.files {
-                if dir.join(to).exists() {
-                    continue;
-                }
                 match std::fs::read_to_string(from) {
                     Ok(text) => std::fs::write(dir.join(to), self.fill(&text, release, manners))?,
                     Err(_) => drop(std::fs::copy(from, dir.join(to))?),
@@ -294,6 +294,10 @@ impl Stage {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.root.join("state/logs/app.log")).unwrap_or_default()
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Users at work.

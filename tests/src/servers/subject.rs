@@ -1,6 +1,7 @@
 //! The servers that are tested, each with the drain recipe that a user would copy.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ship_model::spec::{Restart, Strategy};
 
@@ -14,6 +15,8 @@ pub struct Subject {
     pub files: Vec<(PathBuf, &'static str)>,
     pub env: Vec<(&'static str, String)>,
     pub stop_signal: &'static str,
+    /// From the drain file to the stop signal, at most.
+    pub drain: Duration,
     /// Whether its application has `/ws`.
     pub websockets: bool,
     /// Whether its releases are made by `ship-sample make`.
@@ -55,11 +58,23 @@ impl Subject {
             files: files.iter().map(|(from, to)| (root().join(from), *to)).collect(),
             env: Vec::new(),
             stop_signal: "TERM",
+            drain: Duration::from_secs(60),
             websockets: false,
             made: false,
             strategy: Strategy::ListenFds,
             restart: None,
             streams: true,
+        }
+    }
+
+    /// Makes the files of a release in a folder.
+    ///
+    /// # Panics
+    /// When they cannot be written.
+    pub fn copy_to(&self, folder: &Path) {
+        for (from, to) in &self.files {
+            let done = std::fs::copy(from, folder.join(to));
+            done.unwrap_or_else(|error| panic!("{} of {}: {error}", from.display(), self.name));
         }
     }
 
@@ -91,6 +106,18 @@ impl Subject {
         Some(Self {
             websockets: true,
             ..Self::new("uvicorn", Self::python(&command)?, &files)
+        })
+    }
+
+    /// Without the recipe: it has not heard of any drain, so there is no use in a long one.
+    #[must_use]
+    pub fn plain_uvicorn() -> Option<Self> {
+        Some(Self {
+            name: "uvicorn, plain",
+            env: vec![("PLAIN", "1".to_owned())],
+            drain: Duration::from_secs(1),
+            websockets: false,
+            ..Self::uvicorn()?
         })
     }
 
@@ -164,6 +191,30 @@ impl Subject {
         })
     }
 
+    /// Takes its listener as from Server::Starter, which it is written for; the port named there is only told.
+    #[must_use]
+    pub fn starlet() -> Option<Self> {
+        let plackup = program("plackup").filter(|_| program("start_server").is_some())?;
+        let plackup = plackup.to_string_lossy().into_owned();
+        let command = words(&[
+            &plackup,
+            "-E",
+            "production",
+            "-s",
+            "Starlet",
+            "--max-workers=6",
+            "app.psgi",
+        ]);
+        let env = [
+            ("SERVER_STARTER_PORT", "127.0.0.1:80=3"),
+            ("SERVER_STARTER_GENERATION", "1"),
+        ];
+        Some(Self {
+            env: env.map(|(name, value)| (name, value.to_owned())).into(),
+            ..Self::new("starlet", command, &[("tests/servers/psgi/app.psgi", "app.psgi")])
+        })
+    }
+
     #[must_use]
     pub fn node() -> Option<Self> {
         let places = [
@@ -176,6 +227,7 @@ impl Subject {
         let files = [
             ("agent/drain/node.js", "drain.js"),
             ("tests/servers/node/app.js", "app.js"),
+            ("tests/servers/node/http2.js", "http2.js"),
         ];
         Some(Self {
             env: vec![("NODE_PATH", modules.to_string_lossy().into_owned())],
@@ -184,24 +236,34 @@ impl Subject {
         })
     }
 
-    /// Built by the test in `folder`, which must live as long as the subject is used.
+    /// The program of this package of `tests/servers/go`, built in `folder`, which must live as long as the subject is used.
+    ///
+    /// # Panics
+    /// When it cannot be built.
     #[must_use]
-    pub fn go(folder: &Path) -> Option<Self> {
+    pub fn go(folder: &Path, package: &str) -> Option<Self> {
         let go = program("go")?;
         let source = folder.join("src");
-        let copied = std::fs::create_dir_all(source.join("drain")).and_then(|()| {
-            for (from, to) in [
-                ("tests/servers/go/go.mod", "go.mod"),
-                ("tests/servers/go/main.go", "main.go"),
-                ("agent/drain/go/drain.go", "drain/drain.go"),
-            ] {
-                std::fs::copy(root().join(from), source.join(to))?;
-            }
-            Ok(())
-        });
+        let copied = std::fs::create_dir_all(source.join("drain"))
+            .and_then(|()| std::fs::create_dir_all(source.join("http2")))
+            .and_then(|()| {
+                for (from, to) in [
+                    ("tests/servers/go/go.mod", "go.mod"),
+                    ("tests/servers/go/main.go", "main.go"),
+                    ("tests/servers/go/http2/main.go", "http2/main.go"),
+                    ("agent/drain/go/drain.go", "drain/drain.go"),
+                ] {
+                    std::fs::copy(root().join(from), source.join(to))?;
+                }
+                Ok(())
+            });
         let server = folder.join("server");
         let mut build = std::process::Command::new(go);
-        build.args(["build", "-o"]).arg(&server).current_dir(&source);
+        build
+            .args(["build", "-o"])
+            .arg(&server)
+            .arg(package)
+            .current_dir(&source);
         build.env("GOFLAGS", "-mod=mod").env("GOPROXY", "off");
         let built = copied.and_then(|()| build.output());
         let built = built.unwrap_or_else(|error| panic!("build the Go server: {error}"));

@@ -1,11 +1,13 @@
 //! Real servers, switched to and fro under real users: no request, stream or WebSocket is lost, bad releases included.
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
+mod http2;
 mod in_place;
 
 use std::time::Duration;
 
-use ship_keeper::protocol::SwitchResult;
+use serde_json::Value;
+use ship_keeper::protocol::{Outcome, SwitchResult};
 use ship_tests::servers::{Manners, Stage, Subject};
 
 const LONG_SOAK: Duration = Duration::from_secs(60);
@@ -14,114 +16,159 @@ const SHORT_SOAK: Duration = Duration::from_millis(100);
 /// Each kind of user sends so many requests a second.
 const RATE: u32 = 30;
 
-fn to_and_fro(name: &str, subject: Option<Subject>) {
+/// What the users of a server saw.
+struct Seen {
+    name: &'static str,
+    summary: Value,
+    /// Connections that the keeper saw open when a generation was stopped.
+    cut: u64,
+}
+
+impl Seen {
+    fn count(&self, pointer: &str) -> u64 {
+        self.summary.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
+    }
+
+    fn some(&self, pointer: &str) {
+        let (name, summary) = (self.name, &self.summary);
+        assert!(
+            self.count(pointer) > 0,
+            "{name}: nothing at {pointer}: {summary:#}"
+        );
+    }
+
+    fn none(&self, pointer: &str) {
+        let (name, summary) = (self.name, &self.summary);
+        assert_eq!(self.count(pointer), 0, "{name}: {pointer}: {summary:#}");
+    }
+}
+
+/// Six switches, half of them back, the first of these while the old generation is warm; then two bad releases.
+fn to_and_fro(name: &'static str, subject: Option<Subject>) -> Option<Seen> {
     let Some(subject) = subject else {
-        return ship_tests::skipped(name, "the server is not installed: run tests/setup");
+        ship_tests::skipped(name, "the server is not installed: run tests/setup");
+        return None;
     };
-    let websockets = subject.websockets;
     let mut stage = Stage::new(subject);
     switched(&stage.switch(1, Manners::Good, SHORT_SOAK), 1);
     let users = stage.users(RATE);
-
-    switched(&stage.switch(2, Manners::Good, LONG_SOAK), 2);
-    reverted(&stage.revert(), 1);
-    stage.settle();
-    switched(&stage.switch(2, Manners::Good, SHORT_SOAK), 2);
-    stage.settle();
-    reverted(&stage.revert(), 1);
-    stage.settle();
-    switched(&stage.switch(2, Manners::Good, SHORT_SOAK), 2);
-    stage.settle();
-    reverted(&stage.revert(), 1);
-    stage.settle();
-
+    for soak in [LONG_SOAK, SHORT_SOAK, SHORT_SOAK] {
+        switched(&stage.switch(2, Manners::Good, soak), 2);
+        if soak == SHORT_SOAK {
+            stage.settle();
+        }
+        reverted(&stage.revert(), 1);
+        stage.settle();
+    }
     for (release, manners) in [(3, Manners::Exits), (4, Manners::Sick)] {
         let outcome = stage.switch(release, manners, SHORT_SOAK);
         let seen = (outcome.result, outcome.running);
         assert_eq!(seen, (SwitchResult::Failed, Some(1)), "{name}: {outcome:?}");
     }
-
     let cut = stage.settle().counters.connections_cut;
-    let seen = users.finish();
-    let count = |pointer: &str| {
-        seen.pointer(pointer)
-            .and_then(serde_json::Value::as_u64)
-            .unwrap_or(0)
+    let seen = Seen {
+        name,
+        summary: users.finish(),
+        cut,
     };
-    assert_eq!((count("/failed"), cut), (0, 0), "{name}: {seen:#}");
-    for kind in [
-        "/connection/ok",
-        "/keep_alive/ok",
-        "/stream/ok",
-        "/releases/1/answers",
-        "/releases/2/answers",
-    ] {
-        assert!(count(kind) > 0, "{name}: nothing counted under {kind}: {seen:#}");
+    for kind in ["/connection/ok", "/keep_alive/ok", "/stream/ok"] {
+        seen.some(kind);
     }
-    assert_eq!(
-        (count("/releases/3/answers"), count("/releases/4/answers")),
-        (0, 0),
-        "{name}: {seen:#}"
-    );
+    for (release, good) in [(1, true), (2, true), (3, false), (4, false)] {
+        let answers = format!("/releases/{release}/answers");
+        if good {
+            seen.some(&answers)
+        } else {
+            seen.none(&answers)
+        }
+    }
+    Some(seen)
+}
+
+/// A server with the drain contract: nothing at all is lost.
+fn loses_nothing(name: &'static str, subject: Option<Subject>) {
+    let websockets = subject.as_ref().is_some_and(|subject| subject.websockets);
+    let Some(seen) = to_and_fro(name, subject) else {
+        return;
+    };
+    seen.none("/failed");
+    assert_eq!(seen.cut, 0, "{name}");
     if websockets {
-        // Six switches, and each generation closed what it had.
-        assert!(count("/websocket/moved") >= 6, "{name}: {seen:#}");
-        assert!(count("/websocket/echoed") > 0, "{name}: {seen:#}");
+        seen.some("/websocket/echoed");
+        // Six generations left, and each asked those that it had to come back.
+        let moved = seen.count("/websocket/moved");
+        assert!(moved >= 6, "{name}: {moved} moved: {:#}", seen.summary);
     }
 }
 
-fn switched(outcome: &ship_keeper::protocol::Outcome, release: u64) {
+fn switched(outcome: &Outcome, release: u64) {
     let seen = (outcome.result, outcome.running);
     assert_eq!(seen, (SwitchResult::Switched, Some(release)), "{outcome:?}");
 }
 
-fn reverted(outcome: &ship_keeper::protocol::Outcome, release: u64) {
+fn reverted(outcome: &Outcome, release: u64) {
     let seen = (outcome.result, outcome.running);
     assert_eq!(seen, (SwitchResult::Reverted, Some(release)), "{outcome:?}");
 }
 
 #[test]
 fn uvicorn() {
-    to_and_fro("uvicorn", Subject::uvicorn());
+    loses_nothing("uvicorn", Subject::uvicorn());
 }
 
 #[test]
 fn hypercorn() {
-    to_and_fro("hypercorn", Subject::hypercorn());
+    loses_nothing("hypercorn", Subject::hypercorn());
 }
 
 #[test]
 fn gunicorn() {
-    to_and_fro("gunicorn", Subject::gunicorn());
+    loses_nothing("gunicorn", Subject::gunicorn());
 }
 
 #[test]
 fn puma() {
-    to_and_fro("puma", Subject::puma());
+    loses_nothing("puma", Subject::puma());
 }
 
 #[test]
 fn unicorn() {
-    to_and_fro("unicorn", Subject::unicorn());
+    loses_nothing("unicorn", Subject::unicorn());
+}
+
+#[test]
+fn starlet() {
+    loses_nothing("starlet", Subject::starlet());
 }
 
 #[test]
 fn node() {
-    to_and_fro("node", Subject::node());
+    loses_nothing("node", Subject::node());
 }
 
 #[test]
 fn go() {
     let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("a temporary folder: {error}"));
-    to_and_fro("go", Subject::go(folder.path()));
+    loses_nothing("go", Subject::go(folder.path(), "."));
 }
 
 #[test]
 fn hyper() {
-    to_and_fro("hyper", Some(Subject::hyper()));
+    loses_nothing("hyper", Some(Subject::hyper()));
 }
 
 #[test]
 fn sample() {
-    to_and_fro("sample", Some(Subject::sample()));
+    loses_nothing("sample", Some(Subject::sample()));
+}
+
+#[test]
+fn without_the_contract_no_new_connection_and_no_stream_is_lost() {
+    if let Some(seen) = to_and_fro("uvicorn, plain", Subject::plain_uvicorn()) {
+        seen.none("/connection/failed");
+        seen.none("/stream/failed");
+        // What it loses is what nobody but itself could have kept.
+        let lost = seen.count("/keep_alive/failed");
+        assert_eq!(seen.count("/keep_alive_cuts"), lost, "{:#}", seen.summary);
+    }
 }

@@ -3,6 +3,8 @@
 //! The socket is registered edge-triggered, so [`Conn::drive`] goes on until the socket would block or its turn is used
 //! up; whatever is left over is driven again without a new report from the kernel.
 
+mod long;
+
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -14,7 +16,6 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use crate::clock;
 use crate::http::{self, Framing, Head, Refusal};
 use crate::pages::{Answer, App, Body};
-use crate::socket::{self, Said};
 
 const READ_STEP: usize = 16 * 1024;
 const WRITE_STEP: usize = 64 * 1024;
@@ -23,10 +24,6 @@ const TURN: u32 = 64;
 /// How long a closed conversation is kept to take in what the client still sends; closing earlier would reset it and
 /// could take the answer away with it.
 const LINGER: Duration = Duration::from_secs(2);
-/// Between two pieces of a stream.
-const PIECE: Duration = Duration::from_millis(100);
-/// WebSockets leave a draining server within this time, each at a moment of its own, so that they do not all come back at once.
-const SPREAD_MS: u64 = 1_000;
 
 /// What the event loop does with a connection after driving it.
 #[derive(Debug, PartialEq, Eq)]
@@ -147,16 +144,8 @@ impl Conn {
             self.send_waiting(context);
             return self.drive(context);
         }
-        match &mut self.phase {
-            Phase::Streaming { next, .. } if now >= *next => return self.drive(context),
-            Phase::Talking { leave } if self.output.is_empty() => {
-                if !context.draining {
-                    *leave = None;
-                } else if now >= *leave.get_or_insert(now + jitter()) {
-                    return self.leave(context);
-                }
-            }
-            _ => {}
+        if self.due(context, now) {
+            return self.drive(context);
         }
         let deadline = match idle_until {
             Some(until) if self.idle() => until.min(self.deadline),
@@ -173,7 +162,10 @@ impl Conn {
         match self.phase {
             Phase::Reading => {}
             // Nothing was said for a long time.
-            Phase::Talking { .. } if self.output.is_empty() => return self.leave(context),
+            Phase::Talking { .. } if self.output.is_empty() => {
+                self.leave();
+                return self.drive(context);
+            }
             _ => return Fate::Drop,
         }
         // A request may have arrived since the last report: look before closing on it.
@@ -343,89 +335,6 @@ impl Conn {
         }
     }
 
-    /// Writes the piece that is due, or the end.
-    fn stream(&mut self, context: Context<'_>) -> Moved {
-        if !self.output.is_empty() {
-            return self.flush(context.patience);
-        }
-        let Phase::Streaming { left, next, close } = &mut self.phase else {
-            return Moved::Gone;
-        };
-        let now = clock::now();
-        if *left == 0 {
-            // A drain that began meanwhile was too late to be told; the next answer on this connection tells it.
-            let close = *close;
-            self.output.extend_from_slice(b"0\r\n\r\n");
-            self.phase = Phase::Writing { rest: None, close };
-            return Moved::Some;
-        }
-        if now < *next {
-            self.deadline = *next + context.patience;
-            return Moved::Blocked;
-        }
-        *left -= 1;
-        *next = now + PIECE;
-        self.output.extend_from_slice(b"8\r\na piece\n\r\n");
-        Moved::Some
-    }
-
-    /// Becomes a WebSocket.
-    fn open(&mut self, accept: &str, context: Context<'_>) {
-        let headers = [
-            ("Sec-WebSocket-Accept", accept),
-            ("X-Release", context.app.release()),
-            ("X-Generation", context.app.generation()),
-        ];
-        self.output = http::response_head(101, &headers, Framing::Upgraded, false);
-        self.written = 0;
-        self.deadline = clock::now() + context.patience;
-        self.phase = Phase::Talking { leave: None };
-    }
-
-    fn talk(&mut self, context: Context<'_>) -> Moved {
-        if !self.output.is_empty() {
-            return self.flush(context.patience);
-        }
-        match socket::hear(&mut self.input) {
-            Said::Answer(answer) => {
-                self.output = answer;
-                self.deadline = clock::now() + context.keep_alive;
-                Moved::Some
-            }
-            Said::End(last) => {
-                self.output = last;
-                self.input = Vec::new();
-                self.phase = Phase::Writing {
-                    rest: None,
-                    close: true,
-                };
-                Moved::Some
-            }
-            Said::Nothing => {
-                let moved = self.fill(context);
-                self.deadline = clock::now() + context.keep_alive;
-                moved
-            }
-        }
-    }
-
-    /// Says that the server goes away. What the client has sent meanwhile has no answer: it asks again elsewhere.
-    fn leave(&mut self, context: Context<'_>) -> Fate {
-        self.output = socket::close(socket::GOING_AWAY);
-        self.written = 0;
-        self.phase = Phase::Parting;
-        self.deadline = clock::now() + LINGER;
-        self.drive(context)
-    }
-
-    /// Waits for the client's close frame and ends the connection after it, so that nothing is reset.
-    fn part(&mut self) -> Moved {
-        if !self.output.is_empty() {
-            return self.flush(LINGER);
-        }
-        self.discard()
-    }
-
     fn finish(&mut self, close: bool, context: Context<'_>) -> Moved {
         let now = clock::now();
         self.output = Vec::new();
@@ -458,13 +367,6 @@ impl Conn {
             _ => Moved::Gone,
         }
     }
-}
-
-/// When to leave, from now.
-fn jitter() -> Duration {
-    use std::hash::{BuildHasher as _, Hasher as _};
-    let dice = std::hash::RandomState::new().build_hasher().finish();
-    Duration::from_millis(dice % SPREAD_MS)
 }
 
 /// Puts the file's next piece into `output`. A file that became shorter ends the connection: its length was promised.
