@@ -6,14 +6,14 @@ use ship_proto::v1::{OutcomeKind, RolloutView, WatchRequest};
 use tonic::Status;
 
 use super::{Fleet, Outcome, shape};
-use crate::clock::Watch;
-use crate::error::{CommandError, Exit, is_passing};
+use crate::error::{CommandError, Exit};
+use crate::patience::Patience;
 use crate::signals::Stop;
 use crate::ui::{Progress, Ui, outcome_words};
 use crate::words::{clean, duration};
 
-/// Between two tries to reach a store that is away: first, and at most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Before a stream that ended early is asked for again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A rollout to wait for.
 #[derive(Debug, Clone)]
@@ -63,7 +63,11 @@ pub async fn wait(awaited: &Awaited, fleet: &Fleet, stop: &mut Stop, ui: &Ui) ->
             return Err(
                 CommandError::new(Exit::Interrupted, "interrupted; the rollout goes on")
                     .hint(awaited.attach())
-                    .hint(format!("take it back: shipctl abort {}", clean(&awaited.app))),
+                    .hint(format!(
+                        "take it back: shipctl abort {} -e {}",
+                        clean(&awaited.app),
+                        clean(&awaited.env)
+                    )),
             );
         }
     };
@@ -91,22 +95,13 @@ async fn last_view(
     fleet: &Fleet,
     progress: &mut Progress<'_>,
 ) -> Result<RolloutView, CommandError> {
-    let mut pause = RETRY.0;
-    let mut away = None;
+    let mut patience = Patience::new(Duration::MAX);
     loop {
-        match watch(awaited, fleet, progress, &mut away).await {
+        match watch(awaited, fleet, progress, &mut patience).await {
             Ok(Some(view)) => return Ok(view),
-            Ok(None) => pause = RETRY.0,
-            Err(status) if is_passing(&status) => {
-                if away.is_none() {
-                    away = Some(Watch::start());
-                    progress.say("the store is away; the rollout goes on when it is back, waiting …");
-                }
-            }
-            Err(status) => return Err(status.into()),
+            Ok(None) => tokio::time::sleep(AGAIN).await,
+            Err(status) => patience.after(status, |text| progress.say(text)).await?,
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RETRY.1);
     }
 }
 
@@ -115,7 +110,7 @@ async fn watch(
     awaited: &Awaited,
     fleet: &Fleet,
     progress: &mut Progress<'_>,
-    away: &mut Option<Watch>,
+    patience: &mut Patience,
 ) -> Result<Option<RolloutView>, Status> {
     let request = WatchRequest {
         app: awaited.app.clone(),
@@ -124,9 +119,7 @@ async fn watch(
     };
     let mut views = fleet.client.rollouts().watch(request).await?.into_inner();
     while let Some(view) = views.message().await? {
-        if let Some(away) = away.take() {
-            progress.say(&format!("the store is back after {}", duration(away.elapsed())));
-        }
+        patience.answered(|text| progress.say(text));
         progress.update(&view);
         if !matches!(
             view.outcome(),

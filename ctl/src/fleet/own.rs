@@ -127,11 +127,9 @@ impl OwnFleet {
 
     /// Stops agents, then keepers with their apps, then the store.
     pub async fn take_down(self) {
-        let runs = (1..=self.hosts)
-            .map(|n| self.place.host(&host_name(n)).join("run"))
-            .collect();
+        let hosts = (1..=self.hosts).map(|n| self.place.host(&host_name(n))).collect();
         futures::future::join_all(self.agents.into_iter().map(Tended::stop)).await;
-        keepers::stop(runs).await;
+        keepers::stop(hosts).await;
         self.store.stop().await;
     }
 }
@@ -139,6 +137,7 @@ impl OwnFleet {
 impl Rising {
     async fn rise(&mut self, plan: &FleetPlan, binaries: &Binaries, ui: &Ui) -> Result<(), CommandError> {
         let record = self.book.get();
+        record.net.check_free(record.hosts)?;
         setup::prepare(&self.place, plan, record.net, record.hosts, binaries).await?;
         // What an earlier store wrote must not be taken for this one's.
         let _ = std::fs::remove_file(self.place.addresses());
@@ -158,13 +157,11 @@ impl Rising {
 
     async fn fall(self) {
         let hosts = self.book.get().hosts;
-        let runs = (1..=hosts)
-            .map(|n| self.place.host(&host_name(n)).join("run"))
-            .collect();
+        let hosts = (1..=hosts).map(|n| self.place.host(&host_name(n))).collect();
         let mut children = self.children;
         let agents = children.split_off(children.len().min(1));
         futures::future::join_all(agents.into_iter().map(Tended::stop)).await;
-        keepers::stop(runs).await;
+        keepers::stop(hosts).await;
         futures::future::join_all(children.into_iter().map(Tended::stop)).await;
     }
 

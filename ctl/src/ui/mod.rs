@@ -11,8 +11,8 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
+use jiff::tz::TimeZone;
 use serde::Serialize;
-use time::UtcOffset;
 
 pub use progress::Bar;
 pub use rollout::{Progress, outcome_name, outcome_words, plan_lines};
@@ -40,13 +40,13 @@ pub struct Ui {
     quiet: bool,
     verbose: bool,
     yes: bool,
-    offset: UtcOffset,
+    zone: TimeZone,
     /// Nobody reads stdout any more.
     deaf: Cell<bool>,
 }
 
 impl Ui {
-    pub fn new(global: &Global, offset: UtcOffset) -> Self {
+    pub fn new(global: &Global) -> Self {
         if global.no_color {
             anstream::ColorChoice::Never.write_global();
         }
@@ -55,7 +55,7 @@ impl Ui {
             quiet: global.quiet,
             verbose: global.verbose,
             yes: global.yes,
-            offset,
+            zone: TimeZone::system(),
             deaf: Cell::new(false),
         }
     }
@@ -78,9 +78,9 @@ impl Ui {
         self.deaf.get()
     }
 
-    /// A moment as tables show it.
+    /// A moment as people read it: in the zone of this machine, or of TZ.
     pub fn time(&self, ms: u64) -> String {
-        words::local(ms, self.offset)
+        words::local(ms, &self.zone)
     }
 
     /// A line of the result.

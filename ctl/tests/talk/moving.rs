@@ -184,7 +184,24 @@ fn a_store_that_restarts_is_waited_for() {
     ]));
     let said = store.run(&["promote", "web"]);
     assert_eq!(said.code, 0, "{said:?}");
-    assert!(said.stderr.contains("the store is away"), "{said:?}");
+    assert!(
+        said.stderr.contains("store unreachable, trying again"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_store_that_restarts_before_the_start_is_waited_for() {
+    let store = FakeStore::start(Script {
+        lost_plans: 2,
+        ..ends(OutcomeKind::Done)
+    });
+    let said = store.run(&["promote", "web"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.stderr.contains("trying again") && said.stderr.contains("is back"),
+        "{said:?}"
+    );
 }
 
 #[test]
