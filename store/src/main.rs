@@ -199,7 +199,7 @@ fn run(command: Command, clock: &Clock) -> anyhow::Result<()> {
             report.context("cannot put the backup back")?;
             let dir = command.folder.dir.display();
             say(&format!(
-                "put back into {dir}\nhosts that have seen newer epochs refuse it until: shipstore accept-restore --dir {dir} --because TEXT"
+                "put back into {dir}\nit can be served and looked at, but publishes and moves nothing before: shipstore accept-restore --dir {dir} --because TEXT"
             ))
         }
         Command::AcceptRestore(command) => accept_restore(&command, clock),

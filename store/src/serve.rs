@@ -155,7 +155,7 @@ fn tell_found(report: &FolderReport) {
     if let Some(restored) = &report.restored {
         tracing::warn!(
             from = restored.from,
-            "this store was put back from a backup: hosts that have seen newer epochs refuse it until `shipstore accept-restore`"
+            "this store was put back from a backup: it publishes and moves nothing before `shipstore accept-restore`"
         );
     }
     tracing::info!(
@@ -183,7 +183,7 @@ async fn bind(options: &Options, settings: &mut Settings) -> Result<(TcpListener
     settings.listen = address_of(&listener, settings.listen);
     settings.assets_listen = address_of(&assets, settings.assets_listen);
     if *settings != before {
-        settings.write(&options.dir)?;
+        settings.remember_addresses(&options.dir)?;
     }
     Ok((listener, assets))
 }

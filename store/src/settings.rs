@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use ship_durable::{FileError, write_file};
 use ship_model::rollout::Thresholds;
+use toml_edit::{DocumentMut, Item};
 
 /// The form of `store.toml`; another is refused.
 pub const VERSION: u32 = 1;
@@ -97,6 +98,11 @@ pub enum SettingsError {
     Read { path: PathBuf, source: io::Error },
     #[error("{} is not as it should be", path.display())]
     Parse { path: PathBuf, source: toml::de::Error },
+    #[error("{} is not as it should be", path.display())]
+    Edit {
+        path: PathBuf,
+        source: toml_edit::TomlError,
+    },
     #[error("{}: version is {found}, this program knows {VERSION}", path.display())]
     Version { path: PathBuf, found: u32 },
     #[error("{}: {key} {problem}", path.display())]
@@ -168,6 +174,27 @@ impl Settings {
         Ok(write_file(&path, text.as_bytes())?)
     }
 
+    /// Writes the addresses into `store.toml`, durably. Everything else in it, comments too, stays as somebody wrote it.
+    pub fn remember_addresses(&self, folder: &Path) -> Result<(), SettingsError> {
+        let path = folder.join("store.toml");
+        let text = fs::read_to_string(&path).map_err(|source| SettingsError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let mut document: DocumentMut = text.parse().map_err(|source| SettingsError::Edit {
+            path: path.clone(),
+            source,
+        })?;
+        for (key, address) in [("listen", self.listen), ("assets_listen", self.assets_listen)] {
+            put_address(&mut document, key, address);
+        }
+        let changed = document.to_string();
+        if changed == text {
+            return Ok(());
+        }
+        Ok(write_file(&path, changed.as_bytes())?)
+    }
+
     pub const fn thresholds(&self) -> Thresholds {
         Thresholds {
             uncertain_ms: self.uncertain_after_ms,
@@ -217,6 +244,18 @@ impl Settings {
     }
 }
 
+/// In the place and with the comment that the key has.
+fn put_address(document: &mut DocumentMut, key: &str, address: SocketAddr) {
+    let mut value = toml_edit::Value::from(address.to_string());
+    if let Some(old) = document.get(key).and_then(Item::as_value) {
+        if old.as_str().is_some_and(|old| old.parse() == Ok(address)) {
+            return;
+        }
+        *value.decor_mut() = old.decor().clone();
+    }
+    document[key] = Item::Value(value);
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
@@ -260,5 +299,25 @@ mod tests {
             Settings::read(&dir.path().join("none")),
             Err(SettingsError::NoStore { .. })
         ));
+    }
+
+    #[test]
+    fn remembered_addresses_leave_what_somebody_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.toml");
+        let text = "# ours, mind the firewall\nversion = 1\nfleet = \"acme\" # the name\nlisten = \"127.0.0.1:0\" # any\n\n# soak well\nsoak_ms = 9000\n";
+        write_file(&path, text.as_bytes()).unwrap();
+        let mut settings = Settings::read(dir.path()).unwrap();
+        settings.listen.set_port(4711);
+        settings.assets_listen.set_port(4712);
+        settings.remember_addresses(dir.path()).unwrap();
+        let written = fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            written,
+            text.replace("127.0.0.1:0\"", "127.0.0.1:4711\"") + "assets_listen = \"127.0.0.1:4712\"\n"
+        );
+        assert_eq!(Settings::read(dir.path()).unwrap(), settings);
+        settings.remember_addresses(dir.path()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), written);
     }
 }

@@ -23,7 +23,7 @@ use super::facts::FactsError;
 use super::telling::{acts, tell};
 use crate::bridge::BrokenOff;
 use crate::engine::Version;
-use crate::ledger::{EnvChange, LedgerError, Made, RequestId, RequestRecord, Stored};
+use crate::ledger::{EnvChange, LedgerError, Made, NotAcceptedError, RequestId, RequestRecord, Stored};
 
 /// Asks that wait for one conductor at most; more are told to try again.
 const WAITING: usize = 64;
@@ -77,6 +77,8 @@ pub enum SteerError {
         seen: u64,
         known: u64,
     },
+    #[error(transparent)]
+    NotAccepted(#[from] NotAcceptedError),
     #[error("cannot store the rollout")]
     Ledger(#[from] LedgerError),
     #[error("others changed the same state again and again; try again")]
@@ -176,6 +178,9 @@ impl Conductor {
     }
 
     pub async fn run(mut self) {
+        if let Some(held) = self.core.held.clone() {
+            return self.refuse_all(&held).await;
+        }
         // What was reported before this conductor began.
         self.mailbox.all_changed();
         loop {
@@ -201,6 +206,20 @@ impl Conductor {
                 sleep(PAUSE).await;
                 self.mailbox.all_changed();
             }
+        }
+    }
+
+    /// A rollout that the backup was made in stands still, too: whatever this store did would be done with epochs that
+    /// may have been given before.
+    async fn refuse_all(mut self, held: &NotAcceptedError) {
+        loop {
+            let ask = tokio::select! {
+                () = self.core.stop.cancelled() => return,
+                ask = self.asks.recv() => ask,
+            };
+            let Some((_, reply)) = ask else { return };
+            // Nobody may wait for the answer any longer.
+            let _ = reply.send(Err(held.clone().into()));
         }
     }
 
