@@ -21,6 +21,12 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Switch no further host until resumed; a host that fails still turns the rollout back
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shipctl pause web -m \"looking at the graphs\"
+  shipctl resume web
+Hosts that were switched stay switched, and a failing one still puts itself back.
+Exit 4 when none is under way.")]
 pub struct Pause {
     #[command(flatten)]
     what: What,
@@ -28,6 +34,11 @@ pub struct Pause {
 
 /// Let a paused rollout go on
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  shipctl resume web
+  shipctl attach web     shows how it goes on
+Exit 4 when none is paused.")]
 pub struct Resume {
     #[command(flatten)]
     what: What,
@@ -35,7 +46,10 @@ pub struct Resume {
 
 /// Stop the rollout and take touched hosts back
 #[derive(Debug, Args)]
-#[command(after_help = "Asks on a terminal, unless -y. Waits until the hosts are back.")]
+#[command(after_help = "\
+Asks on a terminal, unless -y. Waits until the hosts are back. Exit 0 when they are, 4 when
+none is under way, 6 when some are not back. Example:
+  shipctl abort web -y -m \"wrong release\"")]
 pub struct Abort {
     #[command(flatten)]
     what: What,
@@ -82,6 +96,7 @@ pub async fn abort(verb: Abort, global: &Global, ui: &Ui) -> Outcome {
         env: view.env.clone(),
         deploy: view.deploy,
         timeout: ABORT_TIMEOUT,
+        titled: false,
     };
     match Box::pin(wait(&awaited, &fleet, &mut Stop::new()?, ui)).await {
         // To be taken back is what was asked for.

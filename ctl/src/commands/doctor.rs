@@ -18,7 +18,11 @@ use crate::words::{bytes, clean, duration, millis};
 
 /// Look for what is wrong: context, certificates, store, clock, this machine's limits, every host
 #[derive(Debug, Args)]
-#[command(after_help = "Exit 0 when nothing is broken; warnings are only told.")]
+#[command(after_help = "\
+Each finding says what to do about it. Exit 0 when nothing is broken, 1 when something
+is; warnings are only told. Examples:
+  shipctl doctor
+  shipctl doctor -o json | jq '.findings[] | select(.grade != \"good\")'")]
 pub struct Doctor {}
 
 /// Certificates that end sooner are told of.

@@ -23,6 +23,7 @@ pub mod up;
 pub mod why;
 
 mod bundles;
+mod follow;
 mod manifest;
 mod shape;
 mod subject;

@@ -138,7 +138,10 @@ async fn go(way: Way, force: bool, direction: Direction, global: &Global, ui: &U
         plan = plan(&fleet, &request, ui) => plan?,
         () = stop.asked() => return Err(CommandError::new(Exit::Interrupted, "interrupted; nothing was begun")),
     };
-    show(&plan, way.dry_run, ui);
+    // A terminal shows the same list while it is carried out.
+    if way.dry_run || way.detach || !plan.changes || !ui.is_lively() {
+        show(&plan, way.dry_run, ui);
+    }
     if way.dry_run || !plan.changes {
         return Ok(Exit::Done);
     }
@@ -158,6 +161,7 @@ async fn go(way: Way, force: bool, direction: Direction, global: &Global, ui: &U
         env: started.env,
         deploy: started.deploy,
         timeout: way.wait_timeout,
+        titled: true,
     };
     Box::pin(wait(&awaited, &fleet, &mut stop, ui)).await
 }

@@ -13,6 +13,10 @@ use crate::words::{bytes, clean, count};
 
 /// Show one release: where it came from, how it runs, what it consists of
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shipctl show web              the newest
+  shipctl show web@4 --files    with every file, its size and the start of its digest")]
 pub struct Show {
     /// APP@NUMBER; without a number the newest
     #[arg(value_name = "APP@N")]

@@ -24,6 +24,8 @@ pub struct Awaited {
     pub deploy: u64,
     /// How long to wait; the rollout goes on all the same.
     pub timeout: Duration,
+    /// Its plan was shown before.
+    pub titled: bool,
 }
 
 impl Awaited {
@@ -35,6 +37,9 @@ impl Awaited {
         command
     }
 }
+
+/// How often the clock of a step under way is shown anew.
+const TICK: Duration = Duration::from_millis(250);
 
 /// Why waiting ended.
 enum End {
@@ -78,7 +83,7 @@ pub async fn wait(awaited: &Awaited, fleet: &Fleet, stop: &mut Stop, ui: &Ui) ->
 }
 
 async fn end(awaited: &Awaited, fleet: &Fleet, stop: &mut Stop, ui: &Ui) -> Result<End, CommandError> {
-    let mut progress = Progress::new(ui);
+    let mut progress = Progress::new(ui, awaited.titled);
     let ended = tokio::select! {
         view = last_view(awaited, fleet, &mut progress) => view.map(|view| End::Ended(Box::new(view))),
         () = tokio::time::sleep(awaited.timeout) => Ok(End::TimedOut),
@@ -118,7 +123,15 @@ async fn watch(
         deploy: awaited.deploy,
     };
     let mut views = fleet.client.rollouts().watch(request).await?.into_inner();
-    while let Some(view) = views.message().await? {
+    loop {
+        let next = tokio::select! {
+            next = views.message() => next?,
+            () = tokio::time::sleep(TICK) => {
+                progress.tick();
+                continue;
+            }
+        };
+        let Some(view) = next else { return Ok(None) };
         patience.answered(|text| progress.say(text));
         progress.update(&view);
         if !matches!(
@@ -128,7 +141,6 @@ async fn watch(
             return Ok(Some(view));
         }
     }
-    Ok(None)
 }
 
 /// What an ended rollout means to whoever waited for it.

@@ -11,6 +11,12 @@ use crate::words::{clean, millis};
 
 /// Tell why a host, or an app, runs what it runs
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Tells in the order in which things decide: whether the host is heard, what it should run
+and runs, a revert on the host itself, what failed there and its last lines.
+Examples:
+  shipctl why h2
+  shipctl why web")]
 pub struct Why {
     /// A host or an app
     #[arg(value_name = "HOST|APP")]

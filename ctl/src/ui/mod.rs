@@ -1,6 +1,7 @@
 //! The only place that prints. Results go to stdout, everything else to stderr; on a pipe there is neither
 //! colour nor a bar, but every line.
 
+mod course;
 mod progress;
 mod rollout;
 mod table;
@@ -14,8 +15,9 @@ use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+pub use course::Progress;
 pub use progress::Bar;
-pub use rollout::{Progress, outcome_name, outcome_words, plan_lines};
+pub use rollout::{outcome_name, outcome_words, plan_lines};
 pub use table::{Table, state as state_cell};
 
 use crate::args::{Global, Output};
@@ -107,10 +109,19 @@ impl Ui {
         }
     }
 
-    /// Begins at the top again, where stdout is a terminal.
-    pub fn clear_screen(&self) {
-        if io::stdout().is_terminal() && !self.is_json() {
-            self.line("\x1b[H\x1b[2J");
+    /// Lines that take the place of those before, where stdout is a terminal: written at once, so that nothing flickers.
+    pub fn screen(&self, lines: &[String]) {
+        if !io::stdout().is_terminal() || self.is_json() {
+            return lines.iter().for_each(|line| self.line(line));
+        }
+        let mut text = String::from("\x1b[H");
+        for line in lines {
+            let _ = write!(text, "{line}\x1b[K\r\n");
+        }
+        text.push_str("\x1b[J");
+        let mut out = anstream::stdout().lock();
+        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+            self.deaf.set(true);
         }
     }
 

@@ -14,10 +14,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::conductor::{Conductor, Mailbox, Steer, SteerError};
+use super::conductor::Conductor;
 use super::facts::{Facts, ManifestSource};
 use super::fleet::{Fleet, Known, Presence};
 use super::shares::Shares;
+use super::steer::{Mailbox, Steer, SteerError};
 use crate::bridge::Bridge;
 use crate::clock::Clock;
 use crate::desired::Board;

@@ -33,9 +33,10 @@ Examples:
   shipctl publish dist --label \"spring sale\"
 
 Only content that the store has not seen is sent. The same folder published twice gets
-two numbers and one id. A store that is restarted meanwhile is waited for, and what it
-has is not sent again; still there is one release. With -o json: app, release, id, files, bytes, new_bytes,
-stored_bytes and more. Next: shipctl plan, shipctl promote.")]
+two numbers and one id. A store that is restarted meanwhile is waited for; what it has
+is not sent again, and there is one release. With -o json: app, release, id, files,
+bytes, new_bytes, stored_bytes and more. Exit 7 when it is not known whether the release
+was made. Next: shipctl plan, shipctl promote.")]
 pub struct Publish {
     /// Folder that becomes the release
     #[arg(default_value = ".")]

@@ -139,8 +139,11 @@ impl Sending<'_> {
             self.request.bundle = Some(bundle.digest.clone());
         }
         self.asked = true;
+        let bar = Bar::spinner(self.ui, "check and number");
         let mut releases = self.fleet.client.releases();
-        Ok(releases.commit(self.request.clone()).await?.into_inner())
+        let made = releases.commit(self.request.clone()).await;
+        bar.clear();
+        Ok(made?.into_inner())
     }
 
     /// Tells the manifest; what comes back are the blobs that the store has not.
