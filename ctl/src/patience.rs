@@ -81,9 +81,14 @@ impl Patience {
 /// The innermost cause says most: `Connection refused`.
 fn reason(status: &Status) -> String {
     let told = CommandError::from(status.clone());
-    match told.causes().last() {
+    let reason = match told.causes().last() {
         Some(cause) => cause.clone(),
         None => crate::words::clean(status.message()),
+    };
+    // Where a library explains itself is not why the store is away.
+    match reason.split_once(": https://") {
+        Some((reason, _)) => reason.to_owned(),
+        None => reason,
     }
 }
 
@@ -122,6 +127,12 @@ mod tests {
         assert_eq!(said.len(), 2, "{said:?}");
         assert_eq!(said[0], "store unreachable, trying again: gone");
         assert!(said[1].starts_with("the store is back after"), "{said:?}");
+    }
+
+    #[test]
+    fn a_reason_is_no_manual() {
+        let long = Status::unavailable("peer closed connection: https://docs.rs/rustls/latest#eof");
+        assert_eq!(reason(&long), "peer closed connection");
     }
 
     #[tokio::test]

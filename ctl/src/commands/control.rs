@@ -12,10 +12,13 @@ use super::wait::{Awaited, wait};
 use super::{Fleet, Outcome, shape, subject};
 use crate::args::Global;
 use crate::error::{CommandError, Exit};
+use crate::patience::Patience;
 use crate::signals::Stop;
 use crate::ui::{Ui, plan_lines};
 use crate::words::clean;
 
+/// How long a store that is away is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest that `abort` waits for the hosts to be back.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(900);
 
@@ -69,13 +72,13 @@ struct What {
 
 pub async fn pause(verb: Pause, global: &Global, ui: &Ui) -> Outcome {
     let fleet = Fleet::reach(global).await?;
-    let view = control(&verb.what, Verb::Pause, &fleet).await?;
+    let view = control(&verb.what, Verb::Pause, &fleet, ui).await?;
     Ok(told(&view, "paused", ui))
 }
 
 pub async fn resume(verb: Resume, global: &Global, ui: &Ui) -> Outcome {
     let fleet = Fleet::reach(global).await?;
-    let view = control(&verb.what, Verb::Resume, &fleet).await?;
+    let view = control(&verb.what, Verb::Resume, &fleet, ui).await?;
     Ok(told(&view, "resumed", ui))
 }
 
@@ -87,7 +90,7 @@ pub async fn abort(verb: Abort, global: &Global, ui: &Ui) -> Outcome {
             "not confirmed; the rollout goes on",
         ));
     }
-    let view = control(&verb.what, Verb::Abort, &fleet).await?;
+    let view = control(&verb.what, Verb::Abort, &fleet, ui).await?;
     if verb.detach {
         return Ok(told(&view, "is being taken back", ui));
     }
@@ -119,7 +122,8 @@ fn is_terminal() -> bool {
     std::io::stdin().is_terminal()
 }
 
-async fn control(what: &What, verb: Verb, fleet: &Fleet) -> Result<RolloutView, CommandError> {
+/// A store that is being restarted is waited for. What is asked is a state, not a step: asked twice it is the same.
+async fn control(what: &What, verb: Verb, fleet: &Fleet, ui: &Ui) -> Result<RolloutView, CommandError> {
     let typed = what.app.clone().map(|app| ReleaseRef {
         app: Some(app),
         number: None,
@@ -131,7 +135,16 @@ async fn control(what: &What, verb: Verb, fleet: &Fleet) -> Result<RolloutView, 
         verb: verb.into(),
         message: what.message.clone().unwrap_or_default(),
     };
-    Ok(fleet.client.rollouts().control(request).await?.into_inner())
+    let mut patience = Patience::new(PATIENCE);
+    loop {
+        match fleet.client.rollouts().control(request.clone()).await {
+            Ok(view) => {
+                patience.answered(|text| ui.say(text));
+                return Ok(view.into_inner());
+            }
+            Err(status) => patience.after(status, |text| ui.say(text)).await?,
+        }
+    }
 }
 
 fn told(view: &RolloutView, how: &str, ui: &Ui) -> Exit {

@@ -3,7 +3,7 @@
 use clap::Args;
 use ship_proto::v1::{Event, EventsRequest};
 
-use super::follow::follow;
+use super::follow::{Said, follow};
 use super::{Fleet, Outcome};
 use crate::args::Global;
 use crate::ui::{DIM, Ui, paint};
@@ -48,6 +48,7 @@ pub async fn run(verb: Events, global: &Global, ui: &Ui) -> Outcome {
                 last = event.seq;
                 show(event, ui);
             }
+            Said::Item
         },
     )
     .await

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout_at};
 use tonic::{Response, Status, Streaming};
 
 use super::Outcome;
@@ -13,13 +14,24 @@ use crate::ui::Ui;
 /// For hosts to find a store again that was restarted, before it is asked for what they say.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// Calls `open` and takes each item, and with `again` does so anew when the stream breaks off; `take` leaves out what it
-/// has seen. Ends at Ctrl-C, when nobody reads any more, and without `again` at the stream's end.
+/// Before a stream in which somebody is missing is begun again: first, and at most.
+const MISSING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+
+/// What an item says of the stream it is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    Item,
+    /// Somebody is missing in this stream and may be there in the next.
+    Missing,
+}
+
+/// Calls `open` and takes each item, and with `again` does so anew when the stream breaks off, or when somebody is
+/// missing in it; `take` leaves out what it has seen. Ends at Ctrl-C, when nobody reads any more, and without `again` at the stream's end.
 pub async fn follow<T, F>(
     again: bool,
     ui: &Ui,
     mut open: impl FnMut(bool) -> F,
-    mut take: impl FnMut(&T),
+    mut take: impl FnMut(&T) -> Said,
 ) -> Outcome
 where
     F: Future<Output = Result<Response<Streaming<T>>, Status>>,
@@ -27,27 +39,31 @@ where
     let mut stop = Stop::new()?;
     let mut patience = Patience::new(Duration::MAX);
     let following = async {
-        let mut reopened = false;
+        let (mut reopened, mut missing) = (false, MISSING.0);
         loop {
-            let broken = match open(reopened).await {
+            let end = match open(reopened).await {
                 Ok(items) => {
                     patience.answered(|text| ui.say(text));
-                    drain(items.into_inner(), ui, &mut take).await
+                    drain(items.into_inner(), again.then_some(missing), ui, &mut take).await
                 }
-                Err(status) => Some(status),
+                Err(status) => End::Broke(status),
             };
-            match broken {
+            let broke = match end {
                 _ if ui.is_deaf() => return Ok(Exit::Done),
-                None if !again => return Ok(Exit::Done),
-                Some(status) if !again => return Err(status.into()),
-                None => {
-                    patience
-                        .after(Status::unavailable("it is being restarted"), |text| ui.say(text))
-                        .await?
+                End::Whole if !again => return Ok(Exit::Done),
+                End::Broke(status) if !again => return Err(status.into()),
+                End::Missing => {
+                    missing = (missing * 2).min(MISSING.1);
+                    None
                 }
-                Some(status) => patience.after(status, |text| ui.say(text)).await?,
+                End::Whole => Some(Status::unavailable("it is being restarted")),
+                End::Broke(status) => Some(status),
+            };
+            if let Some(status) = broke {
+                patience.after(status, |text| ui.say(text)).await?;
+                tokio::time::sleep(SETTLE).await;
+                missing = MISSING.0;
             }
-            tokio::time::sleep(SETTLE).await;
             reopened = true;
         }
     };
@@ -57,16 +73,43 @@ where
     }
 }
 
-/// Every item until the stream ends; the reason, when it broke off.
-async fn drain<T>(mut items: Streaming<T>, ui: &Ui, take: &mut impl FnMut(&T)) -> Option<Status> {
-    loop {
-        match items.message().await {
-            Ok(Some(item)) => take(&item),
-            Ok(None) => return None,
-            Err(status) => return Some(status),
-        }
-        if ui.is_deaf() {
-            return None;
+/// How one stream ended.
+enum End {
+    Whole,
+    Broke(Status),
+    /// It would have gone on, but without somebody.
+    Missing,
+}
+
+/// Every item until the stream ends, or for `patience` after somebody was found missing.
+#[allow(clippy::disallowed_methods, reason = "tokio's own clock, for its own timer")]
+async fn drain<T>(
+    mut items: Streaming<T>,
+    patience: Option<Duration>,
+    ui: &Ui,
+    take: &mut impl FnMut(&T) -> Said,
+) -> End {
+    let mut until: Option<Instant> = None;
+    while !ui.is_deaf() {
+        let next = async {
+            match until {
+                Some(until) => timeout_at(until, items.message()).await.map_err(drop),
+                None => Ok(items.message().await),
+            }
+        };
+        match next.await {
+            Ok(Ok(Some(item))) => {
+                if take(&item) == Said::Missing
+                    && until.is_none()
+                    && let Some(patience) = patience
+                {
+                    until = Instant::now().checked_add(patience);
+                }
+            }
+            Ok(Ok(None)) => return End::Whole,
+            Ok(Err(status)) => return End::Broke(status),
+            Err(()) => return End::Missing,
         }
     }
+    End::Whole
 }

@@ -8,10 +8,10 @@ use ship_model::name::{AppName, HostName};
 use ship_model::release::ReleaseRef;
 use ship_proto::v1::{LogLine, LogsRequest};
 
-use super::follow::follow;
+use super::follow::{Said, follow};
 use super::{Fleet, Outcome, subject};
 use crate::args::Global;
-use crate::ui::{DIM, Ui, paint};
+use crate::ui::{DIM, DOUBT, Ui, paint};
 use crate::words::{clean, rfc3339};
 
 /// Lines of each host that are asked for again after the line broke; those that were shown are left out.
@@ -75,6 +75,10 @@ pub async fn run(verb: Logs, global: &Global, ui: &Ui) -> Outcome {
             if seen.borrow_mut().is_new(line) {
                 show(line, ui);
             }
+            match is_notice(line) {
+                true => Said::Missing,
+                false => Said::Item,
+            }
         },
     )
     .await
@@ -85,6 +89,13 @@ pub async fn run(verb: Logs, global: &Global, ui: &Ui) -> Outcome {
 struct Seen {
     newest: HashMap<String, u64>,
     before: HashMap<String, u64>,
+    /// What the store said last of a host whose lines are missing.
+    notices: HashMap<String, String>,
+}
+
+/// The store's own word on a host, which has no time.
+fn is_notice(line: &LogLine) -> bool {
+    line.at_ms == 0
 }
 
 impl Seen {
@@ -92,11 +103,12 @@ impl Seen {
         self.before.clone_from(&self.newest);
     }
 
-    /// What the store itself says has no time, and is always new.
     fn is_new(&mut self, line: &LogLine) -> bool {
-        if line.at_ms == 0 {
-            return true;
+        if is_notice(line) {
+            let last = self.notices.insert(line.host.clone(), line.line.clone());
+            return last.is_none_or(|last| last != line.line);
         }
+        self.notices.remove(&line.host);
         let newest = self.newest.entry(line.host.clone()).or_default();
         *newest = line.at_ms.max(*newest);
         self.before
@@ -112,6 +124,11 @@ fn show(line: &LogLine, ui: &Ui) {
             "release": line.release, "deploy": line.deploy, "generation": line.generation,
             "stream": line.stream, "line": line.line,
         }));
+        return;
+    }
+    if is_notice(line) {
+        let notice = format!("{}: {}", clean(&line.host), clean(&line.line));
+        ui.line(paint(DOUBT, notice));
         return;
     }
     ui.line(format!(
@@ -147,6 +164,9 @@ mod tests {
             ("h2", 3, false),
             ("h2", 4, true),
             ("h3", 1, true),
+            ("h1", 0, true),
+            ("h1", 0, false),
+            ("h1", 6, true),
             ("h1", 0, true),
         ] {
             assert_eq!(seen.is_new(&line(host, at)), new, "{host} {at}");

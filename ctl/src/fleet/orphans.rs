@@ -25,7 +25,7 @@ pub fn orphans(folder: &Path) -> Vec<ProcessId> {
         return Vec::new();
     }
     let state: Option<Value> = last.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let Some(state) = state.filter(|state| is_of_this_boot(state)) else {
+    let Some(state) = state.filter(is_of_this_boot) else {
         return Vec::new();
     };
     let mut found = Vec::new();

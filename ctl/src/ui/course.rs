@@ -6,6 +6,7 @@ use console::{Term, truncate_str};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ship_proto::v1::{HostLine, RolloutView, StepView};
 
+use super::echo::NoEcho;
 use super::rollout::{excused_lines, name_width, step_line, step_lines, title};
 use super::{BOLD, DIM, DOUBT, Ui, paint};
 use crate::clock;
@@ -150,6 +151,7 @@ fn paused(view: &RolloutView) -> String {
 #[derive(Debug)]
 struct Live {
     bar: ProgressBar,
+    _echo: NoEcho,
     view: Option<RolloutView>,
 }
 
@@ -159,7 +161,11 @@ impl Live {
         if let Ok(style) = ProgressStyle::with_template("{msg}") {
             bar.set_style(style);
         }
-        Self { bar, view: None }
+        Self {
+            bar,
+            _echo: NoEcho::begin(),
+            view: None,
+        }
     }
 
     fn update(&mut self, view: &RolloutView) {
@@ -208,7 +214,7 @@ fn screen(view: &RolloutView, now_ms: u64, height: usize, width: usize) -> Vec<S
     if view.paused {
         lines.push(format!("  {}", paint(DOUBT, paused(view))));
     }
-    // A row that is not full to its end: what the terminal echoes (`^C`) must not begin another one.
+    // A row that is full to its end would begin another one.
     let most = width.saturating_sub(3).max(20);
     let cut = lines
         .iter()

@@ -2,6 +2,7 @@
 //! colour nor a bar, but every line.
 
 mod course;
+mod echo;
 mod progress;
 mod rollout;
 mod table;
