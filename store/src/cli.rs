@@ -31,7 +31,9 @@ After the loss of a store:
   shipstore restore --dir /var/lib/shipstore --from /backup/monday      on the new machine
   shipstore accept-restore --dir /var/lib/shipstore --because 'disk died'   when the old one is lost for good
 
-Exit codes: 0 done, 1 error (verify: something is damaged), 2 usage.";
+Exit codes: 0 done, 1 error (verify: something is damaged), 2 usage.
+
+Not yet: gc (nothing is deleted from a store).";
 
 const INIT: &str = "\
 Next: issue certificates, then serve. Example:

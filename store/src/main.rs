@@ -84,7 +84,7 @@ fn make(init: &Init, clock: &Clock) -> anyhow::Result<()> {
     };
     authority.leave(&authority.issue(&holder, LEAF_DAYS, now)?, &tls, true)?;
     // Last: a folder with a store.toml is complete.
-    Settings::new(&init.fleet).write(dir)?;
+    Settings::new(&init.fleet).write_explained(dir)?;
     say(&format!(
         "made a store for fleet {:?} in {}",
         init.fleet,

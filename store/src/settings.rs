@@ -166,12 +166,29 @@ impl Settings {
     /// Replaces `store.toml`, durably.
     pub fn write(&self, folder: &Path) -> Result<(), SettingsError> {
         let path = folder.join("store.toml");
-        self.check(&path)?;
-        let text = toml::to_string(self).map_err(|source| SettingsError::Render {
+        let text = self.render(&path)?;
+        Ok(write_file(&path, text.as_bytes())?)
+    }
+
+    /// Writes the `store.toml` of a new store, with a word on every key, durably.
+    pub fn write_explained(&self, folder: &Path) -> Result<(), SettingsError> {
+        let path = folder.join("store.toml");
+        let text = self.render(&path)?;
+        let parsed = text.parse();
+        let mut document: DocumentMut = parsed.map_err(|source| SettingsError::Edit {
             path: path.clone(),
             source,
         })?;
-        Ok(write_file(&path, text.as_bytes())?)
+        explain(&mut document);
+        Ok(write_file(&path, document.to_string().as_bytes())?)
+    }
+
+    fn render(&self, path: &Path) -> Result<String, SettingsError> {
+        self.check(path)?;
+        toml::to_string(self).map_err(|source| SettingsError::Render {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Writes the addresses into `store.toml`, durably. Everything else in it, comments too, stays as somebody wrote it.
@@ -244,6 +261,55 @@ impl Settings {
     }
 }
 
+/// For whoever opens the file.
+const EXPLAINED: [(&str, &str); 13] = [
+    (
+        "version",
+        "What this store is told; read when it starts. Times are in milliseconds.",
+    ),
+    (
+        "fleet",
+        "The trust domain of every certificate; it cannot be changed.",
+    ),
+    (
+        "listen",
+        "gRPC and bundles, with TLS. `shipstore serve --listen` changes it.",
+    ),
+    ("assets_listen", "Assets and /metrics, plain HTTP."),
+    ("assets_url", "Where pages find assets from outside."),
+    (
+        "plain_http_anywhere",
+        "Whether assets_listen may be another address than loopback.",
+    ),
+    ("heartbeat_ms", "How often agents report at least."),
+    (
+        "uncertain_after_ms",
+        "Silence after which a host is uncertain: neither healthy nor dead.",
+    ),
+    (
+        "unavailable_after_ms",
+        "Silence after which a host counts as lost.",
+    ),
+    ("soak_ms", "How long a wave must stay healthy before the next."),
+    (
+        "switch_deadline_ms",
+        "For one host, from being asked to switch to being healthy.",
+    ),
+    ("prefetch_deadline_ms", "For hosts to fetch and unpack a release."),
+    (
+        "barrier_deadline_ms",
+        "For asset hosts to serve a release's assets.",
+    ),
+];
+
+fn explain(document: &mut DocumentMut) {
+    for (key, words) in EXPLAINED {
+        if let Some(mut key) = document.key_mut(key) {
+            key.leaf_decor_mut().set_prefix(format!("# {words}\n"));
+        }
+    }
+}
+
 /// In the place and with the comment that the key has.
 fn put_address(document: &mut DocumentMut, key: &str, address: SocketAddr) {
     let mut value = toml_edit::Value::from(address.to_string());
@@ -274,6 +340,15 @@ mod tests {
         let settings = Settings::new("acme");
         settings.write(dir.path()).unwrap();
         assert_eq!(Settings::read(dir.path()).unwrap(), settings);
+        settings.write_explained(dir.path()).unwrap();
+        assert_eq!(Settings::read(dir.path()).unwrap(), settings);
+        let text = fs::read_to_string(dir.path().join("store.toml")).unwrap();
+        assert!(
+            text.contains("# How long a wave must stay healthy before the next.\nsoak_ms = "),
+            "{text}"
+        );
+        let keys = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(text.lines().count(), 2 * keys, "every key is explained: {text}");
         let least = parse("version = 1\nfleet = \"acme\"\n").unwrap();
         assert_eq!(least, settings);
         for (text, part) in [
