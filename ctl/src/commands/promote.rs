@@ -121,7 +121,11 @@ pub async fn revert(verb: Revert, global: &Global, ui: &Ui) -> Outcome {
 }
 
 async fn go(way: Way, force: bool, direction: Direction, global: &Global, ui: &Ui) -> Outcome {
-    let fleet = Fleet::reach(global).await?;
+    let fleet = Fleet::reach(global).await;
+    let fleet = fleet.map_err(|fault| match direction {
+        Direction::Promote { .. } => fault,
+        Direction::Revert => fault.hint("with the store dead, on each host: ship-agent revert APP"),
+    })?;
     let subject = subject::subject(way.release.as_ref(), &fleet.context)?;
     let mut request = PlanRequest {
         app: subject.app.to_string(),

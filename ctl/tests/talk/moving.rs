@@ -312,3 +312,21 @@ fn json_of_an_end() {
     let error: serde_json::Value = serde_json::from_str(error).unwrap();
     assert_eq!(error["error"]["exit"], 5);
 }
+
+#[test]
+fn a_revert_without_a_store_says_how_to_do_without() {
+    let store = FakeStore::start(script([]));
+    let dead = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let context = std::fs::read_to_string(store.folder().join("context.toml")).unwrap();
+    let line = context.lines().find(|line| line.starts_with("store =")).unwrap();
+    let context = context.replace(line, &format!("store = \"https://{dead}\""));
+    crate::fake::write(&store.folder().join("dead.toml"), context.as_bytes());
+    let said = store.run(&["-c", "dead.toml", "revert", "web"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stderr.contains("ship-agent revert"), "{said:?}");
+    let said = store.run(&["-c", "dead.toml", "promote", "web"]);
+    assert!(said.code == 1 && !said.stderr.contains("ship-agent"), "{said:?}");
+}
