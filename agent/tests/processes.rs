@@ -255,7 +255,10 @@ fn an_app_that_was_stopped_with_its_host_runs_again_after_a_promote_and_after_a_
     scene.stop_everything();
     scene.host.start();
     let report = scene.wait("release 1 again", one);
-    assert_eq!(report.failure, None, "what went well once is not taken for a failure");
+    assert_eq!(
+        report.failure, None,
+        "what went well once is not taken for a failure"
+    );
     assert_eq!(ask(&address).as_deref(), Some("one"));
 
     scene.store.desire(vec![web(2, Some(two), &[one, two])]);
