@@ -24,6 +24,7 @@ pub mod why;
 
 mod bundles;
 mod manifest;
+mod program;
 mod shape;
 mod subject;
 mod tree;
