@@ -266,7 +266,7 @@ impl Rising {
                 ui.warn(format!(
                     "not running what they should after {}: {}; see: shipctl status",
                     duration(time.elapsed()),
-                    behind.join(", ")
+                    [behind, down(&reply)].concat().join(", ")
                 ));
                 return Ok(());
             }
