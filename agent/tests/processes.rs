@@ -114,6 +114,15 @@ impl Scenario {
         self.store
             .wait(what, |app| app.running == Some(target) && app.healthy)
     }
+
+    /// Agent, keeper and app, as when a host is shut down in an orderly way.
+    fn stop_everything(&mut self) {
+        self.host.kill();
+        let client = Client::new(&self.host.path("run/web"), std::time::Duration::from_secs(10));
+        client.stop().unwrap();
+        until("the keeper's end", || client.status().is_err().then_some(()));
+        self.store.forget_report();
+    }
 }
 
 impl Drop for Scenario {
@@ -234,4 +243,31 @@ fn a_process_is_switched_kept_and_taken_back() {
         report.held.is_some(),
         "what was taken away by hand is not brought back by the same wish"
     );
+}
+
+#[test]
+fn an_app_that_was_stopped_with_its_host_runs_again_after_a_promote_and_after_a_revert() {
+    let Some(mut scene) = begin() else { return };
+    let one = scene.publish(1, &script("one"));
+    let two = scene.publish(2, &script("two"));
+    scene.store.desire(vec![web(1, Some(one), &[one])]);
+    let address = scene.wait("release 1", one).listen["http"].clone();
+    scene.stop_everything();
+    scene.host.start();
+    let report = scene.wait("release 1 again", one);
+    assert_eq!(
+        report.failure, None,
+        "what went well once is not taken for a failure"
+    );
+    assert_eq!(ask(&address).as_deref(), Some("one"));
+
+    scene.store.desire(vec![web(2, Some(two), &[one, two])]);
+    scene.wait("release 2", two);
+    scene.store.desire(vec![web(3, Some(one), &[one, two])]);
+    scene.wait("release 1 by a revert", one);
+    scene.stop_everything();
+    scene.host.start();
+    let report = scene.wait("release 1 after a revert and a stop", one);
+    assert_eq!(report.failure, None);
+    assert_eq!(ask(&address).as_deref(), Some("one"));
 }

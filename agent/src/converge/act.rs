@@ -272,7 +272,9 @@ impl App {
         };
         let recorded = self.record().failure.as_ref();
         let known = recorded.is_some_and(|failure| failure.release == goal && !failure.transient);
-        if outcome.epoch != self.record().epoch.0 || outcome.release != goal.number.0 || known {
+        // It went well, and the app was stopped later: with its host, or by hand.
+        let went_well = outcome.running == Some(outcome.release);
+        if went_well || outcome.epoch != self.record().epoch.0 || outcome.release != goal.number.0 || known {
             return;
         }
         let reason = outcome.reason.unwrap_or_else(|| "it was taken back".to_owned());

@@ -25,6 +25,7 @@ pub mod why;
 mod bundles;
 mod follow;
 mod manifest;
+mod program;
 mod shape;
 mod subject;
 mod tree;

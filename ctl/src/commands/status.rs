@@ -157,8 +157,9 @@ fn app_lines(app: &AppStatus) -> Vec<String> {
                 paint(
                     BAD,
                     format!(
-                        "last {} {} {}",
+                        "last {} of {} {}: {}",
                         clean(&rollout.kind),
+                        rollout.to.as_ref().map_or(0, |target| target.number),
                         outcome_words(rollout.outcome()),
                         clean(&rollout.reason)
                     )
@@ -167,7 +168,11 @@ fn app_lines(app: &AppStatus) -> Vec<String> {
         }
     }
     if !app.held.is_empty() {
-        lines.push(format!("  {} {}", paint(DOUBT, "held:"), clean(&app.held)));
+        lines.push(format!(
+            "  {} {}; the next promote goes forward again",
+            paint(DOUBT, "taken back:"),
+            clean(&app.held)
+        ));
     }
     lines.extend(
         table(&app.hosts)

@@ -189,7 +189,10 @@ fn failure(view: &RolloutView, exit: Exit) -> CommandError {
     if !view.reason.is_empty() {
         message.push_str(&format!(": {}", view.reason));
     }
-    let fault = CommandError::new(exit, message).with_last_lines(&view.last_lines);
+    let mut fault = CommandError::new(exit, message).with_last_lines(&view.last_lines);
+    if let Some(advice) = advice(view) {
+        fault = fault.hint(advice);
+    }
     match exit {
         Exit::Partial => fault
             .hint(format!("see which hosts: shipctl status {app}"))
@@ -200,6 +203,31 @@ fn failure(view: &RolloutView, exit: Exit) -> CommandError {
             ))
             .hint(format!("what runs where: shipctl status {app}")),
     }
+}
+
+/// What the commonest mistakes of a first deploy look like, and what to do about them.
+fn advice(view: &RolloutView) -> Option<&'static str> {
+    let bound = |line: &String| line.contains("ddress already in use") || line.contains("EADDRINUSE");
+    if view.last_lines.iter().any(bound) {
+        return Some(
+            "Ship holds the listening sockets and hands them over, the first as descriptor 3 (LISTEN_FDS): let the server \
+             take that one instead of binding the port itself; `shipctl init` shows how for some servers",
+        );
+    }
+    if view.reason.contains("is taken by another program") {
+        return Some("another app of the same host may listen there: shipctl status");
+    }
+    if view.reason.contains(": ready: not ready within") {
+        return Some(
+            "with `notify = true` it must say READY=1 on NOTIFY_SOCKET; if it never does, leave `notify` out",
+        );
+    }
+    if view.reason.contains(": probe: no good answer") {
+        return Some(
+            "does it take its socket from Ship (descriptor 3, LISTEN_FDS), and does it answer there what the probe asks?",
+        );
+    }
+    None
 }
 
 #[cfg(test)]
@@ -253,6 +281,21 @@ mod tests {
                 "what runs where: shipctl status web"
             ]
         );
+    }
+
+    #[test]
+    fn a_server_that_binds_by_itself_is_told_what_to_do() {
+        let mut view = ended(OutcomeKind::Stopped);
+        view.last_lines = vec!["OSError: [Errno 98] Address already in use".into()];
+        let fault = failure(&view, Exit::Reverted);
+        assert!(
+            fault.hints()[0].contains("descriptor 3 (LISTEN_FDS)"),
+            "{fault:?}"
+        );
+        view.last_lines.clear();
+        view.reason = "h1: ready: not ready within its ready_timeout".into();
+        let fault = failure(&view, Exit::Reverted);
+        assert!(fault.hints()[0].contains("leave `notify` out"), "{fault:?}");
     }
 
     #[test]

@@ -129,14 +129,14 @@ fn of_app(app: &AppStatus) -> Vec<String> {
     let shown = shape::App::from(app);
     let name = clean(&app.app);
     let mut lines = vec![format!(
-        "{name}: {} runs {} since deploy {}",
+        "{name}: {} runs {}; its last deploy was {}",
         clean(&app.env),
         number(shown.release),
         app.deploy
     )];
     if let Some(rollout) = &app.rollout {
         let mut line = format!(
-            "{name}: deploy {}, {} to {} by {}, is {}",
+            "{name}: deploy {}, {} to {} by {}: {}",
             rollout.deploy,
             clean(&rollout.kind),
             number(shape::number(rollout.to.as_ref())),
@@ -147,13 +147,13 @@ fn of_app(app: &AppStatus) -> Vec<String> {
             line.push_str(&format!(" (\"{}\")", clean(&rollout.message)));
         }
         if rollout.outcome() != OutcomeKind::Done && !rollout.reason.is_empty() {
-            line.push_str(&format!(": {}", clean(&rollout.reason)));
+            line.push_str(&format!("; {}", clean(&rollout.reason)));
         }
         lines.push(line);
     }
     if !app.held.is_empty() {
         lines.push(format!(
-            "{name}: nothing automatic goes forward: {}",
+            "{name}: nothing goes forward by itself until the next promote: {}",
             clean(&app.held)
         ));
     }

@@ -250,15 +250,20 @@ impl Rising {
     async fn until_apps_run(&mut self, client: &Client, ui: &Ui) -> Result<(), CommandError> {
         let time = Watch::start();
         loop {
-            let behind = behind(&ask(client).await?);
+            let reply = ask(client).await?;
+            let behind = behind(&reply);
             if behind.is_empty() {
+                let down = down(&reply);
+                if !down.is_empty() {
+                    ui.warn(format!("not running: {}; see: shipctl status", down.join(", ")));
+                }
                 return Ok(());
             }
             if time.elapsed() > APPS_PATIENCE {
                 ui.warn(format!(
                     "not running what they should after {}: {}; see: shipctl status",
                     duration(time.elapsed()),
-                    behind.join(", ")
+                    [behind, down(&reply)].concat().join(", ")
                 ));
                 return Ok(());
             }
@@ -309,6 +314,26 @@ async fn ask(client: &Client) -> Result<StatusReply, CommandError> {
 /// The store's own time: what hosts said before it started does not count.
 async fn now(client: &Client) -> Result<u64, CommandError> {
     Ok(ask(client).await?.now_ms)
+}
+
+/// Where nothing runs because it failed: nobody waits for these, and nobody should have to find out.
+fn down(reply: &StatusReply) -> Vec<String> {
+    let apps = reply.apps.iter();
+    let hosts = apps.flat_map(|app| app.hosts.iter().map(move |host| (app, host)));
+    let down = hosts.filter_map(|(app, host)| {
+        let report = host.report.as_ref()?;
+        let failure = report.failure.as_ref()?;
+        let nothing = host.runs_app && host.desired.is_some() && report.running.is_none();
+        nothing.then(|| {
+            format!(
+                "{} on {} ({})",
+                clean(&app.app),
+                clean(&host.host),
+                clean(&failure.reason)
+            )
+        })
+    });
+    down.collect()
 }
 
 /// Hosts that do not yet run what they should, while no rollout moves them.

@@ -171,7 +171,7 @@ pub fn outcome_words(outcome: OutcomeKind) -> &'static str {
         OutcomeKind::Running => "under way",
         OutcomeKind::Done => "done",
         OutcomeKind::Reverted => "failed and taken back",
-        OutcomeKind::Stopped => "failed before anything was switched",
+        OutcomeKind::Stopped => "failed, and every host runs what it ran before",
         OutcomeKind::Partial => "failed, and some hosts are not back",
         OutcomeKind::Aborted => "aborted",
     }

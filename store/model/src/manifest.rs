@@ -78,9 +78,14 @@ pub enum ManifestError {
     #[error("link \"{path}\" has an empty, over-long or NUL-bearing target")]
     Target { path: TreePath },
     #[error(
-        "link \"{path}\" -> \"{target}\" leaves the release; name the target in [links] external if that is meant"
+        "link \"{path}\" -> \"{target}\" leaves the release{}", allowing(.beyond.as_deref())
     )]
-    Leaves { path: TreePath, target: String },
+    Leaves {
+        path: TreePath,
+        target: String,
+        /// Where it leads in the end, if that can be allowed.
+        beyond: Option<String>,
+    },
     #[error("the links lead through each other too often to follow them all")]
     Tangled,
     #[error("the files have more than {MAX_BYTES} bytes together")]
@@ -89,6 +94,16 @@ pub enum ManifestError {
     Spec,
     #[error("the release's spec is not one")]
     Meaning(#[from] crate::spec::SpecDefect),
+}
+
+/// What to write where a link is meant to leave.
+fn allowing(beyond: Option<&str>) -> String {
+    match beyond {
+        Some(beyond) => format!(
+            " for {beyond}; if that is meant, and lies on every host, say so in ship.toml: [links] external = [\"{beyond}\"]"
+        ),
+        None => "; only absolute targets can be allowed, by [links] external".to_owned(),
+    }
 }
 
 /// Why bytes are not a manifest.

@@ -31,13 +31,27 @@ pub fn bad_message(error: &WireError) -> Status {
     invalid(whole(error), "message")
 }
 
+/// So few names that all of them are told.
+const FEW: usize = 12;
+
 /// No such thing, and what may have been meant.
 pub fn not_found(what: &str, wanted: &str, known: impl IntoIterator<Item = String>) -> Status {
-    let near = near_names(wanted, known);
-    let message = if near.is_empty() {
-        format!("no {what} {wanted:?}")
+    let mut known: Vec<String> = known.into_iter().collect();
+    known.sort();
+    known.dedup();
+    let near = near_names(wanted, known.iter().cloned());
+    let (names, all) = if near.is_empty() && known.len() <= FEW {
+        (known, true)
     } else {
-        format!("no {what} {wanted:?}; there is {}", near.join(", "))
+        let all = near.len() == known.len();
+        (near, all)
+    };
+    let named = names.join(", ");
+    let message = match (names.len(), all) {
+        (0, _) => format!("no {what} {wanted:?}"),
+        (_, false) => format!("no {what} {wanted:?}; did you mean {named}?"),
+        (1, true) => format!("no {what} {wanted:?}; there is {named}"),
+        (_, true) => format!("no {what} {wanted:?}; there are {named}"),
     };
     refuse(FailureKind::NotFound, message, wanted, "")
 }
