@@ -183,8 +183,7 @@ impl App {
     /// What did not work under this epoch, and when it may be tried again.
     fn failed(&self) -> Vec<Failed> {
         let epoch = self.record().epoch;
-        let failure = self.record().failure.as_ref();
-        let recorded = failure.filter(|failure| !failure.transient && failure.epoch == epoch);
+        let recorded = self.record().standing_failure();
         let recorded = recorded.map(|failure| Failed {
             epoch,
             release: failure.release,
@@ -332,7 +331,12 @@ impl App {
             _ if done.cancelled && done.kind != Kind::Remove => {}
             Ok(staged) => {
                 self.given_up.remove(&done.target);
-                let clear = |failure: &AppFailure| failure.release == done.target && failure.transient;
+                let epoch = self.record().epoch;
+                let clear = |failure: &AppFailure| {
+                    let unpacking = matches!(failure.step.as_str(), "fetch" | "stage" | "assets");
+                    failure.release == done.target
+                        && (failure.transient || unpacking && failure.epoch < epoch)
+                };
                 let cost = staged.map(|staged| (staged.fetched_bytes, staged.elapsed.as_millis() as u64));
                 self.save(|record| {
                     if record.failure.as_ref().is_some_and(clear) {

@@ -110,8 +110,8 @@ impl App {
     pub(super) fn answer_waiting(&mut self, view: &View) {
         let waiting = std::mem::take(&mut self.waiting);
         for (target, reply) in waiting {
-            let failure = self.record().failure.as_ref();
-            let failed = failure.filter(|failure| failure.release == target && !failure.transient);
+            let failure = self.record().standing_failure();
+            let failed = failure.filter(|failure| failure.release == target);
             let answer = if view.running == Some(target) && view.switching.is_none() {
                 Ok(self.report(view))
             } else if let Some(failure) = failed {

@@ -57,7 +57,7 @@ pub struct AppReport {
     pub staged: Vec<Target>,
     /// Releases whose fingerprinted assets are all in the union that this host serves.
     pub assets: Vec<Target>,
-    /// The last thing that went wrong; cleared by a newer epoch.
+    /// The last thing that went wrong, under its own epoch; cleared when a later switch, or the same step, works.
     pub failure: Option<AppFailure>,
     /// Set when somebody reverted on the host itself; holds until a newer epoch arrives.
     pub held: Option<LocalHold>,

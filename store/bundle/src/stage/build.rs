@@ -17,6 +17,7 @@ use ship_model::manifest::{Entry, EntryKind, Manifest};
 use ship_model::path::{TreePath, escape};
 
 use super::fetch::{Content, FetchError, Sink};
+use super::kept::Kept;
 use super::staged::{Sound, StagedRelease, file_mode};
 use super::supply::{DonorFile, Group, Supply};
 use crate::beneath::{Parents, Root};
@@ -71,6 +72,7 @@ pub(crate) enum Origin {
 pub(crate) struct Counts {
     pub linked_files: AtomicU64,
     pub linked_bytes: AtomicU64,
+    pub kept_files: AtomicU64,
     pub written_files: AtomicU64,
     pub written_bytes: AtomicU64,
 }
@@ -79,6 +81,7 @@ pub(crate) struct Builder<'a> {
     pub root: Root,
     pub manifest: &'a Manifest,
     pub donors: &'a [StagedRelease],
+    pub kept: Option<&'a Kept>,
     pub progress: &'a dyn Progress,
     pub read_only: bool,
     /// Cleared when the file system turns out to have no reflinks.
@@ -102,6 +105,7 @@ impl<'a> Builder<'a> {
             root,
             manifest,
             donors,
+            kept: None,
             progress,
             read_only,
             reflink: AtomicBool::new(true),
@@ -171,18 +175,33 @@ impl<'a> Builder<'a> {
                 Supply::Copy(file) => {
                     let donor = &self.donors[file.donor];
                     let from = &donor.manifest().entries()[file.sound.entry].path;
-                    self.copy(donor.root(), from, Some(donor), group, first(group), &mut made)?;
+                    self.copy(donor.root(), from, Some(donor), group, group.first(), &mut made)?;
                 }
+                Supply::Kept => made.push((self.take_kept(group)?, Origin::Written)),
                 Supply::Empty => {
-                    let path = self.path(first(group).0);
+                    let path = self.path(group.first().0);
                     self.create(path)
-                        .and_then(|file| self.complete(&file, first(group).1, 0))
+                        .and_then(|file| self.complete(&file, group.first().1, 0))
                         .map_err(BuildError::at("write", path.as_bytes()))?;
-                    made.push((first(group).0, Origin::Written));
+                    made.push((group.first().0, Origin::Written));
                 }
             }
             self.spread(group, made)
         })
+    }
+
+    /// Takes over a file that an earlier try wrote; it is read back with the others.
+    fn take_kept(&self, group: &Group) -> Result<usize, BuildError> {
+        let (entry, _) = group.first();
+        let path = self.path(entry);
+        let kept = self
+            .kept
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        kept.and_then(|kept| kept.give(path, &self.root))
+            .map_err(BuildError::at("take over", path.as_bytes()))?;
+        self.progress.done(group.size);
+        self.counts.kept_files.fetch_add(1, Ordering::Relaxed);
+        Ok(entry)
     }
 
     fn link_all(
@@ -388,14 +407,6 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// The name that gets a group's bytes first, and whether it is executable.
-fn first(group: &Group) -> (usize, bool) {
-    match (group.names[0].first(), group.names[1].first()) {
-        (Some(plain), _) => (*plain, false),
-        (None, other) => (other.copied().unwrap_or_default(), true),
-    }
-}
-
 impl Sink for Builder<'_> {
     type Error = BuildError;
 
@@ -410,7 +421,7 @@ impl Sink for Builder<'_> {
         let at = self.groups.binary_search_by_key(&digest, |group| group.digest);
         let group = at.ok().and_then(|at| self.groups.get(at));
         let group = group.filter(|group| group.size == blob.size).ok_or_else(wrong)?;
-        let (entry, executable) = first(group);
+        let (entry, executable) = group.first();
         let path = self.path(entry);
         let write_error = || BuildError::at("write", path.as_bytes());
         let mut file = self.create(path).map_err(write_error())?;

@@ -127,6 +127,21 @@ pub enum FetchError {
     },
 }
 
+impl FetchError {
+    pub(super) fn wrong_bundle(&self) -> Option<BundleDigest> {
+        match self {
+            Self::Content { bundle, .. } => Some(*bundle),
+            Self::Frame { bundle, source } => match source {
+                // The bytes stayed away; that says nothing about them. A decoder's complaint is about them.
+                FrameError::Read(error) if error.kind() != io::ErrorKind::InvalidData => None,
+                FrameError::Write(_) => None,
+                _ => Some(*bundle),
+            },
+            Self::Source { .. } => None,
+        }
+    }
+}
+
 /// Hands a blob's bytes, piece by piece, to what it is called with.
 pub(crate) type Content<'a> =
     dyn FnMut(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), FrameError> + 'a;

@@ -10,7 +10,8 @@
 //! renew    stamps of neighbours whose inodes were linked
 //! ```
 //!
-//! A failure removes the staging folder and touches nothing else. After a crash there is a staging folder, which the
+//! A failure removes the staging folder and touches nothing else; a failed fetch leaves it, for what it holds is whole.
+//! After a crash there is a staging folder, which the
 //! next try or [`sweep`] removes, or a complete tree without its record, which the next try reads whole and adopts, or
 //! the release. Only one process, and one thread of it, may stage, remove or sweep in a `releases/` folder at a time;
 //! the caller holds the lock.
@@ -18,9 +19,12 @@
 mod build;
 mod check;
 mod fetch;
+mod kept;
 mod place;
 mod refresh;
 mod remove;
+mod repair;
+mod scrub;
 mod seal;
 mod staged;
 mod stamps;
@@ -39,8 +43,11 @@ use ship_model::path::TreePath;
 pub use build::BuildError;
 pub use check::{Defect, Depth, MAX_PROBLEMS, Problem, VerifyReport, VerifyStagedError, verify_staged};
 pub use fetch::{BlobSource, FetchError, FetchRange, NoBundle, fetch_plan};
+pub use kept::{Kept, KeptError};
 pub use place::{FolderNameError, Place};
-pub use remove::{Listed, RemoveError, list_staged, remove_staged, sweep};
+pub use remove::{Listed, RemoveError, list_staged, remove_staged, sweep, sweep_kept};
+pub use repair::{Repaired, repair};
+pub use scrub::{Scrubbed, scrub_staged};
 pub use seal::ReadBackError;
 pub use staged::{StagedError, StagedRelease};
 pub use stamps::StampsError;
@@ -64,6 +71,8 @@ pub struct StageTask<'a> {
     pub manifest: &'a Manifest,
     /// Releases on this host to link unchanged files from, the most alike first.
     pub donors: &'a [StagedRelease],
+    /// What an earlier try left.
+    pub kept: Option<&'a Kept>,
     /// Bundles that together hold what [`missing`] names.
     pub bundles: &'a [(BundleDigest, BundleIndex)],
     pub source: &'a dyn BlobSource,
@@ -89,6 +98,8 @@ pub struct StageReport {
     /// Files that share a neighbour's bytes, or each other's.
     pub linked_files: u64,
     pub linked_bytes: u64,
+    /// Files that an earlier try had fetched.
+    pub kept_files: u64,
     pub written_files: u64,
     pub written_bytes: u64,
     pub elapsed: Duration,
@@ -141,12 +152,28 @@ pub enum StageError {
     Leftover(#[source] RemoveTreeError),
 }
 
+impl StageError {
+    /// Whether what was fetched until then waits for the next try, which [`Kept::take`] gives it to.
+    pub const fn keeps(&self) -> bool {
+        matches!(self, Self::Build(BuildError::Fetch(_)))
+    }
+
+    /// The bundle that was read and does not hold what it should, as opposed to one that could not be read.
+    pub fn wrong_bundle(&self) -> Option<BundleDigest> {
+        match self {
+            Self::Build(BuildError::Fetch(error)) => error.wrong_bundle(),
+            _ => None,
+        }
+    }
+}
+
 /// Stages a release, or finds it staged.
 ///
 /// Memory: the manifests, and a few windows of 8 MiB, whatever the files' sizes.
 ///
 /// # Errors
-/// [`StageError`]; nothing outside the staging folder was written, and that is removed.
+/// [`StageError`]; nothing outside the staging folder was written, and that is removed unless it [keeps](StageError::keeps)
+/// what was fetched.
 pub fn stage(task: &StageTask<'_>) -> Result<StageReport, StageError> {
     let start = now();
     let encoded = task.manifest.encode().map_err(StageError::Manifest)?;
@@ -185,6 +212,7 @@ fn report(id: ReleaseId) -> StageReport {
         fetched_bytes: 0,
         linked_files: 0,
         linked_bytes: 0,
+        kept_files: 0,
         written_files: 0,
         written_bytes: 0,
         elapsed: Duration::ZERO,
@@ -248,7 +276,7 @@ impl Staging<'_> {
     }
 
     fn run(&self) -> Result<StageReport, StageError> {
-        let groups = supply(self.task.manifest, self.task.donors);
+        let groups = supply(self.task.manifest, self.task.donors, self.task.kept);
         let missing: Vec<_> = groups
             .iter()
             .filter(|group| matches!(group.supply, Supply::Fetch))
@@ -260,9 +288,12 @@ impl Staging<'_> {
         let built = self
             .make_staging(&releases)
             .and_then(|root| self.build(root, &groups, &ranges));
-        if built.is_err() {
-            // The error that stopped us is the one to tell; what cannot be removed is removed at the next try.
+        // The error that stopped us is the one to tell; what cannot be removed is removed at the next try.
+        if built.as_ref().is_err_and(|error| !error.keeps()) {
             let _ = remove_tree(&self.task.place.staging());
+        }
+        if let Some(kept) = self.task.kept {
+            let _ = kept.remove();
         }
         built
     }
@@ -285,7 +316,10 @@ impl Staging<'_> {
             .iter()
             .filter(|group| matches!(group.supply, Supply::Fetch));
         task.progress.total(to_fetch.map(|group| group.size).sum());
-        let builder = Builder::new(root, task.manifest, task.donors, groups, true, task.progress);
+        let builder = Builder {
+            kept: task.kept,
+            ..Builder::new(root, task.manifest, task.donors, groups, true, task.progress)
+        };
         let folders = builder.folders(self.shared)?;
         self.point("bundle.stage.local.before")?;
         builder.local()?;
@@ -312,6 +346,7 @@ impl Staging<'_> {
             fetched_bytes: ranges.iter().map(|range| range.len).sum(),
             linked_files: count(&builder.counts.linked_files),
             linked_bytes: count(&builder.counts.linked_bytes),
+            kept_files: count(&builder.counts.kept_files),
             written_files: count(&builder.counts.written_files),
             written_bytes: count(&builder.counts.written_bytes),
             ..report(self.id)
@@ -359,7 +394,7 @@ fn has_room(
     let block = space.f_frsize.max(1);
     let written = groups
         .iter()
-        .filter(|group| !matches!(group.supply, Supply::Link(_)));
+        .filter(|group| !matches!(group.supply, Supply::Link(_) | Supply::Kept));
     let (mut needed, mut files) = (0_u64, 0_u64);
     for group in written {
         needed = needed.saturating_add(group.size.div_ceil(block).saturating_mul(block));

@@ -3,6 +3,7 @@
 use ship_model::digest::BlobDigest;
 use ship_model::manifest::{EntryKind, Manifest};
 
+use super::kept::Kept;
 use super::staged::{Sound, StagedRelease};
 use crate::beneath::Parents;
 
@@ -24,6 +25,8 @@ pub(crate) enum Supply {
     Copy(DonorFile),
     /// Nothing to read or fetch.
     Empty,
+    /// An earlier try fetched it, under the name that gets a group's bytes first.
+    Kept,
     Fetch,
 }
 
@@ -33,11 +36,11 @@ pub(crate) struct DonorFile {
     pub sound: Sound,
 }
 
-/// The blobs that no donor has, sorted.
+/// The blobs that no donor has and no earlier try left, sorted.
 ///
-/// Donors' files are believed while they look as stamped; one with a stale stamp is hashed.
-pub fn missing(manifest: &Manifest, donors: &[StagedRelease]) -> Vec<BlobDigest> {
-    let groups = supply(manifest, donors).into_iter();
+/// Donors' files are believed while they look as stamped; one with a stale stamp is hashed, and so is what was left.
+pub fn missing(manifest: &Manifest, donors: &[StagedRelease], kept: Option<&Kept>) -> Vec<BlobDigest> {
+    let groups = supply(manifest, donors, kept).into_iter();
     groups
         .filter(|group| matches!(group.supply, Supply::Fetch))
         .map(|group| group.digest)
@@ -45,7 +48,7 @@ pub fn missing(manifest: &Manifest, donors: &[StagedRelease]) -> Vec<BlobDigest>
 }
 
 /// Every content of `manifest`, sorted by digest.
-pub(crate) fn supply(manifest: &Manifest, donors: &[StagedRelease]) -> Vec<Group> {
+pub(crate) fn supply(manifest: &Manifest, donors: &[StagedRelease], kept: Option<&Kept>) -> Vec<Group> {
     let mut groups = groups(manifest);
     for (number, donor) in donors.iter().enumerate() {
         let order = donor.by_content();
@@ -60,7 +63,33 @@ pub(crate) fn supply(manifest: &Manifest, donors: &[StagedRelease]) -> Vec<Group
             offer(group, &mut find);
         }
     }
+    if let Some(kept) = kept {
+        take_kept(manifest, kept, &mut groups);
+    }
     groups
+}
+
+fn take_kept(manifest: &Manifest, kept: &Kept, groups: &mut [Group]) {
+    let mut buffer = Vec::new();
+    for group in groups {
+        let (entry, executable) = group.first();
+        let path = &manifest.entries()[entry].path;
+        if matches!(group.supply, Supply::Fetch)
+            && kept.holds(path, executable, group.size, group.digest, &mut buffer)
+        {
+            group.supply = Supply::Kept;
+        }
+    }
+}
+
+impl Group {
+    /// The name that gets the bytes first, and whether it is executable.
+    pub fn first(&self) -> (usize, bool) {
+        match (self.names[0].first(), self.names[1].first()) {
+            (Some(plain), _) => (*plain, false),
+            (None, other) => (other.copied().unwrap_or_default(), true),
+        }
+    }
 }
 
 /// Improves a group's supply by what one more donor has.
@@ -68,7 +97,7 @@ fn offer(group: &mut Group, find: &mut impl FnMut(BlobDigest, bool) -> Option<Do
     let wanted = [false, true].map(|executable| !group.names[usize::from(executable)].is_empty());
     let mut links = match group.supply {
         Supply::Link(links) => links,
-        Supply::Copy(_) | Supply::Empty | Supply::Fetch => [None, None],
+        Supply::Copy(_) | Supply::Empty | Supply::Kept | Supply::Fetch => [None, None],
     };
     for executable in [false, true] {
         let at = usize::from(executable);
