@@ -77,6 +77,8 @@ pub(super) struct App {
     /// Could not be saved; told all the same.
     pub unsaved_failure: Option<AppFailure>,
     pub watch: KeeperWatch,
+    /// What is wanted has changed since unfinished stagings were looked at.
+    pub untidy: bool,
 }
 
 impl std::fmt::Debug for App {
@@ -106,6 +108,7 @@ impl App {
             let view = View::look(self.layout(), &self.keeper, &self.here);
             self.note(&view);
             self.publish(&view);
+            self.tidy();
             let acted = self.step(&view);
             let until = if acted { clock::now() } else { self.next_look() };
             let mailbox = Arc::clone(&self.shop.mailbox);
@@ -135,10 +138,36 @@ impl App {
         let mut spare: Vec<String> = links.current.into_iter().chain(links.previous).collect();
         spare.extend(super::retire::folders_in_use(self.layout()));
         let spare: Vec<&str> = spare.iter().map(String::as_str).collect();
-        match stage::sweep(self.layout(), &spare) {
+        let wanted = self.wanted_folders();
+        let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        match stage::sweep(self.layout(), &spare, &wanted) {
             Ok(swept) if swept.is_empty() => {}
             Ok(swept) => tracing::info!(swept = swept.join(", "), "leftovers taken away"),
             Err(error) => tracing::warn!(error = chain(&error), "leftovers not taken away"),
+        }
+    }
+
+    /// Folders of all that should lie here, and of what a word on this host holds.
+    fn wanted_folders(&self) -> Vec<String> {
+        let record = self.record();
+        let desired = record.desired.iter();
+        let wanted = desired.flat_map(|desired| desired.stage.iter().chain(&desired.run));
+        let held = record.held.iter().map(|held| &held.to);
+        wanted.chain(held).map(Target::folder).collect()
+    }
+
+    /// What unfinished stagings left of releases that nobody wants any more goes as soon as nothing else is under way.
+    fn tidy(&mut self) {
+        if !self.untidy || self.job.is_some() {
+            return;
+        }
+        self.untidy = false;
+        let wanted = self.wanted_folders();
+        let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        match stage::sweep_kept(self.layout(), &wanted) {
+            Ok(swept) if swept.is_empty() => {}
+            Ok(swept) => tracing::info!(swept = swept.join(", "), "what was fetched for nothing is taken away"),
+            Err(error) => tracing::warn!(error = chain(&error), "what was fetched for nothing is not taken away"),
         }
     }
 
@@ -158,8 +187,23 @@ impl App {
         }
     }
 
+    /// Releases that lie here as they were published.
     pub fn staged(&self) -> Vec<Target> {
-        self.here.iter().map(|release| release.target).collect()
+        let whole = self.here.iter().filter(|release| release.is_whole());
+        whole.map(|release| release.target).collect()
+    }
+
+    /// As [`Self::staged`], for the rule: a damaged release that should lie here counts as missing, so that it is mended;
+    /// one that nobody wants counts as there, so that it is taken away; and one that somebody forced the host to is used.
+    fn lying(&self) -> Vec<Target> {
+        let wanted = self.wanted_folders();
+        let held = self.record().held.as_ref().map(|held| held.to);
+        let counts = |release: &&Here| {
+            release.is_whole()
+                || held == Some(release.target)
+                || !wanted.contains(&release.target.folder())
+        };
+        self.here.iter().filter(counts).map(|release| release.target).collect()
     }
 
     /// What should run, with everything considered.
@@ -214,7 +258,7 @@ impl App {
     fn observed(&self, view: &View) -> Observed {
         Observed {
             fence: Some(self.record().epoch),
-            staged: self.staged(),
+            staged: self.lying(),
             assets: self.shop.union.holds(),
             running: view.running,
             phase: self.phase(view),
@@ -411,7 +455,8 @@ impl App {
 
     fn revert(&mut self, command: RevertCommand) {
         let view = View::look(self.layout(), &self.keeper, &self.here);
-        let staged = self.staged();
+        // Damaged ones as well: they are refused by their names.
+        let staged: Vec<Target> = self.here.iter().map(|release| release.target).collect();
         let choice = Choice {
             layout: &self.shop.layout,
             asked: command.to,

@@ -32,16 +32,16 @@ impl BundleSource {
         }
     }
 
-    /// The bundles that hold `blobs`, each with its index.
+    /// The bundles that hold `blobs`, each with its index; others than those in `avoid`, which were found to be wrong.
     ///
     /// # Errors
     /// [`FetchError`].
-    pub fn holding(&self, blobs: &[BlobDigest]) -> Result<Indexed, FetchError> {
+    pub fn holding(&self, blobs: &[BlobDigest], avoid: &[BundleDigest]) -> Result<Indexed, FetchError> {
         if blobs.is_empty() {
             return Ok(Vec::new());
         }
         let mut held: BTreeMap<BundleDigest, (u64, HashSet<BlobDigest>)> = BTreeMap::new();
-        for (blob, place) in self.runtime.block_on(self.fetcher.locate(blobs))? {
+        for (blob, place) in self.runtime.block_on(self.fetcher.locate(blobs, avoid))? {
             let (_, here) = held
                 .entry(place.bundle)
                 .or_insert_with(|| (place.bundle_bytes, HashSet::new()));

@@ -93,13 +93,6 @@ fn is_transient(code: Code) -> bool {
     )
 }
 
-/// A release's manifest with the bytes its id is the digest of.
-#[derive(Debug)]
-pub struct FetchedManifest {
-    pub manifest: Manifest,
-    pub encoded: Vec<u8>,
-}
-
 /// Where some blobs lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -154,11 +147,11 @@ impl Fetcher {
     ///
     /// # Errors
     /// [`FetchError`], after a few tries where trying helps.
-    pub async fn manifest(&self, id: ReleaseId) -> Result<FetchedManifest, FetchError> {
+    pub async fn manifest(&self, id: ReleaseId) -> Result<Manifest, FetchError> {
         retried(|| self.manifest_once(id)).await
     }
 
-    async fn manifest_once(&self, id: ReleaseId) -> Result<FetchedManifest, FetchError> {
+    async fn manifest_once(&self, id: ReleaseId) -> Result<Manifest, FetchError> {
         let what = || format!("the manifest of release {id}");
         let request = v1::ManifestRequest {
             id: id.as_bytes().to_vec(),
@@ -176,19 +169,26 @@ impl Fetcher {
         if found != id {
             return Err(FetchError::ManifestDigest { id, found });
         }
-        let manifest = Manifest::decode(&encoded).map_err(|source| FetchError::Manifest { id, source })?;
-        Ok(FetchedManifest { manifest, encoded })
+        Manifest::decode(&encoded).map_err(|source| FetchError::Manifest { id, source })
     }
 
-    /// Where each of `blobs` lies.
+    /// Where each of `blobs` lies, besides the bundles in `avoid`.
     ///
     /// # Errors
     /// [`FetchError::Nowhere`] when the store does not know it of all.
-    pub async fn locate(&self, blobs: &[BlobDigest]) -> Result<HashMap<BlobDigest, Place>, FetchError> {
-        retried(|| self.locate_once(blobs)).await
+    pub async fn locate(
+        &self,
+        blobs: &[BlobDigest],
+        avoid: &[BundleDigest],
+    ) -> Result<HashMap<BlobDigest, Place>, FetchError> {
+        retried(|| self.locate_once(blobs, avoid)).await
     }
 
-    async fn locate_once(&self, blobs: &[BlobDigest]) -> Result<HashMap<BlobDigest, Place>, FetchError> {
+    async fn locate_once(
+        &self,
+        blobs: &[BlobDigest],
+        avoid: &[BundleDigest],
+    ) -> Result<HashMap<BlobDigest, Place>, FetchError> {
         let what = || format!("the places of {} blobs", blobs.len());
         let wire = |source| FetchError::Wire {
             what: "the places of blobs",
@@ -201,6 +201,7 @@ impl Fetcher {
             .chunks(MAX_DIGESTS)
             .map(|chunk| v1::LocateRequest {
                 blobs: chunk.iter().map(|blob| blob.as_bytes().to_vec()).collect(),
+                avoid: avoid.iter().map(|bundle| bundle.as_bytes().to_vec()).collect(),
             })
             .collect();
         let mut answers = answer(&what, self.client().locate(call(tokio_stream::iter(requests)))).await?;
@@ -212,6 +213,10 @@ impl Fetcher {
                 bundle_bytes: located.bundle_bytes,
             };
             for blob in ship_proto::digests(&located.blobs, "blob", BlobDigest::from_slice).map_err(wire)? {
+                if avoid.contains(&place.bundle) {
+                    // A store that knows no other way tells the one it knows.
+                    continue;
+                }
                 if !open.remove(&blob) {
                     return Err(FetchError::Unasked { blob });
                 }

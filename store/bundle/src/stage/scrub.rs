@@ -33,8 +33,8 @@ pub struct Scrubbed {
 
 /// Reads files of the release at `place` from entry `from` on, until `pace` says to stop.
 ///
-/// `pace` is told the bytes of each piece that was read, at most 128 KiB, and may sleep; false ends the scrub after the
-/// last file that was read whole. A file that is right gets a new stamp; one that is wrong loses its stamp, here and in
+/// `pace` is told the bytes of each piece that was read, at most 128 KiB, and 0 before each file; it may sleep, and false
+/// ends the scrub after the last file that was read whole. A file that is right gets a new stamp; one that is wrong loses its stamp, here and in
 /// every other release with the same inode, so that each of them is looked at before it is switched to.
 ///
 /// May run while others stage or remove: the worst that a lost stamp costs is hashing. Memory: the manifest.
@@ -56,7 +56,9 @@ pub fn scrub_staged(
         done: Scrubbed::default(),
     };
     for at in usize::try_from(from).unwrap_or(usize::MAX)..staged.manifest().entries().len() {
-        if !scrub.entry(at, seen, pace) {
+        // The first file is begun whatever `pace` says of the time: else none might ever be.
+        let begin = at as u64 == from || pace(0);
+        if !begin || !scrub.entry(at, seen, pace) {
             scrub.done.next = Some(at as u64);
             break;
         }

@@ -95,6 +95,14 @@ impl StagedRelease {
         &self.manifest
     }
 
+    /// Whether a file has lost its stamp, which happens when it is found damaged.
+    pub fn is_doubtful(&self) -> bool {
+        let named = self.manifest.entries().iter().zip(&self.stamps.entries);
+        named
+            .filter(|(entry, _)| matches!(entry.kind, EntryKind::File { .. }))
+            .any(|(_, stamp)| *stamp == FileStamp::NONE)
+    }
+
     pub(super) fn root(&self) -> &Root {
         &self.root
     }
