@@ -367,6 +367,7 @@ impl Work<'_> {
             manifest: self.manifest,
             donors: self.donors,
             kept: kept.as_ref(),
+            keep: true,
             bundles: &bundles,
             source: &self.supply.bundles,
             progress: &(),

@@ -72,6 +72,11 @@ impl Kept {
                 known: Mutex::default(),
             })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // A file or a link has its name: nothing that a staging left.
+            Err(_) if std::fs::symlink_metadata(&path).is_ok_and(|found| !found.is_dir()) => {
+                remove_tree(&path)?;
+                Ok(None)
+            }
             Err(source) => Err(KeptError::Open {
                 folder: folder(),
                 source,

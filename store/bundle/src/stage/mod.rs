@@ -10,7 +10,8 @@
 //! renew    stamps of neighbours whose inodes were linked
 //! ```
 //!
-//! A failure removes the staging folder and touches nothing else; a failed fetch leaves it, for what it holds is whole.
+//! A failure removes the staging folder and touches nothing else; a failed fetch may leave it,
+//! for what it holds is whole.
 //! After a crash there is a staging folder, which the
 //! next try or [`sweep`] removes, or a complete tree without its record, which the next try reads whole and adopts, or
 //! the release. Only one process, and one thread of it, may stage, remove or sweep in a `releases/` folder at a time;
@@ -55,7 +56,7 @@ pub use supply::missing;
 
 pub(crate) use build::Builder;
 pub(crate) use fetch::fetch;
-pub(crate) use supply::{Group, Supply, supply};
+pub(crate) use supply::{Groups, Supply, supply};
 
 use crate::beneath::Root;
 use crate::index::BundleIndex;
@@ -73,6 +74,8 @@ pub struct StageTask<'a> {
     pub donors: &'a [StagedRelease],
     /// What an earlier try left.
     pub kept: Option<&'a Kept>,
+    /// Whether a failed fetch leaves what it got, for [`Kept::take`].
+    pub keep: bool,
     /// Bundles that together hold what [`missing`] names.
     pub bundles: &'a [(BundleDigest, BundleIndex)],
     pub source: &'a dyn BlobSource,
@@ -153,7 +156,7 @@ pub enum StageError {
 }
 
 impl StageError {
-    /// Whether what was fetched until then waits for the next try, which [`Kept::take`] gives it to.
+    /// Whether it was the fetch that failed: then a task that keeps leaves what it got.
     pub const fn keeps(&self) -> bool {
         matches!(self, Self::Build(BuildError::Fetch(_)))
     }
@@ -172,17 +175,16 @@ impl StageError {
 /// Memory: the manifests, and a few windows of 8 MiB, whatever the files' sizes.
 ///
 /// # Errors
-/// [`StageError`]; nothing outside the staging folder was written, and that is removed unless it [keeps](StageError::keeps)
-/// what was fetched.
+/// [`StageError`]; nothing outside the staging folder was written, and that is removed unless the task
+/// keeps what was fetched.
 pub fn stage(task: &StageTask<'_>) -> Result<StageReport, StageError> {
     let start = now();
-    let encoded = task.manifest.encode().map_err(StageError::Manifest)?;
-    let id = Manifest::id_of(&encoded);
+    // Encoded once more when it is written: while files are fetched and hashed, the room is better used by others.
+    let id = Manifest::id_of(&task.manifest.encode().map_err(StageError::Manifest)?);
     let shared = shared_links(task.manifest).map_err(StageError::Shared)?;
     let staging = Staging {
         task,
         id,
-        encoded: &encoded,
         shared: &shared,
     };
     let mut report = if staging.exists()? {
@@ -222,7 +224,6 @@ fn report(id: ReleaseId) -> StageReport {
 struct Staging<'a> {
     task: &'a StageTask<'a>,
     id: ReleaseId,
-    encoded: &'a [u8],
     shared: &'a BTreeMap<TreePath, Vec<u8>>,
 }
 
@@ -277,19 +278,14 @@ impl Staging<'_> {
 
     fn run(&self) -> Result<StageReport, StageError> {
         let groups = supply(self.task.manifest, self.task.donors, self.task.kept);
-        let missing: Vec<_> = groups
-            .iter()
-            .filter(|group| matches!(group.supply, Supply::Fetch))
-            .map(|group| group.digest)
-            .collect();
-        let ranges = fetch_plan(&missing, self.task.bundles).map_err(StageError::Missing)?;
+        let ranges = fetch_plan(&groups.missing(), self.task.bundles).map_err(StageError::Missing)?;
         let releases = Root::open(self.task.place.releases()).map_err(self.folder_error("open"))?;
         has_room(&releases, &groups, self.folder_error("ask for free space"))?;
         let built = self
             .make_staging(&releases)
             .and_then(|root| self.build(root, &groups, &ranges));
         // The error that stopped us is the one to tell; what cannot be removed is removed at the next try.
-        if built.as_ref().is_err_and(|error| !error.keeps()) {
+        if built.as_ref().is_err_and(|error| !self.task.keep || !error.keeps()) {
             let _ = remove_tree(&self.task.place.staging());
         }
         if let Some(kept) = self.task.kept {
@@ -310,7 +306,7 @@ impl Staging<'_> {
             .map_err(self.folder_error("make the staging folder"))
     }
 
-    fn build(&self, root: Root, groups: &[Group], ranges: &[FetchRange]) -> Result<StageReport, StageError> {
+    fn build(&self, root: Root, groups: &Groups<'_>, ranges: &[FetchRange]) -> Result<StageReport, StageError> {
         let task = self.task;
         let to_fetch = groups
             .iter()
@@ -365,7 +361,9 @@ impl Staging<'_> {
     /// The stamps come last: with them the release counts.
     fn record(&self, entries: Vec<crate::stamp::FileStamp>) -> Result<(), StageError> {
         let place = self.task.place;
-        ship_durable::write_file(&place.manifest(), self.encoded).map_err(StageError::Durable)?;
+        let encoded = self.task.manifest.encode().map_err(StageError::Manifest)?;
+        ship_durable::write_file(&place.manifest(), &encoded).map_err(StageError::Durable)?;
+        drop(encoded);
         self.point("bundle.stage.stamps.before")?;
         let stamps = Stamps {
             release: self.id,
@@ -387,7 +385,7 @@ fn linked(origins: &[(usize, Origin)]) -> HashMap<u64, crate::stamp::FileStamp> 
 /// Refuses early what would fill the file system: the bytes of every content that is written, in whole blocks.
 fn has_room(
     releases: &Root,
-    groups: &[Group],
+    groups: &Groups<'_>,
     failed: impl FnOnce(io::Error) -> StageError,
 ) -> Result<(), StageError> {
     let space = rustix::fs::fstatvfs(releases).map_err(|error| failed(error.into()))?;

@@ -134,18 +134,12 @@ impl Mending<'_> {
     fn build(&self, part: &Manifest, repaired: &mut Repaired) -> Result<Vec<FileStamp>, StageError> {
         let task = self.task;
         let groups = supply(part, task.donors, None);
-        let missing: Vec<_> = groups
-            .iter()
-            .filter(|group| matches!(group.supply, super::Supply::Fetch))
-            .map(|group| group.digest)
-            .collect();
-        let ranges = fetch_plan(&missing, task.bundles).map_err(StageError::Missing)?;
+        let ranges = fetch_plan(&groups.missing(), task.bundles).map_err(StageError::Missing)?;
         let releases = Root::open(task.place.releases()).map_err(self.failed("open"))?;
         has_room(&releases, &groups, self.failed("ask for free space"))?;
         let staging = Staging {
             task,
             id: self.staged.id(),
-            encoded: &[],
             shared: &BTreeMap::new(),
         };
         let builder = Builder::new(

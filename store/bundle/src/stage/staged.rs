@@ -47,7 +47,7 @@ pub struct StagedRelease {
 /// A file of a staged release that was found to be as it was hashed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sound {
-    pub entry: usize,
+    pub entry: u32,
     pub stamp: FileStamp,
 }
 
@@ -157,7 +157,10 @@ impl StagedRelease {
                 return None;
             }
         }
-        Some(Sound { entry, stamp })
+        Some(Sound {
+            entry: entry as u32,
+            stamp,
+        })
     }
 }
 
