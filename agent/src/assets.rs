@@ -115,7 +115,12 @@ pub fn add(layout: &AppLayout, union: &Union, target: &Target, supply: &Supply) 
 ///
 /// # Errors
 /// [`AssetsError::Add`].
-pub fn mend(layout: &AppLayout, union: &Union, target: &Target, mended: &[TreePath]) -> Result<(), AssetsError> {
+pub fn mend(
+    layout: &AppLayout,
+    union: &Union,
+    target: &Target,
+    mended: &[TreePath],
+) -> Result<(), AssetsError> {
     let adding = |source| AssetsError::Add {
         release: target.folder(),
         source,
@@ -128,12 +133,16 @@ pub fn mend(layout: &AppLayout, union: &Union, target: &Target, mended: &[TreePa
     };
     let assets = assets_of(staged.manifest()).map_err(|source| adding(source.into()))?;
     let tree = layout.release(target);
-    for asset in assets.iter().filter(|asset| asset.fingerprinted && mended.contains(&asset.path)) {
+    for asset in assets
+        .iter()
+        .filter(|asset| asset.fingerprinted && mended.contains(&asset.path))
+    {
         let file = File::open(tree.join(asset.path.as_path())).map_err(|source| AddError::Write {
             url: asset.url_path.clone(),
             source,
         });
-        file.and_then(|mut file| union.add_blob(asset, &mut file)).map_err(adding)?;
+        file.and_then(|mut file| union.add_blob(asset, &mut file))
+            .map_err(adding)?;
     }
     union.record(*target, &assets).map_err(adding)
 }

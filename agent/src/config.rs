@@ -245,7 +245,10 @@ impl<'a> Reader<'a> {
     fn positive(&mut self, table: &DeTable<'a>, key: &str) -> Option<u64> {
         let found: &Spanned<DeValue<'a>> = table.get(key)?;
         let line = self.line(found.span().start);
-        let number = found.get_ref().as_integer().and_then(|number| number.as_str().parse().ok());
+        let number = found
+            .get_ref()
+            .as_integer()
+            .and_then(|number| number.as_str().parse().ok());
         if number.is_none_or(|number: u64| number == 0) {
             self.say(line, format!("{key} must be a whole number from 1 up"));
             return None;

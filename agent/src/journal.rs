@@ -91,7 +91,8 @@ impl AppRecord {
     /// or a newer one.
     pub fn answer_failure(&mut self, running: Target) {
         let epoch = self.epoch;
-        let answered = |failure: &AppFailure| failure.epoch < epoch && failure.release.number <= running.number;
+        let answered =
+            |failure: &AppFailure| failure.epoch < epoch && failure.release.number <= running.number;
         self.failure = self.failure.take().filter(|failure| !answered(failure));
     }
 }

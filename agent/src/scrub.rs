@@ -65,9 +65,7 @@ impl Marks {
         let small = std::fs::metadata(path).is_ok_and(|found| found.len() <= MAX_MARKS);
         let bytes = small.then(|| std::fs::read(path).ok()).flatten();
         let marks = bytes.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
-        marks
-            .filter(|marks| marks.version == VERSION)
-            .unwrap_or_default()
+        marks.filter(|marks| marks.version == VERSION).unwrap_or_default()
     }
 
     fn write(&self, path: &Path) -> Result<(), MarkError> {
@@ -240,7 +238,10 @@ impl Scrubber {
         let configured = self.settings.bytes_per_second;
         configured.unwrap_or_else(|| {
             let used = rustix::fs::statvfs(&self.layout.apps).map_or(0, |space| {
-                space.f_blocks.saturating_sub(space.f_bfree).saturating_mul(space.f_frsize)
+                space
+                    .f_blocks
+                    .saturating_sub(space.f_bfree)
+                    .saturating_mul(space.f_frsize)
             });
             let half = (self.settings.every.as_secs() / 2).max(1);
             (used / half).max(SLOWEST)
@@ -291,7 +292,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("web.scrub");
         let mut marks = Marks::default();
-        marks.releases.insert("1-a".to_owned(), Mark { whole_ms: 5, next: 7 });
+        marks
+            .releases
+            .insert("1-a".to_owned(), Mark { whole_ms: 5, next: 7 });
         marks.write(&path).unwrap();
         assert_eq!(Marks::read(&path), marks);
         ship_durable::write_file(&path, b"{\"version\":1,").unwrap();

@@ -156,10 +156,7 @@ pub enum StagingError {
         source: Box<StageError>,
     },
     #[error("cannot use what an earlier try of release {release} left")]
-    Kept {
-        release: String,
-        source: Box<KeptError>,
-    },
+    Kept { release: String, source: Box<KeptError> },
     #[error("cannot prepare release {release}")]
     Prepare { release: String, source: PrepareError },
 }

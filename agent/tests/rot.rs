@@ -61,17 +61,29 @@ fn rot_is_found_told_refused_and_mended() {
     // Nobody can mend it for now. Both releases have the file; where it is one inode, both turn red by one flip.
     store.inner.sick.store(true, Ordering::Relaxed);
     let files = [one, two].map(|release| host.app("releases").join(release.folder()).join("same.bin"));
-    let inode = |path: &std::path::Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
+    let inode =
+        |path: &std::path::Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
     rot(&files[0]);
     if inode(&files[0]) != inode(&files[1]) {
         rot(&files[1]);
     }
     let red = store.wait("both releases red", |app| app.damaged.len() == 2);
-    assert!(red.damaged.iter().all(|damaged| damaged.reason.contains("same.bin")), "{red:?}");
-    assert_eq!((red.running, red.previous, red.staged.len()), (Some(two), None, 0));
+    assert!(
+        red.damaged
+            .iter()
+            .all(|damaged| damaged.reason.contains("same.bin")),
+        "{red:?}"
+    );
+    assert_eq!(
+        (red.running, red.previous, red.staged.len()),
+        (Some(two), None, 0)
+    );
     let said = host.say(&["revert", "web"]);
     assert_eq!(said.status.code(), Some(4), "{said:?}");
-    assert!(String::from_utf8_lossy(&said.stderr).contains("same.bin"), "{said:?}");
+    assert!(
+        String::from_utf8_lossy(&said.stderr).contains("same.bin"),
+        "{said:?}"
+    );
     assert_eq!(host.ask(&["status"])["apps"][0]["damaged"][0]["release"], 1);
 
     // A restart forgets nothing.
@@ -98,7 +110,10 @@ fn large(count: u64) -> Vec<(String, Vec<u8>)> {
 }
 
 fn borrowed(files: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
-    files.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect()
+    files
+        .iter()
+        .map(|(path, bytes)| (path.as_str(), &bytes[..]))
+        .collect()
 }
 
 /// The site's asset root must not be empty.
@@ -119,7 +134,12 @@ fn flip(store: &Store) {
 fn what_was_fetched_whole_is_not_fetched_again() {
     let store = Store::start();
     let files = with_assets(large(16));
-    let one = store.inner.shelf.lock().unwrap().publish(1, &static_spec(), &borrowed(&files));
+    let one = store
+        .inner
+        .shelf
+        .lock()
+        .unwrap()
+        .publish(1, &static_spec(), &borrowed(&files));
     flip(&store);
     let mut host = Host::new(&store);
     host.start();
@@ -128,7 +148,16 @@ fn what_was_fetched_whole_is_not_fetched_again() {
         app.failure.as_ref().is_some_and(|failure| !failure.transient)
     });
     let reason = failed.failure.unwrap().reason;
-    let bundle = store.inner.shelf.lock().unwrap().bundles.keys().next().copied().unwrap();
+    let bundle = store
+        .inner
+        .shelf
+        .lock()
+        .unwrap()
+        .bundles
+        .keys()
+        .next()
+        .copied()
+        .unwrap();
     assert!(reason.contains(&bundle.to_string()), "{reason}");
     flip(&store);
     // The next try may come after a restart.
@@ -137,21 +166,31 @@ fn what_was_fetched_whole_is_not_fetched_again() {
     store.desire(vec![web(2, Some(one), &[one])]);
     let report = store.wait("release 1", runs(one));
     let fetched = report.update.fetched_bytes;
-    assert!((1 << 20..12 << 20).contains(&fetched), "{fetched} bytes were fetched");
+    assert!(
+        (1 << 20..12 << 20).contains(&fetched),
+        "{fetched} bytes were fetched"
+    );
     for (path, content) in &files {
         assert_eq!(std::fs::read(host.app("current").join(path)).unwrap(), *content);
     }
     // What was fetched for nothing goes when nobody wants it any more.
     flip(&store);
     let more = with_assets(large(20));
-    let two = store.inner.shelf.lock().unwrap().publish(2, &static_spec(), &borrowed(&more));
+    let two = store
+        .inner
+        .shelf
+        .lock()
+        .unwrap()
+        .publish(2, &static_spec(), &borrowed(&more));
     for bundle in store.inner.shelf.lock().unwrap().bundles.values_mut() {
         let at = bundle.len() * 3 / 4;
         bundle[at] ^= 0x10;
     }
     store.desire(vec![web(3, Some(two), &[one, two])]);
     store.wait("the second failure", |app| {
-        app.failure.as_ref().is_some_and(|failure| failure.release == two && !failure.transient)
+        app.failure
+            .as_ref()
+            .is_some_and(|failure| failure.release == two && !failure.transient)
     });
     let left = || {
         let names = std::fs::read_dir(host.app("releases")).unwrap();
@@ -167,8 +206,22 @@ fn what_was_fetched_whole_is_not_fetched_again() {
 fn a_wrong_bundle_is_gone_round_where_another_has_it() {
     let store = Store::start();
     let files = with_assets(large(6));
-    let one = store.inner.shelf.lock().unwrap().publish(1, &static_spec(), &borrowed(&files));
-    let wrong = store.inner.shelf.lock().unwrap().bundles.keys().next().copied().unwrap();
+    let one = store
+        .inner
+        .shelf
+        .lock()
+        .unwrap()
+        .publish(1, &static_spec(), &borrowed(&files));
+    let wrong = store
+        .inner
+        .shelf
+        .lock()
+        .unwrap()
+        .bundles
+        .keys()
+        .next()
+        .copied()
+        .unwrap();
     flip(&store);
     let mut more = files.clone();
     more.push(("another".to_owned(), b"makes it another bundle".to_vec()));
@@ -178,7 +231,10 @@ fn a_wrong_bundle_is_gone_round_where_another_has_it() {
     store.desire(vec![web(1, Some(one), &[one])]);
     let report = store.wait("release 1", runs(one));
     assert_eq!(report.failure, None);
-    assert!(host.log().contains(&wrong.to_string()), "the wrong bundle is told by name");
+    assert!(
+        host.log().contains(&wrong.to_string()),
+        "the wrong bundle is told by name"
+    );
     for (path, content) in &files {
         assert_eq!(std::fs::read(host.app("current").join(path)).unwrap(), *content);
     }

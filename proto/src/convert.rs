@@ -338,7 +338,11 @@ impl TryFrom<v1::AppReport> for AppReport {
             update: wire.update.unwrap_or_default().into(),
             connections: wire.connections,
             restarts: wire.restarts,
-            damaged: wire.damaged.into_iter().map(TryFrom::try_from).collect::<Result<_, _>>()?,
+            damaged: wire
+                .damaged
+                .into_iter()
+                .map(TryFrom::try_from)
+                .collect::<Result<_, _>>()?,
         })
     }
 }

@@ -113,7 +113,10 @@ fn remarks(out: &mut impl Write, app: &v1::AppReport) -> io::Result<()> {
         )?;
     }
     for damaged in &app.damaged {
-        let (number, reason) = (release(damaged.release.as_ref()), escape(damaged.reason.as_bytes()));
+        let (number, reason) = (
+            release(damaged.release.as_ref()),
+            escape(damaged.reason.as_bytes()),
+        );
         writeln!(out, "  release {number} is damaged on this host: {reason}")?;
     }
     if let Some(failure) = &app.failure {

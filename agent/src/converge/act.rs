@@ -227,7 +227,10 @@ impl App {
         self.conclude(view);
         self.note_failure(view);
         let reached = view.running.is_some() && view.running == self.goal();
-        if let Some(running) = view.running.filter(|_| reached && view.healthy && self.record().failure.is_some()) {
+        if let Some(running) = view
+            .running
+            .filter(|_| reached && view.healthy && self.record().failure.is_some())
+        {
             self.save(|record| record.answer_failure(running));
         }
         if reached && self.record().held.is_none() && self.record().deploy != self.deploy() {

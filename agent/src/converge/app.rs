@@ -166,8 +166,14 @@ impl App {
         let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
         match stage::sweep_kept(self.layout(), &wanted) {
             Ok(swept) if swept.is_empty() => {}
-            Ok(swept) => tracing::info!(swept = swept.join(", "), "what was fetched for nothing is taken away"),
-            Err(error) => tracing::warn!(error = chain(&error), "what was fetched for nothing is not taken away"),
+            Ok(swept) => tracing::info!(
+                swept = swept.join(", "),
+                "what was fetched for nothing is taken away"
+            ),
+            Err(error) => tracing::warn!(
+                error = chain(&error),
+                "what was fetched for nothing is not taken away"
+            ),
         }
     }
 
@@ -199,11 +205,13 @@ impl App {
         let wanted = self.wanted_folders();
         let held = self.record().held.as_ref().map(|held| held.to);
         let counts = |release: &&Here| {
-            release.is_whole()
-                || held == Some(release.target)
-                || !wanted.contains(&release.target.folder())
+            release.is_whole() || held == Some(release.target) || !wanted.contains(&release.target.folder())
         };
-        self.here.iter().filter(counts).map(|release| release.target).collect()
+        self.here
+            .iter()
+            .filter(counts)
+            .map(|release| release.target)
+            .collect()
     }
 
     /// What should run, with everything considered.
@@ -287,9 +295,22 @@ impl App {
             Action::Switch(target) => self.switch_to(target, view),
             Action::Stop => self.stop_app(view),
             Action::RemoveOld(old) => self.retire(&old, view),
+            Action::Nothing(_) => self.mend_way_back(view),
             // A newer epoch was made durable when it arrived.
-            Action::PersistFence(_) | Action::Wait(_) | Action::Nothing(_) => false,
+            Action::PersistFence(_) | Action::Wait(_) => false,
         }
+    }
+
+    /// What a revert goes to is mended also where nobody desires it any more.
+    fn mend_way_back(&mut self, view: &View) -> bool {
+        let Some(previous) = view.previous else {
+            return false;
+        };
+        let mut here = self.here.iter();
+        let damaged = here.any(|release| release.target == previous && !release.is_whole());
+        let given_up = self.given_up.get(&previous);
+        let waits = given_up.is_some_and(|given_up| given_up.retry.is_none_or(|retry| retry > clock::now()));
+        damaged && !waits && self.begin(Kind::Stage, previous, view)
     }
 
     /// Where a word on this host holds the app, when it is not there and may be tried.

@@ -142,7 +142,10 @@ impl Work {
         let shop = &self.shop;
         let mended = crate::assets::mend(&shop.layout, &shop.union, &self.target, &staged.mended);
         if let Err(error) = mended {
-            tracing::error!(error = chain(&error), "assets that shared what was damaged are not mended");
+            tracing::error!(
+                error = chain(&error),
+                "assets that shared what was damaged are not mended"
+            );
         }
     }
 

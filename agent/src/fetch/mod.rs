@@ -241,7 +241,10 @@ fn requests(
         let from = chunk * MAX_DIGESTS;
         let to = asked.len().min(from + MAX_DIGESTS);
         v1::LocateRequest {
-            blobs: asked[from..to].iter().map(|blob| blob.as_bytes().to_vec()).collect(),
+            blobs: asked[from..to]
+                .iter()
+                .map(|blob| blob.as_bytes().to_vec())
+                .collect(),
             avoid: avoid.clone(),
         }
     };

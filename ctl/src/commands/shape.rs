@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use ship_proto::v1::{
-    AppFailure, AppHost, AppPhase, AppStatus, DamagedRelease, HostLine, ReleaseLine, ReleaseRecord, RolloutView, StepView,
-    Target,
+    AppFailure, AppHost, AppPhase, AppStatus, DamagedRelease, HostLine, ReleaseLine, ReleaseRecord,
+    RolloutView, StepView, Target,
 };
 
 use crate::ui::outcome_name;

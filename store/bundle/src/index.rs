@@ -136,7 +136,9 @@ impl BundleIndex {
     #[must_use]
     pub fn keep(mut self, wanted: &[BlobDigest]) -> Self {
         for frame in &mut self.frames {
-            frame.blobs.retain(|blob| wanted.binary_search(&blob.digest).is_ok());
+            frame
+                .blobs
+                .retain(|blob| wanted.binary_search(&blob.digest).is_ok());
             frame.blobs.shrink_to_fit();
         }
         self.frames.retain(|frame| !frame.blobs.is_empty());

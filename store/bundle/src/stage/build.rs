@@ -197,9 +197,7 @@ impl<'a> Builder<'a> {
     fn take_kept(&self, group: &Group<'_>) -> Result<usize, BuildError> {
         let (entry, _) = group.first();
         let path = self.path(entry);
-        let kept = self
-            .kept
-            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        let kept = self.kept.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
         kept.and_then(|kept| kept.give(path, &self.root))
             .map_err(BuildError::at("take over", path.as_bytes()))?;
         self.progress.done(group.size);

@@ -138,18 +138,14 @@ impl Kept {
         let (mut sources, mut targets) = (Parents::of(&self.root), Parents::of(to));
         let (source, name) = sources.split(path.as_bytes())?;
         let (target, new_name) = targets.split(path.as_bytes())?;
-        Ok(rustix::fs::renameat_with(
-            source,
-            name,
-            target,
-            new_name,
-            rustix::fs::RenameFlags::NOREPLACE,
+        Ok(
+            rustix::fs::renameat_with(source, name, target, new_name, rustix::fs::RenameFlags::NOREPLACE)
+                .or_else(|error| match error {
+                    // Some file systems cannot refuse to replace; the tree being built is nobody's yet.
+                    rustix::io::Errno::INVAL => rustix::fs::renameat(source, name, target, new_name),
+                    other => Err(other),
+                })?,
         )
-        .or_else(|error| match error {
-            // Some file systems cannot refuse to replace; the tree being built is nobody's yet.
-            rustix::io::Errno::INVAL => rustix::fs::renameat(source, name, target, new_name),
-            other => Err(other),
-        })?)
     }
 
     /// Removes what is left.

@@ -285,7 +285,10 @@ impl Staging<'_> {
             .make_staging(&releases)
             .and_then(|root| self.build(root, &groups, &ranges));
         // The error that stopped us is the one to tell; what cannot be removed is removed at the next try.
-        if built.as_ref().is_err_and(|error| !self.task.keep || !error.keeps()) {
+        if built
+            .as_ref()
+            .is_err_and(|error| !self.task.keep || !error.keeps())
+        {
             let _ = remove_tree(&self.task.place.staging());
         }
         if let Some(kept) = self.task.kept {
@@ -306,7 +309,12 @@ impl Staging<'_> {
             .map_err(self.folder_error("make the staging folder"))
     }
 
-    fn build(&self, root: Root, groups: &Groups<'_>, ranges: &[FetchRange]) -> Result<StageReport, StageError> {
+    fn build(
+        &self,
+        root: Root,
+        groups: &Groups<'_>,
+        ranges: &[FetchRange],
+    ) -> Result<StageReport, StageError> {
         let task = self.task;
         let to_fetch = groups
             .iter()

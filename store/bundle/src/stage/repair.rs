@@ -44,7 +44,10 @@ pub fn repair(task: &StageTask<'_>) -> Result<Repaired, StageError> {
     let start = now();
     let place = task.place;
     let staged = StagedRelease::open(place).map_err(StageError::Existing)?;
-    let mending = Mending { task, staged: &staged };
+    let mending = Mending {
+        task,
+        staged: &staged,
+    };
     let checked = mending.look(Some(&staged.stamps.entries))?;
     let shared = shared_links(staged.manifest()).map_err(StageError::Shared)?;
     let mut stamps = checked.stamps;
@@ -120,7 +123,9 @@ impl Mending<'_> {
         let new = self.build(&part, repaired)?;
         let aside = self.aside()?;
         for ((at, entry), stamp) in wanted.into_iter().zip(part.entries()).zip(new) {
-            self.put(&entry.path, |folder, name| move_in(&aside, &entry.path, folder, name))?;
+            self.put(&entry.path, |folder, name| {
+                move_in(&aside, &entry.path, folder, name)
+            })?;
             stamps[at] = stamp;
             repaired.paths.push(entry.path.clone());
         }
@@ -174,10 +179,14 @@ impl Mending<'_> {
             match &entry.kind {
                 EntryKind::File { .. } => continue,
                 EntryKind::Link { target } => {
-                    self.put(&entry.path, |folder, name| Ok(rustix::fs::symlinkat(&**target, folder, name)?))?;
+                    self.put(&entry.path, |folder, name| {
+                        Ok(rustix::fs::symlinkat(&**target, folder, name)?)
+                    })?;
                 }
                 EntryKind::EmptyFolder => {
-                    self.put(&entry.path, |folder, name| Ok(rustix::fs::mkdirat(folder, name, closed())?))?;
+                    self.put(&entry.path, |folder, name| {
+                        Ok(rustix::fs::mkdirat(folder, name, closed())?)
+                    })?;
                 }
             }
             repaired.paths.push(entry.path.clone());
@@ -190,7 +199,9 @@ impl Mending<'_> {
             if found.is_ok_and(|found| found.to_bytes() == &target[..]) {
                 continue;
             }
-            self.put(path, |folder, name| Ok(rustix::fs::symlinkat(&target[..], folder, name)?))?;
+            self.put(path, |folder, name| {
+                Ok(rustix::fs::symlinkat(&target[..], folder, name)?)
+            })?;
             repaired.paths.push(path.clone());
         }
         Ok(())
@@ -198,19 +209,15 @@ impl Mending<'_> {
 
     /// Opens the folder of `path` for a moment and has `make` put the name there; what is in the way goes first unless a
     /// rename replaces it.
-    fn put(
-        &self,
-        path: &TreePath,
-        make: impl Fn(&Root, &[u8]) -> io::Result<()>,
-    ) -> Result<(), StageError> {
+    fn put(&self, path: &TreePath, make: impl Fn(&Root, &[u8]) -> io::Result<()>) -> Result<(), StageError> {
         let failed = || BuildError::at("mend", path.as_bytes());
         let folder = self.folder(path.parent().unwrap_or_default()).map_err(failed())?;
         let open = Mode::from_raw_mode(0o755);
         rustix::fs::fchmod(&folder, open).map_err(|error| failed()(error.into()))?;
         let made = match make(&folder, path.file_name()) {
-            Err(error) if is_in_the_way(&error) => self
-                .clear(path)
-                .and_then(|()| make(&folder, path.file_name())),
+            Err(error) if is_in_the_way(&error) => {
+                self.clear(path).and_then(|()| make(&folder, path.file_name()))
+            }
             other => other,
         };
         // Also after a failure: a folder that stayed open would let the app write into the release.

@@ -75,7 +75,9 @@ fn keep(place: Place<'_>, read: &StagedRelease, changes: &[(usize, FileStamp, Fi
         return;
     }
     // A record that is gone or another release's by now needs nothing; one that cannot be written costs hashing.
-    let Ok(mut now) = StagedRelease::open(place) else { return };
+    let Ok(mut now) = StagedRelease::open(place) else {
+        return;
+    };
     if now.id() != read.id() {
         return;
     }

@@ -116,7 +116,9 @@ impl<'a> Groups<'a> {
         let mut from = 0_u32;
         for names in order.chunk_by(|a, b| content(manifest, *a).0 == content(manifest, *b).0) {
             let plain = names.partition_point(|at| !content(manifest, *at).1);
-            let empty = names.first().is_some_and(|at| content(manifest, *at).0 == nothing);
+            let empty = names
+                .first()
+                .is_some_and(|at| content(manifest, *at).0 == nothing);
             let to = from + names.len() as u32;
             spans.push(Span {
                 from,

@@ -81,7 +81,12 @@ fn two_on_a_host() -> (Host, Published, Published, tempfile::TempDir) {
     (host, one, two, tree)
 }
 
-fn mend(host: &Host, folder: &str, published: &Published, others: &[&Published]) -> Result<usize, StageError> {
+fn mend(
+    host: &Host,
+    folder: &str,
+    published: &Published,
+    others: &[&Published],
+) -> Result<usize, StageError> {
     let bundles: Vec<_> = others.iter().map(|p| (p.digest, p.index.clone())).collect();
     let repaired = repair(&StageTask {
         place: host.place(folder),
@@ -107,7 +112,10 @@ fn rot_in_a_shared_inode_turns_every_release_red_and_is_mended() {
     rot(&host, &["1", "2"], "noise");
     assert_eq!(damage(&host, "1"), [""; 0], "nothing but the bytes tells it");
     assert!(!host.donors(&["2"])[0].is_doubtful());
-    assert_eq!(scrub(&host, "1"), ["\"noise\" has other bytes than the release says"]);
+    assert_eq!(
+        scrub(&host, "1"),
+        ["\"noise\" has other bytes than the release says"]
+    );
     for folder in ["1", "2"] {
         assert!(host.donors(&[folder])[0].is_doubtful(), "{folder}");
         assert_eq!(
@@ -132,7 +140,10 @@ fn rot_in_a_shared_inode_turns_every_release_red_and_is_mended() {
         assert_eq!(damage(&host, folder), [""; 0]);
         assert!(!host.donors(&[folder])[0].is_doubtful());
     }
-    assert_eq!(host.names(), ["1", "1.manifest", "1.stamps", "2", "2.manifest", "2.stamps"]);
+    assert_eq!(
+        host.names(),
+        ["1", "1.manifest", "1.stamps", "2", "2.manifest", "2.stamps"]
+    );
     let folder = fs::metadata(host.releases.join("2")).unwrap();
     assert_eq!(folder.mode() & 0o777, 0o555);
 }
@@ -156,7 +167,10 @@ fn whatever_was_done_to_a_tree_is_put_right() {
     assert!(damage(&host, "1").len() >= 5);
     assert!(mend(&host, "1", &one, &[&one]).unwrap() >= 5);
     let left = damage(&host, "1");
-    assert!(left.iter().all(|problem| problem.contains("__pycache__")), "{left:?}");
+    assert!(
+        left.iter().all(|problem| problem.contains("__pycache__")),
+        "{left:?}"
+    );
     let mended = snapshot(&tree);
     assert!(sound.iter().all(|(name, what)| mended.get(name) == Some(what)));
     assert_eq!(mend(&host, "1", &one, &[]).unwrap(), 0);
@@ -181,7 +195,10 @@ fn a_scrub_goes_on_where_it_stopped_and_reads_each_inode_once() {
         assert!(next > from, "it stands still at {from}");
         (from, turns) = (next, turns + 1);
     }
-    assert!(turns > 2 && read <= bytes, "{turns} turns, {read} of {bytes} bytes");
+    assert!(
+        turns > 2 && read <= bytes,
+        "{turns} turns, {read} of {bytes} bytes"
+    );
     let second = scrub_staged(host.place("2"), 0, &mut seen, &mut |_| true).unwrap();
     assert!(second.read_bytes < 100_000, "{second:?}");
 }
@@ -251,7 +268,10 @@ fn what_a_broken_fetch_got_is_not_fetched_again() {
     let staged = staged.unwrap();
     assert!((5..16).contains(&lacking), "{lacking} are lacking");
     assert_eq!(staged.kept_files as usize, 16 - lacking);
-    assert!(given < whole * lacking / 16 + (1 << 20), "{given} of {whole} bytes for {lacking}");
+    assert!(
+        given < whole * lacking / 16 + (1 << 20),
+        "{given} of {whole} bytes for {lacking}"
+    );
     assert_eq!(snapshot(&host.releases.join("1")), snapshot(tree.path()));
     assert_eq!(host.names(), ["1", "1.manifest", "1.stamps"]);
 }

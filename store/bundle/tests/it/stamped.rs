@@ -52,7 +52,10 @@ fn a_rotten_donor_gives_nothing() {
     let host = Host::in_memory();
     let published = two_alike(&host);
     rot(&host.releases.join("1/noise"));
-    assert_eq!(missing(&published.manifest, &host.donors(&["1", "2"]), None).len(), 1);
+    assert_eq!(
+        missing(&published.manifest, &host.donors(&["1", "2"]), None).len(),
+        1
+    );
     let source = Source::of(&[&published]);
     let none = host.stage_from("3", &published.manifest, &["1", "2"], &[], &source);
     assert!(matches!(none, Err(StageError::Missing(_))));
