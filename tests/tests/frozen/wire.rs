@@ -289,6 +289,10 @@ fn examples() -> Vec<Example> {
     examples! {
         "Target" Target = target(455);
         "ReleaseRecord" ReleaseRecord = record();
+        "DamagedRelease" DamagedRelease = DamagedRelease {
+            release: Some(target(454)),
+            reason: text("\"app.js\" has other bytes than the release says"),
+        };
         "DesiredApp" DesiredApp = desired_app();
         "DesiredHost" DesiredHost = DesiredHost { apps: vec![desired_app()] };
         "UpdateFigures" UpdateFigures = figures();
