@@ -74,6 +74,7 @@ pub async fn locate(blobs: &[BlobDigest], fleet: &Fleet) -> Result<Vec<Place>, C
         .chunks(MAX_DIGESTS)
         .map(|some| LocateRequest {
             blobs: some.iter().map(|blob| blob.as_bytes().to_vec()).collect(),
+            avoid: Vec::new(),
         })
         .collect();
     let mut releases = fleet.client.releases();

@@ -230,6 +230,16 @@ fn trouble(host: &AppHost) -> Vec<String> {
     let shown = shape::Host::from(host);
     let name = clean(&shown.host);
     let mut lines = Vec::new();
+    for damaged in &shown.damaged {
+        lines.push(format!(
+            "  {} {name}: {} is damaged there: {}",
+            paint(BAD, "✗"),
+            damaged
+                .release
+                .map_or_else(String::new, |number| number.to_string()),
+            clean(&damaged.reason)
+        ));
+    }
     if let Some(failure) = &shown.failure {
         lines.push(format!(
             "  {} {name}: {} failed at {}: {}",

@@ -173,7 +173,8 @@ impl Manifest {
 
     pub fn encode(&self) -> Result<Vec<u8>, ManifestError> {
         let spec = serde_json::to_vec(&self.spec).map_err(|_| ManifestError::Spec)?;
-        let mut out = Vec::with_capacity(64 * self.entries.len() + spec.len() + 32);
+        let entries: usize = self.entries.iter().map(encoded_len).sum();
+        let mut out = Vec::with_capacity(entries + spec.len() + 32);
         out.extend_from_slice(MAGIC);
         put_bytes32(&mut out, &spec);
         out.extend_from_slice(&(self.entries.len() as u64).to_le_bytes());
@@ -228,6 +229,16 @@ impl Manifest {
         check(&spec, &entries)?;
         Ok(Self { spec, entries })
     }
+}
+
+/// Bytes that [`put_entry`] writes.
+fn encoded_len(entry: &Entry) -> usize {
+    let rest = match &entry.kind {
+        EntryKind::File { .. } => 8 + 32,
+        EntryKind::Link { target } => 2 + target.len(),
+        EntryKind::EmptyFolder => 0,
+    };
+    1 + 2 + entry.path.as_bytes().len() + rest
 }
 
 fn put_bytes32(out: &mut Vec<u8>, bytes: &[u8]) {
