@@ -184,6 +184,7 @@ impl Journey {
     /// Points that the journey passes, with how often.
     fn points(&self) -> BTreeMap<String, usize> {
         let mut stage = self.begin();
+        stage.kill_keeper();
         let trace = stage.dir.path().join("trace");
         stage.start_with(&[(TRACE_VARIABLE, trace.to_str().unwrap())]);
         stage.wait_for_keeper();
