@@ -28,6 +28,7 @@ impl Keeper {
             Vec::new()
         };
         let living = self.adopt(&generations);
+        self.resident.keep_small();
         let current = self.current();
         let (next, effects) = machine::recover(&self.state, &boot_id, &living, current.as_deref(), now_ms());
         let mut next = next;
@@ -36,6 +37,7 @@ impl Keeper {
         self.remember_layout();
         for effect in effects {
             self.carry_out(&effect);
+            self.resident.keep_small();
         }
         self.work_off();
     }

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use super::Keeper;
 use crate::clock::now_ms;
 use crate::listen::Group;
-use crate::processes::{self, Table};
+use crate::machine::Process;
+use crate::processes::{self, Table, Tree};
 use crate::sockets::{self, Places};
 
 /// How old the connections told in a status may be.
@@ -20,32 +21,56 @@ impl Keeper {
         if begun < self.next_count {
             return;
         }
-        let slots: Vec<_> = self.running.keys().copied().collect();
-        self.count(&slots);
+        self.count();
         self.next_count = pause_after(begun, COUNT_MS);
     }
 
     /// Established connections of a generation at this moment.
     pub(super) fn count_connections(&mut self, generation: u64) -> u64 {
-        let all = self.running.keys().copied();
-        let slots: Vec<_> = all.filter(|(number, _)| *number == generation).collect();
-        self.count(&slots);
-        slots.iter().filter_map(|slot| self.counted.get(slot)).sum()
+        self.count();
+        let its = self
+            .counted
+            .iter()
+            .filter(|((number, _), _)| *number == generation);
+        its.map(|(_, count)| count).sum()
     }
 
-    fn count(&mut self, slots: &[(u64, usize)]) {
+    /// Counts for every process: a connection that none of them has is looked for with more effort.
+    fn count(&mut self) {
         let places = self.places();
+        let slots: Vec<_> = self.running.keys().copied().collect();
+        self.counted.clear();
         if slots.is_empty() || (places.tcp.is_empty() && !places.unix) {
             return;
         }
-        let counts = sockets::count(&places, || {
+        let far = || {
             let table = Table::read();
-            slots.iter().map(|slot| self.family(&table, *slot)).collect()
+            self.families(&slots, |mains, marks| table.family(mains, marks))
+        };
+        let near = || match Tree::look() {
+            Some(tree) => self.families(&slots, |mains, marks| tree.family(mains, marks)),
+            None => far(),
+        };
+        let counts = sockets::count(&places, near, far);
+        self.counted = slots.into_iter().zip(counts).collect();
+    }
+
+    /// The processes of each slot, as `of` finds them, and in the end the keeper itself, which leads some connections on.
+    fn families(
+        &self,
+        slots: &[(u64, usize)],
+        of: impl Fn(&[Process], &[String]) -> Vec<u32>,
+    ) -> Vec<Vec<u32>> {
+        let families = slots.iter().map(|(generation, slot)| {
+            let Some(running) = self.running.get(&(*generation, *slot)) else {
+                return Vec::new();
+            };
+            let found = self.state.generation(*generation);
+            let spec = found.and_then(|found| found.intent.processes.get(*slot));
+            let marks = self.marks(*generation, spec.map(|spec| spec.name.as_str()));
+            of(&[running.process], &marks)
         });
-        for (index, slot) in slots.iter().enumerate() {
-            self.counted
-                .insert(*slot, counts.get(index).copied().unwrap_or(0));
-        }
+        families.chain([vec![std::process::id()]]).collect()
     }
 
     fn places(&self) -> Places {
@@ -54,17 +79,6 @@ impl Keeper {
             tcp: groups().filter_map(Group::tcp).collect(),
             unix: groups().any(|group| group.tcp().is_none()),
         }
-    }
-
-    /// The process of a slot and all that come from it.
-    fn family(&self, table: &Table, (generation, slot): (u64, usize)) -> Vec<u32> {
-        let Some(running) = self.running.get(&(generation, slot)) else {
-            return Vec::new();
-        };
-        let found = self.state.generation(generation);
-        let spec = found.and_then(|found| found.intent.processes.get(slot));
-        let marks = self.marks(generation, spec.map(|spec| spec.name.as_str()));
-        table.family(&[running.process], &marks)
     }
 
     /// Whether one of the generation's processes has the socket that serves this client; none while nobody has accepted it.
@@ -80,8 +94,10 @@ impl Keeper {
             return Some(*owner == generation);
         }
         let mains = self.mains.get(&generation).map_or(&[][..], Vec::as_slice);
-        let family = Table::read().family(mains, &self.marks(generation, None));
-        Some(family.iter().any(holds))
+        let marks = self.marks(generation, None);
+        let near = Tree::look().map(|tree| tree.family(mains, &marks));
+        let held = |family: &[u32]| family.iter().any(holds);
+        Some(near.is_some_and(|near| held(&near)) || held(&Table::read().family(mains, &marks)))
     }
 }
 

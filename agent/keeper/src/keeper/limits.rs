@@ -1,6 +1,7 @@
 //! What the process itself needs of the kernel: signals as a descriptor, orphans as children, little memory.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use thiserror::Error;
@@ -76,27 +77,75 @@ fn signal_fd() -> io::Result<OwnedFd> {
     }
 }
 
-/// Gives the kernel back what a burst of work has left in memory: free heap, and the pages of programs' code.
+/// The most of this process that may be in memory before it gives back what it can, in bytes. A burst of work between two
+/// looks stays below the 3 MiB that are promised.
+const RESIDENT: u64 = 2_400 * 1024;
+
+/// How much of this process is in memory, and the means to make it less.
 ///
-/// Code comes back from the page cache when it is needed; a keeper beside every app on every host waits most of its life.
-pub(super) fn give_back_memory() {
-    trim_heap();
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
-        return;
-    };
-    for (start, end) in maps.lines().filter_map(code_mapping) {
-        forget_pages(start, end);
+/// Nine tenths of it are pages of programs' code: the kernel maps sixteen around every one that is used, so a run through
+/// the whole switch has most of the program and of the C library mapped. They come back from the page cache when they are
+/// needed; a keeper beside every app on every host waits most of its life.
+#[derive(Debug)]
+pub(super) struct Resident {
+    /// `/proc/self/statm`; none where there is no such file.
+    figures: Option<File>,
+}
+
+impl Resident {
+    pub(super) fn new() -> Self {
+        Self {
+            figures: File::open("/proc/self/statm").ok(),
+        }
+    }
+
+    /// Gives back when there is too much. Costs one system call when there is not.
+    pub(super) fn keep_small(&self) {
+        if self.bytes().is_some_and(|bytes| bytes > RESIDENT) {
+            forget_code();
+        }
+    }
+
+    /// Gives back what a burst of work has left: code, and free heap.
+    pub(super) fn give_back(&self) {
+        trim_heap();
+        forget_code();
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        use std::os::unix::fs::FileExt;
+        let mut text = [0_u8; 64];
+        let length = self.figures.as_ref()?.read_at(&mut text, 0).ok()?;
+        let text = std::str::from_utf8(text.get(..length)?).ok()?;
+        let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+        Some(pages * rustix::param::page_size() as u64)
     }
 }
 
-/// A line of `/proc/self/maps` that maps a file's code: never writable, so no page of it was changed.
+fn forget_code() {
+    let Ok(maps) = File::open("/proc/self/maps") else {
+        return;
+    };
+    let mut lines = BufReader::with_capacity(1024, maps);
+    let mut line = String::with_capacity(256);
+    while lines.read_line(&mut line).is_ok_and(|length| length > 0) {
+        if let Some((start, end)) = code_mapping(&line) {
+            forget_pages(start, end);
+        }
+        line.clear();
+    }
+}
+
+/// A line of `/proc/self/maps` that maps what a program file holds and nobody has changed: code, which never was writable,
+/// and the part with the file's head, names and constants. Other read-only parts may have been relocated.
 fn code_mapping(line: &str) -> Option<(usize, usize)> {
     let mut fields = line.split_ascii_whitespace();
-    let (range, rights) = (fields.next()?, fields.next()?);
-    let file = fields.nth(3)?;
+    let (range, rights, offset) = (fields.next()?, fields.next()?, fields.next()?);
+    let file = fields.nth(2)?;
     let (start, end) = range.split_once('-')?;
     let number = |text| usize::from_str_radix(text, 16).ok();
-    (rights == "r-xp" && file.starts_with('/')).then_some((number(start)?, number(end)?))
+    let unchanged = rights == "r-xp" || (rights == "r--p" && number(offset)? == 0);
+    (unchanged && file.starts_with('/')).then_some((number(start)?, number(end)?))
 }
 
 #[allow(unsafe_code, reason = "malloc_trim has no safe face")]
@@ -119,19 +168,33 @@ fn forget_pages(start: usize, end: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::code_mapping;
+    use super::{Resident, code_mapping};
 
     #[test]
-    fn only_the_code_of_files_is_given_back() {
-        let code = "1000-2000 r-xp 00000000 fe:00 77      /usr/lib/libc.so.6";
-        assert_eq!(code_mapping(code), Some((0x1000, 0x2000)));
+    fn only_the_unchanged_parts_of_files_are_given_back() {
+        for clean in [
+            "1000-2000 r-xp 00003000 fe:00 77      /usr/lib/libc.so.6",
+            "1000-2000 r--p 00000000 fe:00 77      /usr/lib/libc.so.6",
+        ] {
+            assert_eq!(code_mapping(clean), Some((0x1000, 0x2000)), "{clean}");
+        }
         for other in [
-            "1000-2000 r--p 00000000 fe:00 77 /usr/lib/libc.so.6",
+            "1000-2000 r--p 001cd000 fe:00 77 /usr/lib/libc.so.6",
             "1000-2000 rw-p 00000000 fe:00 77 /usr/lib/libc.so.6",
+            "1000-2000 r-xs 00000000 fe:00 77 /usr/lib/libc.so.6",
             "1000-2000 r-xp 00000000 00:00 0 [vdso]",
             "1000-2000 r-xp 00000000 00:00 0",
         ] {
             assert_eq!(code_mapping(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn the_program_goes_on_without_its_pages() {
+        let resident = Resident::new();
+        let before = resident.bytes();
+        assert!(before.is_some_and(|bytes| bytes > 0));
+        resident.give_back();
+        assert!(resident.bytes() < before);
     }
 }

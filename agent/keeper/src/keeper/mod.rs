@@ -4,16 +4,26 @@
 
 mod adopt;
 mod count;
+mod direct;
 mod effects;
+mod end;
+mod folders;
 mod limits;
+mod links;
+mod lives;
+mod notices;
+mod output;
+mod probes;
 mod requests;
+mod start;
 mod status;
+mod tell;
 mod wait;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ship_durable::fault;
 use thiserror::Error;
@@ -21,20 +31,21 @@ use thiserror::Error;
 use crate::clock::{now_ms, rfc3339_now};
 use crate::control::Control;
 use crate::listen::Listeners;
-use crate::log::{Line, LogFile, Stream, Tail};
+use crate::log::{LogFile, Stream, Tail};
 use crate::machine::{self, Event, Process, State};
 use crate::memory::{Memory, MemoryError};
 use crate::notify::NotifySocket;
 use crate::probe::Probe;
 use crate::protocol::SOCKET_NAME;
 use crate::relay::Relay;
+use folders::{bind_notify, make_folders};
+use limits::Resident;
+use tell::Label;
 
 pub use limits::{Signals, SignalsError};
 
 /// Notes kept for the status.
 const MAX_NOTES: usize = 20;
-/// Generations whose release and deploy are remembered for the log; more than live at once.
-const MAX_LABELS: usize = 16;
 /// So long after the last work, memory is given back.
 const QUIET_MS: u64 = 1_000;
 
@@ -88,13 +99,6 @@ struct Running {
     said: String,
 }
 
-/// What a generation's lines are marked with.
-#[derive(Debug, Clone, Copy, Default)]
-struct Label {
-    release: u64,
-    deploy: u64,
-}
-
 /// A running keeper.
 #[derive(Debug)]
 pub struct Keeper {
@@ -122,6 +126,7 @@ pub struct Keeper {
     relays: Vec<Relay>,
     control: Control,
     signals: Signals,
+    resident: Resident,
     revision: u64,
     notes: VecDeque<String>,
     /// Connections that were open when a generation was told to stop.
@@ -142,7 +147,11 @@ impl Keeper {
     /// # Errors
     /// [`StartError`]; the app is untouched then.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        let resident = Resident::new();
+        // What starting the program itself has mapped.
+        resident.keep_small();
         let (memory, mut state, notes) = Memory::open(&config.state).map_err(StartError::Memory)?;
+        resident.keep_small();
         let signals = Signals::catch().map_err(StartError::Signals)?;
         make_folders(&config)?;
         let notify = bind_notify(&config, &mut state)?;
@@ -177,6 +186,7 @@ impl Keeper {
             relays: Vec::new(),
             control,
             signals,
+            resident,
             revision: 1,
             notes: VecDeque::new(),
             cut: BTreeMap::new(),
@@ -186,6 +196,7 @@ impl Keeper {
             quiet_at: None,
             exiting: false,
         };
+        keeper.resident.keep_small();
         keeper.remember_labels();
         for note in notes {
             keeper.note(note);
@@ -198,6 +209,7 @@ impl Keeper {
                 std::process::id()
             ),
         );
+        keeper.resident.keep_small();
         keeper.recover();
         Ok(keeper)
     }
@@ -216,7 +228,7 @@ impl Keeper {
             }
             if self.quiet_at.is_some_and(|at| at <= now_ms()) {
                 self.quiet_at = None;
-                limits::give_back_memory();
+                self.resident.give_back();
             }
             if self.wait()? {
                 self.tell(None, "the keeper leaves; the app runs on");
@@ -248,6 +260,7 @@ impl Keeper {
         self.adopt_state(next);
         for effect in effects {
             self.carry_out(&effect);
+            self.resident.keep_small();
         }
     }
 
@@ -265,9 +278,15 @@ impl Keeper {
         if phase != before {
             self.tell(None, &format!("phase {word}"));
         }
-        let saved = fault::point(&format!("keeper.{word}.before"))
-            .map_err(|error| error.to_string())
-            .and_then(|()| self.memory.save(&self.state).map_err(|error| chain(&error)));
+        let before = fault::point(&format!("keeper.{word}.before"));
+        self.save(before.map_err(|error| error.to_string()));
+        self.resident.keep_small();
+        let _ = fault::point(&format!("keeper.{word}.after"));
+    }
+
+    /// Makes the state the one the next keeper finds, unless something has gone wrong `before`.
+    fn save(&mut self, before: Result<(), String>) {
+        let saved = before.and_then(|()| self.memory.save(&self.state).map_err(|error| chain(&error)));
         match saved {
             Ok(()) => self.unsaved = false,
             Err(reason) => {
@@ -277,7 +296,6 @@ impl Keeper {
                 self.unsaved = true;
             }
         }
-        let _ = fault::point(&format!("keeper.{word}.after"));
     }
 
     /// Fills in what a pure machine cannot know: the time of day and the last lines.
@@ -305,82 +323,6 @@ impl Keeper {
             self.tell(of, &words);
         }
     }
-
-    /// Writes a line of the keeper's own into the app's log. Without a generation, it is about the one that is on its way, or
-    /// else the one that users get.
-    fn tell(&mut self, generation: Option<u64>, words: &str) {
-        let (number, label) = match generation {
-            Some(number) => (number, self.labels.get(&number).copied().unwrap_or_default()),
-            None => self.subject(),
-        };
-        let line = Line {
-            ts: &rfc3339_now(),
-            app: &self.config.app,
-            host: &self.config.host,
-            release: label.release,
-            deploy: label.deploy,
-            r#gen: number,
-            process: "",
-            pid: std::process::id(),
-            stream: "keeper",
-            line: words,
-            more: false,
-        };
-        self.log.write(&line);
-    }
-
-    fn subject(&self) -> (u64, Label) {
-        let rising = self.state.rising.as_ref().map(|rising| &rising.generation);
-        let number = rising.or(self.state.active.as_ref()).map(|found| found.number);
-        let known = number.and_then(|number| self.labels.get_key_value(&number));
-        // With nothing there, the latest that was.
-        let known = known.or_else(|| self.labels.last_key_value());
-        known.map_or((0, Label::default()), |(number, label)| (*number, *label))
-    }
-
-    /// Lines about a generation name its release, also when the machine has forgotten it.
-    fn remember_labels(&mut self) {
-        for (generation, _) in self.state.generations() {
-            let label = Label {
-                release: generation.intent.release,
-                deploy: generation.intent.deploy,
-            };
-            self.labels.insert(generation.number, label);
-        }
-        while self.labels.len() > MAX_LABELS {
-            self.labels.pop_first();
-        }
-    }
-
-    /// Tells operators something they should know, in status and log.
-    fn note(&mut self, words: String) {
-        self.tell(None, &words);
-        if self.notes.back() != Some(&words) {
-            if self.notes.len() >= MAX_NOTES {
-                self.notes.pop_front();
-            }
-            self.notes.push_back(words);
-            self.revision += 1;
-        }
-    }
-
-    fn log_folder(&self) -> PathBuf {
-        self.config.run.join("log")
-    }
-
-    fn drain_file(&self, generation: u64) -> PathBuf {
-        self.config.run.join("drain").join(generation.to_string())
-    }
-
-    /// Entries in the environment that only this generation's processes have; with a process's name, only that one's.
-    fn marks(&self, generation: u64, process: Option<&str>) -> Vec<String> {
-        let mut marks = vec![format!(
-            "SHIP_DRAIN_FILE={}",
-            self.drain_file(generation).display()
-        )];
-        marks.extend(process.map(|name| format!("SHIP_PROCESS={name}")));
-        marks
-    }
 }
 
 /// An error with its sources, in one line.
@@ -393,57 +335,4 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     words
-}
-
-fn make_folders(config: &Config) -> Result<(), StartError> {
-    let folders = [
-        config.run.clone(),
-        config.run.join("log"),
-        config.run.join("drain"),
-        config.state.join("logs"),
-    ];
-    for path in folders {
-        std::fs::create_dir_all(&path).map_err(|source| StartError::SetUp { path, source })?;
-    }
-    Ok(())
-}
-
-/// The socket in the run folder, or in a short private one where an app could not name that.
-fn bind_notify(config: &Config, state: &mut State) -> Result<NotifySocket, StartError> {
-    let usual = config.run.join("notify.sock");
-    let path = if usual.as_os_str().len() <= crate::unix::MAX_SOCKET_PATH {
-        usual
-    } else {
-        short_folder(state)
-            .map_err(|source| StartError::SetUp { path: usual, source })?
-            .join("notify.sock")
-    };
-    NotifySocket::bind(&path).map_err(|source| StartError::SetUp { path, source })
-}
-
-/// A folder with a short name that stays the same over this keeper's death: apps keep the path they were given.
-fn short_folder(state: &mut State) -> io::Result<PathBuf> {
-    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-    let own = rustix::process::geteuid().as_raw();
-    let is_ours = |folder: &Path| {
-        std::fs::symlink_metadata(folder).is_ok_and(|found| found.is_dir() && found.uid() == own)
-    };
-    if let Some(folder) = state.notify_folder.clone().filter(|folder| is_ours(folder)) {
-        return Ok(folder);
-    }
-    // Only root's apps run as others, who must be able to pass through it.
-    let mode = if own == 0 { 0o711 } else { 0o700 };
-    for base in [Path::new("/run/ship"), &std::env::temp_dir(), Path::new("/tmp")] {
-        let mut random = [0_u8; 8];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-        let folder = base.join(format!("ship-n-{:016x}", u64::from_le_bytes(random)));
-        let fits = folder.as_os_str().len() + "/notify.sock".len() <= crate::unix::MAX_SOCKET_PATH;
-        if fits && std::fs::DirBuilder::new().mode(mode).create(&folder).is_ok() {
-            state.notify_folder = Some(folder.clone());
-            return Ok(folder);
-        }
-    }
-    Err(io::Error::other(
-        "no folder with a short name can be made for the notify socket",
-    ))
 }

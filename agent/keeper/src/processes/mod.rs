@@ -3,6 +3,7 @@
 mod environment;
 mod scan;
 mod spawn;
+mod tree;
 mod user;
 
 pub use environment::{Environment, EnvironmentError, environment};
@@ -10,6 +11,7 @@ pub use scan::{
     Found, Table, boot_id, descriptor_of, each_socket, is_alive, is_member, members, start_ticks,
 };
 pub use spawn::{Child, Launch, SpawnError, StartFailure, fork, read_failure};
+pub use tree::Tree;
 pub use user::{Account, AccountError, account};
 
 use rustix::process::Signal;

@@ -21,14 +21,14 @@ pub struct Found {
 }
 
 #[derive(Debug)]
-struct Stat {
+pub(super) struct Stat {
     parent: u32,
-    group: u32,
-    start: u64,
+    pub(super) group: u32,
+    pub(super) start: u64,
     zombie: bool,
 }
 
-fn stat(pid: u32) -> Option<Stat> {
+pub(super) fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything, a parenthesis too.
     let mut fields = text.get(text.rfind(')')? + 2..)?.split(' ');
@@ -163,7 +163,7 @@ fn descends(pid: u32, all: &BTreeMap<u32, Stat>, is_main: &impl Fn(u32, &Stat) -
     false
 }
 
-fn marked(pid: u32, marks: &[String]) -> bool {
+pub(super) fn marked(pid: u32, marks: &[String]) -> bool {
     if marks.is_empty() {
         return false;
     }

@@ -1,21 +1,16 @@
-//! Random lives of the machine in a made-up world, with what must hold after every step.
-#![allow(
-    clippy::print_stderr,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "tests stop at the first surprise"
-)]
+//! A made-up world for the machine: what its effects would do, with accidents, and what must hold after every step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::machine::GOOD_KEPT;
 use crate::protocol::{Limits, ProbeKind, ProbeSpec, ProcessSpec};
 
 /// A small generator of numbers that look random and are the same each time.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub(super) fn roll(&mut self, sides: usize) -> usize {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -24,7 +19,7 @@ impl Dice {
     }
 }
 
-fn process(name: &str, probed: bool) -> ProcessSpec {
+pub(super) fn process(name: &str, probed: bool) -> ProcessSpec {
     ProcessSpec {
         name: name.to_owned(),
         command: vec!["x".to_owned()],
@@ -48,7 +43,7 @@ fn process(name: &str, probed: bool) -> ProcessSpec {
     }
 }
 
-fn intent(release: u64, epoch: u64, coexist: bool) -> Intent {
+pub(super) fn intent(release: u64, epoch: u64, coexist: bool) -> Intent {
     Intent {
         release,
         id: format!("{release:x}"),
@@ -63,22 +58,22 @@ fn intent(release: u64, epoch: u64, coexist: bool) -> Intent {
 }
 
 /// What the effects have made of the world.
-struct World {
-    state: State,
-    now: u64,
-    dice: Dice,
-    alive: BTreeMap<(u64, usize), Process>,
-    answers: Vec<Event>,
-    proven: BTreeSet<u64>,
-    steered: Option<u64>,
-    current: Option<std::path::PathBuf>,
-    next_pid: u32,
-    epoch: u64,
-    exited: bool,
+pub(super) struct World {
+    pub(super) state: State,
+    pub(super) now: u64,
+    pub(super) dice: Dice,
+    pub(super) alive: BTreeMap<(u64, usize), Process>,
+    pub(super) answers: Vec<Event>,
+    pub(super) proven: BTreeSet<u64>,
+    pub(super) steered: Option<u64>,
+    pub(super) current: Option<std::path::PathBuf>,
+    pub(super) next_pid: u32,
+    pub(super) epoch: u64,
+    pub(super) exited: bool,
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self {
             state: State {
                 boot_id: "one".to_owned(),
@@ -97,7 +92,7 @@ impl World {
         }
     }
 
-    fn take(&mut self, event: &Event) {
+    pub(super) fn take(&mut self, event: &Event) {
         if let Event::Probed {
             generation, slot: 0, ..
         } = event
@@ -108,7 +103,7 @@ impl World {
         self.go_on(next, effects);
     }
 
-    fn go_on(&mut self, next: State, effects: Vec<Effect>) {
+    pub(super) fn go_on(&mut self, next: State, effects: Vec<Effect>) {
         // The journal: what is written is what is read again.
         let words = serde_json::to_vec(&next).unwrap();
         self.state = serde_json::from_slice(&words).unwrap();
@@ -119,7 +114,7 @@ impl World {
         self.check();
     }
 
-    fn carry_out(&mut self, effect: Effect) {
+    pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Bind { generation } => {
                 let sockets = if self.dice.roll(20) == 0 {
@@ -238,7 +233,7 @@ impl World {
         }
     }
 
-    fn die(&mut self, generation: u64, slot: usize, how: &str) {
+    pub(super) fn die(&mut self, generation: u64, slot: usize, how: &str) {
         if self.alive.remove(&(generation, slot)).is_some() {
             self.answers.push(Event::Ended {
                 generation,
@@ -248,7 +243,7 @@ impl World {
         }
     }
 
-    fn check(&self) {
+    pub(super) fn check(&self) {
         let state = &self.state;
         assert!(
             state
@@ -276,7 +271,7 @@ impl World {
     }
 
     /// A Gone that came too early or too late is no lie in the real world either, only late.
-    fn deliver(&mut self) {
+    pub(super) fn deliver(&mut self) {
         if self.answers.is_empty() {
             return;
         }
@@ -306,7 +301,7 @@ impl World {
         self.take(&event);
     }
 
-    fn request(&mut self) {
+    pub(super) fn request(&mut self) {
         self.epoch += 1;
         let release = 1 + self.dice.roll(6) as u64;
         let coexist = self.dice.roll(4) > 0;
@@ -329,12 +324,12 @@ impl World {
         }
     }
 
-    fn pass_time(&mut self) {
+    pub(super) fn pass_time(&mut self) {
         self.now += 1 + self.dice.roll(2_000) as u64;
         self.take(&Event::Tick);
     }
 
-    fn crash_a_process(&mut self) {
+    pub(super) fn crash_a_process(&mut self) {
         let index = self.dice.roll(self.alive.len().max(1));
         if let Some((generation, slot)) = self.alive.keys().nth(index).copied() {
             self.die(generation, slot, "crashed");
@@ -342,7 +337,7 @@ impl World {
     }
 
     /// The keeper dies; children that were not let go die with it.
-    fn crash_the_keeper(&mut self) {
+    pub(super) fn crash_the_keeper(&mut self) {
         self.answers.clear();
         let state = &self.state;
         let let_go = |place: &(u64, usize), process: &mut Process| {
@@ -379,7 +374,7 @@ impl World {
     }
 
     /// Lets the world be kind until nothing more happens.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..20_000 {
             if !self.answers.is_empty() {
                 self.deliver();
@@ -426,107 +421,4 @@ fn place_of(event: &Event) -> Option<(u64, usize)> {
         | Event::Ended { generation, slot, .. } => Some((*generation, *slot)),
         _ => None,
     }
-}
-
-#[test]
-fn random_lives_keep_their_promises_and_come_to_rest() {
-    for seed in 0..400 {
-        eprintln!("seed {seed}");
-        let mut world = World::new(seed);
-        for _ in 0..150 {
-            match world.dice.roll(20) {
-                0 | 1 => world.request(),
-                2..=5 => world.pass_time(),
-                6 if world.dice.roll(3) == 0 => world.crash_a_process(),
-                7 if world.dice.roll(3) == 0 => world.crash_the_keeper(),
-                _ => world.deliver(),
-            }
-        }
-        world.settle();
-        if let Some(active) = &world.state.active {
-            assert_eq!(world.steered, Some(active.number), "seed {seed}");
-            let alive: BTreeSet<_> = world.alive.keys().map(|(generation, _)| *generation).collect();
-            assert_eq!(alive, [active.number].into(), "seed {seed}: strays");
-        }
-        world.take(&Event::Stop);
-        for _ in 0..2_000 {
-            if world.exited {
-                break;
-            }
-            if world.answers.is_empty() {
-                world.pass_time();
-            } else {
-                world.deliver();
-            }
-        }
-        assert!(world.exited, "seed {seed}: does not stop: {:#?}", world.state);
-    }
-}
-
-fn ran(release: u64) -> State {
-    let mut world = World::new(7);
-    world.dice = Dice(1);
-    world.state.next_generation = 1;
-    for number in 1..=release {
-        let wanted = intent(number, number, true);
-        world.state.active = Some(Generation::new(number, wanted.clone()));
-        world.state.good.push(wanted);
-        world.state.epoch = number;
-    }
-    world.state
-}
-
-#[test]
-fn the_fence_takes_newer_refuses_older_and_knows_equals() {
-    let state = ran(3);
-    assert_eq!(judge_switch(&state, &intent(3, 3, true)), Verdict::Already);
-    assert_eq!(judge_switch(&state, &intent(3, 4, true)), Verdict::Renew);
-    assert_eq!(judge_switch(&state, &intent(4, 4, true)), Verdict::Accept);
-    assert!(matches!(
-        judge_switch(&state, &intent(4, 3, true)),
-        Verdict::Refuse(..)
-    ));
-    assert!(matches!(
-        judge_switch(&state, &intent(4, 2, true)),
-        Verdict::Refuse(..)
-    ));
-    assert!(matches!(judge_revert(&state, None, Some(2)), Verdict::Refuse(..)));
-    assert_eq!(judge_revert(&state, None, None), Verdict::Accept);
-    assert_eq!(judge_revert(&state, Some(3), None), Verdict::Already);
-    assert!(matches!(judge_revert(&state, Some(9), None), Verdict::Refuse(..)));
-    assert!(matches!(judge_revert(&ran(1), None, None), Verdict::Refuse(..)));
-}
-
-#[test]
-fn a_revert_never_goes_to_one_that_was_reverted_from() {
-    let mut state = ran(3);
-    state.bad.push(2);
-    assert_eq!(state.revert_target().unwrap().release, 1);
-}
-
-#[test]
-fn after_a_boot_the_link_says_what_runs() {
-    let state = State {
-        boot_id: "one".to_owned(),
-        ..ran(3)
-    };
-    let link = std::path::Path::new("/srv/web/releases/2");
-    let (state, effects) = recover(&state, "two", &[], Some(link), 5);
-    assert!(effects.is_empty());
-    let queued = state.queued.clone().unwrap();
-    assert_eq!((queued.intent.release, queued.cause), (2, Cause::Boot));
-    let (state, effects) = step(&state, &Event::Tick, 6);
-    assert_eq!(
-        effects,
-        [Effect::Bind {
-            generation: state.next_generation - 1
-        }]
-    );
-    let stopped = State {
-        stopped: true,
-        boot_id: "one".to_owned(),
-        ..ran(3)
-    };
-    let (state, _) = recover(&stopped, "two", &[], Some(link), 5);
-    assert_eq!(state.queued, None);
 }

@@ -1,0 +1,71 @@
+//! Probes of a rising generation: begun, carried on, answered.
+
+use super::Keeper;
+use crate::clock::now_ms;
+use crate::listen;
+use crate::machine::Event;
+use crate::probe::{Probe, Progress};
+
+impl Keeper {
+    pub(super) fn begin_probe(&mut self, generation: u64, slot: usize) {
+        let Some(found) = self.state.generation(generation) else {
+            return;
+        };
+        let Some(process) = found.intent.processes.get(slot) else {
+            return;
+        };
+        let Some(spec) = &process.probe else { return };
+        let Some(listener) = process
+            .listen
+            .iter()
+            .find(|listener| listener.name == spec.listener)
+        else {
+            return;
+        };
+        let key = listen::key(process, listener);
+        self.probes.push(Probe::new(
+            generation,
+            slot,
+            key,
+            spec.clone(),
+            process.notify,
+            now_ms(),
+        ));
+    }
+
+    pub(super) fn advance_probes(&mut self) {
+        let now = now_ms();
+        let mut probes = std::mem::take(&mut self.probes);
+        let mut listeners = std::mem::take(&mut self.listeners);
+        let mut events = Vec::new();
+        probes.retain_mut(|probe| {
+            let (generation, slot) = (probe.generation, probe.slot);
+            let Some(group) = listeners.get_mut(&probe.key) else {
+                return false;
+            };
+            let owned = |client, server| self.owns(generation, client, server);
+            match probe.advance(group, now, owned) {
+                Progress::Asking => true,
+                Progress::Passed(first_answer_at) => {
+                    events.push(Event::Probed {
+                        generation,
+                        slot,
+                        first_answer_at,
+                    });
+                    false
+                }
+                Progress::Failed(reason) => {
+                    events.push(Event::ProbeFailed {
+                        generation,
+                        slot,
+                        reason,
+                    });
+                    false
+                }
+            }
+        });
+        self.listeners = listeners;
+        self.events.extend(events);
+        self.probes = probes;
+    }
+}

@@ -1,0 +1,238 @@
+//! Starting a generation's processes: what they are given, and how they are let go.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::process::{Pid, PidfdFlags};
+
+use super::output::is_stream;
+use super::{Keeper, Running, chain};
+use crate::listen;
+use crate::machine::{Event, Generation, Process};
+use crate::processes::{self, Launch};
+use crate::protocol::ProcessSpec;
+
+impl Keeper {
+    pub(super) fn fork(&mut self, generation: u64, slot: usize) {
+        match self.try_fork(generation, slot) {
+            Ok(process) => self.events.push_back(Event::Forked {
+                generation,
+                slot,
+                process,
+            }),
+            Err(reason) => {
+                let how = format!("could not be started: {reason}");
+                self.events.push_back(Event::Ended {
+                    generation,
+                    slot,
+                    how,
+                });
+            }
+        }
+    }
+
+    fn try_fork(&mut self, generation: u64, slot: usize) -> Result<Process, String> {
+        let sockets = self.take_sockets(generation).map_err(|error| chain(&error))?;
+        let active = self
+            .state
+            .active
+            .as_ref()
+            .is_some_and(|active| active.number == generation);
+        if active {
+            // A listener that its last process gave up was replaced.
+            self.steer(generation)?;
+        }
+        let inodes = sockets.get(slot).cloned().unwrap_or_default();
+        let found = self
+            .state
+            .generation(generation)
+            .ok_or("its generation is gone")?
+            .clone();
+        let _ = std::fs::remove_file(self.drain_file(generation));
+        let launch = self.launch(&found, slot).map_err(|error| error.to_string())?;
+        let child = processes::fork(&launch).map_err(|error| chain(&error))?;
+        let pid = child.pid;
+        let pidfd = Pid::from_raw(pid.cast_signed())
+            .ok_or(io::ErrorKind::NotFound.into())
+            .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from))
+            .map_err(|error| error.to_string())?;
+        let start = processes::start_ticks(pid).ok_or("it ended at once")?;
+        let process = Process { pid, start };
+        self.mains.entry(generation).or_default().push(process);
+        self.running.insert(
+            (generation, slot),
+            Running {
+                process,
+                pidfd,
+                go: Some(child.go),
+                failure: Some(child.failure),
+                own_child: true,
+                said: String::new(),
+            },
+        );
+        self.remember_sockets(generation, slot, inodes);
+        Ok(process)
+    }
+
+    fn remember_sockets(&mut self, generation: u64, slot: usize, inodes: Vec<u64>) {
+        if let Some(slot) = self.state.slot_mut(generation, slot) {
+            slot.sockets = inodes;
+        }
+    }
+
+    /// Everything the process is given. The descriptors stay the keeper's; the numbers are good until its next change.
+    fn launch(&mut self, generation: &Generation, slot: usize) -> io::Result<Launch> {
+        let spec = generation
+            .intent
+            .processes
+            .get(slot)
+            .ok_or(io::ErrorKind::NotFound)?;
+        let account = match spec.user.as_deref() {
+            Some(user) => processes::account(user).map_err(|error| io::Error::other(chain(&error)))?,
+            None => None,
+        };
+        let environment = self.environment(generation, spec, account.as_ref())?;
+        let path = environment.get("PATH").cloned().unwrap_or_default();
+        let program = find_program(&generation.intent.dir, &spec.command, &path)?;
+        let owner = account.as_ref().map(|account| (account.uid, account.gid));
+        let descriptors = self.descriptors(generation.number, slot, spec, owner)?;
+        let nul = |_| io::Error::other("a NUL byte in its command or environment");
+        Ok(Launch {
+            program: CString::new(program.as_os_str().as_bytes()).map_err(nul)?,
+            arguments: spec
+                .command
+                .iter()
+                .map(|word| CString::new(word.as_str()).map_err(nul))
+                .collect::<Result<_, _>>()?,
+            environment: environment
+                .iter()
+                .map(|(name, value)| CString::new(format!("{name}={value}")).map_err(nul))
+                .collect::<Result<_, _>>()?,
+            listen_pid: !spec.listen.is_empty(),
+            folder: CString::new(generation.intent.dir.as_os_str().as_bytes()).map_err(nul)?,
+            descriptors,
+            nofile: spec.limits.nofile.map(|files| libc::rlimit {
+                rlim_cur: files,
+                rlim_max: files,
+            }),
+            memory: spec.limits.memory,
+            account,
+        })
+    }
+
+    fn environment(
+        &self,
+        generation: &Generation,
+        spec: &ProcessSpec,
+        account: Option<&processes::Account>,
+    ) -> io::Result<processes::Environment> {
+        let intent = &generation.intent;
+        let mut all = processes::environment(spec.env_file.as_deref(), &spec.env)
+            .map_err(|error| io::Error::other(chain(&error)))?;
+        let home = &self.config.home;
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        let ours = [
+            ("PWD", path(&intent.dir)),
+            ("SHIP_APP", self.config.app.clone()),
+            ("SHIP_HOST", self.config.host.clone()),
+            ("SHIP_RELEASE", intent.release.to_string()),
+            ("SHIP_RELEASE_ID", intent.id.clone()),
+            ("SHIP_DEPLOY", intent.deploy.to_string()),
+            ("SHIP_ENV", intent.environment.clone()),
+            ("SHIP_GENERATION", generation.number.to_string()),
+            ("SHIP_PROCESS", spec.name.clone()),
+            ("SHIP_ASSETS_DIR", path(&home.join("assets"))),
+            ("SHIP_SHARED_DIR", path(&home.join("shared"))),
+            ("SHIP_DRAIN_FILE", path(&self.drain_file(generation.number))),
+            ("NOTIFY_SOCKET", path(self.notify.path())),
+        ];
+        all.extend(ours.map(|(name, value)| (name.to_owned(), value)));
+        if let Some(account) = account {
+            let own = [
+                ("HOME", &account.home),
+                ("USER", &account.name),
+                ("LOGNAME", &account.name),
+            ];
+            all.extend(own.map(|(name, value)| (name.to_owned(), value.clone())));
+        }
+        for name in ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"] {
+            all.remove(name);
+        }
+        if !spec.listen.is_empty() {
+            let names: Vec<_> = spec
+                .listen
+                .iter()
+                .map(|listener| listener.name.as_str())
+                .collect();
+            all.insert("LISTEN_FDS".to_owned(), spec.listen.len().to_string());
+            all.insert("LISTEN_FDNAMES".to_owned(), names.join(":"));
+        }
+        Ok(all)
+    }
+
+    /// Standard input, output and error, then the listeners in their order.
+    fn descriptors(
+        &mut self,
+        generation: u64,
+        slot: usize,
+        spec: &ProcessSpec,
+        owner: Option<(u32, u32)>,
+    ) -> io::Result<Vec<RawFd>> {
+        let mut descriptors = vec![self.null.as_raw_fd()];
+        self.writers.clear();
+        for name in ["stdout", "stderr"] {
+            self.open_stream(generation, slot, name)?;
+            let stream = self
+                .streams
+                .iter()
+                .find(|stream| is_stream(stream, generation, slot, name));
+            let writer = stream.ok_or(io::ErrorKind::NotFound)?.for_process(owner)?;
+            descriptors.push(writer.as_raw_fd());
+            self.writers.push(writer);
+        }
+        for listener in &spec.listen {
+            let group = self
+                .listeners
+                .get(&listen::key(spec, listener))
+                .ok_or(io::ErrorKind::NotFound)?;
+            let socket = group.socket(generation).ok_or(io::ErrorKind::NotFound)?;
+            descriptors.push(socket.as_raw_fd());
+        }
+        Ok(descriptors)
+    }
+
+    pub(super) fn go(&mut self, generation: u64, slot: usize) {
+        self.writers.clear();
+        let Some(running) = self.running.get_mut(&(generation, slot)) else {
+            return;
+        };
+        if let Some(go) = running.go.take() {
+            let _ = rustix::io::write(&go, b"g");
+        }
+    }
+}
+
+/// A program with a slash is the release's own, another one is looked up in its PATH.
+fn find_program(dir: &Path, command: &[String], path: &str) -> io::Result<std::path::PathBuf> {
+    let name = command
+        .first()
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| io::Error::other("its command is empty"))?;
+    if name.contains('/') {
+        return Ok(dir.join(name));
+    }
+    let found = path
+        .split(':')
+        .filter(|folder| !folder.is_empty())
+        .map(|folder| dir.join(folder).join(name));
+    let executable = |path: &std::path::PathBuf| {
+        path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+    };
+    found
+        .into_iter()
+        .find(executable)
+        .ok_or_else(|| io::Error::other(format!("{name} is not in its PATH ({path})")))
+}

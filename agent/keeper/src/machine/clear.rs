@@ -1,0 +1,76 @@
+//! Where two generations may not run at once: the active one ends first, its listeners queue meanwhile.
+
+use super::step::Turn;
+use super::{Effect, Leaving, RisingPhase, SlotState};
+
+impl Turn {
+    pub(super) fn clear_or_spawn(&mut self) {
+        let coexist = self
+            .state
+            .rising
+            .as_ref()
+            .is_none_or(|rising| rising.generation.intent.coexist);
+        match &self.state.active {
+            Some(active) if active.is_living() && !(coexist && active.intent.coexist) => self.clear(),
+            _ => self.spawn(),
+        }
+    }
+
+    /// Ends the active generation first; its listeners queue meanwhile.
+    fn clear(&mut self) {
+        let Some(active) = &self.state.active else { return };
+        let (number, drain) = (active.number, active.longest(|process| process.drain_ms));
+        if let Some(rising) = &mut self.state.rising {
+            rising.phase = RisingPhase::Clearing(Leaving::Draining);
+            rising.deadline = self.now + drain.max(super::retire::LATE_HANDSHAKES_MS);
+            rising.spawned_at = self.now;
+        }
+        self.push(Effect::Hold { generation: number });
+        self.push(Effect::Drain { generation: number });
+    }
+
+    pub(super) fn clear_further(&mut self, stage: Leaving) {
+        let Some(active) = &self.state.active else { return };
+        let (number, stop) = (active.number, active.longest(|process| process.stop_timeout_ms));
+        let (next, effect) = match stage {
+            Leaving::Warm | Leaving::Draining => (Leaving::Stopping, Effect::Stop { generation: number }),
+            Leaving::Stopping | Leaving::Killing => (Leaving::Killing, Effect::Kill { generation: number }),
+        };
+        if let Some(rising) = &mut self.state.rising {
+            rising.phase = RisingPhase::Clearing(next);
+            rising.deadline = self.now + stop.max(super::retire::KILL_AGAIN_MS);
+        }
+        self.push(effect);
+    }
+
+    /// What the active generation does while it makes room: true when the event was about that.
+    pub(super) fn clearing(&mut self, generation: u64) -> Option<Leaving> {
+        let active = self
+            .state
+            .active
+            .as_ref()
+            .filter(|active| active.number == generation)?;
+        let _ = active;
+        match self.state.rising.as_ref()?.phase {
+            RisingPhase::Clearing(stage) => Some(stage),
+            _ => None,
+        }
+    }
+
+    pub(super) fn cleared_idle(&mut self, stage: Leaving) {
+        let since = self.state.rising.as_ref().map_or(0, |rising| rising.spawned_at);
+        if stage == Leaving::Draining && self.now >= since + super::retire::LATE_HANDSHAKES_MS {
+            self.clear_further(stage);
+        }
+    }
+
+    pub(super) fn cleared(&mut self) {
+        if let Some(active) = &mut self.state.active {
+            for slot in &mut active.slots {
+                slot.process = None;
+                slot.state = SlotState::Ended;
+            }
+        }
+        self.spawn();
+    }
+}

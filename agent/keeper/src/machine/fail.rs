@@ -1,0 +1,116 @@
+//! A rising generation that fails is ended unseen; what ran before runs on.
+
+use super::step::Turn;
+use super::{Cause, Effect, FAILURES_TO_FALL_BACK, Queued, Rising, RisingPhase};
+use crate::protocol::{Intent, SwitchResult};
+
+/// How often a switch is begun again after the keeper itself died in it.
+const ATTEMPTS: u32 = 3;
+
+impl Turn {
+    /// The rising generation failed by itself.
+    pub(super) fn fail(&mut self, reason: &str) {
+        let Some(rising) = &self.state.rising else { return };
+        let (intent, cause, attempt) = (
+            rising.generation.intent.clone(),
+            rising.cause.clone(),
+            rising.attempt,
+        );
+        if cause != Cause::Boot {
+            self.hold(intent.release, reason);
+        }
+        self.abort(reason, false);
+        if cause == Cause::Boot && !self.state.stopping {
+            self.try_boot_again(intent, attempt, reason);
+        }
+    }
+
+    /// After a boot something must run: the same again after a pause, and after some failures the release before it.
+    fn try_boot_again(&mut self, intent: Intent, attempt: u32, reason: &str) {
+        let (mut intent, mut attempt) = (intent, attempt + 1);
+        let pause = super::run::back_off_ms(attempt);
+        if attempt >= FAILURES_TO_FALL_BACK {
+            let older = self
+                .state
+                .good
+                .iter()
+                .filter(|known| known.release < intent.release);
+            if let Some(older) = older.max_by_key(|known| known.release).cloned() {
+                self.hold(intent.release, reason);
+                (intent, attempt) = (older, 0);
+            }
+        }
+        let (asked_at, not_before) = (self.now, self.now + pause);
+        self.state.queued = Some(Queued {
+            intent,
+            cause: Cause::Boot,
+            asked_at,
+            not_before,
+            attempt,
+        });
+    }
+
+    /// Ends the rising generation. Users never saw it; `asked` when somebody wanted this end.
+    pub(super) fn abort(&mut self, reason: &str, asked: bool) {
+        let now = self.now;
+        let Some(rising) = &mut self.state.rising else {
+            return;
+        };
+        if rising.phase == RisingPhase::Aborting {
+            return;
+        }
+        let before = rising.clone();
+        rising.phase = RisingPhase::Aborting;
+        rising.deadline = now + super::retire::KILL_AGAIN_MS;
+        let generation = rising.generation.number;
+        let result = if asked {
+            SwitchResult::Reverted
+        } else {
+            SwitchResult::Failed
+        };
+        let intent = &before.generation.intent;
+        self.conclude(intent.release, intent.epoch, result, Some(reason.to_owned()));
+        self.amend_outcome(|outcome| {
+            outcome.failed_step = Some(Self::phase_word(before.phase));
+            outcome.switch_ms = now.saturating_sub(before.asked_at);
+            outcome.boot_ms = now.saturating_sub(before.spawned_at);
+        });
+        self.state.outcome_of = Some(generation);
+        self.push(Effect::EndProbes { generation });
+        if matches!(before.phase, RisingPhase::Probed | RisingPhase::Linked) {
+            self.link_active();
+        }
+        if matches!(before.phase, RisingPhase::Linked | RisingPhase::Clearing(_)) {
+            self.steer_active();
+        }
+        self.push(Effect::Kill { generation });
+        if matches!(before.phase, RisingPhase::Clearing(_)) || self.state.active.is_some() {
+            self.restore_active();
+        }
+    }
+
+    pub(super) fn kill_again(&mut self) {
+        let deadline = self.now + super::retire::KILL_AGAIN_MS;
+        let Some(rising) = &mut self.state.rising else {
+            return;
+        };
+        rising.deadline = deadline;
+        let generation = rising.generation.number;
+        self.push(Effect::Kill { generation });
+    }
+
+    /// Begins the rising generation's switch once more, after the keeper itself died in it.
+    pub(super) fn begin_again(&mut self, rising: &Rising) {
+        let attempt = rising.attempt + 1;
+        if attempt >= ATTEMPTS || self.state.stopping || self.state.queued.is_some() {
+            return;
+        }
+        self.state.queued = Some(Queued {
+            intent: rising.generation.intent.clone(),
+            cause: rising.cause.clone(),
+            asked_at: self.now,
+            not_before: self.now,
+            attempt,
+        });
+    }
+}

@@ -1,0 +1,206 @@
+//! What goes into the machine and what comes out of it.
+
+use std::path::PathBuf;
+
+use super::Process;
+use crate::protocol::Intent;
+
+/// Something that has happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Time has passed.
+    Tick,
+    /// A switch, judged acceptable.
+    Switch(Box<Intent>),
+    /// A revert, judged acceptable.
+    Revert {
+        /// Where to; none: the best there is.
+        to: Option<u64>,
+        /// Why.
+        reason: String,
+        /// Its fence.
+        epoch: Option<u64>,
+    },
+    /// The app is to be stopped for good.
+    Stop,
+    /// An identical release runs; only its epoch and deploy are newer.
+    Renew(Box<Intent>),
+    /// A remembered release's folder is gone.
+    Missing(u64),
+    /// The generation has its sockets (inodes per slot), or why not.
+    Bound {
+        /// Which.
+        generation: u64,
+        /// Inodes per slot, or the reason.
+        sockets: Result<Vec<Vec<u64>>, String>,
+    },
+    /// A process exists and waits to be let go.
+    Forked {
+        /// Of which generation.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+        /// Which.
+        process: Process,
+    },
+    /// The process runs its program.
+    Started {
+        /// Of which generation.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+    },
+    /// The process ended, or could not be started.
+    Ended {
+        /// Of which generation.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+        /// How, for people.
+        how: String,
+    },
+    /// The process said `READY=1`.
+    Ready {
+        /// Of which generation.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+    },
+    /// The process asked for more time.
+    Extend {
+        /// Of which generation.
+        generation: u64,
+        /// Milliseconds from now.
+        by: u64,
+    },
+    /// The probe had its good answers.
+    Probed {
+        /// Of which generation.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+        /// When the first came.
+        first_answer_at: u64,
+    },
+    /// The probe failed for good.
+    ProbeFailed {
+        /// Of which generation.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The links name the generation's release, or why not.
+    Linked {
+        /// Which.
+        generation: u64,
+        /// Done, or the reason.
+        result: Result<(), String>,
+    },
+    /// New connections go to the generation, or why not.
+    Steered {
+        /// Which.
+        generation: u64,
+        /// Done, or the reason.
+        result: Result<(), String>,
+    },
+    /// The generation has no connection left, established or queued.
+    Idle {
+        /// Which.
+        generation: u64,
+    },
+    /// No process of the generation is left.
+    Gone {
+        /// Which.
+        generation: u64,
+        /// Connections that were open when it was told to stop.
+        cut: u64,
+    },
+}
+
+/// Something to do to the world. Each may be done twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Give the rising generation its sockets. Answered by [`Event::Bound`].
+    Bind {
+        /// Which.
+        generation: u64,
+    },
+    /// Fork the slot's process, to wait until it is let go. Answered by [`Event::Forked`] or [`Event::Ended`].
+    Fork {
+        /// Of which generation.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+    },
+    /// Let the forked process run its program; its pid is in the journal now.
+    Go {
+        /// Of which generation.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+    },
+    /// Probe the slot until it has answered or failed.
+    Probe {
+        /// Of which generation.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+    },
+    /// Probe the generation no more.
+    EndProbes {
+        /// Which.
+        generation: u64,
+    },
+    /// Make `current` and `previous` name these. Answered by [`Event::Linked`].
+    Link {
+        /// The generation it is done for.
+        generation: u64,
+        /// The folder `current` shall name; none: the link is left as it is.
+        current: Option<PathBuf>,
+        /// The folder `previous` shall name; none: there shall be no such link.
+        previous: Option<PathBuf>,
+    },
+    /// Send new connections to the generation. Answered by [`Event::Steered`].
+    Steer {
+        /// Which.
+        generation: u64,
+    },
+    /// Send new connections to no generation: they wait with the keeper.
+    Hold {
+        /// The generation that got them.
+        generation: u64,
+    },
+    /// Let the drain file appear.
+    Drain {
+        /// Which.
+        generation: u64,
+    },
+    /// Send every process its stop signal.
+    Stop {
+        /// Which.
+        generation: u64,
+    },
+    /// Kill what is left of the generation, descendants too.
+    Kill {
+        /// Which.
+        generation: u64,
+    },
+    /// Kill what is left of an ended process's descendants.
+    Sweep {
+        /// Of which generation.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+        /// What ran there.
+        process: Process,
+    },
+    /// Give back sockets, pipes and files of a generation that is gone.
+    Forget {
+        /// Which.
+        generation: u64,
+    },
+    /// Everything is stopped: close listeners and exit.
+    Exit,
+}

@@ -1,0 +1,131 @@
+//! Random lives of the machine in a made-up world, and what it must do in cases that matter.
+#![allow(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "tests stop at the first surprise"
+)]
+
+mod world;
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::protocol::{Intent, Phase};
+use world::{Dice, World, intent};
+
+#[test]
+fn random_lives_keep_their_promises_and_come_to_rest() {
+    for seed in 0..400 {
+        eprintln!("seed {seed}");
+        let mut world = World::new(seed);
+        for _ in 0..150 {
+            match world.dice.roll(20) {
+                0 | 1 => world.request(),
+                2..=5 => world.pass_time(),
+                6 if world.dice.roll(3) == 0 => world.crash_a_process(),
+                7 if world.dice.roll(3) == 0 => world.crash_the_keeper(),
+                _ => world.deliver(),
+            }
+        }
+        world.settle();
+        if let Some(active) = &world.state.active {
+            assert_eq!(world.steered, Some(active.number), "seed {seed}");
+            let alive: BTreeSet<_> = world.alive.keys().map(|(generation, _)| *generation).collect();
+            assert_eq!(alive, [active.number].into(), "seed {seed}: strays");
+        }
+        world.take(&Event::Stop);
+        for _ in 0..2_000 {
+            if world.exited {
+                break;
+            }
+            if world.answers.is_empty() {
+                world.pass_time();
+            } else {
+                world.deliver();
+            }
+        }
+        assert!(world.exited, "seed {seed}: does not stop: {:#?}", world.state);
+    }
+}
+
+fn ran(release: u64) -> State {
+    let mut world = World::new(7);
+    world.dice = Dice(1);
+    world.state.next_generation = 1;
+    for number in 1..=release {
+        let wanted = intent(number, number, true);
+        world.state.active = Some(Generation::new(number, wanted.clone()));
+        world.state.good.push(wanted);
+        world.state.epoch = number;
+    }
+    world.state
+}
+
+#[test]
+fn the_fence_takes_newer_refuses_older_and_knows_equals() {
+    let state = ran(3);
+    assert_eq!(judge_switch(&state, &intent(3, 3, true)), Verdict::Already);
+    assert_eq!(judge_switch(&state, &intent(3, 4, true)), Verdict::Renew);
+    assert_eq!(judge_switch(&state, &intent(4, 4, true)), Verdict::Accept);
+    assert!(matches!(
+        judge_switch(&state, &intent(4, 3, true)),
+        Verdict::Refuse(..)
+    ));
+    assert!(matches!(
+        judge_switch(&state, &intent(4, 2, true)),
+        Verdict::Refuse(..)
+    ));
+    assert!(matches!(judge_revert(&state, None, Some(2)), Verdict::Refuse(..)));
+    assert_eq!(judge_revert(&state, None, None), Verdict::Accept);
+    assert_eq!(judge_revert(&state, Some(3), None), Verdict::Already);
+    assert!(matches!(judge_revert(&state, Some(9), None), Verdict::Refuse(..)));
+    assert!(matches!(judge_revert(&ran(1), None, None), Verdict::Refuse(..)));
+}
+
+#[test]
+fn a_revert_asked_for_twice_is_one() {
+    let revert = |to| Event::Revert {
+        to: Some(to),
+        reason: "test".to_owned(),
+        epoch: None,
+    };
+    let (state, effects) = step(&ran(3), &revert(1), 5);
+    assert!(matches!(effects[..], [Effect::Bind { .. }]), "{effects:?}");
+    assert_eq!(judge_revert(&state, Some(1), None), Verdict::Already);
+    assert_eq!(judge_revert(&state, Some(2), None), Verdict::Accept);
+}
+
+#[test]
+fn a_revert_never_goes_to_one_that_was_reverted_from() {
+    let mut state = ran(3);
+    state.bad.push(2);
+    assert_eq!(state.revert_target().unwrap().release, 1);
+}
+
+#[test]
+fn after_a_boot_the_link_says_what_runs() {
+    let state = State {
+        boot_id: "one".to_owned(),
+        ..ran(3)
+    };
+    let link = std::path::Path::new("/srv/web/releases/2");
+    let (state, effects) = recover(&state, "two", &[], Some(link), 5);
+    assert!(effects.is_empty());
+    let queued = state.queued.clone().unwrap();
+    assert_eq!((queued.intent.release, queued.cause), (2, Cause::Boot));
+    let (state, effects) = step(&state, &Event::Tick, 6);
+    assert_eq!(
+        effects,
+        [Effect::Bind {
+            generation: state.next_generation - 1
+        }]
+    );
+    let stopped = State {
+        stopped: true,
+        boot_id: "one".to_owned(),
+        ..ran(3)
+    };
+    let (state, _) = recover(&stopped, "two", &[], Some(link), 5);
+    assert_eq!(state.queued, None);
+}

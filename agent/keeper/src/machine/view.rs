@@ -1,0 +1,178 @@
+//! What can be asked of a state; nothing changes here.
+
+use super::{Generation, Leaving, Retiring, RisingPhase, Slot, SlotState, State, prove};
+use crate::protocol::{Intent, Phase, ProcessSpec, ProcessState, ReleaseRef, Role};
+
+impl Generation {
+    pub(super) fn new(number: u64, intent: Intent) -> Self {
+        let slots = vec![Slot::default(); intent.processes.len()];
+        Self {
+            number,
+            intent,
+            slots,
+        }
+    }
+
+    /// Whether any process of it is there, as far as is known.
+    #[must_use]
+    pub fn is_living(&self) -> bool {
+        self.slots.iter().any(|slot| slot.process.is_some())
+    }
+
+    /// Whether every process of it runs.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.slots.iter().all(|slot| slot.process.is_some())
+    }
+
+    pub(super) fn longest(&self, of: impl Fn(&ProcessSpec) -> u64) -> u64 {
+        self.intent.processes.iter().map(of).max().unwrap_or(0)
+    }
+}
+
+impl Slot {
+    /// What the status tells of it.
+    #[must_use]
+    pub fn told(&self) -> ProcessState {
+        match self.state {
+            SlotState::Waiting => ProcessState::Waiting,
+            SlotState::Forking | SlotState::Forked | SlotState::Starting => ProcessState::Starting,
+            SlotState::Up => ProcessState::Up,
+            SlotState::BackingOff { .. } => ProcessState::BackingOff,
+            SlotState::Ended => ProcessState::Ended,
+        }
+    }
+}
+
+impl State {
+    /// All living generations with their parts, oldest first.
+    pub fn generations(&self) -> impl Iterator<Item = (&Generation, Role)> {
+        let retiring = self.retiring.iter().map(|leaving| {
+            let role = match leaving.phase {
+                Leaving::Warm => Role::Warm,
+                _ if leaving.failed => Role::Failed,
+                _ => Role::Retiring,
+            };
+            (&leaving.generation, role)
+        });
+        let active = self.active.iter().map(|generation| (generation, Role::Active));
+        let rising = self.rising.iter().map(|rising| {
+            let role = if rising.phase == RisingPhase::Aborting {
+                Role::Failed
+            } else {
+                Role::Rising
+            };
+            (&rising.generation, role)
+        });
+        retiring.chain(active).chain(rising)
+    }
+
+    /// The generation with this number.
+    #[must_use]
+    pub fn generation(&self, number: u64) -> Option<&Generation> {
+        self.generations()
+            .map(|(generation, _)| generation)
+            .find(|generation| generation.number == number)
+    }
+
+    /// A slot of the generation with this number.
+    pub fn slot_mut(&mut self, generation: u64, slot: usize) -> Option<&mut Slot> {
+        self.generation_mut(generation)?.slots.get_mut(slot)
+    }
+
+    pub(super) fn generation_mut(&mut self, number: u64) -> Option<&mut Generation> {
+        let retiring = self.retiring.iter_mut().map(|leaving| &mut leaving.generation);
+        let rising = self.rising.iter_mut().map(|rising| &mut rising.generation);
+        retiring
+            .chain(self.active.iter_mut())
+            .chain(rising)
+            .find(|generation| generation.number == number)
+    }
+
+    /// The release that a revert without a target goes to: the latest good one older than the active.
+    #[must_use]
+    pub fn revert_target(&self) -> Option<&Intent> {
+        let running = self.active.as_ref()?.intent.release;
+        self.good
+            .iter()
+            .filter(|intent| intent.release < running && !self.bad.contains(&intent.release))
+            .max_by_key(|intent| intent.release)
+    }
+
+    /// The warm generation, if there is one.
+    #[must_use]
+    pub fn warm(&self) -> Option<&Retiring> {
+        self.retiring
+            .iter()
+            .find(|leaving| leaving.phase == Leaving::Warm && leaving.generation.is_whole())
+    }
+
+    /// Where the machine stands, in one word.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        if self.stopping {
+            return Phase::ShuttingDown;
+        }
+        if let Some(rising) = &self.rising {
+            return match rising.phase {
+                RisingPhase::Prepared => Phase::Prepared,
+                RisingPhase::Clearing(_) => Phase::Clearing,
+                RisingPhase::Spawned => Phase::Spawned,
+                RisingPhase::Ready => Phase::Ready,
+                RisingPhase::Probed => Phase::Probed,
+                RisingPhase::Linked => Phase::Linked,
+                RisingPhase::Aborting => Phase::Aborting,
+            };
+        }
+        match self.retiring.last().map(|leaving| leaving.phase) {
+            Some(Leaving::Warm) => Phase::Soak,
+            Some(Leaving::Draining) => Phase::Draining,
+            Some(Leaving::Stopping | Leaving::Killing) => Phase::Stopping,
+            None if self.active.is_some() => Phase::Idle,
+            None => Phase::Empty,
+        }
+    }
+
+    /// What a new status must tell of the queue.
+    #[must_use]
+    pub fn queued_reference(&self) -> Option<ReleaseRef> {
+        self.queued.as_ref().map(|queued| queued.intent.reference())
+    }
+
+    /// The next time something is due, if anything is.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        let backing_off = self
+            .active
+            .iter()
+            .flat_map(|generation| &generation.slots)
+            .filter_map(|slot| {
+                if let SlotState::BackingOff { until } = slot.state {
+                    Some(until)
+                } else {
+                    None
+                }
+            });
+        let retiring = self.retiring.iter().map(|leaving| leaving.deadline);
+        let rising = self.rising.iter().flat_map(|rising| {
+            let settling = (rising.phase == RisingPhase::Spawned)
+                .then(|| {
+                    let unsettled = rising.generation.slots.iter().filter(|slot| !slot.ready);
+                    unsettled.map(|slot| slot.since + prove::SETTLE_MS).min()
+                })
+                .flatten();
+            [Some(rising.deadline), settling].into_iter().flatten()
+        });
+        let queued = self
+            .queued
+            .iter()
+            .filter(|_| self.is_free())
+            .map(|queued| queued.not_before);
+        backing_off.chain(retiring).chain(rising).chain(queued).min()
+    }
+
+    /// Whether a new generation may rise now.
+    pub(super) fn is_free(&self) -> bool {
+        self.rising.is_none() && self.retiring.len() < 2
+    }
+}

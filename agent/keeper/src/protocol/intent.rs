@@ -1,0 +1,179 @@
+//! A release and how to run it: what a keeper is asked for, and all it needs to run it again later.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::ReleaseRef;
+
+/// A release and how to run it on this host: all a keeper needs to run it again later, with nobody to ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The release's number within the app.
+    pub release: u64,
+    /// The release's content id, in hex.
+    pub id: String,
+    /// The unpacked release: an absolute path without links, inside `<home>/releases`.
+    pub dir: PathBuf,
+    /// The deploy that wants it.
+    #[serde(default)]
+    pub deploy: u64,
+    /// The fence that wants it.
+    pub epoch: u64,
+    /// The environment's name, e.g. `production`.
+    #[serde(default)]
+    pub environment: String,
+    /// The processes of one generation; at least one.
+    pub processes: Vec<ProcessSpec>,
+    /// Whether two generations may run at once. If not, the old one is stopped before the new one starts, and the
+    /// listeners queue meanwhile.
+    #[serde(default = "yes")]
+    pub coexist: bool,
+    /// How long the old generation stays warm after the switch, for an instant way back.
+    #[serde(default = "default_soak")]
+    pub soak_ms: u64,
+}
+
+/// One process of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessSpec {
+    /// Its name, e.g. `web`.
+    pub name: String,
+    /// Program and arguments; the program is relative to the release's folder when it contains a slash, absolute, or a
+    /// name looked up in PATH.
+    pub command: Vec<String>,
+    /// Variables set for it.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// A file of `KEY=VALUE` lines read at every start; `env` wins over it. Absolute.
+    #[serde(default)]
+    pub env_file: Option<PathBuf>,
+    /// Listeners handed to it from descriptor 3 on, in this order.
+    #[serde(default)]
+    pub listen: Vec<ListenSpec>,
+    /// What must be answered before users are sent to it.
+    #[serde(default)]
+    pub probe: Option<ProbeSpec>,
+    /// Whether it must say `READY=1` on its notify socket.
+    #[serde(default)]
+    pub notify: bool,
+    /// From start to ready and probed, at most.
+    #[serde(default = "default_ready_timeout")]
+    pub ready_timeout_ms: u64,
+    /// From the drain file to the stop signal, at most.
+    #[serde(default = "default_drain")]
+    pub drain_ms: u64,
+    /// The signal that asks it to end: `TERM`, `QUIT`, `INT`, `USR1`, ...
+    #[serde(default = "default_stop_signal")]
+    pub stop_signal: String,
+    /// From the stop signal to SIGKILL.
+    #[serde(default = "default_stop_timeout")]
+    pub stop_timeout_ms: u64,
+    /// The user it runs as; only a keeper of root can choose another than its own.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Limits of the process.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// A listener and its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenSpec {
+    /// Its name, for LISTEN_FDNAMES and the probe.
+    pub name: String,
+    /// `tcp:IP:PORT`, `tcp:PORT` (all IPv4 addresses), `tcp:[IP6]:PORT` or `unix:/absolute/path`. Port 0 takes a free one and keeps it.
+    pub addr: String,
+}
+
+/// A check that the new generation answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeSpec {
+    /// What is asked.
+    pub kind: ProbeKind,
+    /// The listener it is asked at.
+    pub listener: String,
+    /// How many good answers in a row are needed; 0 counts as 1.
+    #[serde(default = "default_times")]
+    pub times: u32,
+    /// Between two attempts.
+    #[serde(default = "default_interval")]
+    pub interval_ms: u64,
+    /// For one attempt.
+    #[serde(default = "default_probe_timeout")]
+    pub timeout_ms: u64,
+}
+
+/// What a probe asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProbeKind {
+    /// `GET path` must be answered with a status of 200 to 399.
+    Http {
+        /// The path, starting with a slash.
+        path: String,
+    },
+    /// The generation must accept the connection and neither reset nor close it at once.
+    Tcp,
+}
+
+/// Limits set in the child before it starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Open files.
+    #[serde(default)]
+    pub nofile: Option<u64>,
+    /// Bytes of address space (RLIMIT_AS: it counts mappings, not resident memory).
+    #[serde(default)]
+    pub memory: Option<u64>,
+}
+
+impl Intent {
+    /// The release by number.
+    #[must_use]
+    pub fn reference(&self) -> ReleaseRef {
+        ReleaseRef {
+            release: self.release,
+            id: self.id.clone(),
+            deploy: self.deploy,
+            epoch: self.epoch,
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn default_soak() -> u64 {
+    10_000
+}
+
+fn default_ready_timeout() -> u64 {
+    30_000
+}
+
+fn default_drain() -> u64 {
+    30_000
+}
+
+fn default_stop_signal() -> String {
+    "TERM".to_owned()
+}
+
+fn default_stop_timeout() -> u64 {
+    10_000
+}
+
+fn default_times() -> u32 {
+    3
+}
+
+fn default_interval() -> u64 {
+    100
+}
+
+fn default_probe_timeout() -> u64 {
+    2_000
+}

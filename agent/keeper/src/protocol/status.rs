@@ -1,0 +1,260 @@
+//! What a keeper tells: where its switch stands, what lives, and how the last switch ended.
+
+use serde::{Deserialize, Serialize};
+
+/// What a keeper knows and does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The keeper's own version.
+    pub version: String,
+    /// The keeper's process id.
+    pub pid: u32,
+    /// The app.
+    pub app: String,
+    /// The host's name as given to the keeper.
+    pub host: String,
+    /// Grows with every change, so that two statuses can be ordered. Starts anew with each keeper.
+    pub revision: u64,
+    /// Where the switch machine stands.
+    pub phase: Phase,
+    /// The newest epoch taken.
+    pub epoch: u64,
+    /// The release that gets new connections.
+    pub running: Option<ReleaseRef>,
+    /// The release on its way.
+    pub switching_to: Option<ReleaseRef>,
+    /// Accepted, and begun when the machine is free.
+    pub queued: Option<ReleaseRef>,
+    /// What a revert would go to now.
+    pub revert: RevertReadiness,
+    /// Set after a failed or reverted switch: this release is not tried again before a newer epoch.
+    pub held: Option<Held>,
+    /// All living generations, oldest first.
+    pub generations: Vec<GenerationStatus>,
+    /// The listeners and where they are bound.
+    pub listeners: Vec<ListenerStatus>,
+    /// How the last switch or revert ended.
+    pub outcome: Option<Outcome>,
+    /// Counted since the app's first start on this host.
+    pub counters: Counters,
+    /// Things an operator should know: fallbacks taken, adoption that failed, a journal that cannot be written.
+    pub notes: Vec<String>,
+}
+
+/// A release by number, with the deploy that brought it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRef {
+    /// The number within the app.
+    pub release: u64,
+    /// The content id.
+    pub id: String,
+    /// The deploy.
+    pub deploy: u64,
+    /// The fence it came with.
+    pub epoch: u64,
+}
+
+/// Where the switch machine stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Nothing runs and nothing is to run.
+    Empty,
+    /// One generation runs.
+    Idle,
+    /// The new generation's listeners are bound.
+    Prepared,
+    /// The old generation, which may not run beside the new one, is ending.
+    Clearing,
+    /// The new generation's processes are started.
+    Spawned,
+    /// They are ready and are being probed.
+    Ready,
+    /// They answered; the links are being moved.
+    Probed,
+    /// The links are moved; new connections are about to be steered.
+    Linked,
+    /// The new generation gets all new connections; the old one is warm.
+    Soak,
+    /// The old generation was told to drain.
+    Draining,
+    /// The old generation was told to stop.
+    Stopping,
+    /// The new generation failed before users saw it and is being ended.
+    Aborting,
+    /// The app is being stopped for good.
+    ShuttingDown,
+}
+
+/// Whether and how a revert would go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevertReadiness {
+    /// The release it would go to; none: there is nothing to revert to.
+    pub to: Option<ReleaseRef>,
+    /// Its generation is still warm: no process would be started.
+    pub warm: bool,
+}
+
+/// A release that is not tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Newer epochs are taken, this one and older are not.
+    pub epoch: u64,
+    /// The release that failed or was reverted.
+    pub release: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// One generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationStatus {
+    /// Its number; grows for the app's life on this host.
+    pub generation: u64,
+    /// The release it runs.
+    pub release: u64,
+    /// The deploy that brought it.
+    pub deploy: u64,
+    /// Its part in the switch.
+    pub role: Role,
+    /// Its processes.
+    pub processes: Vec<ProcessStatus>,
+}
+
+/// A generation's part in the switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Started, not yet proven.
+    Rising,
+    /// Gets new connections.
+    Active,
+    /// Gets no new connections, can be steered back to.
+    Warm,
+    /// Was told to drain or to stop.
+    Retiring,
+    /// Is being killed.
+    Failed,
+}
+
+/// One process of a generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// Its name in the release.
+    pub name: String,
+    /// Its process id while it lives.
+    pub pid: Option<u32>,
+    /// Its start, in clock ticks since boot (field 22 of `/proc/PID/stat`): with the pid, one process for sure.
+    pub start_ticks: u64,
+    /// What it is doing.
+    pub state: ProcessState,
+    /// The last `STATUS=` it sent.
+    pub said: String,
+    /// Its established connections, its descendants' included.
+    pub connections: u32,
+}
+
+/// What a process is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProcessState {
+    /// Not started yet.
+    Waiting,
+    /// Started, not ready.
+    Starting,
+    /// Ready, or running where readiness is not told.
+    Up,
+    /// Ended; started again after a pause.
+    BackingOff,
+    /// Ended.
+    Ended,
+}
+
+/// Where a listener is bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// The process it belongs to.
+    pub process: String,
+    /// Its name.
+    pub name: String,
+    /// As the intent asks for it.
+    pub addr: String,
+    /// Where it is: `tcp:127.0.0.1:40123`, `unix:/run/web.sock`.
+    pub bound: String,
+    /// How new connections are led to a generation.
+    pub steering: Steering,
+}
+
+/// How new connections are led to one generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Steering {
+    /// One socket per generation; a BPF program in the kernel names the one that gets new connections.
+    Bpf,
+    /// One socket per generation; the path names the one that gets new connections.
+    Path,
+    /// One socket for all generations, as this kernel lets us do no better: who answers during a switch is left to them,
+    /// and the probe looks up which process answered.
+    Shared,
+}
+
+/// How a switch or revert ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The fence it came with.
+    pub epoch: u64,
+    /// The release that was wanted.
+    pub release: u64,
+    /// The release that runs now.
+    pub running: Option<u64>,
+    /// How it ended.
+    pub result: SwitchResult,
+    /// The phase in which it failed.
+    pub failed_step: Option<Phase>,
+    /// Why it failed or was reverted.
+    pub reason: Option<String>,
+    /// The last lines the failed generation wrote, at most [`super::LAST_LINES`].
+    pub last_lines: Vec<String>,
+    /// From the request to the moment new connections were steered (for a failure: to its detection).
+    pub switch_ms: u64,
+    /// From the start of the processes to the last good answer that was wanted, or to their being up where nothing is asked
+    /// (for a failure: to its detection).
+    pub boot_ms: u64,
+    /// From the request to the first good answer of the new generation; none without a probe.
+    pub first_answer_ms: Option<u64>,
+    /// When it ended, RFC 3339 in UTC.
+    pub at: String,
+}
+
+/// How a switch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SwitchResult {
+    /// The wanted release gets all new connections.
+    Switched,
+    /// It failed before users saw it; what ran before runs on.
+    Failed,
+    /// Back on the earlier release, asked for or because the new one crashed.
+    Reverted,
+}
+
+/// Counted since the app's first start on this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Switches that ended well.
+    pub switches: u64,
+    /// Switches that failed before users saw them.
+    pub failures: u64,
+    /// Reverts, asked for or after a crash.
+    pub reverts: u64,
+    /// Processes started again after they ended by themselves.
+    pub restarts: u64,
+    /// Connections that were still open when a generation was stopped.
+    pub connections_cut: u64,
+    /// Connections that reached a socket nobody accepts from and were led on by the keeper.
+    pub relayed: u64,
+    /// Log lines dropped because the disk was full.
+    pub log_lines_dropped: u64,
+    /// Datagrams on the notify socket from processes that belong to no generation.
+    pub strange_notifications: u64,
+}
