@@ -225,7 +225,10 @@ fn lies(host: &Host) -> BTreeSet<OsString> {
         for entry in std::fs::read_dir(folder).unwrap() {
             let entry = entry.unwrap();
             let name = entry.file_name().to_string_lossy().into_owned();
-            if [".staging-", ".kept-"].iter().any(|prefix| name.starts_with(prefix)) {
+            if [".staging-", ".kept-"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+            {
                 continue;
             }
             if entry.file_type().unwrap().is_dir() {

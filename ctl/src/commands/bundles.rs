@@ -139,7 +139,9 @@ impl Remote {
                 bundle: place.bundle,
                 source,
             })?;
-            Ok((place.bundle, index.keep(&place.holds)))
+            let mut held: Vec<_> = place.holds.iter().copied().collect();
+            held.sort_unstable();
+            Ok((place.bundle, index.keep(&held)))
         };
         places.iter().map(index).collect()
     }
