@@ -10,6 +10,7 @@ use ship_bundle::stage::{FetchRange, fetch_plan};
 use ship_bundle::{BlobPlace, BundleIndex, FrameError, FrameReader};
 use ship_model::assets::{Asset, assets_of};
 use ship_model::digest::{BlobDigest, BundleDigest};
+use ship_model::path::TreePath;
 use ship_model::release::Target;
 use thiserror::Error;
 
@@ -79,7 +80,8 @@ pub fn add(layout: &AppLayout, union: &Union, target: &Target, supply: &Supply) 
         .runtime
         .block_on(supply.fetcher.manifest(target.id))
         .map_err(fetching)?;
-    let assets = assets_of(&fetched.manifest).map_err(|source| adding(source.into()))?;
+    let assets = assets_of(&fetched).map_err(|source| adding(source.into()))?;
+    drop(fetched);
     let missing = union.missing(&assets);
     let mut wanted: HashMap<BlobDigest, Vec<&Asset>> = HashMap::new();
     for asset in &missing {
@@ -92,7 +94,7 @@ pub fn add(layout: &AppLayout, union: &Union, target: &Target, supply: &Supply) 
     for asset in wanted.get(&BlobDigest::of(b"")).into_iter().flatten() {
         union.add_blob(asset, &mut io::empty()).map_err(adding)?;
     }
-    let bundles = supply.bundles.holding(&blobs).map_err(fetching)?;
+    let bundles = supply.bundles.holding(&blobs, &[]).map_err(fetching)?;
     let ranges = fetch_plan(&blobs, &bundles).map_err(|source| AssetsError::Nowhere {
         release: release(),
         source,
@@ -105,6 +107,42 @@ pub fn add(layout: &AppLayout, union: &Union, target: &Target, supply: &Supply) 
             wanted: &wanted,
         };
         unpack.range(range, &bundles, supply)?;
+    }
+    union.record(*target, &assets).map_err(adding)
+}
+
+/// Puts the union's files right that shared their bytes with names of a release that were mended.
+///
+/// # Errors
+/// [`AssetsError::Add`].
+pub fn mend(
+    layout: &AppLayout,
+    union: &Union,
+    target: &Target,
+    mended: &[TreePath],
+) -> Result<(), AssetsError> {
+    let adding = |source| AssetsError::Add {
+        release: target.folder(),
+        source,
+    };
+    if mended.is_empty() || !union.holds().contains(target) {
+        return Ok(());
+    }
+    let Ok(staged) = stage::manifest(layout, target) else {
+        return Ok(());
+    };
+    let assets = assets_of(staged.manifest()).map_err(|source| adding(source.into()))?;
+    let tree = layout.release(target);
+    for asset in assets
+        .iter()
+        .filter(|asset| asset.fingerprinted && mended.contains(&asset.path))
+    {
+        let file = File::open(tree.join(asset.path.as_path())).map_err(|source| AddError::Write {
+            url: asset.url_path.clone(),
+            source,
+        });
+        file.and_then(|mut file| union.add_blob(asset, &mut file))
+            .map_err(adding)?;
     }
     union.record(*target, &assets).map_err(adding)
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ship_model::name::{ClassName, EnvName, HostName};
 use thiserror::Error;
@@ -27,6 +28,25 @@ pub struct Config {
     pub state_dir: PathBuf,
     pub run_dir: PathBuf,
     pub tls: TlsFiles,
+    pub scrub: Scrub,
+}
+
+/// How often and how fast what lies here is read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scrub {
+    /// From one reading of a release to the next; less than a day, so that it ends within one.
+    pub every: Duration,
+    /// None: as fast as it must be, and no faster than that needs.
+    pub bytes_per_second: Option<u64>,
+}
+
+impl Default for Scrub {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_secs(20 * 3600),
+            bytes_per_second: None,
+        }
+    }
 }
 
 /// `https://HOST[:PORT]`, without a path.
@@ -86,7 +106,7 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "version",
     "env",
     "host",
@@ -98,7 +118,9 @@ const KEYS: [&str; 11] = [
     "state_dir",
     "run_dir",
     "tls",
+    "scrub",
 ];
+const SCRUB_KEYS: [&str; 2] = ["every_seconds", "bytes_per_second"];
 const TLS_KEYS: [&str; 3] = ["ca", "cert", "key"];
 
 impl Config {
@@ -185,6 +207,7 @@ impl<'a> Reader<'a> {
         let state_dir = self.folder(&root, "state_dir", "/var/lib/ship");
         let run_dir = self.folder(&root, "run_dir", "/run/ship");
         let tls = self.tls(&root);
+        let scrub = self.scrub(&root);
         Some(Config {
             env: env?,
             host: host?,
@@ -196,7 +219,41 @@ impl<'a> Reader<'a> {
             state_dir,
             run_dir,
             tls: tls?,
+            scrub,
         })
+    }
+
+    fn scrub(&mut self, root: &DeTable<'a>) -> Scrub {
+        let mut scrub = Scrub::default();
+        let Some(found) = root.get("scrub") else {
+            return scrub;
+        };
+        let line = self.line(found.span().start);
+        let Some(table) = found.get_ref().as_table() else {
+            self.say(line, "scrub must be a table: [scrub]".to_owned());
+            return scrub;
+        };
+        self.refuse_unknown(table, "scrub.", &SCRUB_KEYS);
+        if let Some(seconds) = self.positive(table, "every_seconds") {
+            scrub.every = Duration::from_secs(seconds);
+        }
+        scrub.bytes_per_second = self.positive(table, "bytes_per_second");
+        scrub
+    }
+
+    /// A whole number from 1 up, if there is one.
+    fn positive(&mut self, table: &DeTable<'a>, key: &str) -> Option<u64> {
+        let found: &Spanned<DeValue<'a>> = table.get(key)?;
+        let line = self.line(found.span().start);
+        let number = found
+            .get_ref()
+            .as_integer()
+            .and_then(|number| number.as_str().parse().ok());
+        if number.is_none_or(|number: u64| number == 0) {
+            self.say(line, format!("{key} must be a whole number from 1 up"));
+            return None;
+        }
+        number
     }
 
     fn refuse_unknown(&mut self, table: &DeTable<'a>, within: &str, known: &[&str]) {

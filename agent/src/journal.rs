@@ -69,13 +69,31 @@ impl Default for AppRecord {
 }
 
 impl AppRecord {
-    /// Takes a desired state whose epoch is newer than all seen: what had failed under an older one no longer counts, nor
-    /// does a local hold that the newer one answers.
+    /// Takes a desired state whose epoch is newer than all seen: what had failed under an older one may be tried again, and
+    /// a local hold that the newer one answers is over.
+    ///
+    /// A failure is told on, with its own epoch, until something works: a rollout that was turned back raises the epoch at
+    /// once, and whoever looks afterwards must find what stopped it.
     pub fn take(&mut self, desired: DesiredApp) {
         self.epoch = desired.epoch;
-        self.failure = None;
+        self.failure = self.failure.take().filter(|failure| !failure.transient);
         self.held = self.held.take().filter(|held| held.stands_against(&desired));
         self.desired = Some(desired);
+    }
+
+    /// The failure that still counts: nothing is tried again under the epoch under which it failed for good.
+    pub fn standing_failure(&self) -> Option<&AppFailure> {
+        let failure = self.failure.as_ref();
+        failure.filter(|failure| !failure.transient && failure.epoch == self.epoch)
+    }
+
+    /// Forgets a failure of an older epoch when `running`, which serves as it should, answers it: the release that failed,
+    /// or a newer one.
+    pub fn answer_failure(&mut self, running: Target) {
+        let epoch = self.epoch;
+        let answered =
+            |failure: &AppFailure| failure.epoch < epoch && failure.release.number <= running.number;
+        self.failure = self.failure.take().filter(|failure| !answered(failure));
     }
 }
 

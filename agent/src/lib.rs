@@ -12,6 +12,7 @@
 //! * [`dial`], [`fetch`]: the way to the store, and what is got from there.
 //! * [`stage`], [`assets`], [`switch`], [`keeper`]: hands, each blocking.
 //! * [`journal`]: what must not be forgotten, durable before it is acted on.
+//! * [`scrub`]: reads again, slowly, what lies here.
 //! * [`converge`]: brings what is to what should be.
 //! * [`session`], [`report`]: the line to the store.
 //! * [`local`], [`offline`], [`revert`], [`logs`], [`verify`]: what works with everything else dead.
@@ -34,6 +35,7 @@ pub mod offline;
 pub mod report;
 pub mod revert;
 pub mod run;
+pub mod scrub;
 pub mod session;
 pub mod stage;
 pub mod switch;

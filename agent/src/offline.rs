@@ -63,7 +63,7 @@ pub fn report(layout: &HostLayout, app: &AppName) -> AppReport {
     let record = crate::journal::peek(&scene.layout.record).unwrap_or_default();
     let assets = ship_assets::Union::open(&scene.layout.assets(), &scene.layout.asset_records());
     let assets = assets.map(|union| union.holds()).unwrap_or_default();
-    crate::converge::report(app, &record, &scene.view, &scene.keeper, scene.staged(), assets)
+    crate::converge::report(app, &record, &scene.view, &scene.keeper, &scene.here, assets)
 }
 
 /// Takes the agent's lock.

@@ -23,6 +23,7 @@ use crate::fetch::Fetcher;
 use crate::layout::HostLayout;
 use crate::local::{self, Local};
 use crate::report::Reporter;
+use crate::scrub::Scrubber;
 use crate::session::{Session, StoreLink};
 
 /// For everything to end by itself.
@@ -61,6 +62,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     ));
     let beginning = Arc::clone(&converge);
     tokio::task::spawn_blocking(move || beginning.begin_known()).await?;
+
+    let told = Arc::clone(&converge);
+    let scrubber = Scrubber {
+        layout: layout.clone(),
+        settings: config.scrub.clone(),
+        runtime: Handle::current(),
+        stop: stop.clone(),
+        found: Box::new(move |app| told.recheck(app)),
+    };
+    tasks.spawn_blocking(move || scrubber.run());
 
     let (desired, wanted) = watch::channel(None);
     let (link, store) = watch::channel(StoreLink::default());

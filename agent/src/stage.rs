@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ship_bundle::stage::{
-    self, BlobSource, Depth, FetchError as BlobError, Place, RemoveError, StageError, StageTask,
-    StagedRelease, VerifyReport, VerifyStagedError,
+    self, BlobSource, Depth, FetchError as BlobError, Kept, KeptError, Place, RemoveError, StageError,
+    StageTask, StagedRelease, VerifyReport, VerifyStagedError,
 };
 use ship_model::digest::BundleDigest;
 use ship_model::manifest::{EntryKind, Manifest};
+use ship_model::path::TreePath;
 use ship_model::release::{ReleaseNumber, Target};
 use ship_model::spec::ReleaseSpec;
 use thiserror::Error;
@@ -23,15 +24,28 @@ use crate::layout::{self, AppLayout, PrepareError};
 
 /// Neighbours that unchanged files are linked from.
 const DONORS: usize = 3;
+/// Names of all neighbours together beyond which no further one is held in memory; the first always is.
+const DONOR_NAMES: usize = 100_000;
+/// Bundles that may turn out to be wrong in one staging before it is given up.
+const WRONG_BUNDLES: usize = 3;
 
-/// A release that lies complete on this host.
+/// A release that lies on this host with its record.
 #[derive(Debug, Clone)]
 pub struct Here {
     pub target: Target,
     pub spec: Arc<ReleaseSpec>,
+    /// What is wrong with it; none: nothing that is known.
+    pub damage: Option<String>,
 }
 
-/// Every complete release of an app, by number.
+impl Here {
+    pub const fn is_whole(&self) -> bool {
+        self.damage.is_none()
+    }
+}
+
+/// Every release of an app that was staged to its end, by number. One whose stamps say that a file was found damaged is
+/// looked at.
 ///
 /// # Errors
 /// When the folder cannot be listed; an absent one holds nothing.
@@ -61,12 +75,16 @@ fn open(layout: &AppLayout, folder: &str) -> Result<Option<Here>, stage::StagedE
         number: ReleaseNumber(number),
         id: release.id(),
     });
-    Ok(target
-        .filter(|target| target.folder() == folder)
-        .map(|target| Here {
-            target,
-            spec: Arc::new(release.manifest().spec().clone()),
-        }))
+    let Some(target) = target.filter(|target| target.folder() == folder) else {
+        return Ok(None);
+    };
+    let (spec, doubtful) = (Arc::new(release.manifest().spec().clone()), release.is_doubtful());
+    drop(release);
+    let damage = match doubtful.then(|| look_at(layout, &target)) {
+        Some(Verdict::Damaged(damage)) => Some(damage),
+        Some(Verdict::Whole) | None => None,
+    };
+    Ok(Some(Here { target, spec, damage }))
 }
 
 /// A complete release with its manifest.
@@ -137,6 +155,8 @@ pub enum StagingError {
         release: String,
         source: Box<StageError>,
     },
+    #[error("cannot use what an earlier try of release {release} left")]
+    Kept { release: String, source: Box<KeptError> },
     #[error("cannot prepare release {release}")]
     Prepare { release: String, source: PrepareError },
 }
@@ -150,12 +170,24 @@ impl StagingError {
         }
     }
 
+    /// The bundle that does not hold what it should.
+    fn wrong_bundle(&self) -> Option<BundleDigest> {
+        match self {
+            Self::Stage { source, .. } => source.wrong_bundle(),
+            Self::Fetch {
+                source: FetchError::Index { bundle, .. },
+                ..
+            } => Some(*bundle),
+            _ => None,
+        }
+    }
+
     /// Whether trying again later may help by itself.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Fetch { source, .. } => source.is_transient(),
             Self::Stage { source, .. } => broken_transfer(source),
-            Self::OtherApp { .. } | Self::Unfit { .. } | Self::Prepare { .. } => false,
+            Self::OtherApp { .. } | Self::Unfit { .. } | Self::Kept { .. } | Self::Prepare { .. } => false,
         }
     }
 }
@@ -184,6 +216,8 @@ pub struct Staged {
     pub here: Here,
     pub fetched_bytes: u64,
     pub elapsed: Duration,
+    /// Names of a damaged release that were put right.
+    pub mended: Vec<TreePath>,
 }
 
 /// Where a release is fetched from, and who may call it off.
@@ -200,10 +234,11 @@ impl BlobSource for BundleSource {
     }
 }
 
-/// Fetches and stages a release, or finds it staged. `staging` is called when all that is missing is known.
+/// Fetches and stages a release, finds it staged, or mends what lies there damaged. `staging` is called when all that is
+/// missing is known.
 ///
 /// # Errors
-/// [`StagingError`]; what was begun is taken away.
+/// [`StagingError`]; what was begun is taken away, but what was fetched whole waits for the next try.
 pub fn stage(
     layout: &AppLayout,
     target: &Target,
@@ -211,57 +246,147 @@ pub fn stage(
     neighbours: &[Target],
     staging: impl FnOnce(),
 ) -> Result<Staged, StagingError> {
-    let release = || target.folder();
-    let fetching = |source| StagingError::Fetch {
-        release: release(),
-        source,
-    };
     let before = supply.fetcher.received();
-    let fetched = supply
-        .runtime
-        .block_on(supply.fetcher.manifest(target.id))
-        .map_err(fetching)?;
-    let manifest = fetched.manifest;
-    drop(fetched.encoded);
+    let manifest = supply.runtime.block_on(supply.fetcher.manifest(target.id));
+    let manifest = manifest.map_err(|source| StagingError::Fetch {
+        release: target.folder(),
+        source,
+    })?;
     check(layout, target, &manifest)?;
-    let donors: Vec<_> = neighbours
-        .iter()
-        .filter(|neighbour| *neighbour != target)
-        .filter_map(|neighbour| self::manifest(layout, neighbour).ok())
-        .take(DONORS)
-        .collect();
-    let missing = stage::missing(&manifest, &donors);
-    let bundles = supply.bundles.holding(&missing).map_err(fetching)?;
-    staging();
-    let (releases, folder) = (layout.releases(), target.folder());
-    let place = Place::new(&releases, &folder).map_err(|_| StagingError::OtherApp {
-        release: release(),
-        is: folder.clone(),
-    })?;
-    let task = StageTask {
-        place,
+    let work = Work {
+        layout,
+        target,
+        supply,
         manifest: &manifest,
-        donors: &donors,
-        bundles: &bundles,
-        source: &supply.bundles,
-        progress: &(),
+        donors: &donors(layout, target, neighbours),
     };
-    let report = stage::stage(&task).map_err(|source| StagingError::Stage {
-        release: release(),
-        source: Box::new(source),
-    })?;
+    let done = work.run(staging)?;
     prepare_shared(layout, manifest.spec()).map_err(|source| StagingError::Prepare {
-        release: release(),
+        release: target.folder(),
         source,
     })?;
     Ok(Staged {
         here: Here {
             target: *target,
             spec: Arc::new(manifest.spec().clone()),
+            damage: None,
         },
         fetched_bytes: supply.fetcher.received() - before,
-        elapsed: report.elapsed,
+        elapsed: done.elapsed,
+        mended: done.mended,
     })
+}
+
+/// Releases to link from: the release itself when it lies here, which it does when it is to be mended, then neighbours, as
+/// many as memory allows.
+fn donors(layout: &AppLayout, target: &Target, neighbours: &[Target]) -> Vec<StagedRelease> {
+    let mut donors: Vec<StagedRelease> = Vec::new();
+    let mut names = 0;
+    let mut asked = Vec::new();
+    for neighbour in std::iter::once(target).chain(neighbours) {
+        if donors.len() == DONORS || names > DONOR_NAMES || asked.contains(neighbour) {
+            break;
+        }
+        asked.push(*neighbour);
+        if let Ok(donor) = self::manifest(layout, neighbour) {
+            names += donor.manifest().entries().len();
+            donors.push(donor);
+        }
+    }
+    donors
+}
+
+/// One staging under way.
+struct Work<'a> {
+    layout: &'a AppLayout,
+    target: &'a Target,
+    supply: &'a Supply,
+    manifest: &'a Manifest,
+    donors: &'a [StagedRelease],
+}
+
+struct Worked {
+    elapsed: Duration,
+    mended: Vec<TreePath>,
+}
+
+impl Work<'_> {
+    /// Tries again without a bundle that was found to be wrong, as long as the store knows another for what is missing.
+    fn run(&self, staging: impl FnOnce()) -> Result<Worked, StagingError> {
+        let mut staging = Some(staging);
+        let mut wrong: Vec<BundleDigest> = Vec::new();
+        let mut first: Option<StagingError> = None;
+        loop {
+            let tried = self.once(&wrong, || {
+                if let Some(staging) = staging.take() {
+                    staging();
+                }
+            });
+            let error = match tried {
+                Ok(worked) => return Ok(worked),
+                Err(error) => error,
+            };
+            match error.wrong_bundle() {
+                Some(bundle) if wrong.len() < WRONG_BUNDLES && !wrong.contains(&bundle) => {
+                    tracing::error!(release = %self.target.number, %bundle, error = crate::session::chain(&error),
+                        "a bundle is wrong; what it should hold is looked for in others");
+                    wrong.push(bundle);
+                    first.get_or_insert(error);
+                }
+                // That nobody else has it follows from what was wrong first, which is what has to be told.
+                None if !error.is_transient() => return Err(first.unwrap_or(error)),
+                _ => return Err(error),
+            }
+        }
+    }
+
+    fn once(&self, wrong: &[BundleDigest], staging: impl FnOnce()) -> Result<Worked, StagingError> {
+        let folder = self.target.folder();
+        let releases = self.layout.releases();
+        let place = Place::new(&releases, &folder).map_err(|_| StagingError::OtherApp {
+            release: folder.clone(),
+            is: folder.clone(),
+        })?;
+        let kept = Kept::take(place).map_err(|source| StagingError::Kept {
+            release: folder.clone(),
+            source: Box::new(source),
+        })?;
+        let missing = stage::missing(self.manifest, self.donors, kept.as_ref());
+        let bundles = self.supply.bundles.holding(&missing, wrong);
+        let bundles = bundles.map_err(|source| StagingError::Fetch {
+            release: folder.clone(),
+            source,
+        })?;
+        drop(missing);
+        staging();
+        let task = StageTask {
+            place,
+            manifest: self.manifest,
+            donors: self.donors,
+            kept: kept.as_ref(),
+            keep: true,
+            bundles: &bundles,
+            source: &self.supply.bundles,
+            progress: &(),
+        };
+        let staged = match stage::stage(&task) {
+            Err(StageError::Damaged { first, differing, .. }) => {
+                tracing::warn!(release = %self.target.number, first, differing, "damaged here; it is mended");
+                stage::repair(&task).map(|repaired| Worked {
+                    elapsed: repaired.report.elapsed,
+                    mended: repaired.paths,
+                })
+            }
+            other => other.map(|report| Worked {
+                elapsed: report.elapsed,
+                mended: Vec::new(),
+            }),
+        };
+        staged.map_err(|source| StagingError::Stage {
+            release: folder.clone(),
+            source: Box::new(source),
+        })
+    }
 }
 
 fn check(layout: &AppLayout, target: &Target, manifest: &Manifest) -> Result<(), StagingError> {
@@ -306,12 +431,20 @@ pub fn remove(layout: &AppLayout, target: &Target) -> Result<(), RemoveError> {
     }
 }
 
-/// Takes away what crashes left, sparing `spare`.
+/// Takes away what crashes left, sparing `spare`, and what unfinished stagings of others than `wanted` left.
 ///
 /// # Errors
 /// [`RemoveError`].
-pub fn sweep(layout: &AppLayout, spare: &[&str]) -> Result<Vec<String>, RemoveError> {
-    stage::sweep(&layout.releases(), spare)
+pub fn sweep(layout: &AppLayout, spare: &[&str], wanted: &[&str]) -> Result<Vec<String>, RemoveError> {
+    stage::sweep(&layout.releases(), spare, wanted)
+}
+
+/// Takes away what unfinished stagings of others than `wanted` left.
+///
+/// # Errors
+/// [`RemoveError`].
+pub fn sweep_kept(layout: &AppLayout, wanted: &[&str]) -> Result<Vec<String>, RemoveError> {
+    stage::sweep_kept(&layout.releases(), wanted)
 }
 
 /// Files in a release.

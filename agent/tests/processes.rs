@@ -120,6 +120,15 @@ impl Scenario {
         self.store
             .wait(what, |app| app.running == Some(target) && app.healthy)
     }
+
+    /// Agent, keeper and app, as when a host is shut down in an orderly way.
+    fn stop_everything(&mut self) {
+        self.host.kill();
+        let client = Client::new(&self.host.path("run/web"), std::time::Duration::from_secs(10));
+        client.stop().unwrap();
+        until("the keeper's end", || client.status().is_err().then_some(()));
+        self.store.forget_report();
+    }
 }
 
 impl Drop for Scenario {
@@ -193,6 +202,26 @@ fn a_process_is_switched_kept_and_taken_back() {
     assert_eq!(report.running, Some(two));
     assert_eq!(ask(&address).as_deref(), Some("two"));
 
+    // The rollout is turned back, which raises the epoch: what stopped it is told until something newer works.
+    scene.store.desire(vec![web(4, Some(two), &[one, two, broken])]);
+    let report = scene.store.wait("the newer epoch", |app| app.epoch.0 == 4);
+    assert_eq!((report.running, report.deploy.0), (Some(two), 40));
+    let kept = report.failure.expect("the failure is told on");
+    assert_eq!((kept.release, kept.epoch.0), (broken, 3));
+    scene.host.kill();
+    scene.store.forget_report();
+    scene.host.start();
+    let report = scene.wait("release 2 after another restart", two);
+    assert_eq!(report.failure, Some(kept));
+    let mended = scene.publish(4, &script("four"));
+    scene
+        .store
+        .desire(vec![web(5, Some(mended), &[one, two, mended])]);
+    let report = scene.wait("release 4", mended);
+    assert_eq!(report.failure, None);
+    scene.store.desire(vec![web(6, Some(two), &[one, two])]);
+    scene.wait("release 2 once more", two);
+
     // What the app says is found by store and host alike.
     let (lines, error) = scene.store.ask_logs(7, "web");
     assert_eq!(error, "");
@@ -231,13 +260,40 @@ fn a_process_is_switched_kept_and_taken_back() {
     until("the app again", || ask(&address).filter(|answer| answer == "one"));
 
     // A newer word ends the hold.
-    scene.store.desire(vec![web(4, Some(two), &[one, two])]);
+    scene.store.desire(vec![web(7, Some(two), &[one, two])]);
     scene.store.forget_report();
     let report = scene
         .store
-        .wait("release 2 again or the hold", |app| app.epoch.0 == 4);
+        .wait("release 2 again or the hold", |app| app.epoch.0 == 7);
     assert!(
         report.held.is_some(),
         "what was taken away by hand is not brought back by the same wish"
     );
+}
+
+#[test]
+fn an_app_that_was_stopped_with_its_host_runs_again_after_a_promote_and_after_a_revert() {
+    let Some(mut scene) = begin() else { return };
+    let one = scene.publish(1, &script("one"));
+    let two = scene.publish(2, &script("two"));
+    scene.store.desire(vec![web(1, Some(one), &[one])]);
+    let address = scene.wait("release 1", one).listen["http"].clone();
+    scene.stop_everything();
+    scene.host.start();
+    let report = scene.wait("release 1 again", one);
+    assert_eq!(
+        report.failure, None,
+        "what went well once is not taken for a failure"
+    );
+    assert_eq!(ask(&address).as_deref(), Some("one"));
+
+    scene.store.desire(vec![web(2, Some(two), &[one, two])]);
+    scene.wait("release 2", two);
+    scene.store.desire(vec![web(3, Some(one), &[one, two])]);
+    scene.wait("release 1 by a revert", one);
+    scene.stop_everything();
+    scene.host.start();
+    let report = scene.wait("release 1 after a revert and a stop", one);
+    assert_eq!(report.failure, None);
+    assert_eq!(ask(&address).as_deref(), Some("one"));
 }

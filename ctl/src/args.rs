@@ -22,7 +22,9 @@ Exit codes:
     1  error                         6  failed, and some hosts are not back
     2  wrong usage                   7  unknown: timed out, the rollout goes on
     3  plan --exit-code: changes     8  another rollout is under way
-    4  refused, nothing changed    130  interrupted, the rollout goes on";
+    4  refused, nothing changed    130  interrupted, the rollout goes on
+
+Not yet: approve (there are no gates but the probe) and host (drain, retire).";
 
 /// Puts a new release on every server without losing a request or an asset, and takes it back in an instant.
 #[derive(Debug, Parser)]

@@ -107,6 +107,14 @@ impl CommandError {
         self
     }
 
+    /// The same failure as the reason why something bigger was given up.
+    #[must_use]
+    pub fn after_waiting(mut self, what: &str) -> Self {
+        let message = std::mem::replace(&mut self.message, clean_lines(what));
+        self.causes.insert(0, message);
+        self
+    }
+
     #[must_use]
     pub fn hint(mut self, hint: impl AsRef<str>) -> Self {
         let hint = clean_lines(hint.as_ref());
@@ -204,9 +212,11 @@ fn untold(status: &Status) -> CommandError {
     }
 }
 
-/// Whether trying the same call again may help: the store was away, and said nothing itself.
+/// Whether trying the same call again may help: the store was away and said nothing itself, or is about to end. A full
+/// disk or a ledger that fails does not pass by waiting.
 pub fn is_passing(status: &Status) -> bool {
-    let silent = ship_proto::failure_of(status).is_none_or(|f| f.kind() == FailureKind::Unavailable);
+    let silent = ship_proto::failure_of(status)
+        .is_none_or(|f| f.kind() == FailureKind::Unavailable && matches!(f.subject.as_str(), "" | "store"));
     let code = status.code();
     silent
         && matches!(
@@ -254,6 +264,13 @@ mod tests {
     fn only_a_silent_store_is_asked_again() {
         assert!(is_passing(&Status::unavailable("gone")));
         assert!(is_passing(&refuse(FailureKind::Unavailable, "restarts", "", "")));
+        assert!(is_passing(&refuse(
+            FailureKind::Unavailable,
+            "ending",
+            "store",
+            ""
+        )));
+        assert!(!is_passing(&refuse(FailureKind::Unavailable, "full", "disk", "")));
         assert!(!is_passing(&refuse(FailureKind::Busy, "other", "", "")));
         assert!(!is_passing(&Status::invalid_argument("x")));
     }

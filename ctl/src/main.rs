@@ -1,7 +1,7 @@
 //! `shipctl`: the operator's door.
 //!
 //! The rooms: [`args`] says what can be typed, [`context`] which fleet is meant, [`client`] speaks to its
-//! store, [`commands`] holds one file for each verb, [`fleet`] starts a real fleet on this machine, [`ui`]
+//! store, [`patience`] waits for one that is being restarted, [`commands`] holds one file for each verb, [`fleet`] starts a real fleet on this machine, [`ui`]
 //! is the only place that prints, and [`error`] turns every failure into words, a next step and an exit code.
 
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ mod context;
 mod dial;
 mod error;
 mod fleet;
+mod patience;
 mod request;
 mod signals;
 mod ui;
@@ -25,13 +26,11 @@ use clap::Parser as _;
 use error::CommandError;
 
 fn main() -> ExitCode {
-    // The local offset can only be asked while the process has one thread.
-    let offset = words::local_offset();
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(stop) => return ui::usage(&stop),
     };
-    let ui = ui::Ui::new(&args.global, offset);
+    let ui = ui::Ui::new(&args.global);
     match run(args, &ui) {
         Ok(exit) => exit.into(),
         Err(error) => {

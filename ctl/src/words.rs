@@ -2,15 +2,9 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use ship_model::path::escape;
-use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
-use time::{OffsetDateTime, UtcOffset};
-
-/// The machine's offset from UTC; UTC where it cannot be told.
-pub fn local_offset() -> UtcOffset {
-    UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC)
-}
 
 /// `3.1 MB`: decimal units, as disks and networks are sold.
 pub fn bytes(count: u64) -> String {
@@ -92,24 +86,28 @@ pub fn thousands(number: u64) -> String {
     out
 }
 
-fn moment(ms: u64) -> Option<OffsetDateTime> {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok()
+/// None for "never", and for what no calendar has.
+fn moment(ms: u64) -> Option<Timestamp> {
+    let ms = i64::try_from(ms).ok().filter(|ms| *ms != 0)?;
+    Timestamp::from_millisecond(ms).ok()
 }
 
 /// RFC 3339 in UTC, for programs; none for "never".
 pub fn rfc3339(ms: u64) -> Option<String> {
-    if ms == 0 {
-        return None;
-    }
-    moment(ms)?.format(&Rfc3339).ok()
+    Some(moment(ms)?.to_string())
 }
 
-/// The local time of day and date, for tables.
-pub fn local(ms: u64, offset: UtcOffset) -> String {
-    let shape = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
-    let time = (ms != 0).then(|| moment(ms)).flatten();
-    time.and_then(|time| time.to_offset(offset).format(shape).ok())
-        .unwrap_or_else(|| "-".to_owned())
+/// The date and time of day in a zone, for people; with the summer time of that day, not of today.
+pub fn local(ms: u64, zone: &TimeZone) -> String {
+    moment(ms).map_or_else(
+        || "-".to_owned(),
+        |moment| {
+            moment
+                .to_zoned(zone.clone())
+                .strftime("%Y-%m-%d %H:%M:%S")
+                .to_string()
+        },
+    )
 }
 
 /// Text from outside, so that it can neither move the cursor nor break a line.
@@ -129,6 +127,8 @@ pub fn full_id(id: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
     use super::*;
 
     #[test]
@@ -180,8 +180,16 @@ mod tests {
             rfc3339(1_700_000_000_123).as_deref(),
             Some("2023-11-14T22:13:20.123Z")
         );
-        assert_eq!(local(1_700_000_000_123, UtcOffset::UTC), "2023-11-14 22:13:20");
-        assert_eq!(local(u64::MAX, UtcOffset::UTC), "-");
+        assert_eq!(
+            rfc3339(1_700_000_000_000).as_deref(),
+            Some("2023-11-14T22:13:20Z")
+        );
+        assert_eq!(local(1_700_000_000_123, &TimeZone::UTC), "2023-11-14 22:13:20");
+        assert_eq!(local(u64::MAX, &TimeZone::UTC), "-");
+        assert_eq!(local(0, &TimeZone::UTC), "-");
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        assert_eq!(local(1_700_000_000_000, &berlin), "2023-11-14 23:13:20");
+        assert_eq!(local(1_690_000_000_000, &berlin), "2023-07-22 06:26:40");
     }
 
     #[test]

@@ -4,7 +4,9 @@ use ship_model::desired::{DeployNumber, DesiredApp, DesiredHost, Epoch};
 use ship_model::digest::{BundleDigest, ReleaseId};
 use ship_model::name::NameError;
 use ship_model::release::{Provenance, ReleaseNumber, ReleaseRecord, Target};
-use ship_model::report::{AppFailure, AppPhase, AppReport, HostReport, LocalHold, UpdateFigures};
+use ship_model::report::{
+    AppFailure, AppPhase, AppReport, DamagedRelease, HostReport, LocalHold, UpdateFigures,
+};
 
 use crate::v1;
 
@@ -293,7 +295,27 @@ impl From<AppReport> for v1::AppReport {
             update: Some(report.update.into()),
             connections: report.connections,
             restarts: report.restarts,
+            damaged: into_all(report.damaged),
         }
+    }
+}
+
+impl From<DamagedRelease> for v1::DamagedRelease {
+    fn from(damaged: DamagedRelease) -> Self {
+        Self {
+            release: Some(damaged.release.into()),
+            reason: damaged.reason,
+        }
+    }
+}
+
+impl TryFrom<v1::DamagedRelease> for DamagedRelease {
+    type Error = WireError;
+    fn try_from(wire: v1::DamagedRelease) -> Result<Self, WireError> {
+        Ok(Self {
+            release: require(wire.release, "damaged release")?.try_into()?,
+            reason: wire.reason,
+        })
     }
 }
 
@@ -316,6 +338,11 @@ impl TryFrom<v1::AppReport> for AppReport {
             update: wire.update.unwrap_or_default().into(),
             connections: wire.connections,
             restarts: wire.restarts,
+            damaged: wire
+                .damaged
+                .into_iter()
+                .map(TryFrom::try_from)
+                .collect::<Result<_, _>>()?,
         })
     }
 }

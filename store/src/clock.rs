@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 /// Where the time comes from.
 #[derive(Debug, Clone)]
 pub struct Clock(Source);
@@ -35,4 +38,12 @@ impl Clock {
             }
         }
     }
+}
+
+/// `2026-11-22T01:05:00Z`, to the second; empty for a time that no calendar has.
+pub fn rfc3339(ms: u64) -> String {
+    let time = i64::try_from(ms / 1000).ok();
+    let time = time.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    time.and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_default()
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use ship_durable::{FileError, write_file};
 use ship_model::rollout::Thresholds;
+use toml_edit::{DocumentMut, Item};
 
 /// The form of `store.toml`; another is refused.
 pub const VERSION: u32 = 1;
@@ -97,6 +98,11 @@ pub enum SettingsError {
     Read { path: PathBuf, source: io::Error },
     #[error("{} is not as it should be", path.display())]
     Parse { path: PathBuf, source: toml::de::Error },
+    #[error("{} is not as it should be", path.display())]
+    Edit {
+        path: PathBuf,
+        source: toml_edit::TomlError,
+    },
     #[error("{}: version is {found}, this program knows {VERSION}", path.display())]
     Version { path: PathBuf, found: u32 },
     #[error("{}: {key} {problem}", path.display())]
@@ -160,12 +166,50 @@ impl Settings {
     /// Replaces `store.toml`, durably.
     pub fn write(&self, folder: &Path) -> Result<(), SettingsError> {
         let path = folder.join("store.toml");
-        self.check(&path)?;
-        let text = toml::to_string(self).map_err(|source| SettingsError::Render {
+        let text = self.render(&path)?;
+        Ok(write_file(&path, text.as_bytes())?)
+    }
+
+    /// Writes the `store.toml` of a new store, with a word on every key, durably.
+    pub fn write_explained(&self, folder: &Path) -> Result<(), SettingsError> {
+        let path = folder.join("store.toml");
+        let text = self.render(&path)?;
+        let parsed = text.parse();
+        let mut document: DocumentMut = parsed.map_err(|source| SettingsError::Edit {
             path: path.clone(),
             source,
         })?;
-        Ok(write_file(&path, text.as_bytes())?)
+        explain(&mut document);
+        Ok(write_file(&path, document.to_string().as_bytes())?)
+    }
+
+    fn render(&self, path: &Path) -> Result<String, SettingsError> {
+        self.check(path)?;
+        toml::to_string(self).map_err(|source| SettingsError::Render {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Writes the addresses into `store.toml`, durably. Everything else in it, comments too, stays as somebody wrote it.
+    pub fn remember_addresses(&self, folder: &Path) -> Result<(), SettingsError> {
+        let path = folder.join("store.toml");
+        let text = fs::read_to_string(&path).map_err(|source| SettingsError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let mut document: DocumentMut = text.parse().map_err(|source| SettingsError::Edit {
+            path: path.clone(),
+            source,
+        })?;
+        for (key, address) in [("listen", self.listen), ("assets_listen", self.assets_listen)] {
+            put_address(&mut document, key, address);
+        }
+        let changed = document.to_string();
+        if changed == text {
+            return Ok(());
+        }
+        Ok(write_file(&path, changed.as_bytes())?)
     }
 
     pub const fn thresholds(&self) -> Thresholds {
@@ -217,6 +261,67 @@ impl Settings {
     }
 }
 
+/// For whoever opens the file.
+const EXPLAINED: [(&str, &str); 13] = [
+    (
+        "version",
+        "What this store is told; read when it starts. Times are in milliseconds.",
+    ),
+    (
+        "fleet",
+        "The trust domain of every certificate; it cannot be changed.",
+    ),
+    (
+        "listen",
+        "gRPC and bundles, with TLS. `shipstore serve --listen` changes it.",
+    ),
+    ("assets_listen", "Assets and /metrics, plain HTTP."),
+    ("assets_url", "Where pages find assets from outside."),
+    (
+        "plain_http_anywhere",
+        "Whether assets_listen may be another address than loopback.",
+    ),
+    ("heartbeat_ms", "How often agents report at least."),
+    (
+        "uncertain_after_ms",
+        "Silence after which a host is uncertain: neither healthy nor dead.",
+    ),
+    (
+        "unavailable_after_ms",
+        "Silence after which a host counts as lost.",
+    ),
+    ("soak_ms", "How long a wave must stay healthy before the next."),
+    (
+        "switch_deadline_ms",
+        "For one host, from being asked to switch to being healthy.",
+    ),
+    ("prefetch_deadline_ms", "For hosts to fetch and unpack a release."),
+    (
+        "barrier_deadline_ms",
+        "For asset hosts to serve a release's assets.",
+    ),
+];
+
+fn explain(document: &mut DocumentMut) {
+    for (key, words) in EXPLAINED {
+        if let Some(mut key) = document.key_mut(key) {
+            key.leaf_decor_mut().set_prefix(format!("# {words}\n"));
+        }
+    }
+}
+
+/// In the place and with the comment that the key has.
+fn put_address(document: &mut DocumentMut, key: &str, address: SocketAddr) {
+    let mut value = toml_edit::Value::from(address.to_string());
+    if let Some(old) = document.get(key).and_then(Item::as_value) {
+        if old.as_str().is_some_and(|old| old.parse() == Ok(address)) {
+            return;
+        }
+        *value.decor_mut() = old.decor().clone();
+    }
+    document[key] = Item::Value(value);
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
@@ -235,6 +340,15 @@ mod tests {
         let settings = Settings::new("acme");
         settings.write(dir.path()).unwrap();
         assert_eq!(Settings::read(dir.path()).unwrap(), settings);
+        settings.write_explained(dir.path()).unwrap();
+        assert_eq!(Settings::read(dir.path()).unwrap(), settings);
+        let text = fs::read_to_string(dir.path().join("store.toml")).unwrap();
+        assert!(
+            text.contains("# How long a wave must stay healthy before the next.\nsoak_ms = "),
+            "{text}"
+        );
+        let keys = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(text.lines().count(), 2 * keys, "every key is explained: {text}");
         let least = parse("version = 1\nfleet = \"acme\"\n").unwrap();
         assert_eq!(least, settings);
         for (text, part) in [
@@ -260,5 +374,25 @@ mod tests {
             Settings::read(&dir.path().join("none")),
             Err(SettingsError::NoStore { .. })
         ));
+    }
+
+    #[test]
+    fn remembered_addresses_leave_what_somebody_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.toml");
+        let text = "# ours, mind the firewall\nversion = 1\nfleet = \"acme\" # the name\nlisten = \"127.0.0.1:0\" # any\n\n# soak well\nsoak_ms = 9000\n";
+        write_file(&path, text.as_bytes()).unwrap();
+        let mut settings = Settings::read(dir.path()).unwrap();
+        settings.listen.set_port(4711);
+        settings.assets_listen.set_port(4712);
+        settings.remember_addresses(dir.path()).unwrap();
+        let written = fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            written,
+            text.replace("127.0.0.1:0\"", "127.0.0.1:4711\"") + "assets_listen = \"127.0.0.1:4712\"\n"
+        );
+        assert_eq!(Settings::read(dir.path()).unwrap(), settings);
+        settings.remember_addresses(dir.path()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), written);
     }
 }

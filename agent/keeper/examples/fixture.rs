@@ -3,7 +3,8 @@
 //! `FIXTURE=` a comma list of: `exit` (ends with status 3), `exit-later` (ends once the file `FIXTURE_TRIGGER` is there),
 //! `never-ready`, `speak-later` (says something at the trigger), `sick` (probes are answered with 500), `slow` (takes a while to boot), `shutdown-on-drain` (shuts its
 //! listener down when it is to drain), `shutdown-later` (does so at the trigger), `stubborn` (a child in a session of its own),
-//! `unix` (the listener is a Unix socket), `noisy` (writes much).
+//! `unix` (the listener is a Unix socket), `noisy` (writes much), `prefork` (a child serves, not it itself), `orphan` (so does
+//! a grandchild whose parent has ended).
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -61,6 +62,9 @@ fn main() {
             std::fs::write(trigger + ".done", b"").unwrap();
         });
     }
+    if has("prefork") || has("orphan") {
+        work_elsewhere(has("orphan"));
+    }
     let sick = has("sick");
     let count: usize = std::env::var("LISTEN_FDS")
         .ok()
@@ -104,6 +108,26 @@ fn main() {
     for server in servers {
         let _ = server.join();
     }
+    loop {
+        thread::park();
+    }
+}
+
+/// Lets another process serve, which has the listeners from this one, and waits until it is killed.
+fn work_elsewhere(orphan: bool) -> ! {
+    let start = "LISTEN_PID=$$ exec \"$0\"";
+    let script = if orphan {
+        format!("setsid sh -c '{start}' \"$0\" &")
+    } else {
+        start.to_owned()
+    };
+    #[allow(clippy::zombie_processes, reason = "it ends with its generation")]
+    std::process::Command::new("sh")
+        .args(["-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .env("FIXTURE", "")
+        .spawn()
+        .unwrap();
     loop {
         thread::park();
     }

@@ -8,7 +8,6 @@ use hyper_util::rt::TokioIo;
 use ship_bundle::stage::Depth;
 use ship_model::name::AppName;
 use ship_model::release::ReleaseRef;
-use ship_model::report::AppReport;
 use ship_proto::v1::local_client::LocalClient;
 use ship_proto::v1::{self, FailureKind};
 use ship_proto::{MAX_MESSAGE, failure_of};
@@ -84,7 +83,7 @@ impl From<RevertError> for Failed {
     }
 }
 
-fn said(text: String) -> Failed {
+pub fn said(text: String) -> Failed {
     Failed::Said(text, String::new(), 1)
 }
 
@@ -108,7 +107,7 @@ where
     }
 }
 
-async fn find(host: &Host) -> Result<Asked, Failed> {
+pub async fn find(host: &Host) -> Result<Asked, Failed> {
     if let Some(socket) = &host.socket {
         let reached = reach(socket).await;
         return reached.map(Asked::Agent).map_err(|error| {
@@ -168,34 +167,6 @@ pub async fn status(who: Asked, output: Output) -> Result<(), Failed> {
         }
     };
     Ok(show::status(status, output)?)
-}
-
-pub async fn revert(who: Asked, wish: Wish, output: Output) -> Result<(), Failed> {
-    let Some(app) = wish.release.app else {
-        return Err(Failed::Said(
-            "name the app: APP or APP@NUMBER".to_owned(),
-            String::new(),
-            2,
-        ));
-    };
-    let report = match who {
-        Asked::Agent(mut agent) => {
-            let request = v1::LocalRevertRequest {
-                app: app.to_string(),
-                number: wish.release.number.map_or(0, |number| number.0),
-                reason: wish.message,
-                force: wish.force,
-            };
-            agent.revert(request).await?.into_inner()
-        }
-        Asked::Files(_, layout) => {
-            let _lock = offline::lock(&layout).map_err(|error| said(chain(&error)))?;
-            let number = wish.release.number;
-            let report: AppReport = offline::revert(&layout, &app, number, &wish.message, wish.force)?;
-            report.into()
-        }
-    };
-    Ok(show::reverted(&report, output)?)
 }
 
 pub async fn verify(who: Asked, app: Option<AppName>, full: bool, output: Output) -> Result<(), Failed> {

@@ -2,6 +2,7 @@
 
 mod ask;
 mod show;
+mod take_back;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -144,7 +145,7 @@ pub fn main() -> ExitCode {
                 message,
                 force,
             };
-            ask::answer(&host, |who| ask::revert(who, wish, output))
+            ask::answer(&host, |who| take_back::revert(&host, who, wish, output))
         }
         Command::Verify {
             app,

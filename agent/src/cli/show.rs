@@ -112,6 +112,13 @@ fn remarks(out: &mut impl Write, app: &v1::AppReport) -> io::Result<()> {
             local_time(held.at_ms)
         )?;
     }
+    for damaged in &app.damaged {
+        let (number, reason) = (
+            release(damaged.release.as_ref()),
+            escape(damaged.reason.as_bytes()),
+        );
+        writeln!(out, "  release {number} is damaged on this host: {reason}")?;
+    }
     if let Some(failure) = &app.failure {
         let again = if failure.transient { "; tried again" } else { "" };
         let (reason, number) = (
@@ -149,6 +156,10 @@ fn app_json(app: &v1::AppReport) -> Value {
         "stage_ms": app.update.as_ref().map(|update| update.stage_ms),
         "switch_ms": app.update.as_ref().map(|update| update.switch_ms),
         "lost_requests": app.update.as_ref().map(|update| update.lost_requests),
+        "damaged": app.damaged.iter().map(|damaged| json!({
+            "release": number(&damaged.release),
+            "reason": damaged.reason,
+        })).collect::<Vec<_>>(),
         "failure": app.failure.as_ref().map(|failure| json!({
             "epoch": failure.epoch,
             "release": number(&failure.release),

@@ -84,7 +84,10 @@ impl App {
             Ok(()) => {
                 let took = begun.elapsed().as_millis() as u64;
                 tracing::info!(release = %target.number, deploy = %self.deploy(), switch_ms = took, "switched");
-                self.save(|record| record.update.switch_ms = took);
+                self.save(|record| {
+                    record.update.switch_ms = took;
+                    record.failure = None;
+                });
             }
             Err(error) => self.fail(target, "switch", chain(&error), Vec::new(), true),
         }
@@ -224,6 +227,12 @@ impl App {
         self.conclude(view);
         self.note_failure(view);
         let reached = view.running.is_some() && view.running == self.goal();
+        if let Some(running) = view
+            .running
+            .filter(|_| reached && view.healthy && self.record().failure.is_some())
+        {
+            self.save(|record| record.answer_failure(running));
+        }
         if reached && self.record().held.is_none() && self.record().deploy != self.deploy() {
             let deploy = self.deploy();
             self.save(|record| record.deploy = deploy);
@@ -254,6 +263,7 @@ impl App {
                     boot_ms = outcome.boot_ms, "switched");
                 self.save(|record| record.update.switch_ms = outcome.switch_ms);
             }
+            self.save(|record| record.failure = None);
             self.asked = None;
         } else if view.switching.is_none() && (told || asked.at.elapsed() > LOST) {
             self.asked = None;
@@ -270,9 +280,11 @@ impl App {
         let Some(outcome) = outcome.filter(|outcome| Some(outcome) != self.stale.as_ref()) else {
             return;
         };
-        let recorded = self.record().failure.as_ref();
-        let known = recorded.is_some_and(|failure| failure.release == goal && !failure.transient);
-        if outcome.epoch != self.record().epoch.0 || outcome.release != goal.number.0 || known {
+        let recorded = self.record().standing_failure();
+        let known = recorded.is_some_and(|failure| failure.release == goal);
+        // It went well, and the app was stopped later: with its host, or by hand.
+        let went_well = outcome.running == Some(outcome.release);
+        if went_well || outcome.epoch != self.record().epoch.0 || outcome.release != goal.number.0 || known {
             return;
         }
         let reason = outcome.reason.unwrap_or_else(|| "it was taken back".to_owned());

@@ -77,6 +77,8 @@ pub(super) struct App {
     /// Could not be saved; told all the same.
     pub unsaved_failure: Option<AppFailure>,
     pub watch: KeeperWatch,
+    /// What is wanted has changed since unfinished stagings were looked at.
+    pub untidy: bool,
 }
 
 impl std::fmt::Debug for App {
@@ -106,6 +108,7 @@ impl App {
             let view = View::look(self.layout(), &self.keeper, &self.here);
             self.note(&view);
             self.publish(&view);
+            self.tidy();
             let acted = self.step(&view);
             let until = if acted { clock::now() } else { self.next_look() };
             let mailbox = Arc::clone(&self.shop.mailbox);
@@ -135,10 +138,42 @@ impl App {
         let mut spare: Vec<String> = links.current.into_iter().chain(links.previous).collect();
         spare.extend(super::retire::folders_in_use(self.layout()));
         let spare: Vec<&str> = spare.iter().map(String::as_str).collect();
-        match stage::sweep(self.layout(), &spare) {
+        let wanted = self.wanted_folders();
+        let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        match stage::sweep(self.layout(), &spare, &wanted) {
             Ok(swept) if swept.is_empty() => {}
             Ok(swept) => tracing::info!(swept = swept.join(", "), "leftovers taken away"),
             Err(error) => tracing::warn!(error = chain(&error), "leftovers not taken away"),
+        }
+    }
+
+    /// Folders of all that should lie here, and of what a word on this host holds.
+    fn wanted_folders(&self) -> Vec<String> {
+        let record = self.record();
+        let desired = record.desired.iter();
+        let wanted = desired.flat_map(|desired| desired.stage.iter().chain(&desired.run));
+        let held = record.held.iter().map(|held| &held.to);
+        wanted.chain(held).map(Target::folder).collect()
+    }
+
+    /// What unfinished stagings left of releases that nobody wants any more goes as soon as nothing else is under way.
+    fn tidy(&mut self) {
+        if !self.untidy || self.job.is_some() {
+            return;
+        }
+        self.untidy = false;
+        let wanted = self.wanted_folders();
+        let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        match stage::sweep_kept(self.layout(), &wanted) {
+            Ok(swept) if swept.is_empty() => {}
+            Ok(swept) => tracing::info!(
+                swept = swept.join(", "),
+                "what was fetched for nothing is taken away"
+            ),
+            Err(error) => tracing::warn!(
+                error = chain(&error),
+                "what was fetched for nothing is not taken away"
+            ),
         }
     }
 
@@ -158,8 +193,25 @@ impl App {
         }
     }
 
+    /// Releases that lie here as they were published.
     pub fn staged(&self) -> Vec<Target> {
-        self.here.iter().map(|release| release.target).collect()
+        let whole = self.here.iter().filter(|release| release.is_whole());
+        whole.map(|release| release.target).collect()
+    }
+
+    /// As [`Self::staged`], for the rule: a damaged release that should lie here counts as missing, so that it is mended;
+    /// one that nobody wants counts as there, so that it is taken away; and one that somebody forced the host to is used.
+    fn lying(&self) -> Vec<Target> {
+        let wanted = self.wanted_folders();
+        let held = self.record().held.as_ref().map(|held| held.to);
+        let counts = |release: &&Here| {
+            release.is_whole() || held == Some(release.target) || !wanted.contains(&release.target.folder())
+        };
+        self.here
+            .iter()
+            .filter(counts)
+            .map(|release| release.target)
+            .collect()
     }
 
     /// What should run, with everything considered.
@@ -183,8 +235,7 @@ impl App {
     /// What did not work under this epoch, and when it may be tried again.
     fn failed(&self) -> Vec<Failed> {
         let epoch = self.record().epoch;
-        let failure = self.record().failure.as_ref();
-        let recorded = failure.filter(|failure| !failure.transient && failure.epoch == epoch);
+        let recorded = self.record().standing_failure();
         let recorded = recorded.map(|failure| Failed {
             epoch,
             release: failure.release,
@@ -215,7 +266,7 @@ impl App {
     fn observed(&self, view: &View) -> Observed {
         Observed {
             fence: Some(self.record().epoch),
-            staged: self.staged(),
+            staged: self.lying(),
             assets: self.shop.union.holds(),
             running: view.running,
             phase: self.phase(view),
@@ -244,9 +295,22 @@ impl App {
             Action::Switch(target) => self.switch_to(target, view),
             Action::Stop => self.stop_app(view),
             Action::RemoveOld(old) => self.retire(&old, view),
+            Action::Nothing(_) => self.mend_way_back(view),
             // A newer epoch was made durable when it arrived.
-            Action::PersistFence(_) | Action::Wait(_) | Action::Nothing(_) => false,
+            Action::PersistFence(_) | Action::Wait(_) => false,
         }
+    }
+
+    /// What a revert goes to is mended also where nobody desires it any more.
+    fn mend_way_back(&mut self, view: &View) -> bool {
+        let Some(previous) = view.previous else {
+            return false;
+        };
+        let mut here = self.here.iter();
+        let damaged = here.any(|release| release.target == previous && !release.is_whole());
+        let given_up = self.given_up.get(&previous);
+        let waits = given_up.is_some_and(|given_up| given_up.retry.is_none_or(|retry| retry > clock::now()));
+        damaged && !waits && self.begin(Kind::Stage, previous, view)
     }
 
     /// Where a word on this host holds the app, when it is not there and may be tried.
@@ -332,7 +396,12 @@ impl App {
             _ if done.cancelled && done.kind != Kind::Remove => {}
             Ok(staged) => {
                 self.given_up.remove(&done.target);
-                let clear = |failure: &AppFailure| failure.release == done.target && failure.transient;
+                let epoch = self.record().epoch;
+                let clear = |failure: &AppFailure| {
+                    let unpacking = matches!(failure.step.as_str(), "fetch" | "stage" | "assets");
+                    failure.release == done.target
+                        && (failure.transient || unpacking && failure.epoch < epoch)
+                };
                 let cost = staged.map(|staged| (staged.fetched_bytes, staged.elapsed.as_millis() as u64));
                 self.save(|record| {
                     if record.failure.as_ref().is_some_and(clear) {
@@ -407,7 +476,8 @@ impl App {
 
     fn revert(&mut self, command: RevertCommand) {
         let view = View::look(self.layout(), &self.keeper, &self.here);
-        let staged = self.staged();
+        // Damaged ones as well: they are refused by their names.
+        let staged: Vec<Target> = self.here.iter().map(|release| release.target).collect();
         let choice = Choice {
             layout: &self.shop.layout,
             asked: command.to,

@@ -50,6 +50,7 @@ impl App {
         self.unsaved = None;
         self.unsaved_failure = None;
         self.given_up.clear();
+        self.untidy = true;
         let goal = self.goal();
         self.asked = self.asked.take().filter(|asked| Some(asked.target) == goal);
     }

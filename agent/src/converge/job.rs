@@ -137,6 +137,18 @@ impl Work {
         });
     }
 
+    /// The union may share inodes with what was mended.
+    fn mend_assets(&self, staged: &Staged) {
+        let shop = &self.shop;
+        let mended = crate::assets::mend(&shop.layout, &shop.union, &self.target, &staged.mended);
+        if let Err(error) = mended {
+            tracing::error!(
+                error = chain(&error),
+                "assets that shared what was damaged are not mended"
+            );
+        }
+    }
+
     fn work(&self) -> Result<Option<Staged>, JobFailure> {
         let shop = &self.shop;
         let supply = Supply {
@@ -152,11 +164,13 @@ impl Work {
             Kind::Stage => {
                 let staging = || self.staging.store(true, Ordering::Relaxed);
                 let staged = stage::stage(&shop.layout, &self.target, &supply, &self.neighbours, staging);
-                staged.map(Some).map_err(|error| JobFailure {
+                let staged = staged.map_err(|error| JobFailure {
                     step: error.step(),
                     reason: chain(&error),
                     transient: error.is_transient(),
-                })
+                })?;
+                self.mend_assets(&staged);
+                Ok(Some(staged))
             }
             Kind::Assets => crate::assets::add(&shop.layout, &shop.union, &self.target, &supply)
                 .map(|()| None)

@@ -163,6 +163,7 @@ impl Converge {
             unsaved: None,
             unsaved_failure: None,
             watch,
+            untidy: true,
             shop: Workshop {
                 layout,
                 fetcher: Arc::clone(&self.fetcher),

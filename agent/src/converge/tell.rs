@@ -1,7 +1,7 @@
 //! What an app's loop says of itself: the report, the shelf, the answers to those who wait.
 
 use ship_model::name::AppName;
-use ship_model::report::{AppPhase, AppReport};
+use ship_model::report::{AppPhase, AppReport, DamagedRelease};
 
 use super::app::App;
 use super::view::View;
@@ -9,7 +9,7 @@ use crate::journal::AppRecord;
 use crate::keeper::{self, Seen};
 use crate::revert::RevertError;
 use crate::session::chain;
-use crate::stage;
+use crate::stage::{self, Here};
 
 /// Releases and figures of an app as a report.
 pub fn report(
@@ -17,9 +17,11 @@ pub fn report(
     record: &AppRecord,
     view: &View,
     keeper: &Seen,
-    staged: Vec<ship_model::release::Target>,
+    here: &[Here],
     assets: Vec<ship_model::release::Target>,
 ) -> AppReport {
+    let staged = here.iter().filter(|release| release.is_whole());
+    let staged: Vec<_> = staged.map(|release| release.target).collect();
     let status = keeper.status();
     let mut update = record.update.clone();
     let cut = status.map_or(record.cut_before, |status| status.counters.connections_cut);
@@ -35,7 +37,7 @@ pub fn report(
         },
         healthy: view.healthy,
         phase: view.phase,
-        previous: view.previous,
+        previous: view.previous.filter(|previous| staged.contains(previous)),
         staged,
         assets,
         failure: record.failure.clone(),
@@ -44,7 +46,15 @@ pub fn report(
         update,
         connections: status.map_or(0, keeper::connections),
         restarts: status.map_or(0, |status| status.counters.restarts),
+        damaged: here.iter().filter_map(damaged).collect(),
     }
+}
+
+fn damaged(release: &Here) -> Option<DamagedRelease> {
+    Some(DamagedRelease {
+        release: release.target,
+        reason: release.damage.clone()?,
+    })
 }
 
 fn listeners(keeper: &Seen) -> std::collections::BTreeMap<String, String> {
@@ -64,7 +74,7 @@ impl App {
             self.record(),
             view,
             &self.keeper,
-            self.staged(),
+            &self.here,
             self.shop.union.holds(),
         );
         report.failure = report.failure.or_else(|| self.unsaved_failure.clone());
@@ -110,8 +120,8 @@ impl App {
     pub(super) fn answer_waiting(&mut self, view: &View) {
         let waiting = std::mem::take(&mut self.waiting);
         for (target, reply) in waiting {
-            let failure = self.record().failure.as_ref();
-            let failed = failure.filter(|failure| failure.release == target && !failure.transient);
+            let failure = self.record().standing_failure();
+            let failed = failure.filter(|failure| failure.release == target);
             let answer = if view.running == Some(target) && view.switching.is_none() {
                 Ok(self.report(view))
             } else if let Some(failure) = failed {

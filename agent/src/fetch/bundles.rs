@@ -1,6 +1,5 @@
 //! Bundles as the unpacking threads see them: indexes, and frames read by ranges.
 
-use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::ranges::{RangeError, RangeReader, Span};
-use super::{FetchError, Fetcher};
+use super::{FetchError, Fetcher, Place};
 
 /// Bundles and what lies in each.
 pub type Indexed = Vec<(BundleDigest, BundleIndex)>;
@@ -32,25 +31,23 @@ impl BundleSource {
         }
     }
 
-    /// The bundles that hold `blobs`, each with its index.
+    /// The bundles that hold `blobs`, each with its index; others than those in `avoid`, which were found to be wrong.
     ///
     /// # Errors
     /// [`FetchError`].
-    pub fn holding(&self, blobs: &[BlobDigest]) -> Result<Indexed, FetchError> {
+    pub fn holding(&self, blobs: &[BlobDigest], avoid: &[BundleDigest]) -> Result<Indexed, FetchError> {
         if blobs.is_empty() {
             return Ok(Vec::new());
         }
-        let mut held: BTreeMap<BundleDigest, (u64, HashSet<BlobDigest>)> = BTreeMap::new();
-        for (blob, place) in self.runtime.block_on(self.fetcher.locate(blobs))? {
-            let (_, here) = held
-                .entry(place.bundle)
-                .or_insert_with(|| (place.bundle_bytes, HashSet::new()));
-            here.insert(blob);
-        }
+        let located = self.runtime.block_on(self.fetcher.locate(blobs, avoid))?;
         // Of each index only what is fetched from there is kept: however many bundles there are and whatever they
         // say they hold, what stays in memory is as large as what is missing.
-        let index = |(bundle, (bytes, here))| Ok((bundle, self.index(bundle, bytes)?.keep(&here)));
-        held.into_iter().map(index).collect()
+        let index = |(bundle, place): (BundleDigest, Place)| {
+            let mut here = place.blobs;
+            here.sort_unstable();
+            Ok((bundle, self.index(bundle, place.bundle_bytes)?.keep(&here)))
+        };
+        located.into_iter().map(index).collect()
     }
 
     fn index(&self, bundle: BundleDigest, bytes: u64) -> Result<BundleIndex, FetchError> {

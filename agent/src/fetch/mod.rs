@@ -7,7 +7,7 @@ mod bundles;
 mod ranges;
 mod retry;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -93,18 +93,11 @@ fn is_transient(code: Code) -> bool {
     )
 }
 
-/// A release's manifest with the bytes its id is the digest of.
-#[derive(Debug)]
-pub struct FetchedManifest {
-    pub manifest: Manifest,
-    pub encoded: Vec<u8>,
-}
-
-/// Where some blobs lie.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What of the asked lies in a bundle.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Place {
-    pub bundle: BundleDigest,
     pub bundle_bytes: u64,
+    pub blobs: Vec<BlobDigest>,
 }
 
 /// Fetches from one store. Cheap to share; connections are kept and reused.
@@ -154,11 +147,11 @@ impl Fetcher {
     ///
     /// # Errors
     /// [`FetchError`], after a few tries where trying helps.
-    pub async fn manifest(&self, id: ReleaseId) -> Result<FetchedManifest, FetchError> {
+    pub async fn manifest(&self, id: ReleaseId) -> Result<Manifest, FetchError> {
         retried(|| self.manifest_once(id)).await
     }
 
-    async fn manifest_once(&self, id: ReleaseId) -> Result<FetchedManifest, FetchError> {
+    async fn manifest_once(&self, id: ReleaseId) -> Result<Manifest, FetchError> {
         let what = || format!("the manifest of release {id}");
         let request = v1::ManifestRequest {
             id: id.as_bytes().to_vec(),
@@ -176,56 +169,86 @@ impl Fetcher {
         if found != id {
             return Err(FetchError::ManifestDigest { id, found });
         }
-        let manifest = Manifest::decode(&encoded).map_err(|source| FetchError::Manifest { id, source })?;
-        Ok(FetchedManifest { manifest, encoded })
+        Manifest::decode(&encoded).map_err(|source| FetchError::Manifest { id, source })
     }
 
-    /// Where each of `blobs` lies.
+    /// Where each of `blobs` lies, besides the bundles in `avoid`.
     ///
     /// # Errors
     /// [`FetchError::Nowhere`] when the store does not know it of all.
-    pub async fn locate(&self, blobs: &[BlobDigest]) -> Result<HashMap<BlobDigest, Place>, FetchError> {
-        retried(|| self.locate_once(blobs)).await
+    pub async fn locate(
+        &self,
+        blobs: &[BlobDigest],
+        avoid: &[BundleDigest],
+    ) -> Result<BTreeMap<BundleDigest, Place>, FetchError> {
+        retried(|| self.locate_once(blobs, avoid)).await
     }
 
-    async fn locate_once(&self, blobs: &[BlobDigest]) -> Result<HashMap<BlobDigest, Place>, FetchError> {
+    async fn locate_once(
+        &self,
+        blobs: &[BlobDigest],
+        avoid: &[BundleDigest],
+    ) -> Result<BTreeMap<BundleDigest, Place>, FetchError> {
         let what = || format!("the places of {} blobs", blobs.len());
         let wire = |source| FetchError::Wire {
             what: "the places of blobs",
             source,
         };
-        // Taken out as they are told: a store that tells more than it was asked ends here, not in our memory.
-        let mut open: HashSet<BlobDigest> = blobs.iter().copied().collect();
-        let asked: Vec<BlobDigest> = open.iter().copied().collect();
-        let requests: Vec<_> = asked
-            .chunks(MAX_DIGESTS)
-            .map(|chunk| v1::LocateRequest {
-                blobs: chunk.iter().map(|blob| blob.as_bytes().to_vec()).collect(),
-            })
-            .collect();
-        let mut answers = answer(&what, self.client().locate(call(tokio_stream::iter(requests)))).await?;
-        let mut places = HashMap::with_capacity(blobs.len());
+        let mut asked = blobs.to_vec();
+        asked.sort_unstable();
+        asked.dedup();
+        // Ticked off as they are told: a store that tells more than it was asked ends here, not in our memory.
+        let mut open = vec![true; asked.len()];
+        let requests = requests(asked.clone(), avoid);
+        let mut answers = answer(&what, self.client().locate(call(requests))).await?;
+        let mut places: BTreeMap<BundleDigest, Place> = BTreeMap::new();
         while let Some(located) = answer_of(&what, answers.message()).await? {
-            let place = Place {
-                bundle: ship_proto::digest(&located.bundle, "bundle", BundleDigest::from_slice)
-                    .map_err(wire)?,
-                bundle_bytes: located.bundle_bytes,
-            };
-            for blob in ship_proto::digests(&located.blobs, "blob", BlobDigest::from_slice).map_err(wire)? {
-                if !open.remove(&blob) {
-                    return Err(FetchError::Unasked { blob });
-                }
-                places.insert(blob, place.clone());
+            let bundle =
+                ship_proto::digest(&located.bundle, "bundle", BundleDigest::from_slice).map_err(wire)?;
+            let blobs = ship_proto::digests(&located.blobs, "blob", BlobDigest::from_slice).map_err(wire)?;
+            if avoid.contains(&bundle) {
+                // A store that knows no other way tells the one it knows.
+                continue;
             }
+            for blob in &blobs {
+                let at = asked.binary_search(blob).ok();
+                let open = at.and_then(|at| open.get_mut(at)).filter(|open| **open);
+                *open.ok_or(FetchError::Unasked { blob: *blob })? = false;
+            }
+            let place = places.entry(bundle).or_default();
+            place.bundle_bytes = located.bundle_bytes;
+            place.blobs.extend(blobs);
         }
-        match open.iter().min() {
+        let mut nowhere = asked.iter().zip(open).filter(|(_, open)| *open);
+        match nowhere.next() {
             None => Ok(places),
-            Some(first) => Err(FetchError::Nowhere {
+            Some((first, _)) => Err(FetchError::Nowhere {
                 first: *first,
-                count: open.len(),
+                count: nowhere.count() + 1,
             }),
         }
     }
+}
+
+/// Made as they are sent: a digest takes twice its room in a message.
+fn requests(
+    asked: Vec<BlobDigest>,
+    avoid: &[BundleDigest],
+) -> impl tokio_stream::Stream<Item = v1::LocateRequest> + Send + use<> {
+    let avoid: Vec<Vec<u8>> = avoid.iter().map(|bundle| bundle.as_bytes().to_vec()).collect();
+    let count = asked.len().div_ceil(MAX_DIGESTS);
+    let request = move |chunk: usize| {
+        let from = chunk * MAX_DIGESTS;
+        let to = asked.len().min(from + MAX_DIGESTS);
+        v1::LocateRequest {
+            blobs: asked[from..to]
+                .iter()
+                .map(|blob| blob.as_bytes().to_vec())
+                .collect(),
+            avoid: avoid.clone(),
+        }
+    };
+    tokio_stream::iter((0..count).map(request))
 }
 
 /// Says which version of the protocol a call is in.

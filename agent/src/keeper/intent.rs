@@ -125,7 +125,11 @@ fn process(
         env: spec.env.clone(),
         env_file: Some(layout.env_file()),
         listen: listen.collect(),
-        probe: spec.probe.as_ref().and_then(|asked| probe(asked, spec)),
+        probe: match &spec.probe {
+            Some(asked) => probe(asked, spec),
+            None if spec.notify => None,
+            None => probe(&SOMEBODY_ACCEPTS, spec),
+        },
         notify: spec.notify,
         watchdog_ms: spec.watchdog_ms,
         ready_timeout_ms: spec.ready_timeout_ms,
@@ -150,6 +154,16 @@ fn listener(addr: &ListenAddr, own: IpAddr, run: &Path) -> String {
         ListenAddr::Unix { path } => format!("unix:{}", run.join(path).display()),
     }
 }
+
+/// What is asked of a process that listens and says nothing of itself. Its sockets are the keeper's, so clients can connect
+/// though the app never looked at them: one that binds a socket of its own must not pass for one that serves.
+const SOMEBODY_ACCEPTS: Probe = Probe {
+    kind: ProbeKind::Tcp,
+    listener: None,
+    times: 1,
+    interval_ms: 200,
+    timeout_ms: 1000,
+};
 
 fn probe(asked: &Probe, spec: &ProcessSpec) -> Option<ProbeSpec> {
     let first = || spec.listen.keys().next().cloned();

@@ -16,13 +16,15 @@ pub struct Shelf {
     pub manifests: HashMap<ReleaseId, Vec<u8>>,
     pub bundles: HashMap<BundleDigest, Vec<u8>>,
     pub places: HashMap<BlobDigest, (BundleDigest, u64)>,
+    /// Where blobs lie besides, told to who avoids their first place.
+    pub elsewhere: HashMap<BlobDigest, (BundleDigest, u64)>,
 }
 
 /// A static release of app `web` whose `assets/` is served below `/assets`.
 pub fn static_spec() -> ReleaseSpec {
     let mut spec = ReleaseSpec::static_files("web".parse().unwrap());
     spec.assets = vec![AssetRoot {
-        root: TreePath::new(b"assets").unwrap(),
+        root: TreePath::new(b"assets").ok(),
         url: "/assets".to_owned(),
         mutable: vec![TreePath::new(b"logo.txt").unwrap()],
     }];
@@ -70,6 +72,15 @@ impl Shelf {
             number: ReleaseNumber(number),
             id,
         }
+    }
+
+    /// Packs these files once more, into a bundle of their own.
+    pub fn pack_elsewhere(&mut self, files: &[(&str, &[u8])]) {
+        let mut other = Self::default();
+        other.publish(1, &ReleaseSpec::static_files("web".parse().unwrap()), files);
+        // Another bundle only if its bytes differ: it holds a file more.
+        self.bundles.extend(other.bundles);
+        self.elsewhere.extend(other.places);
     }
 
     /// Flips a bit in the middle of what bundles hold, index and footer apart.

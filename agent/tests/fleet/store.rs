@@ -379,9 +379,14 @@ impl Releases for Inner {
         let mut found: HashMap<BundleDigest, v1::Located> = HashMap::new();
         while let Some(chunk) = asked.next().await {
             let shelf = self.shelf.lock().unwrap();
-            for blob in chunk?.blobs {
+            let chunk = chunk?;
+            for blob in chunk.blobs {
                 let digest = BlobDigest::from_slice(&blob).unwrap();
-                if let Some((bundle, bytes)) = shelf.places.get(&digest) {
+                let avoided = |(bundle, _): &&(BundleDigest, u64)| {
+                    chunk.avoid.iter().any(|avoid| avoid == bundle.as_bytes())
+                };
+                let first = shelf.places.get(&digest).filter(|place| !avoided(place));
+                if let Some((bundle, bytes)) = first.or_else(|| shelf.elsewhere.get(&digest)) {
                     let located = found.entry(*bundle).or_insert_with(|| v1::Located {
                         bundle: bundle.as_bytes().to_vec(),
                         bundle_bytes: *bytes,

@@ -11,6 +11,11 @@ use crate::words::{bytes, clean};
 
 /// Look at a release's assets: what browsers fetch, and where from
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shipctl asset ls web@4
+  shipctl asset url /assets/app-3f9a.css     every address that serves it
+  curl -sI $(shipctl asset url /assets/app-3f9a.css | head -1)")]
 pub struct Asset {
     #[command(subcommand)]
     verb: Verb,

@@ -16,6 +16,9 @@ use crate::words::parse_duration;
 /// Show a rollout as it goes on, and end as it does
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Examples:
+  shipctl attach web       what is under way, else the last
+  shipctl attach web 7     deploy 7
 Ctrl-C leaves it going. The exit code is the rollout's: 0 done, 5 failed and taken back,
 6 partly.")]
 pub struct Attach {
@@ -44,6 +47,7 @@ pub async fn run(verb: Attach, global: &Global, ui: &Ui) -> Outcome {
         env: fleet.context.env.to_string(),
         deploy: verb.number.or(verb.deploy).unwrap_or(0),
         timeout: verb.wait_timeout,
+        titled: false,
     };
     Box::pin(wait(&awaited, &fleet, &mut Stop::new()?, ui)).await
 }

@@ -1,7 +1,8 @@
 //! Bundles as they lie in the store, read in ranges over HTTP with the context's certificate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use http_body_util::{BodyExt as _, Empty};
@@ -9,8 +10,8 @@ use hyper_util::rt::TokioIo;
 use ship_bundle::BundleIndex;
 use ship_bundle::stage::BlobSource;
 use ship_model::digest::{BlobDigest, BundleDigest};
-use ship_proto::v1::LocateRequest;
-use ship_proto::{MAX_DIGESTS, digest};
+use ship_proto::v1::{LocateRequest, Located};
+use ship_proto::{MAX_DIGESTS, WireError, digest, digests};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -22,11 +23,26 @@ use crate::error::{CommandError, Exit};
 /// Pieces of a body that wait to be read.
 const WAITING: usize = 4;
 
-/// A bundle and its length.
-#[derive(Debug, Clone, Copy)]
+/// For the store to answer, and between two pieces of what it sends.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// A bundle, its length, and which of the blobs that were asked for lie in it.
+#[derive(Debug, Clone)]
 pub struct Place {
     bundle: BundleDigest,
     bytes: u64,
+    holds: HashSet<BlobDigest>,
+}
+
+/// Why it is not known where everything lies.
+#[derive(Debug, thiserror::Error)]
+enum LocateError {
+    #[error("the store told where blob {blob} lies, which it was not asked, or was told before")]
+    Unasked { blob: BlobDigest },
+    #[error("the store does not know where {count} of the release's blobs lie, {first} among them")]
+    Nowhere { count: usize, first: BlobDigest },
+    #[error("the store told something malformed")]
+    Wire(#[from] WireError),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -36,34 +52,66 @@ pub struct ReadIndexError {
     source: io::Error,
 }
 
+const VERIFY: &str = "on the store's machine: shipstore verify";
+
 impl From<ReadIndexError> for CommandError {
     fn from(error: ReadIndexError) -> Self {
-        Self::of(Exit::Error, &error).hint("on the store's machine: shipstore verify")
+        Self::of(Exit::Error, &error).hint(VERIFY)
     }
 }
 
-/// The bundles that hold `blobs`.
+impl From<LocateError> for CommandError {
+    fn from(error: LocateError) -> Self {
+        Self::of(Exit::Error, &error).hint(VERIFY)
+    }
+}
+
+/// The bundles that hold `blobs`, each blob in exactly one of them.
 pub async fn locate(blobs: &[BlobDigest], fleet: &Fleet) -> Result<Vec<Place>, CommandError> {
+    // Taken out as they are told: a store that tells more than it was asked ends here, not in our memory.
+    let mut open: HashSet<BlobDigest> = blobs.iter().copied().collect();
     let asked: Vec<LocateRequest> = blobs
         .chunks(MAX_DIGESTS)
         .map(|some| LocateRequest {
             blobs: some.iter().map(|blob| blob.as_bytes().to_vec()).collect(),
+            avoid: Vec::new(),
         })
         .collect();
-    let mut located = fleet
-        .client
-        .releases()
-        .locate(tokio_stream::iter(asked))
-        .await?
-        .into_inner();
+    let mut releases = fleet.client.releases();
+    let located = releases.locate(tokio_stream::iter(asked)).await?;
+    let mut located = located.into_inner();
     let mut places = BTreeMap::new();
     while let Some(found) = located.message().await? {
-        let bundle = digest(&found.bundle, "bundle", BundleDigest::from_slice)
-            .map_err(|error| CommandError::of(Exit::Error, &error))?;
-        let bytes = found.bundle_bytes;
-        places.insert(bundle, Place { bundle, bytes });
+        take_in(&found, &mut open, &mut places)?;
     }
-    Ok(places.into_values().collect())
+    match open.iter().min() {
+        None => Ok(places.into_values().collect()),
+        Some(first) => Err(LocateError::Nowhere {
+            count: open.len(),
+            first: *first,
+        }
+        .into()),
+    }
+}
+
+fn take_in(
+    found: &Located,
+    open: &mut HashSet<BlobDigest>,
+    places: &mut BTreeMap<BundleDigest, Place>,
+) -> Result<(), LocateError> {
+    let bundle = digest(&found.bundle, "bundle", BundleDigest::from_slice)?;
+    for blob in digests(&found.blobs, "blob", BlobDigest::from_slice)? {
+        if !open.remove(&blob) {
+            return Err(LocateError::Unasked { blob });
+        }
+        let place = places.entry(bundle).or_insert_with(|| Place {
+            bundle,
+            bytes: found.bundle_bytes,
+            holds: HashSet::new(),
+        });
+        place.holds.insert(blob);
+    }
+    Ok(())
 }
 
 /// The store's bundles, for threads that may block.
@@ -82,7 +130,8 @@ impl Remote {
         }
     }
 
-    /// What each bundle holds.
+    /// What is fetched from each bundle. However many bundles there are and whatever they say they hold, what stays in
+    /// memory is as large as what was asked for.
     pub fn indexes(&self, places: &[Place]) -> Result<Vec<(BundleDigest, BundleIndex)>, ReadIndexError> {
         let index = |place: &Place| {
             let read = |offset, length| self.whole(place.bundle, offset, length);
@@ -90,7 +139,9 @@ impl Remote {
                 bundle: place.bundle,
                 source,
             })?;
-            Ok((place.bundle, index))
+            let mut held: Vec<_> = place.holds.iter().copied().collect();
+            held.sort_unstable();
+            Ok((place.bundle, index.keep(&held)))
         };
         places.iter().map(index).collect()
     }
@@ -139,7 +190,7 @@ async fn get(
         .header(http::header::RANGE, format!("bytes={offset}-{last}"))
         .body(Empty::<Bytes>::new())
         .map_err(io::Error::other)?;
-    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    let response = in_time(sender.send_request(request)).await?;
     if response.status() != http::StatusCode::PARTIAL_CONTENT {
         return Err(io::Error::other(format!(
             "the store answered {} instead of a range",
@@ -147,8 +198,7 @@ async fn get(
         )));
     }
     let mut body = response.into_body();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(io::Error::other)?;
+    while let Some(frame) = in_time(async { body.frame().await.transpose() }).await? {
         if let Ok(data) = frame.into_data()
             && pieces.send(Ok(data)).await.is_err()
         {
@@ -156,6 +206,16 @@ async fn get(
         }
     }
     Ok(())
+}
+
+async fn in_time<T>(answer: impl Future<Output = hyper::Result<T>>) -> io::Result<T> {
+    match tokio::time::timeout(SILENCE, answer).await {
+        Ok(answered) => answered.map_err(io::Error::other),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("the store sent nothing for {} s", SILENCE.as_secs()),
+        )),
+    }
 }
 
 /// The body, read by a thread; exactly as long as was asked for.

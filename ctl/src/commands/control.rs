@@ -12,15 +12,24 @@ use super::wait::{Awaited, wait};
 use super::{Fleet, Outcome, shape, subject};
 use crate::args::Global;
 use crate::error::{CommandError, Exit};
+use crate::patience::Patience;
 use crate::signals::Stop;
 use crate::ui::{Ui, plan_lines};
 use crate::words::clean;
 
+/// How long a store that is away is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest that `abort` waits for the hosts to be back.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Switch no further host until resumed; a host that fails still turns the rollout back
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shipctl pause web -m \"looking at the graphs\"
+  shipctl resume web
+Hosts that were switched stay switched, and a failing one still puts itself back.
+Exit 4 when none is under way.")]
 pub struct Pause {
     #[command(flatten)]
     what: What,
@@ -28,6 +37,11 @@ pub struct Pause {
 
 /// Let a paused rollout go on
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  shipctl resume web
+  shipctl attach web     shows how it goes on
+Exit 4 when none is paused.")]
 pub struct Resume {
     #[command(flatten)]
     what: What,
@@ -35,7 +49,10 @@ pub struct Resume {
 
 /// Stop the rollout and take touched hosts back
 #[derive(Debug, Args)]
-#[command(after_help = "Asks on a terminal, unless -y. Waits until the hosts are back.")]
+#[command(after_help = "\
+Asks on a terminal, unless -y. Waits until the hosts are back. Exit 0 when they are, 4 when
+none is under way, 6 when some are not back. Example:
+  shipctl abort web -y -m \"wrong release\"")]
 pub struct Abort {
     #[command(flatten)]
     what: What,
@@ -55,13 +72,13 @@ struct What {
 
 pub async fn pause(verb: Pause, global: &Global, ui: &Ui) -> Outcome {
     let fleet = Fleet::reach(global).await?;
-    let view = control(&verb.what, Verb::Pause, &fleet).await?;
+    let view = control(&verb.what, Verb::Pause, &fleet, ui).await?;
     Ok(told(&view, "paused", ui))
 }
 
 pub async fn resume(verb: Resume, global: &Global, ui: &Ui) -> Outcome {
     let fleet = Fleet::reach(global).await?;
-    let view = control(&verb.what, Verb::Resume, &fleet).await?;
+    let view = control(&verb.what, Verb::Resume, &fleet, ui).await?;
     Ok(told(&view, "resumed", ui))
 }
 
@@ -73,7 +90,7 @@ pub async fn abort(verb: Abort, global: &Global, ui: &Ui) -> Outcome {
             "not confirmed; the rollout goes on",
         ));
     }
-    let view = control(&verb.what, Verb::Abort, &fleet).await?;
+    let view = control(&verb.what, Verb::Abort, &fleet, ui).await?;
     if verb.detach {
         return Ok(told(&view, "is being taken back", ui));
     }
@@ -82,6 +99,7 @@ pub async fn abort(verb: Abort, global: &Global, ui: &Ui) -> Outcome {
         env: view.env.clone(),
         deploy: view.deploy,
         timeout: ABORT_TIMEOUT,
+        titled: false,
     };
     match Box::pin(wait(&awaited, &fleet, &mut Stop::new()?, ui)).await {
         // To be taken back is what was asked for.
@@ -104,7 +122,8 @@ fn is_terminal() -> bool {
     std::io::stdin().is_terminal()
 }
 
-async fn control(what: &What, verb: Verb, fleet: &Fleet) -> Result<RolloutView, CommandError> {
+/// A store that is being restarted is waited for. What is asked is a state, not a step: asked twice it is the same.
+async fn control(what: &What, verb: Verb, fleet: &Fleet, ui: &Ui) -> Result<RolloutView, CommandError> {
     let typed = what.app.clone().map(|app| ReleaseRef {
         app: Some(app),
         number: None,
@@ -116,7 +135,16 @@ async fn control(what: &What, verb: Verb, fleet: &Fleet) -> Result<RolloutView, 
         verb: verb.into(),
         message: what.message.clone().unwrap_or_default(),
     };
-    Ok(fleet.client.rollouts().control(request).await?.into_inner())
+    let mut patience = Patience::new(PATIENCE);
+    loop {
+        match fleet.client.rollouts().control(request.clone()).await {
+            Ok(view) => {
+                patience.answered(|text| ui.say(text));
+                return Ok(view.into_inner());
+            }
+            Err(status) => patience.after(status, |text| ui.say(text)).await?,
+        }
+    }
 }
 
 fn told(view: &RolloutView, how: &str, ui: &Ui) -> Exit {

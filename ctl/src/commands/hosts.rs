@@ -13,7 +13,10 @@ use crate::words::{bytes, clean, millis, rfc3339};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 States: installing, available, restarting, upgrading, uncertain (silent for a while:
-neither healthy nor dead), unavailable, retiring, retired, archived, terminated.")]
+neither healthy nor dead), unavailable, retiring, retired, archived, terminated.
+Examples:
+  shipctl hosts
+  shipctl hosts --state uncertain")]
 pub struct Hosts {
     /// Only hosts in this state
     #[arg(long, value_name = "STATE")]

@@ -14,7 +14,8 @@ use crate::words::{bytes, count};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Reads ship.toml and every file; needs no fleet and changes nothing. Exit 0 when it can
-be published.")]
+be published, 1 when not. Example:
+  shipctl lint build -a site")]
 pub struct Lint {
     /// Folder that becomes a release
     #[arg(default_value = ".")]

@@ -23,7 +23,9 @@ pub mod up;
 pub mod why;
 
 mod bundles;
+mod follow;
 mod manifest;
+mod program;
 mod shape;
 mod subject;
 mod tree;

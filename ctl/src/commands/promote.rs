@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use ship_model::name::HostName;
+use ship_model::name::{AppName, HostName};
 use ship_model::release::ReleaseRef;
 use ship_proto::v1::{PlanReply, PlanRequest, Started};
 use tonic::{Response, Status};
@@ -11,14 +11,15 @@ use tonic::{Response, Status};
 use super::wait::{Awaited, wait};
 use super::{Fleet, Outcome, shape, subject};
 use crate::args::Global;
-use crate::error::{CommandError, Exit, is_passing};
+use crate::error::{CommandError, Exit};
+use crate::patience::{GaveUp, Patience};
 use crate::request::request_id;
 use crate::signals::Stop;
 use crate::ui::{Ui, plan_lines};
 use crate::words::{clean, parse_duration};
 
-/// How often a start whose answer was lost is asked for again.
-const START_TRIES: u32 = 6;
+/// How long a store that is away is waited for before the rollout has begun.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Bring a release to every host of an environment, and wait until it runs there
 #[derive(Debug, Args)]
@@ -120,7 +121,11 @@ pub async fn revert(verb: Revert, global: &Global, ui: &Ui) -> Outcome {
 }
 
 async fn go(way: Way, force: bool, direction: Direction, global: &Global, ui: &Ui) -> Outcome {
-    let fleet = Fleet::reach(global).await?;
+    let fleet = Fleet::reach(global).await;
+    let fleet = fleet.map_err(|fault| match direction {
+        Direction::Promote { .. } => fault,
+        Direction::Revert => fault.hint("with the store dead, on each host: ship-agent revert APP"),
+    })?;
     let subject = subject::subject(way.release.as_ref(), &fleet.context)?;
     let mut request = PlanRequest {
         app: subject.app.to_string(),
@@ -132,8 +137,15 @@ async fn go(way: Way, force: bool, direction: Direction, global: &Global, ui: &U
         revert: direction == Direction::Revert,
         without: direction.without(),
     };
-    let plan = fleet.client.rollouts().plan(request.clone()).await?.into_inner();
-    show(&plan, way.dry_run, ui);
+    let mut stop = Stop::new()?;
+    let plan = tokio::select! {
+        plan = plan(&fleet, &request, ui) => plan?,
+        () = stop.asked() => return Err(CommandError::new(Exit::Interrupted, "interrupted; nothing was begun")),
+    };
+    // A terminal shows the same list while it is carried out.
+    if way.dry_run || way.detach || !plan.changes || !ui.is_lively() {
+        show(&plan, way.dry_run, ui);
+    }
     if way.dry_run || !plan.changes {
         return Ok(Exit::Done);
     }
@@ -141,8 +153,10 @@ async fn go(way: Way, force: bool, direction: Direction, global: &Global, ui: &U
         // What was shown is what is done, though a newer release may be published meanwhile.
         request.number = planned_number(&plan);
     }
-    let mut stop = Stop::new()?;
-    let started = start(&fleet, request, &direction).await?;
+    let started = tokio::select! {
+        started = start(&fleet, request, &direction, ui) => started?,
+        () = stop.asked() => return Err(interrupted(&subject.app, &fleet)),
+    };
     if way.detach {
         return Ok(detached(&started, ui));
     }
@@ -151,6 +165,7 @@ async fn go(way: Way, force: bool, direction: Direction, global: &Global, ui: &U
         env: started.env,
         deploy: started.deploy,
         timeout: way.wait_timeout,
+        titled: true,
     };
     Box::pin(wait(&awaited, &fleet, &mut stop, ui)).await
 }
@@ -185,24 +200,67 @@ fn show(plan: &PlanReply, only: bool, ui: &Ui) {
     }
 }
 
-/// Starts it. The same request id starts one rollout, so a lost answer is asked for again.
-async fn start(fleet: &Fleet, request: PlanRequest, direction: &Direction) -> Result<Started, CommandError> {
-    let mut tries = 0;
+/// What would be done. A store that is being restarted is waited for.
+async fn plan(fleet: &Fleet, request: &PlanRequest, ui: &Ui) -> Result<PlanReply, CommandError> {
+    let mut patience = Patience::new(PATIENCE);
     loop {
-        tries += 1;
-        match call(fleet, request.clone(), direction).await {
-            Ok(started) => return Ok(started.into_inner()),
-            Err(status) if is_passing(&status) && tries < START_TRIES => {
-                tokio::time::sleep(Duration::from_millis(100) * 2_u32.pow(tries)).await;
+        match fleet.client.rollouts().plan(request.clone()).await {
+            Ok(plan) => {
+                patience.answered(|text| ui.say(text));
+                return Ok(plan.into_inner());
             }
-            Err(status) if is_passing(&status) => {
-                return Err(CommandError::from(status)
-                    .with_exit(Exit::Unknown)
-                    .hint("whether it has begun: shipctl status"));
-            }
-            Err(status) => return Err(status.into()),
+            Err(status) => patience.after(status, |text| ui.say(text)).await?,
         }
     }
+}
+
+/// Starts it. The same request id starts one rollout, so a lost answer is asked for again.
+async fn start(
+    fleet: &Fleet,
+    request: PlanRequest,
+    direction: &Direction,
+    ui: &Ui,
+) -> Result<Started, CommandError> {
+    let mut patience = Patience::new(PATIENCE);
+    loop {
+        match call(fleet, request.clone(), direction).await {
+            Ok(started) => {
+                patience.answered(|text| ui.say(text));
+                return Ok(started.into_inner());
+            }
+            Err(status) => patience
+                .after(status, |text| ui.say(text))
+                .await
+                .map_err(|gave_up| not_started(gave_up, direction, &request.app))?,
+        }
+    }
+}
+
+fn not_started(gave_up: GaveUp, direction: &Direction, app: &str) -> CommandError {
+    if gave_up.waited.is_none() {
+        return gave_up.into();
+    }
+    let fault = CommandError::from(gave_up)
+        .with_exit(Exit::Unknown)
+        .hint("whether it has begun: shipctl status");
+    match direction {
+        Direction::Promote { .. } => fault,
+        Direction::Revert => fault.hint(format!(
+            "with the store dead, on each host: ship-agent revert {}",
+            clean(app)
+        )),
+    }
+}
+
+/// Ctrl-C while the start was asked for: it may stand.
+fn interrupted(app: &AppName, fleet: &Fleet) -> CommandError {
+    let env = &fleet.context.env;
+    CommandError::new(
+        Exit::Interrupted,
+        "interrupted while it was being started; if the rollout has begun, it goes on",
+    )
+    .hint(format!("see it: shipctl attach {app} -e {env}"))
+    .hint(format!("take it back: shipctl abort {app} -e {env}"))
 }
 
 async fn call(

@@ -12,6 +12,12 @@ use crate::words::{bytes, clean, short_id};
 
 /// List releases, newest first: number, label, size, who published it, where it runs
 #[derive(Debug, Args)]
+#[command(after_help = "\
+NEW is what the release brought that the store had not. LIVE IN names the environments
+that run it; FLAGS those that were taken back from it. Times are local; with -o json UTC.
+Examples:
+  shipctl releases web -n 5
+  shipctl releases -o json | jq '.releases[0].release'")]
 pub struct Releases {
     /// App; without one (and without a context's): every app
     app: Option<AppName>,

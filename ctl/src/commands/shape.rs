@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use ship_proto::v1::{
-    AppFailure, AppHost, AppPhase, AppStatus, HostLine, ReleaseLine, ReleaseRecord, RolloutView, StepView,
-    Target,
+    AppFailure, AppHost, AppPhase, AppStatus, DamagedRelease, HostLine, ReleaseLine, ReleaseRecord,
+    RolloutView, StepView, Target,
 };
 
 use crate::ui::outcome_name;
@@ -202,9 +202,17 @@ pub struct Host {
     pub stage_ms: u64,
     pub switch_ms: u64,
     pub lost_requests: u64,
+    /// Releases that lie there and are not as published; none of them is switched to.
+    pub damaged: Vec<Damaged>,
     pub failure: Option<Failure>,
     /// The release that somebody reverted to on the host itself, and why.
     pub held: Option<Held>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Damaged {
+    pub release: Option<u64>,
+    pub reason: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -259,6 +267,7 @@ impl From<&AppHost> for Host {
             runs_app: host.runs_app,
             healthy: report.healthy,
             phase: phase(report.phase()),
+            damaged: report.damaged.iter().map(Damaged::from).collect(),
             failure: report.failure.as_ref().map(Failure::from),
             held: report.held.as_ref().map(|held| Held {
                 release: number(held.to.as_ref()),
@@ -272,6 +281,15 @@ impl From<&AppHost> for Host {
             stage_ms: update.stage_ms,
             switch_ms: update.switch_ms,
             lost_requests: update.lost_requests,
+        }
+    }
+}
+
+impl From<&DamagedRelease> for Damaged {
+    fn from(damaged: &DamagedRelease) -> Self {
+        Self {
+            release: number(damaged.release.as_ref()),
+            reason: damaged.reason.clone(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use clap::Args;
 use ship_model::manifest::{EntryKind, Manifest};
 use ship_model::release::ReleaseRef;
+use ship_proto::v1::ReleaseRecord;
 
 use super::{Fleet, Outcome, manifest, shape, subject, tree};
 use crate::args::Global;
@@ -12,6 +13,10 @@ use crate::words::{bytes, clean, count};
 
 /// Show one release: where it came from, how it runs, what it consists of
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shipctl show web              the newest
+  shipctl show web@4 --files    with every file, its size and the start of its digest")]
 pub struct Show {
     /// APP@NUMBER; without a number the newest
     #[arg(value_name = "APP@N")]
@@ -26,10 +31,9 @@ pub async fn run(verb: Show, global: &Global, ui: &Ui) -> Outcome {
     let subject = subject::subject(verb.release.as_ref(), &fleet.context)?;
     let record = subject.record(&fleet).await?;
     let manifest = manifest::fetch(&record, &fleet).await?;
-    let release = shape::Release::from(&record);
     let assets = tree::assets(&manifest)?.len();
     if ui.is_json() {
-        let mut shown = serde_json::to_value(&release).unwrap_or_default();
+        let mut shown = serde_json::to_value(shape::Release::from(&record)).unwrap_or_default();
         shown["spec"] = serde_json::to_value(manifest.spec()).unwrap_or_default();
         shown["assets"] = assets.into();
         if verb.files {
@@ -38,14 +42,15 @@ pub async fn run(verb: Show, global: &Global, ui: &Ui) -> Outcome {
         ui.json(&shown);
         return Ok(Exit::Done);
     }
-    facts(&release, assets, &manifest, ui)?;
+    facts(&record, assets, &manifest, ui)?;
     if verb.files {
         files(&manifest, ui);
     }
     Ok(Exit::Done)
 }
 
-fn facts(release: &shape::Release, assets: usize, manifest: &Manifest, ui: &Ui) -> Result<(), CommandError> {
+fn facts(record: &ReleaseRecord, assets: usize, manifest: &Manifest, ui: &Ui) -> Result<(), CommandError> {
+    let release = shape::Release::from(record);
     let from = match (&release.commit, release.dirty) {
         (Some(commit), true) => format!("commit {commit}, with changes"),
         (Some(commit), false) => format!("commit {commit}"),
@@ -56,7 +61,7 @@ fn facts(release: &shape::Release, assets: usize, manifest: &Manifest, ui: &Ui) 
         ("release", format!("{}@{}", release.app, release.release)),
         ("id", release.id.clone()),
         ("label", release.label.clone().unwrap_or_else(|| "-".to_owned())),
-        ("published", release.published_at.clone().unwrap_or_default()),
+        ("published", ui.time(record.published_at_ms)),
         ("by", release.publisher.clone()),
         ("from", from),
         ("holds", format!("{size}, {}", count(assets as u64, "asset"))),

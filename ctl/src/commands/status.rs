@@ -9,16 +9,24 @@ use ship_proto::v1::{AppHost, AppStatus, OutcomeKind, StatusReply, StatusRequest
 
 use super::{Fleet, Outcome, shape};
 use crate::args::Global;
-use crate::error::{CommandError, Exit, is_passing};
+use crate::error::{CommandError, Exit};
+use crate::patience::Patience;
+use crate::signals::Stop;
 use crate::ui::{BAD, BOLD, DIM, DOUBT, Table, Ui, outcome_words, paint, plan_lines, state_cell};
-use crate::words::{bytes, clean, millis, rfc3339};
+use crate::words::{bytes, clean, count, millis, rfc3339};
 
 /// Show what runs where, what is under way, and what a revert would go to
 #[derive(Debug, Args)]
 #[command(after_help = "\
 With -o json one object: apps[] with app, release, deploy, rollout, asset_urls[] and
 hosts[] with host, state, release, previous, listen{}, fetched_bytes, stage_ms,
-switch_ms, lost_requests. `rollout` is null when none is under way.")]
+switch_ms, lost_requests. `rollout` is null when none is under way; with -w one such
+object on a line at every change. Columns: FETCHED bytes, STAGED and SWITCHED times of
+the host's last update, LOST requests of its last switch.
+Examples:
+  shipctl status web
+  shipctl status -w
+  shipctl status -o json | jq '.apps[].hosts[] | select(.release != 5)'")]
 pub struct Status {
     /// App; without one: every app of the environment
     app: Option<AppName>,
@@ -39,6 +47,18 @@ struct Shown {
     apps: Vec<shape::App>,
 }
 
+impl Shown {
+    fn of(reply: &StatusReply, fleet: &Fleet) -> Self {
+        Self {
+            env: fleet.context.env.to_string(),
+            at: rfc3339(reply.now_ms),
+            store_version: reply.store_version.clone(),
+            store_asset_url: reply.asset_url.clone(),
+            apps: reply.apps.iter().map(shape::App::from).collect(),
+        }
+    }
+}
+
 pub async fn run(verb: Status, global: &Global, ui: &Ui) -> Outcome {
     let fleet = Fleet::reach(global).await?;
     let app = verb.app.or_else(|| global.app.clone());
@@ -55,51 +75,61 @@ pub async fn run(verb: Status, global: &Global, ui: &Ui) -> Outcome {
 }
 
 async fn watch(request: &StatusRequest, fleet: &Fleet, ui: &Ui) -> Outcome {
-    let mut last = Vec::new();
-    while !ui.is_deaf() {
-        match fleet.client.fleet().status(request.clone()).await {
-            Ok(reply) => {
-                let reply = reply.into_inner();
-                let now = lines(&reply, ui);
-                if now != last {
-                    ui.clear_screen();
-                    show(&reply, fleet, ui);
-                    last = now;
+    let mut stop = Stop::new()?;
+    let watching = async {
+        let mut last = None;
+        let mut patience = Patience::new(Duration::MAX);
+        while !ui.is_deaf() {
+            match fleet.client.fleet().status(request.clone()).await {
+                Ok(reply) => {
+                    patience.answered(|text| ui.say(text));
+                    let reply = reply.into_inner();
+                    let now = lines(&reply, fleet);
+                    if last.as_ref() != Some(&now) {
+                        again(&reply, &now, fleet, ui);
+                        last = Some(now);
+                    }
+                }
+                Err(status) => {
+                    patience.after(status, |text| ui.say(text)).await?;
+                    // What was said of it stands on the screen until it is drawn anew.
+                    last = None;
                 }
             }
-            Err(status) if is_passing(&status) => ui.say("the store is away, trying again …"),
-            Err(status) => return Err(status.into()),
+            tokio::time::sleep(LOOK).await;
         }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            _ = tokio::signal::ctrl_c() => break,
-        }
+        Ok(Exit::Done)
+    };
+    tokio::select! {
+        ended = watching => ended,
+        () = stop.asked() => Ok(Exit::Done),
     }
-    Ok(Exit::Done)
+}
+
+fn again(reply: &StatusReply, lines: &[String], fleet: &Fleet, ui: &Ui) {
+    if ui.is_json() {
+        ui.json_line(&Shown::of(reply, fleet));
+    } else {
+        ui.screen(lines);
+    }
 }
 
 fn show(reply: &StatusReply, fleet: &Fleet, ui: &Ui) {
     if ui.is_json() {
-        ui.json(&Shown {
-            env: fleet.context.env.to_string(),
-            at: rfc3339(reply.now_ms),
-            store_version: reply.store_version.clone(),
-            store_asset_url: reply.asset_url.clone(),
-            apps: reply.apps.iter().map(shape::App::from).collect(),
-        });
-        return;
+        ui.json(&Shown::of(reply, fleet));
+    } else {
+        lines(reply, fleet).iter().for_each(|line| ui.line(line));
     }
-    if reply.apps.is_empty() {
-        ui.line(format!(
-            "nothing runs in {} yet, on {} hosts: shipctl publish DIR, then shipctl promote APP",
-            fleet.context.env,
-            reply.hosts.len()
-        ));
-    }
-    lines(reply, ui).iter().for_each(|line| ui.line(line));
 }
 
-fn lines(reply: &StatusReply, _ui: &Ui) -> Vec<String> {
+fn lines(reply: &StatusReply, fleet: &Fleet) -> Vec<String> {
+    if reply.apps.is_empty() {
+        return vec![format!(
+            "nothing runs in {} yet, on {}: shipctl publish DIR, then shipctl promote APP",
+            fleet.context.env,
+            count(reply.hosts.len() as u64, "host")
+        )];
+    }
     reply.apps.iter().flat_map(app_lines).collect()
 }
 
@@ -127,8 +157,9 @@ fn app_lines(app: &AppStatus) -> Vec<String> {
                 paint(
                     BAD,
                     format!(
-                        "last {} {} {}",
+                        "last {} of {} {}: {}",
                         clean(&rollout.kind),
+                        rollout.to.as_ref().map_or(0, |target| target.number),
                         outcome_words(rollout.outcome()),
                         clean(&rollout.reason)
                     )
@@ -137,7 +168,11 @@ fn app_lines(app: &AppStatus) -> Vec<String> {
         }
     }
     if !app.held.is_empty() {
-        lines.push(format!("  {} {}", paint(DOUBT, "held:"), clean(&app.held)));
+        lines.push(format!(
+            "  {} {}; the next promote goes forward again",
+            paint(DOUBT, "taken back:"),
+            clean(&app.held)
+        ));
     }
     lines.extend(
         table(&app.hosts)
@@ -195,6 +230,16 @@ fn trouble(host: &AppHost) -> Vec<String> {
     let shown = shape::Host::from(host);
     let name = clean(&shown.host);
     let mut lines = Vec::new();
+    for damaged in &shown.damaged {
+        lines.push(format!(
+            "  {} {name}: {} is damaged there: {}",
+            paint(BAD, "✗"),
+            damaged
+                .release
+                .map_or_else(String::new, |number| number.to_string()),
+            clean(&damaged.reason)
+        ));
+    }
     if let Some(failure) = &shown.failure {
         lines.push(format!(
             "  {} {name}: {} failed at {}: {}",

@@ -9,6 +9,7 @@ use ship_model::manifest::Manifest;
 use ship_model::name::AppName;
 use ship_model::spec::{ReleaseSpec, read_ship_toml};
 
+use super::program;
 use crate::error::{CommandError, Exit};
 use crate::ui::{Bar, Ui};
 use crate::words::count;
@@ -111,13 +112,16 @@ impl ship_bundle::Progress for Told {
 /// Hashes every file of `dir`, off the runtime's own thread.
 pub async fn read_tree(dir: &Path, spec: &ReleaseSpec, ui: &Ui) -> Result<Walked, CommandError> {
     let bar = Bar::bytes(ui, "read", 1);
-    let (dir, spec, told) = (dir.to_owned(), spec.clone(), Told(bar.clone()));
-    let walked = tokio::task::spawn_blocking(move || walk(&dir, &spec, &told)).await;
+    let (folder, spec, told) = (dir.to_owned(), spec.clone(), Told(bar.clone()));
+    let walked = tokio::task::spawn_blocking(move || walk(&folder, &spec, &told)).await;
     bar.clear();
     let walked = walked.map_err(|source| CommandError::internal("read the folder", source))?;
     let walked: Walked = walked.map_err(|error: WalkError| CommandError::of(Exit::Error, &error))?;
     // The store would refuse these after everything was sent.
     assets(&walked.manifest)?;
+    for warning in program::check(dir, &walked.manifest)? {
+        ui.warn(warning);
+    }
     Ok(walked)
 }
 
@@ -129,6 +133,14 @@ pub fn assets(manifest: &Manifest) -> Result<Vec<Asset>, CommandError> {
 
 /// Says what a person should look at before publishing.
 pub fn warn(walked: &Walked, ui: &Ui) {
+    let spec = walked.manifest.spec();
+    if spec.is_static() && spec.assets.is_empty() {
+        ui.hint(format!(
+            "static files without [[assets]]: Ship lays them on every host, below apps/{}/current, and serves none of them; \
+             to have them served too: shipctl init",
+            spec.app
+        ));
+    }
     const SHOWN: usize = 20;
     for warning in walked.warnings.iter().take(SHOWN) {
         ui.warn(warning.to_string());

@@ -6,14 +6,14 @@ use ship_proto::v1::{OutcomeKind, RolloutView, WatchRequest};
 use tonic::Status;
 
 use super::{Fleet, Outcome, shape};
-use crate::clock::Watch;
-use crate::error::{CommandError, Exit, is_passing};
+use crate::error::{CommandError, Exit};
+use crate::patience::Patience;
 use crate::signals::Stop;
 use crate::ui::{Progress, Ui, outcome_words};
 use crate::words::{clean, duration};
 
-/// Between two tries to reach a store that is away: first, and at most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Before a stream that ended early is asked for again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A rollout to wait for.
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ pub struct Awaited {
     pub deploy: u64,
     /// How long to wait; the rollout goes on all the same.
     pub timeout: Duration,
+    /// Its plan was shown before.
+    pub titled: bool,
 }
 
 impl Awaited {
@@ -35,6 +37,9 @@ impl Awaited {
         command
     }
 }
+
+/// How often the clock of a step under way is shown anew.
+const TICK: Duration = Duration::from_millis(250);
 
 /// Why waiting ended.
 enum End {
@@ -63,7 +68,11 @@ pub async fn wait(awaited: &Awaited, fleet: &Fleet, stop: &mut Stop, ui: &Ui) ->
             return Err(
                 CommandError::new(Exit::Interrupted, "interrupted; the rollout goes on")
                     .hint(awaited.attach())
-                    .hint(format!("take it back: shipctl abort {}", clean(&awaited.app))),
+                    .hint(format!(
+                        "take it back: shipctl abort {} -e {}",
+                        clean(&awaited.app),
+                        clean(&awaited.env)
+                    )),
             );
         }
     };
@@ -74,7 +83,7 @@ pub async fn wait(awaited: &Awaited, fleet: &Fleet, stop: &mut Stop, ui: &Ui) ->
 }
 
 async fn end(awaited: &Awaited, fleet: &Fleet, stop: &mut Stop, ui: &Ui) -> Result<End, CommandError> {
-    let mut progress = Progress::new(ui);
+    let mut progress = Progress::new(ui, awaited.titled);
     let ended = tokio::select! {
         view = last_view(awaited, fleet, &mut progress) => view.map(|view| End::Ended(Box::new(view))),
         () = tokio::time::sleep(awaited.timeout) => Ok(End::TimedOut),
@@ -91,22 +100,13 @@ async fn last_view(
     fleet: &Fleet,
     progress: &mut Progress<'_>,
 ) -> Result<RolloutView, CommandError> {
-    let mut pause = RETRY.0;
-    let mut away = None;
+    let mut patience = Patience::new(Duration::MAX);
     loop {
-        match watch(awaited, fleet, progress, &mut away).await {
+        match watch(awaited, fleet, progress, &mut patience).await {
             Ok(Some(view)) => return Ok(view),
-            Ok(None) => pause = RETRY.0,
-            Err(status) if is_passing(&status) => {
-                if away.is_none() {
-                    away = Some(Watch::start());
-                    progress.say("the store is away; the rollout goes on when it is back, waiting …");
-                }
-            }
-            Err(status) => return Err(status.into()),
+            Ok(None) => tokio::time::sleep(AGAIN).await,
+            Err(status) => patience.after(status, |text| progress.say(text)).await?,
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RETRY.1);
     }
 }
 
@@ -115,7 +115,7 @@ async fn watch(
     awaited: &Awaited,
     fleet: &Fleet,
     progress: &mut Progress<'_>,
-    away: &mut Option<Watch>,
+    patience: &mut Patience,
 ) -> Result<Option<RolloutView>, Status> {
     let request = WatchRequest {
         app: awaited.app.clone(),
@@ -123,10 +123,16 @@ async fn watch(
         deploy: awaited.deploy,
     };
     let mut views = fleet.client.rollouts().watch(request).await?.into_inner();
-    while let Some(view) = views.message().await? {
-        if let Some(away) = away.take() {
-            progress.say(&format!("the store is back after {}", duration(away.elapsed())));
-        }
+    loop {
+        let next = tokio::select! {
+            next = views.message() => next?,
+            () = tokio::time::sleep(TICK) => {
+                progress.tick();
+                continue;
+            }
+        };
+        let Some(view) = next else { return Ok(None) };
+        patience.answered(|text| progress.say(text));
         progress.update(&view);
         if !matches!(
             view.outcome(),
@@ -135,7 +141,6 @@ async fn watch(
             return Ok(Some(view));
         }
     }
-    Ok(None)
 }
 
 /// What an ended rollout means to whoever waited for it.
@@ -184,7 +189,10 @@ fn failure(view: &RolloutView, exit: Exit) -> CommandError {
     if !view.reason.is_empty() {
         message.push_str(&format!(": {}", view.reason));
     }
-    let fault = CommandError::new(exit, message).with_last_lines(&view.last_lines);
+    let mut fault = CommandError::new(exit, message).with_last_lines(&view.last_lines);
+    if let Some(advice) = advice(view) {
+        fault = fault.hint(advice);
+    }
     match exit {
         Exit::Partial => fault
             .hint(format!("see which hosts: shipctl status {app}"))
@@ -195,6 +203,31 @@ fn failure(view: &RolloutView, exit: Exit) -> CommandError {
             ))
             .hint(format!("what runs where: shipctl status {app}")),
     }
+}
+
+/// What the commonest mistakes of a first deploy look like, and what to do about them.
+fn advice(view: &RolloutView) -> Option<&'static str> {
+    let bound = |line: &String| line.contains("ddress already in use") || line.contains("EADDRINUSE");
+    if view.last_lines.iter().any(bound) {
+        return Some(
+            "Ship holds the listening sockets and hands them over, the first as descriptor 3 (LISTEN_FDS): let the server \
+             take that one instead of binding the port itself; `shipctl init` shows how for some servers",
+        );
+    }
+    if view.reason.contains("is taken by another program") {
+        return Some("another app of the same host may listen there: shipctl status");
+    }
+    if view.reason.contains(": ready: not ready within") {
+        return Some(
+            "with `notify = true` it must say READY=1 on NOTIFY_SOCKET; if it never does, leave `notify` out",
+        );
+    }
+    if view.reason.contains(": probe: no good answer") {
+        return Some(
+            "does it take its socket from Ship (descriptor 3, LISTEN_FDS), and does it answer there what the probe asks?",
+        );
+    }
+    None
 }
 
 #[cfg(test)]
@@ -248,6 +281,21 @@ mod tests {
                 "what runs where: shipctl status web"
             ]
         );
+    }
+
+    #[test]
+    fn a_server_that_binds_by_itself_is_told_what_to_do() {
+        let mut view = ended(OutcomeKind::Stopped);
+        view.last_lines = vec!["OSError: [Errno 98] Address already in use".into()];
+        let fault = failure(&view, Exit::Reverted);
+        assert!(
+            fault.hints()[0].contains("descriptor 3 (LISTEN_FDS)"),
+            "{fault:?}"
+        );
+        view.last_lines.clear();
+        view.reason = "h1: ready: not ready within its ready_timeout".into();
+        let fault = failure(&view, Exit::Reverted);
+        assert!(fault.hints()[0].contains("leave `notify` out"), "{fault:?}");
     }
 
     #[test]

@@ -11,6 +11,12 @@ use crate::words::{clean, millis};
 
 /// Tell why a host, or an app, runs what it runs
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Tells in the order in which things decide: whether the host is heard, what it should run
+and runs, a revert on the host itself, what failed there and its last lines.
+Examples:
+  shipctl why h2
+  shipctl why web")]
 pub struct Why {
     /// A host or an app
     #[arg(value_name = "HOST|APP")]
@@ -123,14 +129,14 @@ fn of_app(app: &AppStatus) -> Vec<String> {
     let shown = shape::App::from(app);
     let name = clean(&app.app);
     let mut lines = vec![format!(
-        "{name}: {} runs {} since deploy {}",
+        "{name}: {} runs {}; its last deploy was {}",
         clean(&app.env),
         number(shown.release),
         app.deploy
     )];
     if let Some(rollout) = &app.rollout {
         let mut line = format!(
-            "{name}: deploy {}, {} to {} by {}, is {}",
+            "{name}: deploy {}, {} to {} by {}: {}",
             rollout.deploy,
             clean(&rollout.kind),
             number(shape::number(rollout.to.as_ref())),
@@ -141,13 +147,13 @@ fn of_app(app: &AppStatus) -> Vec<String> {
             line.push_str(&format!(" (\"{}\")", clean(&rollout.message)));
         }
         if rollout.outcome() != OutcomeKind::Done && !rollout.reason.is_empty() {
-            line.push_str(&format!(": {}", clean(&rollout.reason)));
+            line.push_str(&format!("; {}", clean(&rollout.reason)));
         }
         lines.push(line);
     }
     if !app.held.is_empty() {
         lines.push(format!(
-            "{name}: nothing automatic goes forward: {}",
+            "{name}: nothing goes forward by itself until the next promote: {}",
             clean(&app.held)
         ));
     }

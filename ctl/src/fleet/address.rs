@@ -1,8 +1,11 @@
 //! A fleet's own piece of the loopback net.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 
 use serde::{Deserialize, Serialize};
+
+use crate::error::{CommandError, Exit};
 
 /// Most hosts of one fleet: the last byte of an address, with room for the store.
 pub const MAX_HOSTS: u8 = 100;
@@ -11,6 +14,22 @@ pub const GRPC_PORT: u16 = 7400;
 pub const ASSET_PORT: u16 = 7480;
 /// How many nets are tried before it is given up.
 const TRIES: u32 = 50;
+
+/// Another program listens where a part of the fleet does.
+#[derive(Debug, thiserror::Error)]
+#[error("{address} is taken by another program, and this fleet needs it")]
+pub struct TakenError {
+    address: SocketAddrV4,
+}
+
+impl From<TakenError> for CommandError {
+    fn from(error: TakenError) -> Self {
+        let port = error.address.port();
+        Self::of(Exit::Error, &error)
+            .hint(format!("which program that is: ss -ltnp 'sport = :{port}'"))
+            .hint("stop it, or start a fleet in another folder, which draws other addresses: shipctl up --dir DIR")
+    }
+}
 
 /// `127.X.Y`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +61,22 @@ impl Net {
             && TcpListener::bind((self.host(1), ASSET_PORT)).is_ok()
     }
 
+    /// That the ports of the store and of `hosts` hosts can be had now. A fleet keeps its net, since its apps' users know
+    /// their addresses.
+    pub fn check_free(self, hosts: u8) -> Result<(), TakenError> {
+        let store = [(self.store(), GRPC_PORT), (self.store(), ASSET_PORT)];
+        let hosts = (1..=hosts).map(|number| (self.host(number), ASSET_PORT));
+        for (ip, port) in store.into_iter().chain(hosts) {
+            let address = SocketAddrV4::new(ip, port);
+            match TcpListener::bind(address) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(TakenError { address }),
+                // Whatever else is wrong, the program that needs it tells.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     pub const fn store(self) -> Ipv4Addr {
         Ipv4Addr::new(127, self.0, self.1, STORE)
     }
@@ -53,7 +88,32 @@ impl Net {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
     use super::*;
+
+    #[test]
+    fn a_taken_port_is_named_with_what_to_do() {
+        let net = Net::draw().unwrap();
+        net.check_free(3).unwrap();
+        let other = TcpListener::bind((net.host(2), ASSET_PORT)).unwrap();
+        net.check_free(1).unwrap();
+        let fault = CommandError::from(net.check_free(3).unwrap_err());
+        assert!(
+            fault
+                .message()
+                .starts_with(&other.local_addr().unwrap().to_string()),
+            "{fault:?}"
+        );
+        assert!(
+            fault.hints().iter().any(|hint| hint.contains("shipctl up --dir")),
+            "{fault:?}"
+        );
+        assert!(
+            !fault.hints().iter().any(|hint| hint.contains("--listen")),
+            "up has no such option"
+        );
+    }
 
     #[test]
     fn some_nets_are_never_drawn() {

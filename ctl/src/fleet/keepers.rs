@@ -1,5 +1,5 @@
-//! Keepers outlive agents on purpose. Whoever made the whole fleet also ends them: by their own sockets, and
-//! only if one does not answer by the process numbers it told before.
+//! Keepers outlive agents on purpose. Whoever made the whole fleet also ends them: by their own sockets, and what a dead
+//! one left running by its journal.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde::Deserialize;
 
+use super::orphans::{orphans, signal_group};
 use super::process::ProcessId;
 use crate::clock::Watch;
 
@@ -47,13 +48,41 @@ struct Process {
     start_ticks: u64,
 }
 
-/// Stops every keeper whose socket lies in a folder below one of `runs`, all at once, and their apps with them.
-pub async fn stop(runs: Vec<PathBuf>) {
-    let sockets: Vec<PathBuf> = runs.iter().flat_map(|run| sockets(run)).collect();
-    let stopping = sockets
+/// Stops every keeper of `hosts`, which are the hosts' folders, all at once, and their apps with them.
+pub async fn stop(hosts: Vec<PathBuf>) {
+    let stopping = hosts
         .into_iter()
-        .map(|socket| tokio::task::spawn_blocking(move || stop_one(&socket)));
+        .map(|host| tokio::task::spawn_blocking(move || stop_host(&host)));
     futures::future::join_all(stopping).await;
+}
+
+fn stop_host(host: &Path) {
+    std::thread::scope(|scope| {
+        for socket in sockets(&host.join("run")) {
+            scope.spawn(move || stop_one(&socket));
+        }
+    });
+    let folders = std::fs::read_dir(host.join("state/keeper"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let left: Vec<ProcessId> = folders.flat_map(|folder| orphans(&folder.path())).collect();
+    left.iter().for_each(|id| signal_group(*id, Signal::TERM));
+    if !have_ended(&left) {
+        left.iter().for_each(|id| signal_group(*id, Signal::KILL));
+    }
+}
+
+/// Waits for all of them; false when one is still there.
+fn have_ended(ids: &[ProcessId]) -> bool {
+    let time = Watch::start();
+    while ids.iter().any(|id| id.is_alive()) {
+        if time.elapsed() > PATIENCE {
+            return false;
+        }
+        std::thread::sleep(LOOK);
+    }
+    true
 }
 
 fn sockets(run: &Path) -> Vec<PathBuf> {
@@ -70,13 +99,8 @@ fn stop_one(socket: &Path) {
     let ours = processes(&line);
     // Were it not to answer, the wait below ends it.
     drop(ask(socket, "stop"));
-    let time = Watch::start();
-    while ours.iter().any(|id| id.is_alive()) {
-        if time.elapsed() > PATIENCE {
-            ours.iter().for_each(|id| id.signal(Signal::KILL));
-            return;
-        }
-        std::thread::sleep(LOOK);
+    if !have_ended(&ours) {
+        ours.iter().for_each(|id| id.signal(Signal::KILL));
     }
 }
 

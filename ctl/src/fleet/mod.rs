@@ -18,6 +18,7 @@ mod binaries;
 mod child;
 mod keepers;
 mod log;
+mod orphans;
 mod own;
 mod place;
 mod process;

@@ -127,11 +127,9 @@ impl OwnFleet {
 
     /// Stops agents, then keepers with their apps, then the store.
     pub async fn take_down(self) {
-        let runs = (1..=self.hosts)
-            .map(|n| self.place.host(&host_name(n)).join("run"))
-            .collect();
+        let hosts = (1..=self.hosts).map(|n| self.place.host(&host_name(n))).collect();
         futures::future::join_all(self.agents.into_iter().map(Tended::stop)).await;
-        keepers::stop(runs).await;
+        keepers::stop(hosts).await;
         self.store.stop().await;
     }
 }
@@ -139,6 +137,7 @@ impl OwnFleet {
 impl Rising {
     async fn rise(&mut self, plan: &FleetPlan, binaries: &Binaries, ui: &Ui) -> Result<(), CommandError> {
         let record = self.book.get();
+        record.net.check_free(record.hosts)?;
         setup::prepare(&self.place, plan, record.net, record.hosts, binaries).await?;
         // What an earlier store wrote must not be taken for this one's.
         let _ = std::fs::remove_file(self.place.addresses());
@@ -158,13 +157,11 @@ impl Rising {
 
     async fn fall(self) {
         let hosts = self.book.get().hosts;
-        let runs = (1..=hosts)
-            .map(|n| self.place.host(&host_name(n)).join("run"))
-            .collect();
+        let hosts = (1..=hosts).map(|n| self.place.host(&host_name(n))).collect();
         let mut children = self.children;
         let agents = children.split_off(children.len().min(1));
         futures::future::join_all(agents.into_iter().map(Tended::stop)).await;
-        keepers::stop(runs).await;
+        keepers::stop(hosts).await;
         futures::future::join_all(children.into_iter().map(Tended::stop)).await;
     }
 
@@ -253,15 +250,20 @@ impl Rising {
     async fn until_apps_run(&mut self, client: &Client, ui: &Ui) -> Result<(), CommandError> {
         let time = Watch::start();
         loop {
-            let behind = behind(&ask(client).await?);
+            let reply = ask(client).await?;
+            let behind = behind(&reply);
             if behind.is_empty() {
+                let down = down(&reply);
+                if !down.is_empty() {
+                    ui.warn(format!("not running: {}; see: shipctl status", down.join(", ")));
+                }
                 return Ok(());
             }
             if time.elapsed() > APPS_PATIENCE {
                 ui.warn(format!(
                     "not running what they should after {}: {}; see: shipctl status",
                     duration(time.elapsed()),
-                    behind.join(", ")
+                    [behind, down(&reply)].concat().join(", ")
                 ));
                 return Ok(());
             }
@@ -312,6 +314,26 @@ async fn ask(client: &Client) -> Result<StatusReply, CommandError> {
 /// The store's own time: what hosts said before it started does not count.
 async fn now(client: &Client) -> Result<u64, CommandError> {
     Ok(ask(client).await?.now_ms)
+}
+
+/// Where nothing runs because it failed: nobody waits for these, and nobody should have to find out.
+fn down(reply: &StatusReply) -> Vec<String> {
+    let apps = reply.apps.iter();
+    let hosts = apps.flat_map(|app| app.hosts.iter().map(move |host| (app, host)));
+    let down = hosts.filter_map(|(app, host)| {
+        let report = host.report.as_ref()?;
+        let failure = report.failure.as_ref()?;
+        let nothing = host.runs_app && host.desired.is_some() && report.running.is_none();
+        nothing.then(|| {
+            format!(
+                "{} on {} ({})",
+                clean(&app.app),
+                clean(&host.host),
+                clean(&failure.reason)
+            )
+        })
+    });
+    down.collect()
 }
 
 /// Hosts that do not yet run what they should, while no rollout moves them.

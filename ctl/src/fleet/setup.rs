@@ -34,7 +34,7 @@ pub enum SetUpError {
     #[error("{} is not TOML", path.display())]
     Parse {
         path: PathBuf,
-        source: Box<toml::de::Error>,
+        source: Box<toml_edit::TomlError>,
     },
     #[error("start {}", program.display())]
     Start { program: PathBuf, source: io::Error },
@@ -145,16 +145,26 @@ fn tune(path: &Path, plan: &FleetPlan) -> Result<(), SetUpError> {
         path: path.to_owned(),
         source,
     })?;
-    let mut settings: toml::Table = toml::from_str(&text).map_err(|source| SetUpError::Parse {
+    // What somebody wrote into it, comments too, stays as it is.
+    let mut settings: toml_edit::DocumentMut = text.parse().map_err(|source| SetUpError::Parse {
         path: path.to_owned(),
         source: Box::new(source),
     })?;
     for (key, value) in [("heartbeat_ms", plan.heartbeat_ms), ("soak_ms", plan.soak_ms)] {
-        if let Some(set) = settings.get_mut(key) {
-            *set = toml::Value::Integer(i64::try_from(value).unwrap_or(i64::MAX));
+        if let Some(toml_edit::Item::Value(set)) = settings.get_mut(key) {
+            let about = set.decor().clone();
+            *set = i64::try_from(value).unwrap_or(i64::MAX).into();
+            *set.decor_mut() = about;
         }
     }
-    write_toml(path, &settings)
+    let tuned = settings.to_string();
+    if tuned == text {
+        return Ok(());
+    }
+    write_file(path, tuned.as_bytes()).map_err(|source| SetUpError::Write {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 async fn make_host(place: &Place, net: Net, number: u8, shipstore: &Path) -> Result<(), SetUpError> {

@@ -1,6 +1,8 @@
 //! The only place that prints. Results go to stdout, everything else to stderr; on a pipe there is neither
 //! colour nor a bar, but every line.
 
+mod course;
+mod echo;
 mod progress;
 mod rollout;
 mod table;
@@ -11,11 +13,12 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
+use jiff::tz::TimeZone;
 use serde::Serialize;
-use time::UtcOffset;
 
+pub use course::Progress;
 pub use progress::Bar;
-pub use rollout::{Progress, outcome_name, outcome_words, plan_lines};
+pub use rollout::{outcome_name, outcome_words, plan_lines};
 pub use table::{Table, state as state_cell};
 
 use crate::args::{Global, Output};
@@ -40,13 +43,13 @@ pub struct Ui {
     quiet: bool,
     verbose: bool,
     yes: bool,
-    offset: UtcOffset,
+    zone: TimeZone,
     /// Nobody reads stdout any more.
     deaf: Cell<bool>,
 }
 
 impl Ui {
-    pub fn new(global: &Global, offset: UtcOffset) -> Self {
+    pub fn new(global: &Global) -> Self {
         if global.no_color {
             anstream::ColorChoice::Never.write_global();
         }
@@ -55,7 +58,7 @@ impl Ui {
             quiet: global.quiet,
             verbose: global.verbose,
             yes: global.yes,
-            offset,
+            zone: TimeZone::system(),
             deaf: Cell::new(false),
         }
     }
@@ -78,9 +81,9 @@ impl Ui {
         self.deaf.get()
     }
 
-    /// A moment as tables show it.
+    /// A moment as people read it: in the zone of this machine, or of TZ.
     pub fn time(&self, ms: u64) -> String {
-        words::local(ms, self.offset)
+        words::local(ms, &self.zone)
     }
 
     /// A line of the result.
@@ -107,10 +110,19 @@ impl Ui {
         }
     }
 
-    /// Begins at the top again, where stdout is a terminal.
-    pub fn clear_screen(&self) {
-        if io::stdout().is_terminal() && !self.is_json() {
-            self.line("\x1b[H\x1b[2J");
+    /// Lines that take the place of those before, where stdout is a terminal: written at once, so that nothing flickers.
+    pub fn screen(&self, lines: &[String]) {
+        if !io::stdout().is_terminal() || self.is_json() {
+            return lines.iter().for_each(|line| self.line(line));
+        }
+        let mut text = String::from("\x1b[H");
+        for line in lines {
+            let _ = write!(text, "{line}\x1b[K\r\n");
+        }
+        text.push_str("\x1b[J");
+        let mut out = anstream::stdout().lock();
+        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+            self.deaf.set(true);
         }
     }
 

@@ -1,14 +1,12 @@
-//! A plan, and the same list again while it is carried out: steps tick off in place on a terminal, and
-//! line by line on a pipe.
+//! A plan, and the same list again while it is carried out, in words.
 
-use std::collections::HashMap;
-
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ship_proto::v1::{HostLine, OutcomeKind, RolloutView, StepView, Target};
 
-use super::{BAD, BOLD, DIM, DOUBT, GOOD, Ui, paint};
+use super::{BAD, BOLD, DIM, DOUBT, GOOD, paint};
 use crate::words::{bytes, clean, millis};
 
+/// A step that is under way for less, in milliseconds, shows no time.
+const SHOWN: u64 = 1_000;
 /// Most hosts that are named in one line.
 const NAMED: usize = 8;
 
@@ -34,26 +32,49 @@ pub fn title(view: &RolloutView) -> String {
     if !view.message.is_empty() {
         line.push_str(&format!("   \"{}\"", clean(&view.message)));
     }
+    if view.paused {
+        line.push_str("   paused");
+    }
     line
 }
 
-/// The plan as lines, before anything was done.
+/// The steps as lines, before anything was done and while it is.
 pub fn plan_lines(view: &RolloutView) -> Vec<String> {
     let mut lines = vec![paint(BOLD, title(view))];
+    let width = name_width(&view.steps);
     for step in &view.steps {
-        lines.push(format!("  {}", step_line(step)));
-        lines.extend(cost_lines(step));
+        lines.extend(step_lines(step, width, None));
     }
-    lines.extend(
-        view.excused
-            .iter()
-            .map(|who| format!("  {} {}", paint(DOUBT, "without"), clean(who))),
-    );
+    lines.extend(excused_lines(view));
     lines
 }
 
+/// One step, and while it is not done what it costs. `running` is how long it has been under way, where that is shown.
+pub fn step_lines(step: &StepView, width: usize, running: Option<u64>) -> Vec<String> {
+    let mut lines = vec![format!("  {}", step_line(step, width, running))];
+    if step.state != "done" {
+        lines.extend(cost_lines(step, width));
+    }
+    lines
+}
+
+pub fn excused_lines(view: &RolloutView) -> impl Iterator<Item = String> {
+    view.excused
+        .iter()
+        .map(|who| format!("  {} {}", paint(DOUBT, "without"), clean(who)))
+}
+
+/// Columns that the longest step's name takes.
+pub fn name_width(steps: &[StepView]) -> usize {
+    steps
+        .iter()
+        .map(|step| step.name.chars().count())
+        .max()
+        .unwrap_or(0)
+}
+
 /// What each host fetches in a step and what it has already; hosts for which that is the same share a line.
-fn cost_lines(step: &StepView) -> Vec<String> {
+fn cost_lines(step: &StepView, width: usize) -> Vec<String> {
     let mut costs: Vec<((u64, u64), Vec<String>)> = Vec::new();
     for host in &step.hosts {
         let (Some(new), Some(shared)) = (host.new_bytes, host.shared_bytes) else {
@@ -73,7 +94,7 @@ fn cost_lines(step: &StepView) -> Vec<String> {
             bytes(new),
             bytes(shared)
         );
-        format!("       {:<10}  {}", "", paint(DIM, text))
+        format!("       {:<width$}  {}", "", paint(DIM, text))
     };
     // What goes back from a host's own disk costs nothing: the step says so itself.
     let costly = costs.into_iter().filter(|_| step.name == "prefetch");
@@ -90,14 +111,19 @@ fn mark(state: &str) -> String {
     }
 }
 
-fn step_line(step: &StepView) -> String {
+/// A step in one line, its name in `width` columns.
+pub fn step_line(step: &StepView, width: usize, running: Option<u64>) -> String {
     let mut line = format!(
-        "{} {:>2} {:<10}",
+        "{} {:>2} {:<width$}",
         mark(&step.state),
         step.number,
         clean(&step.name)
     );
-    for part in [hosts_of(step), clean(&step.detail), took(step)] {
+    let time = match running {
+        Some(ms) if step.state == "running" && ms >= SHOWN => paint(DIM, millis(ms)),
+        _ => took(step),
+    };
+    for part in [hosts_of(step), clean(&step.detail), time] {
         if !part.is_empty() {
             line.push_str("  ");
             line.push_str(&part);
@@ -130,151 +156,11 @@ fn named(hosts: &[String]) -> String {
 }
 
 fn took(step: &StepView) -> String {
-    if step.started_at_ms == 0 || step.ended_at_ms < step.started_at_ms {
+    // What took no time is not worth a figure.
+    if step.started_at_ms == 0 || step.ended_at_ms <= step.started_at_ms {
         return String::new();
     }
     paint(DIM, millis(step.ended_at_ms - step.started_at_ms))
-}
-
-/// One rollout as it goes on.
-#[derive(Debug)]
-pub struct Progress<'a> {
-    ui: &'a Ui,
-    live: Option<Live>,
-    /// What a pipe was told of each step, and of each host in it.
-    told: HashMap<(u32, String), String>,
-    /// The step that the last line on a pipe was about.
-    last: u32,
-    paused: bool,
-}
-
-#[derive(Debug)]
-struct Live {
-    all: MultiProgress,
-    lines: Vec<ProgressBar>,
-}
-
-impl<'a> Progress<'a> {
-    pub fn new(ui: &'a Ui) -> Self {
-        let live = (ui.is_lively() && !ui.is_json()).then(|| Live {
-            all: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
-            lines: Vec::new(),
-        });
-        Self {
-            ui,
-            live,
-            told: HashMap::new(),
-            last: 0,
-            paused: false,
-        }
-    }
-
-    /// Shows what has changed since the last view.
-    pub fn update(&mut self, view: &RolloutView) {
-        match &mut self.live {
-            Some(live) => live.update(view),
-            None => self.tell(view),
-        }
-        if view.paused != self.paused {
-            self.paused = view.paused;
-            let app = clean(&view.app);
-            self.say(&if view.paused {
-                format!("paused; go on with: shipctl resume {app}")
-            } else {
-                "resumed".to_owned()
-            });
-        }
-    }
-
-    /// A line above the steps.
-    pub fn say(&self, text: &str) {
-        match &self.live {
-            Some(live) => {
-                if live.all.println(text).is_err() {
-                    self.ui.say(text);
-                }
-            }
-            None => self.ui.say(text),
-        }
-    }
-
-    /// Leaves the steps as they stand.
-    pub fn finish(self) {
-        if let Some(live) = self.live {
-            live.lines.iter().for_each(ProgressBar::abandon);
-        }
-    }
-
-    /// A line when a step begins and one when it ends; between them a line for a host only where it says more than
-    /// that it goes on.
-    fn tell(&mut self, view: &RolloutView) {
-        for step in &view.steps {
-            let key = (step.number, String::new());
-            let news = self.told.get(&key) != Some(&step.state) && step.state != "waiting";
-            let begins = step.state == "running";
-            if news && begins {
-                self.tell_step(step);
-            }
-            for host in &step.hosts {
-                self.tell_host(step, host);
-            }
-            if news && !begins {
-                self.tell_step(step);
-            }
-            self.told.insert(key, step.state.clone());
-        }
-    }
-
-    fn tell_step(&mut self, step: &StepView) {
-        self.ui.say(format!("  {}", step_line(step)));
-        self.last = step.number;
-    }
-
-    fn tell_host(&mut self, step: &StepView, host: &HostLine) {
-        let key = (step.number, host.host.clone());
-        let now = format!("{} {}", clean(&host.state), clean(&host.detail));
-        if self.told.get(&key) == Some(&now) {
-            return;
-        }
-        if is_worth_telling(step, host) {
-            // The step is named where the line before is about another one.
-            let name = match self.last == step.number {
-                true => String::new(),
-                false => clean(&step.name),
-            };
-            let line = format!("       {name:<10}  {} {}", clean(&host.host), now.trim_end());
-            self.ui.say(line);
-            self.last = step.number;
-        }
-        self.told.insert(key, now);
-    }
-}
-
-/// Failures and what comes with a reason always; that a host is done only while others of its step are not.
-fn is_worth_telling(step: &StepView, host: &HostLine) -> bool {
-    match host.state.as_str() {
-        "failed" => true,
-        "done" => step.state == "running" && step.hosts.len() > 1,
-        "skipped" => !host.detail.is_empty(),
-        "" | "waiting" | "running" => false,
-        _ => step.state == "running",
-    }
-}
-
-impl Live {
-    fn update(&mut self, view: &RolloutView) {
-        while self.lines.len() < view.steps.len() {
-            let line = self.all.add(ProgressBar::new(0));
-            if let Ok(style) = ProgressStyle::with_template("  {wide_msg}") {
-                line.set_style(style);
-            }
-            self.lines.push(line);
-        }
-        for (line, step) in self.lines.iter().zip(&view.steps) {
-            line.set_message(step_line(step));
-            line.tick();
-        }
-    }
 }
 
 /// How it ended, in a few words.
@@ -285,7 +171,7 @@ pub fn outcome_words(outcome: OutcomeKind) -> &'static str {
         OutcomeKind::Running => "under way",
         OutcomeKind::Done => "done",
         OutcomeKind::Reverted => "failed and taken back",
-        OutcomeKind::Stopped => "failed before anything was switched",
+        OutcomeKind::Stopped => "failed, and every host runs what it ran before",
         OutcomeKind::Partial => "failed, and some hosts are not back",
         OutcomeKind::Aborted => "aborted",
     }
@@ -332,16 +218,20 @@ mod tests {
     #[test]
     fn a_step_says_what_it_did_and_how_long_it_took() {
         assert_eq!(
-            plain(&step_line(&step("waiting"))),
+            plain(&step_line(&step("waiting"), 10, None)),
             "·  3 one         h1  soak 1 s"
         );
         assert_eq!(
-            plain(&step_line(&step("running"))),
+            plain(&step_line(&step("running"), 10, None)),
             "▸  3 one         h1 switching  soak 1 s"
         );
         assert_eq!(
-            plain(&step_line(&step("done"))),
+            plain(&step_line(&step("done"), 10, Some(9_000))),
             "✓  3 one         h1  soak 1 s  420 ms"
+        );
+        assert_eq!(
+            plain(&step_line(&step("running"), 10, Some(2_100))),
+            "▸  3 one         h1 switching  soak 1 s  2.1 s"
         );
     }
 
@@ -355,7 +245,7 @@ mod tests {
                 ..HostLine::default()
             })
             .collect();
-        let line = plain(&step_line(&many));
+        let line = plain(&step_line(&many, 10, None));
         assert!(line.ends_with("h7, h8 and 2 more"), "{line}");
     }
 
@@ -371,7 +261,7 @@ mod tests {
         let mut prefetch = step("waiting");
         prefetch.name = "prefetch".into();
         prefetch.hosts = vec![host("h1", 1_200_000), host("h2", 1_200_000), host("h3", 0)];
-        let lines: Vec<_> = cost_lines(&prefetch).iter().map(|line| plain(line)).collect();
+        let lines: Vec<_> = cost_lines(&prefetch, 10).iter().map(|line| plain(line)).collect();
         assert_eq!(
             lines,
             [
@@ -380,33 +270,7 @@ mod tests {
             ]
         );
         prefetch.name = "all hosts".into();
-        assert!(cost_lines(&prefetch).is_empty());
-    }
-
-    #[test]
-    fn a_pipe_hears_what_matters() {
-        let host = |state: &str, detail: &str| HostLine {
-            host: "h1".into(),
-            state: state.into(),
-            detail: detail.into(),
-            ..HostLine::default()
-        };
-        let with = |state: &str, hosts: usize| StepView {
-            hosts: vec![HostLine::default(); hosts],
-            ..step(state)
-        };
-        for (step, host, told) in [
-            (with("running", 3), host("running", "switching"), false),
-            (with("running", 3), host("waiting", ""), false),
-            (with("running", 3), host("done", ""), true),
-            (with("running", 1), host("done", ""), false),
-            (with("done", 3), host("done", ""), false),
-            (with("failed", 1), host("failed", "is back; probe: 500"), true),
-            (with("done", 3), host("skipped", ""), false),
-            (with("done", 3), host("skipped", "catches up"), true),
-        ] {
-            assert_eq!(is_worth_telling(&step, &host), told, "{step:?} {host:?}");
-        }
+        assert!(cost_lines(&prefetch, 10).is_empty());
     }
 
     #[test]

@@ -187,3 +187,38 @@ fn a_closed_pipe_is_no_failure() {
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn a_program_that_is_not_in_the_release_is_found_before_a_host_looks_for_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = empty();
+    let listed = |command: &str| {
+        write(
+            folder.path(),
+            "ship.toml",
+            &format!(
+                "app = \"web\"\n[process.web]\ncommand = [\"{command}\"]\n[shared]\ndirs = [\"tools\"]\n"
+            ),
+        );
+        shipctl(folder.path(), &["lint"])
+    };
+    let place = folder.path().canonicalize().unwrap();
+    let script = format!("#!{}/env/bin/python\n", place.display());
+    write(folder.path(), "run.sh", &script);
+    assert!(listed("bin/server").contains("\"bin/server\" is not in the release"));
+    assert!(listed("./run.sh").contains("\"./run.sh\" is not executable: chmod +x ./run.sh"));
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path().join("run.sh"), mode).unwrap();
+    let warned = listed("./run.sh");
+    assert!(warned.contains("names this folder") && warned.contains("[\"env/bin/python\", \"-m\", …]"));
+    assert!(warned.ends_with("--- exit 0\n"), "{warned}");
+    let warned = listed("run.sh");
+    assert!(
+        warned.contains("looked up in PATH; for the release's own write \"./run.sh\""),
+        "{warned}"
+    );
+    for fine in ["tools/server", "/usr/bin/env", "node"] {
+        let quiet = listed(fine);
+        assert!(!quiet.contains("process.web"), "{quiet}");
+    }
+}

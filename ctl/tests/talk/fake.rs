@@ -38,6 +38,24 @@ pub struct Script {
     /// Commits that are lost on their way before one is answered.
     pub lost_commits: u32,
     pub commits: Vec<CommitRequest>,
+    /// What Locate tells of what was published; with it, the release can be had.
+    pub located: Option<Vec<Located>>,
+    /// Calls that the store does not live to carry out.
+    pub lost_plans: u32,
+    pub lost_begins: u32,
+    pub lost_uploads: u32,
+    /// Uploads that are kept though their answer is lost.
+    pub unanswered_uploads: u32,
+    pub uploads: u32,
+}
+
+/// Whether one more of `lost` is to be lost.
+fn lose(lost: &mut u32) -> Result<(), Status> {
+    if *lost == 0 {
+        return Ok(());
+    }
+    *lost -= 1;
+    Err(Status::unavailable("connection reset"))
 }
 
 pub enum Watched {
@@ -234,6 +252,7 @@ impl Face {
 impl Rollouts for Face {
     async fn plan(&self, request: Request<PlanRequest>) -> Answer<PlanReply> {
         self.script().asked.push(request.into_inner());
+        lose(&mut self.script().lost_plans)?;
         self.script().plan.clone().unwrap().map(Response::new)
     }
 
@@ -314,10 +333,15 @@ impl Releases for Face {
         let read =
             Manifest::decode(&manifest).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let mut script = self.script();
+        lose(&mut script.lost_begins)?;
         let mut blobs: Vec<Vec<u8>> = read.files().map(|file| file.3.as_bytes().to_vec()).collect();
         blobs.sort();
         blobs.dedup();
-        if script.knows_everything {
+        let kept = script
+            .published
+            .as_ref()
+            .is_some_and(|kept| !kept.bundle.is_empty());
+        if script.knows_everything || kept {
             blobs.clear();
         }
         script.published.get_or_insert_default().manifest = manifest;
@@ -343,7 +367,11 @@ impl Releases for Face {
                 "the bundle was not announced by its digest",
             ));
         }
-        self.script().published.get_or_insert_default().bundle = bundle;
+        let mut script = self.script();
+        script.uploads += 1;
+        lose(&mut script.lost_uploads)?;
+        script.published.get_or_insert_default().bundle = bundle;
+        lose(&mut script.unanswered_uploads)?;
         Ok(Response::new(Uploaded {
             bundle: digest,
             stored_bytes,
@@ -354,10 +382,7 @@ impl Releases for Face {
         let request = request.into_inner();
         let mut script = self.script();
         script.commits.push(request.clone());
-        if script.lost_commits > 0 {
-            script.lost_commits -= 1;
-            return Err(Status::unavailable("connection reset"));
-        }
+        lose(&mut script.lost_commits)?;
         Ok(Response::new(ReleaseRecord {
             app: request.app,
             release: Some(Target {
@@ -380,6 +405,17 @@ impl Releases for Face {
 
     async fn get(&self, request: Request<GetReleaseRequest>) -> Answer<ReleaseRecord> {
         let app = request.into_inner().app;
+        let script = self.script();
+        if let (Some(published), Some(_)) = (&script.published, &script.located) {
+            return Ok(Response::new(ReleaseRecord {
+                app,
+                release: Some(Target {
+                    number: 4,
+                    id: Manifest::id_of(&published.manifest).as_bytes().to_vec(),
+                }),
+                ..ReleaseRecord::default()
+            }));
+        }
         let subject = format!("{app}@9");
         Err(ship_proto::refuse(
             FailureKind::NotFound,
@@ -392,12 +428,15 @@ impl Releases for Face {
     type ManifestStream = Items<Piece>;
 
     async fn manifest(&self, _: Request<ManifestRequest>) -> Answer<Self::ManifestStream> {
-        Ok(Response::new(items(Vec::new())))
+        let published = self.script().published.clone().unwrap_or_default();
+        let data = published.manifest.into();
+        Ok(Response::new(items(vec![Ok(Piece { data })])))
     }
 
     type LocateStream = Items<Located>;
 
     async fn locate(&self, _: Request<Streaming<LocateRequest>>) -> Answer<Self::LocateStream> {
-        Ok(Response::new(items(Vec::new())))
+        let located = self.script().located.clone().unwrap_or_default();
+        Ok(Response::new(items(located.into_iter().map(Ok).collect())))
     }
 }

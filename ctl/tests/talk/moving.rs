@@ -184,7 +184,24 @@ fn a_store_that_restarts_is_waited_for() {
     ]));
     let said = store.run(&["promote", "web"]);
     assert_eq!(said.code, 0, "{said:?}");
-    assert!(said.stderr.contains("the store is away"), "{said:?}");
+    assert!(
+        said.stderr.contains("store unreachable, trying again"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_store_that_restarts_before_the_start_is_waited_for() {
+    let store = FakeStore::start(Script {
+        lost_plans: 2,
+        ..ends(OutcomeKind::Done)
+    });
+    let said = store.run(&["promote", "web"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.stderr.contains("trying again") && said.stderr.contains("is back"),
+        "{said:?}"
+    );
 }
 
 #[test]
@@ -294,4 +311,22 @@ fn json_of_an_end() {
     let error = said.stderr.lines().last().unwrap();
     let error: serde_json::Value = serde_json::from_str(error).unwrap();
     assert_eq!(error["error"]["exit"], 5);
+}
+
+#[test]
+fn a_revert_without_a_store_says_how_to_do_without() {
+    let store = FakeStore::start(script([]));
+    let dead = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let context = std::fs::read_to_string(store.folder().join("context.toml")).unwrap();
+    let line = context.lines().find(|line| line.starts_with("store =")).unwrap();
+    let context = context.replace(line, &format!("store = \"https://{dead}\""));
+    crate::fake::write(&store.folder().join("dead.toml"), context.as_bytes());
+    let said = store.run(&["-c", "dead.toml", "revert", "web"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stderr.contains("ship-agent revert"), "{said:?}");
+    let said = store.run(&["-c", "dead.toml", "promote", "web"]);
+    assert!(said.code == 1 && !said.stderr.contains("ship-agent"), "{said:?}");
 }

@@ -1,7 +1,9 @@
 //! publish: what is sent, and what is said.
 
 use ship_bundle::{Expected, verify_bundle};
+use ship_model::digest::BlobDigest;
 use ship_model::manifest::Manifest;
+use ship_proto::v1::Located;
 
 use crate::fake::{FakeStore, Script, write};
 
@@ -74,4 +76,129 @@ fn secrets_are_warned_of_and_bad_trees_refused() {
     assert_eq!(said.code, 1, "{said:?}");
     let said = store.run(&["publish", "tree"]);
     assert_eq!(said.code, 2, "{said:?}");
+}
+
+#[test]
+fn a_store_that_dies_at_any_step_is_waited_for() {
+    for (what, script, uploads) in [
+        (
+            "begin",
+            Script {
+                lost_begins: 2,
+                ..Script::default()
+            },
+            1,
+        ),
+        (
+            "upload",
+            Script {
+                lost_uploads: 2,
+                ..Script::default()
+            },
+            3,
+        ),
+        (
+            "its answer",
+            Script {
+                unanswered_uploads: 1,
+                ..Script::default()
+            },
+            1,
+        ),
+        (
+            "commit",
+            Script {
+                lost_commits: 1,
+                ..Script::default()
+            },
+            1,
+        ),
+    ] {
+        let store = FakeStore::start(script);
+        tree(&store);
+        let said = store.run(&["publish", "tree", "-a", "web"]);
+        assert_eq!(said.code, 0, "{what}: {said:?}");
+        assert!(
+            said.stderr.contains("store unreachable, trying again"),
+            "{what}: {said:?}"
+        );
+        assert!(said.stderr.contains("the store is back"), "{what}: {said:?}");
+        let script = store.script.lock().unwrap();
+        assert_eq!(
+            script.uploads, uploads,
+            "{what}: what the store has is not sent again"
+        );
+        let first = &script.commits[0].request_id;
+        assert!(
+            script.commits.iter().all(|commit| commit.request_id == *first),
+            "{what}"
+        );
+        let bundle = script.published.clone().unwrap().bundle;
+        assert!(
+            verify_bundle(bundle.as_slice(), &Expected::default()).is_ok(),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn a_store_that_stays_away_is_given_up() {
+    let store = FakeStore::start(Script {
+        lost_begins: u32::MAX,
+        ..Script::default()
+    });
+    tree(&store);
+    let said = store.run(&["publish", "tree", "-a", "web", "--wait-timeout", "300ms"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stderr.contains("error: gave up after waiting"), "{said:?}");
+    store.script.lock().unwrap().lost_begins = 0;
+    store.script.lock().unwrap().lost_commits = u32::MAX;
+    let said = store.run(&["publish", "tree", "-a", "web", "--wait-timeout", "300ms"]);
+    assert_eq!(said.code, 7, "there may be a release: {said:?}");
+    assert!(said.stderr.contains("shipctl releases web"), "{said:?}");
+}
+
+#[test]
+fn what_the_store_tells_of_places_is_not_believed() {
+    let store = FakeStore::start(Script::default());
+    tree(&store);
+    assert_eq!(store.run(&["publish", "tree", "-a", "web"]).code, 0);
+    let place = |contents: &[&[u8]]| Located {
+        bundle: vec![9; 32],
+        bundle_bytes: 100,
+        blobs: contents
+            .iter()
+            .map(|text| BlobDigest::of(text).as_bytes().to_vec())
+            .collect(),
+    };
+    for (located, why) in [
+        (vec![], "does not know where 2 of the release's blobs lie"),
+        (
+            vec![place(&[b"<p>hi"])],
+            "does not know where 1 of the release's blobs lie",
+        ),
+        (
+            vec![place(&[b"<p>hi", b"1 + 1", b"more"])],
+            "which it was not asked",
+        ),
+        (vec![place(&[b"<p>hi", b"1 + 1", b"1 + 1"])], "was told before"),
+        (
+            vec![Located {
+                bundle: vec![1],
+                ..place(&[b"<p>hi"])
+            }],
+            "something malformed",
+        ),
+    ] {
+        store.script.lock().unwrap().located = Some(located);
+        let said = store.run(&["export", "web@4", "out"]);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.stderr.contains(why), "{why}: {said:?}");
+        assert!(
+            said.stderr
+                .contains("hint: on the store's machine: shipstore verify"),
+            "{said:?}"
+        );
+        assert!(!store.folder().join("out").exists());
+    }
 }

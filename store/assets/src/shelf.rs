@@ -105,9 +105,14 @@ impl Shelf {
         self.change(app, |part| *part = Part::default());
     }
 
-    /// The file for a URL path, percent signs and all; without its query.
+    /// The file for a URL path, percent signs and all; without its query. A path that ends with a slash is its folder's
+    /// `index.html`.
     pub fn find(&self, url_path: &str) -> Option<(TreePath, Served)> {
-        let name = folder_name(url_path)?;
+        let name = if url_path.ends_with('/') {
+            folder_name(&format!("{url_path}index.html"))?
+        } else {
+            folder_name(url_path)?
+        };
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner).clone();
         let served = map.get(&name)?.clone();
         Some((name, served))

@@ -48,7 +48,7 @@ fn release(number: u64, tree: &Path, files: &[(&str, &[u8])]) -> (Target, Manife
     }
     let mut spec = ReleaseSpec::static_files(app());
     spec.assets.push(AssetRoot {
-        root: TreePath::new(b"public").unwrap(),
+        root: TreePath::new(b"public").ok(),
         url: "/static".into(),
         mutable: files
             .iter()
@@ -317,11 +317,24 @@ fn fingerprinted_assets_are_served_for_ever_and_pages_shortly() {
 }
 
 #[test]
+fn a_folder_is_answered_by_its_index() {
+    serving(b"js", |address| {
+        let page = get(address, "/static/", "");
+        assert_eq!((page.status, &page.body[..]), (200, &b"page"[..]));
+        assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+        assert_eq!(
+            page.header("cache-control"),
+            Some("public, max-age=5, must-revalidate")
+        );
+    });
+}
+
+#[test]
 fn what_is_not_on_the_shelf_is_not_served() {
     serving(b"js", |address| {
         for path in [
             "/",
-            "/static/",
+            "/static/none/",
             "/static/none.js",
             "/static/../tree/public/index.html",
             "/static/%2e%2e/%2e%2e/etc/passwd",

@@ -36,7 +36,7 @@ pub enum ExportError {
 
 /// The blobs that an export needs from bundles.
 pub fn export_needs(manifest: &Manifest) -> Vec<BlobDigest> {
-    missing(manifest, &[])
+    missing(manifest, &[], None)
 }
 
 /// Writes the release's tree to the new folder `out`: files 0644 or 0755, folders 0755, links as published.
@@ -90,7 +90,7 @@ fn build(
     };
     std::fs::create_dir(aside).map_err(folder_error)?;
     let root = Root::open(aside).map_err(folder_error)?;
-    let groups = supply(manifest, &[]);
+    let groups = supply(manifest, &[], None);
     progress.total(groups.iter().map(|group| group.size).sum());
     let builder = Builder::new(root, manifest, &[], &groups, false, progress);
     let folders = builder.folders(&BTreeMap::new())?;

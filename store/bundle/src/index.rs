@@ -132,11 +132,13 @@ impl BundleIndex {
         self.frames.iter().flat_map(|frame| &frame.blobs)
     }
 
-    /// Only the blobs that are `wanted`, and the frames that hold them.
+    /// Only the blobs that are `wanted`, which are sorted, and the frames that hold them.
     #[must_use]
-    pub fn keep(mut self, wanted: &HashSet<BlobDigest>) -> Self {
+    pub fn keep(mut self, wanted: &[BlobDigest]) -> Self {
         for frame in &mut self.frames {
-            frame.blobs.retain(|blob| wanted.contains(&blob.digest));
+            frame
+                .blobs
+                .retain(|blob| wanted.binary_search(&blob.digest).is_ok());
             frame.blobs.shrink_to_fit();
         }
         self.frames.retain(|frame| !frame.blobs.is_empty());

@@ -78,9 +78,14 @@ pub enum ManifestError {
     #[error("link \"{path}\" has an empty, over-long or NUL-bearing target")]
     Target { path: TreePath },
     #[error(
-        "link \"{path}\" -> \"{target}\" leaves the release; name the target in [links] external if that is meant"
+        "link \"{path}\" -> \"{target}\" leaves the release{}", allowing(.beyond.as_deref())
     )]
-    Leaves { path: TreePath, target: String },
+    Leaves {
+        path: TreePath,
+        target: String,
+        /// Where it leads in the end, if that can be allowed.
+        beyond: Option<String>,
+    },
     #[error("the links lead through each other too often to follow them all")]
     Tangled,
     #[error("the files have more than {MAX_BYTES} bytes together")]
@@ -89,6 +94,16 @@ pub enum ManifestError {
     Spec,
     #[error("the release's spec is not one")]
     Meaning(#[from] crate::spec::SpecDefect),
+}
+
+/// What to write where a link is meant to leave.
+fn allowing(beyond: Option<&str>) -> String {
+    match beyond {
+        Some(beyond) => format!(
+            " for {beyond}; if that is meant, and lies on every host, say so in ship.toml: [links] external = [\"{beyond}\"]"
+        ),
+        None => "; only absolute targets can be allowed, by [links] external".to_owned(),
+    }
 }
 
 /// Why bytes are not a manifest.
@@ -158,7 +173,8 @@ impl Manifest {
 
     pub fn encode(&self) -> Result<Vec<u8>, ManifestError> {
         let spec = serde_json::to_vec(&self.spec).map_err(|_| ManifestError::Spec)?;
-        let mut out = Vec::with_capacity(64 * self.entries.len() + spec.len() + 32);
+        let entries: usize = self.entries.iter().map(encoded_len).sum();
+        let mut out = Vec::with_capacity(entries + spec.len() + 32);
         out.extend_from_slice(MAGIC);
         put_bytes32(&mut out, &spec);
         out.extend_from_slice(&(self.entries.len() as u64).to_le_bytes());
@@ -213,6 +229,16 @@ impl Manifest {
         check(&spec, &entries)?;
         Ok(Self { spec, entries })
     }
+}
+
+/// Bytes that [`put_entry`] writes.
+fn encoded_len(entry: &Entry) -> usize {
+    let rest = match &entry.kind {
+        EntryKind::File { .. } => 8 + 32,
+        EntryKind::Link { target } => 2 + target.len(),
+        EntryKind::EmptyFolder => 0,
+    };
+    1 + 2 + entry.path.as_bytes().len() + rest
 }
 
 fn put_bytes32(out: &mut Vec<u8>, bytes: &[u8]) {

@@ -57,7 +57,7 @@ pub struct AppReport {
     pub staged: Vec<Target>,
     /// Releases whose fingerprinted assets are all in the union that this host serves.
     pub assets: Vec<Target>,
-    /// The last thing that went wrong; cleared by a newer epoch.
+    /// The last thing that went wrong, under its own epoch; cleared when a later switch, or the same step, works.
     pub failure: Option<AppFailure>,
     /// Set when somebody reverted on the host itself; holds until a newer epoch arrives.
     pub held: Option<LocalHold>,
@@ -67,6 +67,17 @@ pub struct AppReport {
     /// Connections that the running and older generations hold.
     pub connections: u64,
     pub restarts: u64,
+    /// Releases on the host that are not as they were published; none of them is switched to. Not in `staged`.
+    #[serde(default)]
+    pub damaged: Vec<DamagedRelease>,
+}
+
+/// A release whose files rotted or were changed on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedRelease {
+    pub release: Target,
+    /// The first file, and how many more there are.
+    pub reason: String,
 }
 
 /// What the last update of an app cost.

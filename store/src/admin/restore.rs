@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::backup::{BackupError, BackupReport, MARK, copy_tree, empty_folder, read_mark};
+use crate::clock::rfc3339;
 use crate::folder::RESTORED;
 use crate::ledger::Restored;
 
@@ -52,7 +53,7 @@ pub fn restore(backup: &Path, dir: &Path, at_ms: u64) -> Result<BackupReport, Re
 fn place(backup: &Path, aside: &Path, dir: &Path, made_ms: u64, at_ms: u64) -> Result<(), RestoreError> {
     let mark = Restored {
         at_ms,
-        from: format!("{} (made at {made_ms} ms)", backup.display()),
+        from: format!("{}, made {}", backup.display(), rfc3339(made_ms)),
     };
     let mark = serde_json::to_vec(&mark).map_err(|error| finish(dir, error))?;
     std::fs::remove_file(aside.join(MARK)).map_err(|error| finish(dir, error))?;

@@ -53,7 +53,10 @@ impl FleetFace {
             held: state
                 .held
                 .as_ref()
-                .map(|held| format!("{}: {}", held.who, held.reason))
+                .map(|held| match held.reason.contains(&held.who) {
+                    true => held.reason.clone(),
+                    false => format!("{}: {}", held.who, held.reason),
+                })
                 .unwrap_or_default(),
         }
     }

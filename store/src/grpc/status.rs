@@ -6,13 +6,12 @@ use ship_model::name::{HostName, NameError};
 use ship_model::rollout::{PlanRefused, StartRefused};
 use ship_proto::v1::FailureKind;
 use ship_proto::{WireError, refuse};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tonic::Status;
 
 use crate::bridge::BrokenOff;
+use crate::clock::rfc3339;
 use crate::engine::BlobsError;
-use crate::ledger::{AddReleaseError, ClaimError, Clash, LedgerError};
+use crate::ledger::{ACCEPT_HINT, AddReleaseError, ClaimError, Clash, LedgerError, NotAcceptedError};
 use crate::locate::ReadIndexError;
 use crate::log::whole;
 use crate::near::near_names;
@@ -32,13 +31,27 @@ pub fn bad_message(error: &WireError) -> Status {
     invalid(whole(error), "message")
 }
 
+/// So few names that all of them are told.
+const FEW: usize = 12;
+
 /// No such thing, and what may have been meant.
 pub fn not_found(what: &str, wanted: &str, known: impl IntoIterator<Item = String>) -> Status {
-    let near = near_names(wanted, known);
-    let message = if near.is_empty() {
-        format!("no {what} {wanted:?}")
+    let mut known: Vec<String> = known.into_iter().collect();
+    known.sort();
+    known.dedup();
+    let near = near_names(wanted, known.iter().cloned());
+    let (names, all) = if near.is_empty() && known.len() <= FEW {
+        (known, true)
     } else {
-        format!("no {what} {wanted:?}; there is {}", near.join(", "))
+        let all = near.len() == known.len();
+        (near, all)
+    };
+    let named = names.join(", ");
+    let message = match (names.len(), all) {
+        (0, _) => format!("no {what} {wanted:?}"),
+        (_, false) => format!("no {what} {wanted:?}; did you mean {named}?"),
+        (1, true) => format!("no {what} {wanted:?}; there is {named}"),
+        (_, true) => format!("no {what} {wanted:?}; there are {named}"),
     };
     refuse(FailureKind::NotFound, message, wanted, "")
 }
@@ -64,6 +77,10 @@ pub fn ledger(error: &LedgerError) -> Status {
     )
 }
 
+fn not_accepted(error: &NotAcceptedError) -> Status {
+    refuse(FailureKind::Fenced, error.to_string(), "store", ACCEPT_HINT)
+}
+
 pub fn unavailable(message: impl Into<String>) -> Status {
     refuse(FailureKind::Unavailable, message, "store", "try again")
 }
@@ -84,8 +101,9 @@ pub fn steer(error: &SteerError) -> Status {
             FailureKind::Fenced,
             error.to_string(),
             &format!("{env}/{app}"),
-            "start the newer store again; if it is lost, stop this one, run `shipstore accept-restore --dir DIR --because TEXT` and start it again",
+            ACCEPT_HINT,
         ),
+        SteerError::NotAccepted(error) => not_accepted(error),
         SteerError::Ledger(error) => ledger(error),
         SteerError::Contended | SteerError::Crowded { .. } => {
             refuse(FailureKind::Busy, error.to_string(), "store", "try again")
@@ -115,7 +133,7 @@ fn plan_refused(refused: &PlanRefused) -> Status {
             ..
         } => refuse(
             FailureKind::Busy,
-            format!("{message} (since {})", clock_time(*since_ms)),
+            format!("{message} (since {})", rfc3339(*since_ms)),
             &format!("{env}/{app}@{release}"),
             &format!("shipctl attach {app} -e {env}"),
         ),
@@ -167,14 +185,6 @@ fn start_refused(refused: &StartRefused) -> Status {
     refuse(kind, refused.to_string(), "rollout", "shipctl status")
 }
 
-/// `2026-11-22T01:05:00Z`.
-fn clock_time(ms: u64) -> String {
-    let time = i64::try_from(ms / 1000).ok();
-    let time = time.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
-    time.and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_default()
-}
-
 pub fn blobs(error: &BlobsError) -> Status {
     let message = whole(error);
     match error {
@@ -221,6 +231,7 @@ pub fn begin(error: &BeginError) -> Status {
         BeginError::Manifest(_) | BeginError::App { .. } | BeginError::Assets(_) => {
             invalid(whole(error), "manifest")
         }
+        BeginError::NotAccepted(error) => not_accepted(error),
         BeginError::Clash(all) => clashes(all),
         BeginError::Blobs(error) => blobs(error),
         BeginError::Ledger(error) => ledger(error),
@@ -255,6 +266,7 @@ pub fn commit(error: &CommitError) -> Status {
         | CommitError::TooLong { .. }
         | CommitError::Assets(_)
         | CommitError::Release(AddReleaseError::Reused { .. }) => invalid(message, "release"),
+        CommitError::NotAccepted(error) => not_accepted(error),
         CommitError::Claim(ClaimError::Clash(all)) => clashes(all),
         CommitError::Claim(ClaimError::Contended { url }) => {
             refuse(FailureKind::Busy, message, url, "publish again")

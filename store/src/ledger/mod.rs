@@ -33,7 +33,7 @@ pub use hosts::HostRecord;
 pub use record::RecordError;
 pub use releases::{AddReleaseError, AddedRelease, BundleFacts, NewRelease};
 pub use requests::{Made, RequestId, RequestRecord};
-pub use restored::Restored;
+pub use restored::{ACCEPT_HINT, NotAcceptedError, Restored};
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -7,14 +7,32 @@ use crate::engine::{Change, Outcome, Write};
 
 pub(crate) const KEY: &str = "store/restored";
 
-/// While it stands, hosts may have seen epochs that this store knows nothing of: it must not lead those
-/// whose agents report a newer one.
+/// While it stands, hosts may have seen epochs and releases may have had numbers that this store knows nothing of: it
+/// gives none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restored {
     /// When the backup was put back; milliseconds since 1970.
     pub at_ms: u64,
     /// Where it came from, for people.
     pub from: String,
+}
+
+/// Why a store that was put back gives no number, be it a release's, a deploy's or an epoch's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this store was put back from a backup ({from}), and nobody has accepted that yet: a number it gives may have been given before"
+)]
+pub struct NotAcceptedError {
+    from: String,
+}
+
+/// What to do about [`NotAcceptedError`].
+pub const ACCEPT_HINT: &str = "start the newer store again; if it is lost for good, stop this one, run `shipstore accept-restore --dir DIR --because TEXT` and start it again";
+
+impl Restored {
+    pub fn not_accepted(self) -> NotAcceptedError {
+        NotAcceptedError { from: self.from }
+    }
 }
 
 impl Ledger {

@@ -10,7 +10,7 @@ use ship_model::name::AppName;
 
 use super::{Publisher, claims_of};
 use crate::engine::{BlobsError, Object};
-use crate::ledger::{Clash, LedgerError};
+use crate::ledger::{Clash, LedgerError, NotAcceptedError};
 
 /// A manifest that is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub enum BeginError {
     #[error("the manifest is for app {theirs}, and {asked} is to be published")]
     App { asked: AppName, theirs: AppName },
     #[error(transparent)]
+    NotAccepted(#[from] NotAcceptedError),
+    #[error(transparent)]
     Assets(#[from] AssetsError),
     /// At most 50 are told.
     #[error("{} of the release's assets clash with earlier releases", .0.len())]
@@ -41,10 +43,19 @@ pub enum BeginError {
 }
 
 impl Publisher {
+    /// A number that a restored store gives may have been given before, by the store that was lost.
+    fn refuse_unaccepted(&self) -> Result<(), BeginError> {
+        match self.ledger.restored()? {
+            Some(mark) => Err(mark.not_accepted().into()),
+            None => Ok(()),
+        }
+    }
+
     /// Checks a manifest, keeps it durable and tells which blobs no bundle carries yet.
     ///
     /// Asset clashes are told here, before anything is uploaded; [`Publisher::commit`] checks them again.
     pub fn begin(&self, app: &AppName, encoded: &[u8]) -> Result<Begun, BeginError> {
+        self.refuse_unaccepted()?;
         let _alone = self.alone(encoded.len());
         let manifest = Manifest::decode(encoded)?;
         let theirs = &manifest.spec().app;

@@ -15,7 +15,7 @@ use crate::engine::blobs::read_whole;
 use crate::engine::{BlobsError, Object};
 use crate::ledger::{
     AddReleaseError, AddedRelease, AssetClaim, BundleFacts, ClaimError, ClaimToken, LedgerError, NewRelease,
-    RequestId,
+    NotAcceptedError, RequestId,
 };
 use crate::locate::{ReadIndexError, read_index};
 
@@ -54,6 +54,8 @@ pub enum CommitError {
     UnknownBundle { bundle: BundleDigest },
     #[error("{count} blobs of the release are not in the store, among them that of {path}: publish again")]
     Missing { count: usize, path: String },
+    #[error(transparent)]
+    NotAccepted(#[from] NotAcceptedError),
     #[error(transparent)]
     Assets(#[from] AssetsError),
     #[error(transparent)]
@@ -120,6 +122,9 @@ impl Publisher {
         let asked = commit.asked();
         if let Some(record) = self.ledger.request_release(commit.request, &asked)? {
             return Ok(AddedRelease { record, new: false });
+        }
+        if let Some(mark) = self.ledger.restored()? {
+            return Err(mark.not_accepted().into());
         }
         let (figures, claims) = self.weigh(commit)?;
         let turn = self.turn_of(&commit.app);

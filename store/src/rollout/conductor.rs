@@ -6,24 +6,23 @@
 //! heartbeats costs one step each at most, and a step that could not be stored is made again.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ship_model::desired::DeployNumber;
 use ship_model::host::HostState;
-use ship_model::name::{AppName, ClassName, EnvName, HostName};
+use ship_model::name::ClassName;
 use ship_model::rollout::{
-    Effect, EnvState, Event, Plan, PlanRefused, PlanStep, Request, Rollout, StartRefused, Switch, step,
+    Effect, EnvState, Event, Plan, PlanStep, Request, Rollout, StartRefused, Switch, step,
 };
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::controller::Core;
-use super::facts::FactsError;
+use super::steer::{Ask, Mailbox, Steer, SteerError, SteerVerb};
 use super::telling::{acts, tell};
-use crate::bridge::BrokenOff;
 use crate::engine::Version;
-use crate::ledger::{EnvChange, LedgerError, Made, RequestId, RequestRecord, Stored};
+use crate::ledger::{EnvChange, Made, NotAcceptedError, RequestId, RequestRecord, Stored};
 
 /// Asks that wait for one conductor at most; more are told to try again.
 const WAITING: usize = 64;
@@ -31,116 +30,6 @@ const WAITING: usize = 64;
 const ATTEMPTS: usize = 8;
 /// How long to wait after the ledger failed, and at least between two looks at the clock.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// What an operator does to a rollout under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SteerVerb {
-    Pause,
-    Resume,
-    Abort,
-}
-
-/// An operator's wish that changes what an environment runs.
-#[derive(Debug)]
-pub enum Steer {
-    Start {
-        request: Request,
-        who: String,
-        id: RequestId,
-        /// Digest of what was asked: a repeated id must ask the same.
-        asked: String,
-    },
-    Control {
-        verb: SteerVerb,
-        who: String,
-    },
-}
-
-/// Why a wish changed nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum SteerError {
-    #[error(transparent)]
-    Plan(#[from] PlanRefused),
-    #[error(transparent)]
-    Refused(#[from] StartRefused),
-    #[error("cannot plan")]
-    Facts(#[from] FactsError),
-    #[error("this request id was used before for something else; choose a new one")]
-    Reused,
-    #[error(
-        "{host} has seen epoch {seen} of {app} in {env}, this store knows {known} only: it was put back from an older backup and must not lead these hosts"
-    )]
-    Behind {
-        env: EnvName,
-        app: AppName,
-        host: HostName,
-        seen: u64,
-        known: u64,
-    },
-    #[error("cannot store the rollout")]
-    Ledger(#[from] LedgerError),
-    #[error("others changed the same state again and again; try again")]
-    Contended,
-    #[error("too many requests wait for {app} in {env}; try again")]
-    Crowded { env: EnvName, app: AppName },
-    #[error("cannot reach the ledger")]
-    BrokenOff(#[from] BrokenOff),
-    #[error("the store is ending; try again in a moment")]
-    Ending,
-}
-
-/// How others reach a conductor.
-#[derive(Debug)]
-pub(super) struct Mailbox {
-    /// Hosts whose report, silence or return is to be looked at; all of them if `all`.
-    changed: Mutex<Changed>,
-    wake: Notify,
-    asks: mpsc::Sender<Ask>,
-}
-
-#[derive(Debug, Default)]
-struct Changed {
-    all: bool,
-    hosts: BTreeSet<HostName>,
-}
-
-type Ask = (Steer, oneshot::Sender<Result<DeployNumber, SteerError>>);
-
-impl Mailbox {
-    pub fn changed(&self, host: &HostName) {
-        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        if !changed.all {
-            changed.hosts.insert(host.clone());
-        }
-        drop(changed);
-        self.wake.notify_one();
-    }
-
-    pub fn all_changed(&self) {
-        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        changed.all = true;
-        changed.hosts.clear();
-        drop(changed);
-        self.wake.notify_one();
-    }
-
-    fn take(&self) -> Changed {
-        std::mem::take(&mut self.changed.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub async fn ask(&self, env: &EnvName, app: &AppName, wish: Steer) -> Result<DeployNumber, SteerError> {
-        let (reply, answer) = oneshot::channel();
-        let crowded = || SteerError::Crowded {
-            env: env.clone(),
-            app: app.clone(),
-        };
-        self.asks.try_send((wish, reply)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => crowded(),
-            mpsc::error::TrySendError::Closed(_) => SteerError::Ending,
-        })?;
-        answer.await.unwrap_or(Err(SteerError::Ending))
-    }
-}
 
 /// See the module.
 pub(super) struct Conductor {
@@ -160,11 +49,7 @@ struct Answer {
 impl Conductor {
     pub fn new(core: Arc<Core>, state: Arc<EnvState>, version: Option<Version>) -> (Self, Arc<Mailbox>) {
         let (sender, asks) = mpsc::channel(WAITING);
-        let mailbox = Arc::new(Mailbox {
-            changed: Mutex::default(),
-            wake: Notify::new(),
-            asks: sender,
-        });
+        let mailbox = Arc::new(Mailbox::new(sender));
         let conductor = Self {
             core,
             mailbox: Arc::clone(&mailbox),
@@ -176,6 +61,9 @@ impl Conductor {
     }
 
     pub async fn run(mut self) {
+        if let Some(held) = self.core.held.clone() {
+            return self.refuse_all(&held).await;
+        }
         // What was reported before this conductor began.
         self.mailbox.all_changed();
         loop {
@@ -201,6 +89,20 @@ impl Conductor {
                 sleep(PAUSE).await;
                 self.mailbox.all_changed();
             }
+        }
+    }
+
+    /// A rollout that the backup was made in stands still, too: whatever this store did would be done with epochs that
+    /// may have been given before.
+    async fn refuse_all(mut self, held: &NotAcceptedError) {
+        loop {
+            let ask = tokio::select! {
+                () = self.core.stop.cancelled() => return,
+                ask = self.asks.recv() => ask,
+            };
+            let Some((_, reply)) = ask else { return };
+            // Nobody may wait for the answer any longer.
+            let _ = reply.send(Err(held.clone().into()));
         }
     }
 

@@ -14,15 +14,16 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::conductor::{Conductor, Mailbox, Steer, SteerError};
+use super::conductor::Conductor;
 use super::facts::{Facts, ManifestSource};
 use super::fleet::{Fleet, Known, Presence};
 use super::shares::Shares;
+use super::steer::{Mailbox, Steer, SteerError};
 use crate::bridge::Bridge;
 use crate::clock::Clock;
 use crate::desired::Board;
 use crate::engine::Version;
-use crate::ledger::{HostRecord, Ledger, LedgerError, Stored};
+use crate::ledger::{HostRecord, Ledger, LedgerError, NotAcceptedError, Restored, Stored};
 
 /// What a controller works with.
 pub struct Parts {
@@ -43,6 +44,8 @@ pub(super) struct Core {
     pub clock: Clock,
     pub board: Arc<Board>,
     pub stop: CancellationToken,
+    /// Why nothing may be moved, for as long as this process lives.
+    pub held: Option<NotAcceptedError>,
     fleet: Arc<Fleet>,
     policy: Policy,
     facts: Arc<Facts>,
@@ -147,7 +150,10 @@ impl Controller {
     pub async fn start(parts: Parts) -> Result<Self, SteerError> {
         let shares = Shares::new(Arc::clone(&parts.manifests));
         let facts = Facts::new(parts.ledger.clone(), parts.manifests);
+        let ledger = parts.ledger.clone();
+        let mark = parts.bridge.run(move || ledger.restored()).await??;
         let core = Core {
+            held: mark.map(Restored::not_accepted),
             ledger: parts.ledger,
             bridge: parts.bridge,
             clock: parts.clock,

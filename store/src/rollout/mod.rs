@@ -17,8 +17,9 @@ mod controller;
 mod facts;
 pub mod fleet;
 mod shares;
+mod steer;
 pub(crate) mod telling;
 
-pub use conductor::{Steer, SteerError, SteerVerb};
 pub use controller::{Controller, Parts};
 pub use facts::{FactsError, ManifestSource};
+pub use steer::{Steer, SteerError, SteerVerb};

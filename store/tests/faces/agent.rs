@@ -226,6 +226,7 @@ fn nothing_yet(app: ship_model::name::AppName) -> AppReport {
         update: Default::default(),
         connections: 0,
         restarts: 0,
+        damaged: Vec::new(),
     }
 }
 

@@ -373,7 +373,7 @@ impl Tree {
         let mut spec = ReleaseSpec::static_files(app.parse().unwrap());
         if files.iter().any(|(path, _)| path.starts_with("static/")) {
             spec.assets.push(AssetRoot {
-                root: TreePath::new(b"static").unwrap(),
+                root: TreePath::new(b"static").ok(),
                 url: "/static".to_owned(),
                 mutable: Vec::new(),
             });

@@ -53,7 +53,10 @@ async fn a_release_comes_in_and_its_parts_can_be_fetched() {
     assert_eq!(manifest, tree.manifest.encode().unwrap());
 
     let blobs: Vec<_> = tree.blobs().iter().map(|blob| blob.as_bytes().to_vec()).collect();
-    let question = v1::LocateRequest { blobs };
+    let question = v1::LocateRequest {
+        blobs,
+        avoid: Vec::new(),
+    };
     let mut located = clients
         .releases
         .locate(stream::iter([question]))

@@ -38,7 +38,12 @@ async fn a_restored_store_leads_only_after_it_was_accepted() {
     store.serve().await;
     let mut clients = store.operator().await;
     until_heard(&mut clients).await;
+    let page = clients
+        .publish("web", &[("index.html", b"three")])
+        .await
+        .unwrap_err();
     for refused in [
+        page,
         clients.rollouts.promote(plan(2)).await.unwrap_err(),
         clients.rollouts.revert(plan(1)).await.unwrap_err(),
     ] {
@@ -52,6 +57,8 @@ async fn a_restored_store_leads_only_after_it_was_accepted() {
     let (ok, said) = run(&["accept-restore", "--because", "too early"], &store);
     assert!(!ok && said.contains("in use"), "{said}");
     assert_eq!(agent.running(), Some(2), "it keeps what it runs");
+    let (ok, said) = run(&["verify"], &store);
+    assert!(!ok && said.contains("in use"), "{said}");
 
     assert!(store.stop().success());
     let (ok, said) = run(&["accept-restore", "--because", "the disk died"], &store);

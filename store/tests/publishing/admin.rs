@@ -8,7 +8,7 @@ use ship_store::engine::Object;
 use ship_store::folder::{OpenFolderError, StoreFolder};
 use ship_store::publish::Limits;
 
-use super::tree::{open, publish, tree, web};
+use super::tree::{open, prepare, publish, tree, web};
 
 #[test]
 fn verify_reads_everything_and_names_what_is_damaged() {
@@ -87,6 +87,18 @@ fn a_backup_of_a_serving_store_is_put_back() {
     assert!(verify(&restored).unwrap().is_good());
     let acts = restored.ledger.audit_tail(1).unwrap();
     assert_eq!(acts[0].what, "restore");
+    let begin = restored.publisher.begin(&web(), &one.encoded).unwrap_err();
+    let commit = prepare(&store.publisher, &one, 3);
+    let commit = restored.publisher.commit(&commit).unwrap_err();
+    for refused in [begin.to_string(), commit.to_string()] {
+        for part in [
+            "put back from a backup",
+            "1970-01-01T00:00:01Z",
+            "nobody has accepted",
+        ] {
+            assert!(refused.contains(part), "{refused}");
+        }
+    }
     drop(restored);
     let (_, report) = StoreFolder::open(&back, Limits::default()).unwrap();
     assert_eq!(report.restored, Some(mark));

@@ -39,7 +39,7 @@ pub fn tree(app: &AppName, files: Files<'_>) -> Tree {
     let mut spec = ReleaseSpec::static_files(app.clone());
     if files.iter().any(|(path, _)| path.starts_with("static/")) {
         spec.assets.push(AssetRoot {
-            root: TreePath::new(b"static").unwrap(),
+            root: TreePath::new(b"static").ok(),
             url: "/static".to_owned(),
             mutable: Vec::new(),
         });

@@ -8,6 +8,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod away;
 mod barrier;
 mod look;
 mod many;

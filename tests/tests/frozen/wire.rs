@@ -103,6 +103,8 @@ fn app_report() -> AppReport {
         update: Some(figures()),
         connections: 8,
         restarts: 9,
+        // Came later: an old agent does not say it.
+        damaged: Vec::new(),
     }
 }
 
@@ -287,6 +289,10 @@ fn examples() -> Vec<Example> {
     examples! {
         "Target" Target = target(455);
         "ReleaseRecord" ReleaseRecord = record();
+        "DamagedRelease" DamagedRelease = DamagedRelease {
+            release: Some(target(454)),
+            reason: text("\"app.js\" has other bytes than the release says"),
+        };
         "DesiredApp" DesiredApp = desired_app();
         "DesiredHost" DesiredHost = DesiredHost { apps: vec![desired_app()] };
         "UpdateFigures" UpdateFigures = figures();
@@ -310,7 +316,7 @@ fn examples() -> Vec<Example> {
         "GetReleaseRequest" GetReleaseRequest = GetReleaseRequest { app: text("web"), number: 455 };
         "ManifestRequest" ManifestRequest = ManifestRequest { id: digest(8) };
         "Piece" Piece = Piece { data: b"piece".as_slice().into() };
-        "LocateRequest" LocateRequest = LocateRequest { blobs: vec![digest(9)] };
+        "LocateRequest" LocateRequest = LocateRequest { blobs: vec![digest(9)], avoid: Vec::new() };
         "Located" Located = Located { bundle: digest(10), bundle_bytes: 18, blobs: vec![digest(11)] };
         "PlanRequest" PlanRequest = PlanRequest {
             app: text("web"), number: 455, env: text("production"), message: text("m"), force: true,

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use super::Keeper;
 use crate::clock::now_ms;
 use crate::listen::Group;
-use crate::processes::{self, Table};
+use crate::machine::Process;
+use crate::processes::{self, Table, Tree};
 use crate::sockets::{self, Places};
 
 /// How old the connections told in a status may be.
@@ -20,32 +21,62 @@ impl Keeper {
         if begun < self.next_count {
             return;
         }
-        let slots: Vec<_> = self.running.keys().copied().collect();
-        self.count(&slots);
+        self.count();
         self.next_count = pause_after(begun, COUNT_MS);
     }
 
     /// Established connections of a generation at this moment.
     pub(super) fn count_connections(&mut self, generation: u64) -> u64 {
-        let all = self.running.keys().copied();
-        let slots: Vec<_> = all.filter(|(number, _)| *number == generation).collect();
-        self.count(&slots);
-        slots.iter().filter_map(|slot| self.counted.get(slot)).sum()
+        self.count();
+        let its = self
+            .counted
+            .iter()
+            .filter(|((number, _), _)| *number == generation);
+        its.map(|(_, count)| count).sum()
     }
 
-    fn count(&mut self, slots: &[(u64, usize)]) {
+    /// Counts for every process: a connection that none of them has is looked for with more effort.
+    fn count(&mut self) {
         let places = self.places();
+        let slots: Vec<_> = self.running.keys().copied().collect();
+        self.counted.clear();
         if slots.is_empty() || (places.tcp.is_empty() && !places.unix) {
             return;
         }
-        let counts = sockets::count(&places, || {
+        let far = || {
             let table = Table::read();
-            slots.iter().map(|slot| self.family(&table, *slot)).collect()
+            self.families(&slots, |mains, others, marks| table.family(mains, others, marks))
+        };
+        let near = || match Tree::look() {
+            Some(tree) => self.families(&slots, |mains, others, marks| tree.family(mains, others, marks)),
+            None => far(),
+        };
+        let counts = sockets::count(&places, near, far);
+        self.counted = slots.into_iter().zip(counts).collect();
+    }
+
+    /// The processes of each slot, as `of` finds them, and in the end the keeper itself, which leads some connections on.
+    fn families(
+        &self,
+        slots: &[(u64, usize)],
+        of: impl Fn(&[Process], &[Process], &[String]) -> Vec<u32>,
+    ) -> Vec<Vec<u32>> {
+        let families = slots.iter().map(|(generation, slot)| {
+            let Some(running) = self.running.get(&(*generation, *slot)) else {
+                return Vec::new();
+            };
+            let found = self.state.generation(*generation);
+            let spec = found.and_then(|found| found.intent.processes.get(*slot));
+            let (home, _) = self.home(*generation, *slot);
+            let marks = self.marks(home, spec.map(|spec| spec.name.as_str()));
+            let others = self
+                .running
+                .iter()
+                .filter(|(place, _)| **place != (*generation, *slot));
+            let others: Vec<_> = others.map(|(_, running)| running.process).collect();
+            of(&[running.process], &others, &marks)
         });
-        for (index, slot) in slots.iter().enumerate() {
-            self.counted
-                .insert(*slot, counts.get(index).copied().unwrap_or(0));
-        }
+        families.chain([vec![std::process::id()]]).collect()
     }
 
     fn places(&self) -> Places {
@@ -54,22 +85,6 @@ impl Keeper {
             tcp: groups().filter_map(Group::tcp).collect(),
             unix: groups().any(|group| group.tcp().is_none()),
         }
-    }
-
-    /// The process of a slot and all that come from it.
-    fn family(&self, table: &Table, (generation, slot): (u64, usize)) -> Vec<u32> {
-        let Some(running) = self.running.get(&(generation, slot)) else {
-            return Vec::new();
-        };
-        let found = self.state.generation(generation);
-        let spec = found.and_then(|found| found.intent.processes.get(slot));
-        let marks = self.marks(self.home(generation, slot).0, spec.map(|spec| spec.name.as_str()));
-        let others = self
-            .running
-            .iter()
-            .filter(|(place, _)| **place != (generation, slot));
-        let others: Vec<_> = others.map(|(_, running)| running.process).collect();
-        table.family(&[running.process], &others, &marks)
     }
 
     /// Whether one of the generation's processes has the socket that serves this client; none while nobody has accepted it.
@@ -88,8 +103,12 @@ impl Keeper {
             return Some(*owner == generation);
         }
         let mains = self.mains.get(&generation).map_or(&[][..], Vec::as_slice);
-        let family = Table::read().family(mains, &self.others(generation), &self.marks(generation, None));
-        Some(family.iter().any(holds))
+        let marks = self.marks(generation, None);
+        let others = self.others(generation);
+        let near = Tree::look().map(|tree| tree.family(mains, &others, &marks));
+        let held = |family: &[u32]| family.iter().any(holds);
+        let far = || Table::read().family(mains, &others, &marks);
+        Some(near.is_some_and(|near| held(&near)) || held(&far()))
     }
 }
 

@@ -7,6 +7,7 @@ mod count;
 mod direct;
 mod effects;
 mod end;
+mod folders;
 mod in_place;
 mod jobs;
 mod limits;
@@ -18,12 +19,13 @@ mod probes;
 mod requests;
 mod start;
 mod status;
+mod tell;
 mod wait;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ship_durable::fault;
 use thiserror::Error;
@@ -31,14 +33,16 @@ use thiserror::Error;
 use crate::clock::{now_ms, rfc3339_now};
 use crate::control::Control;
 use crate::listen::Listeners;
-use crate::log::{Line, LogFile, Stream, Tail};
+use crate::log::{LogFile, Stream, Tail};
 use crate::machine::{self, Event, Process, State};
 use crate::memory::{Memory, MemoryError};
 use crate::notify::NotifySocket;
 use crate::probe::Probe;
 use crate::protocol::SOCKET_NAME;
 use crate::relay::Relay;
+use folders::{bind_notify, make_folders};
 use limits::Resident;
+use tell::Label;
 
 use in_place::{Birth, Reloaded, Reloading};
 use jobs::Job;
@@ -47,8 +51,6 @@ pub use limits::{Signals, SignalsError};
 
 /// Notes kept for the status.
 const MAX_NOTES: usize = 20;
-/// Generations whose release and deploy are remembered for the log; more than live at once.
-const MAX_LABELS: usize = 16;
 /// So long after the last work, memory is given back.
 const QUIET_MS: u64 = 1_000;
 
@@ -100,13 +102,6 @@ struct Running {
     /// Child of this keeper, not adopted.
     own_child: bool,
     said: String,
-}
-
-/// What a generation's lines are marked with.
-#[derive(Debug, Clone, Copy, Default)]
-struct Label {
-    release: u64,
-    deploy: u64,
 }
 
 /// A running keeper.
@@ -302,9 +297,15 @@ impl Keeper {
         if phase != before {
             self.tell(None, &format!("phase {word}"));
         }
-        let saved = fault::point(&format!("keeper.{word}.before"))
-            .map_err(|error| error.to_string())
-            .and_then(|()| self.memory.save(&self.state).map_err(|error| chain(&error)));
+        let before = fault::point(&format!("keeper.{word}.before"));
+        self.save(before.map_err(|error| error.to_string()));
+        self.resident.keep_small();
+        let _ = fault::point(&format!("keeper.{word}.after"));
+    }
+
+    /// Makes the state the one the next keeper finds, unless something has gone wrong `before`.
+    fn save(&mut self, before: Result<(), String>) {
+        let saved = before.and_then(|()| self.memory.save(&self.state).map_err(|error| chain(&error)));
         match saved {
             Ok(()) => self.unsaved = false,
             Err(reason) => {
@@ -314,8 +315,6 @@ impl Keeper {
                 self.unsaved = true;
             }
         }
-        self.resident.keep_small();
-        let _ = fault::point(&format!("keeper.{word}.after"));
     }
 
     /// Fills in what a pure machine cannot know: the time of day and the last lines.
@@ -343,88 +342,6 @@ impl Keeper {
             self.tell(of, &words);
         }
     }
-
-    /// Writes a line of the keeper's own into the app's log. Without a generation, it is about the one that is on its way, or
-    /// else the one that users get.
-    fn tell(&mut self, generation: Option<u64>, words: &str) {
-        let (number, label) = match generation {
-            Some(number) => (number, self.labels.get(&number).copied().unwrap_or_default()),
-            None => self.subject(),
-        };
-        let line = Line {
-            ts: &rfc3339_now(),
-            app: &self.config.app,
-            host: &self.config.host,
-            release: label.release,
-            deploy: label.deploy,
-            r#gen: number,
-            process: "",
-            pid: std::process::id(),
-            stream: "keeper",
-            line: words,
-            more: false,
-        };
-        self.log.write(&line);
-    }
-
-    fn subject(&self) -> (u64, Label) {
-        let rising = self.state.rising.as_ref().map(|rising| &rising.generation);
-        let number = rising.or(self.state.active.as_ref()).map(|found| found.number);
-        let known = number.and_then(|number| self.labels.get_key_value(&number));
-        // With nothing there, the latest that was.
-        let known = known.or_else(|| self.labels.last_key_value());
-        known.map_or((0, Label::default()), |(number, label)| (*number, *label))
-    }
-
-    /// Lines about a generation name its release, also when the machine has forgotten it.
-    fn remember_labels(&mut self) {
-        for (generation, _) in self.state.generations() {
-            let label = Label {
-                release: generation.intent.release,
-                deploy: generation.intent.deploy,
-            };
-            self.labels.insert(generation.number, label);
-        }
-        while self.labels.len() > MAX_LABELS {
-            self.labels.pop_first();
-        }
-    }
-
-    /// Tells operators something they should know, in status and log.
-    fn note(&mut self, words: String) {
-        self.tell(None, &words);
-        if self.notes.back() != Some(&words) {
-            if self.notes.len() >= MAX_NOTES {
-                self.notes.pop_front();
-            }
-            self.notes.push_back(words);
-            self.revision += 1;
-        }
-    }
-
-    fn log_folder(&self) -> PathBuf {
-        self.config.run.join("log")
-    }
-
-    /// Where the slot's process was born.
-    fn home(&self, generation: u64, slot: usize) -> (u64, usize) {
-        let found = self.state.generation(generation);
-        found.map_or((generation, slot), |found| found.home(slot))
-    }
-
-    fn drain_file(&self, generation: u64) -> PathBuf {
-        self.config.run.join("drain").join(generation.to_string())
-    }
-
-    /// Entries in the environment that only this generation's processes have; with a process's name, only that one's.
-    fn marks(&self, generation: u64, process: Option<&str>) -> Vec<String> {
-        let mut marks = vec![format!(
-            "SHIP_DRAIN_FILE={}",
-            self.drain_file(generation).display()
-        )];
-        marks.extend(process.map(|name| format!("SHIP_PROCESS={name}")));
-        marks
-    }
 }
 
 /// An error with its sources, in one line.
@@ -437,57 +354,4 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     words
-}
-
-fn make_folders(config: &Config) -> Result<(), StartError> {
-    let folders = [
-        config.run.clone(),
-        config.run.join("log"),
-        config.run.join("drain"),
-        config.state.join("logs"),
-    ];
-    for path in folders {
-        std::fs::create_dir_all(&path).map_err(|source| StartError::SetUp { path, source })?;
-    }
-    Ok(())
-}
-
-/// The socket in the run folder, or in a short private one where an app could not name that.
-fn bind_notify(config: &Config, state: &mut State) -> Result<NotifySocket, StartError> {
-    let usual = config.run.join("notify.sock");
-    let path = if usual.as_os_str().len() <= crate::unix::MAX_SOCKET_PATH {
-        usual
-    } else {
-        short_folder(state)
-            .map_err(|source| StartError::SetUp { path: usual, source })?
-            .join("notify.sock")
-    };
-    NotifySocket::bind(&path).map_err(|source| StartError::SetUp { path, source })
-}
-
-/// A folder with a short name that stays the same over this keeper's death: apps keep the path they were given.
-fn short_folder(state: &mut State) -> io::Result<PathBuf> {
-    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-    let own = rustix::process::geteuid().as_raw();
-    let is_ours = |folder: &Path| {
-        std::fs::symlink_metadata(folder).is_ok_and(|found| found.is_dir() && found.uid() == own)
-    };
-    if let Some(folder) = state.notify_folder.clone().filter(|folder| is_ours(folder)) {
-        return Ok(folder);
-    }
-    // Only root's apps run as others, who must be able to pass through it.
-    let mode = if own == 0 { 0o711 } else { 0o700 };
-    for base in [Path::new("/run/ship"), &std::env::temp_dir(), Path::new("/tmp")] {
-        let mut random = [0_u8; 8];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-        let folder = base.join(format!("ship-n-{:016x}", u64::from_le_bytes(random)));
-        let fits = folder.as_os_str().len() + "/notify.sock".len() <= crate::unix::MAX_SOCKET_PATH;
-        if fits && std::fs::DirBuilder::new().mode(mode).create(&folder).is_ok() {
-            state.notify_folder = Some(folder.clone());
-            return Ok(folder);
-        }
-    }
-    Err(io::Error::other(
-        "no folder with a short name can be made for the notify socket",
-    ))
 }

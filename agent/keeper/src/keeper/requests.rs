@@ -50,6 +50,10 @@ impl Keeper {
         if let Err(reply) = self.check_addresses(&intent) {
             return reply;
         }
+        // There may be room again since the last try.
+        if self.unsaved && self.memory.has_reserve() {
+            self.save(Ok(()));
+        }
         if self.unsaved || !self.memory.has_reserve() {
             let folder = self.config.state.display();
             return refused(

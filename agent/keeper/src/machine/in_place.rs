@@ -198,7 +198,8 @@ impl Turn {
             .slots
             .iter()
             .any(|slot| slot.state == SlotState::Ended && slot.process.is_none());
-        if !old.is_living() || (!old.is_whole() && !(carried && old.links_first())) {
+        let left_behind = carried && old.links_first();
+        if !(old.is_whole() || left_behind && old.is_living()) {
             Leaving::Killing
         } else if !old.is_whole() {
             Leaving::Draining

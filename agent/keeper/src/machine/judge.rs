@@ -1,6 +1,6 @@
 //! Whether a request is taken. Nothing changes here.
 
-use super::State;
+use super::{Cause, RisingPhase, State};
 use crate::protocol::{Intent, Refusal};
 
 /// What is done with a request.
@@ -104,6 +104,7 @@ pub fn judge_revert(state: &State, to: Option<u64>, epoch: Option<u64>) -> Verdi
                 Verdict::Already
             }
         }
+        Some(to) if reverts_to(state) == Some(to) => Verdict::Already,
         Some(to) if state.good.iter().any(|intent| intent.release == to) => Verdict::Accept,
         Some(to) => refuse(
             Refusal::NothingToRevertTo,
@@ -117,9 +118,23 @@ fn on_its_way(state: &State) -> Option<&Intent> {
     let queued = state.queued.as_ref().map(|queued| &queued.intent);
     let rising = || {
         let rising = state.rising.as_ref()?;
-        (rising.phase != super::RisingPhase::Aborting).then_some(&rising.generation.intent)
+        (rising.phase != RisingPhase::Aborting).then_some(&rising.generation.intent)
     };
     queued.or_else(rising)
+}
+
+/// Where a revert that is under way goes.
+fn reverts_to(state: &State) -> Option<u64> {
+    let queued = state
+        .queued
+        .as_ref()
+        .map(|queued| (&queued.cause, &queued.intent));
+    let rising = || {
+        let rising = state.rising.as_ref()?;
+        (rising.phase != RisingPhase::Aborting).then_some((&rising.cause, &rising.generation.intent))
+    };
+    let (cause, intent) = queued.or_else(rising)?;
+    matches!(cause, Cause::Revert(_)).then_some(intent.release)
 }
 
 /// Whether two intents would run the same thing in the same way.

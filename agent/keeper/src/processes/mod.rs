@@ -3,6 +3,7 @@
 mod environment;
 mod scan;
 mod spawn;
+mod tree;
 mod user;
 
 pub use environment::{Environment, EnvironmentError, environment};
@@ -11,6 +12,7 @@ pub use scan::{
     start_ticks,
 };
 pub use spawn::{Child, Launch, SpawnError, StartFailure, fork, read_failure};
+pub use tree::Tree;
 pub use user::{Account, AccountError, account};
 
 use rustix::process::Signal;

@@ -21,14 +21,14 @@ pub struct Found {
 }
 
 #[derive(Debug)]
-struct Stat {
+pub(super) struct Stat {
     parent: u32,
-    group: u32,
-    start: u64,
+    pub(super) group: u32,
+    pub(super) start: u64,
     zombie: bool,
 }
 
-fn stat(pid: u32) -> Option<Stat> {
+pub(super) fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything, a parenthesis too.
     let mut fields = text.get(text.rfind(')')? + 2..)?.split(' ');
@@ -180,7 +180,7 @@ fn nearest(pid: u32, all: &BTreeMap<u32, Stat>, whose: &impl Fn(u32, &Stat) -> O
     None
 }
 
-fn marked(pid: u32, marks: &[String]) -> bool {
+pub(super) fn marked(pid: u32, marks: &[String]) -> bool {
     if marks.is_empty() {
         return false;
     }

@@ -31,13 +31,36 @@ pub struct Places {
     pub unix: bool,
 }
 
-/// Established connections at `places`, accepted by each of several owners. `owners` gives the process ids of each; it is
-/// asked only when there is any connection at all. The answer is shorter than the owners when there is none.
+/// Established connections at `places`, accepted by each of several owners. The answer is shorter than the owners when there
+/// is none.
+///
+/// `near` gives the process ids of each owner as far as they are found at once, and is asked only when there is any
+/// connection at all; `far` gives those that are found with more effort, and is asked only when a connection belongs to none
+/// of the near ones and is still there at a second look.
 #[must_use]
-pub fn count(places: &Places, owners: impl Fn() -> Vec<Vec<u32>>) -> Vec<u64> {
-    let mut batch = Batch::new(BATCH, &owners);
+pub fn count(places: &Places, near: impl Fn() -> Vec<Vec<u32>>, far: impl Fn() -> Vec<Vec<u32>>) -> Vec<u64> {
+    let (mut counts, unclaimed) = look(places, None, &near);
+    if unclaimed.is_empty() {
+        return counts;
+    }
+    let (more, _) = look(places, Some(&unclaimed), &far);
+    counts.resize(counts.len().max(more.len()), 0);
+    for (count, more) in counts.iter_mut().zip(more) {
+        *count += more;
+    }
+    counts
+}
+
+/// Counts of each owner, and connections that belong to none of them, at most [`BATCH`]. With `only`, no others are looked
+/// at; it is sorted.
+fn look(places: &Places, only: Option<&[u32]>, owners: &impl Fn() -> Vec<Vec<u32>>) -> (Vec<u64>, Vec<u32>) {
+    let new = || Batch {
+        only,
+        ..Batch::new(BATCH, owners)
+    };
+    let mut batch = new();
     if by_diag(places, &mut batch).is_err() {
-        batch = Batch::new(BATCH, &owners);
+        batch = new();
         by_table(places, &mut batch);
     }
     batch.finish()
@@ -108,6 +131,10 @@ impl Places {
 /// Connections on their way to be joined with their owners.
 struct Batch<'a, Owners> {
     inodes: Vec<u32>,
+    /// The only ones that are taken, sorted.
+    only: Option<&'a [u32]>,
+    /// Those that no owner has.
+    unclaimed: Vec<u32>,
     size: usize,
     ask: &'a Owners,
     owners: Option<Vec<Vec<u32>>>,
@@ -118,6 +145,8 @@ impl<'a, Owners: Fn() -> Vec<Vec<u32>>> Batch<'a, Owners> {
     fn new(size: usize, ask: &'a Owners) -> Self {
         Self {
             inodes: Vec::new(),
+            only: None,
+            unclaimed: Vec::new(),
             size,
             ask,
             owners: None,
@@ -139,7 +168,8 @@ impl<'a, Owners: Fn() -> Vec<Vec<u32>>> Batch<'a, Owners> {
     }
 
     fn take(&mut self, inode: u32) {
-        if inode == 0 {
+        let wanted = self.only.is_none_or(|only| only.binary_search(&inode).is_ok());
+        if inode == 0 || !wanted {
             return;
         }
         self.inodes.push(inode);
@@ -148,9 +178,11 @@ impl<'a, Owners: Fn() -> Vec<Vec<u32>>> Batch<'a, Owners> {
         }
     }
 
-    fn finish(mut self) -> Vec<u64> {
+    /// Counts of each owner, and what nobody has, sorted.
+    fn finish(mut self) -> (Vec<u64>, Vec<u32>) {
         self.join();
-        self.counts
+        self.unclaimed.sort_unstable();
+        (self.counts, self.unclaimed)
     }
 
     /// Gives each connection to the owners that have it open; once to each, however many of its processes do.
@@ -163,6 +195,7 @@ impl<'a, Owners: Fn() -> Vec<Vec<u32>>> Batch<'a, Owners> {
         let owners = self.owners.get_or_insert_with(self.ask);
         self.counts.resize(owners.len(), 0);
         let mut seen = vec![0_u64; self.inodes.len().div_ceil(64)];
+        let mut claimed = seen.clone();
         for (pids, count) in owners.iter().zip(&mut self.counts) {
             seen.fill(0);
             for pid in pids {
@@ -174,7 +207,14 @@ impl<'a, Owners: Fn() -> Vec<Vec<u32>>> Batch<'a, Owners> {
                 });
             }
             *count += seen.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
+            for (claimed, seen) in claimed.iter_mut().zip(&seen) {
+                *claimed |= seen;
+            }
         }
+        let room = self.size.saturating_sub(self.unclaimed.len());
+        let nobodys = self.inodes.iter().enumerate();
+        let nobodys = nobodys.filter(|(at, _)| claimed[at / 64] & 1 << (at % 64) == 0);
+        self.unclaimed.extend(nobodys.map(|(_, inode)| *inode).take(room));
         self.inodes.clear();
     }
 }

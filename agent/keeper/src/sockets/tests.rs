@@ -44,7 +44,7 @@ fn asked(places: &Places, size: usize, owners: &[Vec<u32>]) -> Vec<u64> {
     let owners = || owners.to_vec();
     let mut batch = Batch::new(size, &owners);
     by_diag(places, &mut batch).unwrap();
-    batch.finish()
+    batch.finish().0
 }
 
 /// Counts both ways.
@@ -52,7 +52,7 @@ fn both(places: &Places, size: usize, owners: &[Vec<u32>]) -> [Vec<u64>; 2] {
     let of = || owners.to_vec();
     let mut read = Batch::new(size, &of);
     by_table(places, &mut read);
-    [asked(places, size, owners), read.finish()]
+    [asked(places, size, owners), read.finish().0]
 }
 
 /// A process that has nothing but this socket, as its standard input.
@@ -105,13 +105,34 @@ fn counts_its_own_among_ten_thousand_others() {
     // One half closed still counts, one closed does not.
     let (client, _server) = &ours[0];
     client.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(count(&at(&[here]), || own.clone()), [300]);
+    assert_eq!(count(&at(&[here]), || own.clone(), || own.clone()), [300]);
     ours.pop();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while count(&at(&[here]), || own.clone()) != [299] {
+    while count(&at(&[here]), || own.clone(), || own.clone()) != [299] {
         assert!(std::time::Instant::now() < deadline);
     }
     drop((others, mapped, accepted, plain, accepted_plain, queued));
+}
+
+#[test]
+fn effort_is_made_only_for_connections_that_nobody_near_has() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = listener.local_addr().unwrap();
+    let (client, server) = connect(&listener, 1).remove(0);
+    let mut child = holder(&server);
+    let _kept = connect(&listener, 2);
+    drop(server);
+    let own = || vec![vec![std::process::id()], vec![]];
+    let all = || vec![vec![std::process::id()], vec![child.id()]];
+    let none = || unreachable!("every connection has an owner");
+    // Other tests start processes, which have all our descriptors for a moment; they are nobody here.
+    assert_eq!(count(&at(&[here]), all, none), [2, 1]);
+    assert_eq!(count(&at(&[here]), own, all), [2, 1]);
+    assert_eq!(count(&at(&[here]), own, own), [2, 0]);
+    assert_eq!(count(&at(&[here]), || vec![vec![], vec![]], all), [2, 1]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(client);
 }
 
 #[test]

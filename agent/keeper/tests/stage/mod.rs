@@ -21,6 +21,8 @@ pub struct Stage {
     pub run: PathBuf,
     pub keeper: Option<Child>,
     pub flags: Vec<&'static str>,
+    /// Done to the keeper's command before it is run.
+    pub prepare: Option<fn(&mut Command)>,
     epoch: AtomicU64,
 }
 
@@ -40,7 +42,10 @@ impl Stage {
     }
 
     pub fn with_run(run: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::inside(tempfile::tempdir().unwrap(), run)
+    }
+
+    pub fn inside(dir: tempfile::TempDir, run: &str) -> Self {
         let root = std::fs::canonicalize(dir.path()).unwrap();
         let (home, state, run) = (root.join("home"), root.join("state"), root.join(run));
         std::fs::create_dir_all(home.join("releases")).unwrap();
@@ -51,6 +56,7 @@ impl Stage {
             run,
             keeper: None,
             flags: Vec::new(),
+            prepare: None,
             epoch: AtomicU64::new(1),
         }
     }
@@ -74,6 +80,7 @@ impl Stage {
             .arg("--run")
             .arg(&self.run);
         command.envs(environment.iter().copied()).stdin(Stdio::null());
+        self.prepare.iter().for_each(|prepare| prepare(&mut command));
         self.keeper = Some(command.spawn().unwrap());
     }
 
@@ -228,6 +235,12 @@ impl Stage {
         })
         .collect()
     }
+}
+
+/// Whether this stage's keeper has ended by itself.
+pub fn exited(stage: &Stage) -> bool {
+    let pid = stage.keeper.as_ref().unwrap().id();
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
 }
 
 impl Drop for Stage {

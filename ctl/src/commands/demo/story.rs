@@ -74,8 +74,9 @@ impl Stage<'_> {
     }
 
     fn command(&self, words: &[&str]) {
-        self.bar.set_message(format!("shipctl {}", words.join(" ")));
-        self.say(&paint(DIM, format!("\n$ shipctl {}", words.join(" "))));
+        let shown = typed(words);
+        self.bar.set_message(format!("shipctl {shown}"));
+        self.say(&paint(DIM, format!("\n$ shipctl {shown}")));
     }
 
     async fn run(&self, words: &[&str], expected: Exit) -> Result<Said, CommandError> {
@@ -291,4 +292,26 @@ fn words(found: &Followed) -> String {
 /// From one moment to a later one; nothing when the later never came.
 fn since(began_us: u64, at_us: u64) -> Duration {
     Duration::from_micros(at_us.saturating_sub(began_us))
+}
+
+/// As one would type it into a shell.
+fn typed(words: &[&str]) -> String {
+    let quoted = |word: &&str| match word.contains(' ') {
+        true => format!("\"{word}\""),
+        false => (*word).to_owned(),
+    };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_can_be_typed() {
+        assert_eq!(
+            typed(&["promote", "web@2", "-m", "version 2"]),
+            "promote web@2 -m \"version 2\""
+        );
+    }
 }

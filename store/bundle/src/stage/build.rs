@@ -17,8 +17,9 @@ use ship_model::manifest::{Entry, EntryKind, Manifest};
 use ship_model::path::{TreePath, escape};
 
 use super::fetch::{Content, FetchError, Sink};
+use super::kept::Kept;
 use super::staged::{Sound, StagedRelease, file_mode};
-use super::supply::{DonorFile, Group, Supply};
+use super::supply::{DonorFile, Group, Groups, Supply};
 use crate::beneath::{Parents, Root};
 use crate::content::{PIECE, stamp_of};
 use crate::frame::FrameError;
@@ -71,6 +72,7 @@ pub(crate) enum Origin {
 pub(crate) struct Counts {
     pub linked_files: AtomicU64,
     pub linked_bytes: AtomicU64,
+    pub kept_files: AtomicU64,
     pub written_files: AtomicU64,
     pub written_bytes: AtomicU64,
 }
@@ -79,13 +81,13 @@ pub(crate) struct Builder<'a> {
     pub root: Root,
     pub manifest: &'a Manifest,
     pub donors: &'a [StagedRelease],
+    pub kept: Option<&'a Kept>,
     pub progress: &'a dyn Progress,
     pub read_only: bool,
     /// Cleared when the file system turns out to have no reflinks.
     pub reflink: AtomicBool,
     pub counts: Counts,
-    /// Sorted by digest.
-    pub groups: &'a [Group],
+    pub groups: &'a Groups<'a>,
     pub origins: Mutex<Vec<(usize, Origin)>>,
 }
 
@@ -94,7 +96,7 @@ impl<'a> Builder<'a> {
         root: Root,
         manifest: &'a Manifest,
         donors: &'a [StagedRelease],
-        groups: &'a [Group],
+        groups: &'a Groups<'a>,
         read_only: bool,
         progress: &'a dyn Progress,
     ) -> Self {
@@ -102,6 +104,7 @@ impl<'a> Builder<'a> {
             root,
             manifest,
             donors,
+            kept: None,
             progress,
             read_only,
             reflink: AtomicBool::new(true),
@@ -163,65 +166,82 @@ impl<'a> Builder<'a> {
 
     /// Makes all files that need no fetching.
     pub fn local(&self) -> Result<(), BuildError> {
-        self.groups.par_iter().try_for_each(|group| {
+        (0..self.groups.len()).into_par_iter().try_for_each(|at| {
+            let Some(group) = self.groups.get(at) else {
+                return Ok(());
+            };
+            let group = &group;
             let mut made = Vec::new();
-            match &group.supply {
+            match group.supply {
                 Supply::Fetch => return Ok(()),
                 Supply::Link(files) => self.link_all(group, files, &mut made)?,
                 Supply::Copy(file) => {
-                    let donor = &self.donors[file.donor];
-                    let from = &donor.manifest().entries()[file.sound.entry].path;
-                    self.copy(donor.root(), from, Some(donor), group, first(group), &mut made)?;
+                    let donor = &self.donors[usize::from(file.donor)];
+                    let from = &donor.manifest().entries()[file.sound.entry as usize].path;
+                    self.copy(donor.root(), from, Some(donor), group, group.first(), &mut made)?;
                 }
+                Supply::Kept => made.push((self.take_kept(group)?, Origin::Written)),
                 Supply::Empty => {
-                    let path = self.path(first(group).0);
+                    let path = self.path(group.first().0);
                     self.create(path)
-                        .and_then(|file| self.complete(&file, first(group).1, 0))
+                        .and_then(|file| self.complete(&file, group.first().1, 0))
                         .map_err(BuildError::at("write", path.as_bytes()))?;
-                    made.push((first(group).0, Origin::Written));
+                    made.push((group.first().0, Origin::Written));
                 }
             }
             self.spread(group, made)
         })
     }
 
+    /// Takes over a file that an earlier try wrote; it is read back with the others.
+    fn take_kept(&self, group: &Group<'_>) -> Result<usize, BuildError> {
+        let (entry, _) = group.first();
+        let path = self.path(entry);
+        let kept = self.kept.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        kept.and_then(|kept| kept.give(path, &self.root))
+            .map_err(BuildError::at("take over", path.as_bytes()))?;
+        self.progress.done(group.size);
+        self.counts.kept_files.fetch_add(1, Ordering::Relaxed);
+        Ok(entry)
+    }
+
     fn link_all(
         &self,
-        group: &Group,
-        files: &[Option<DonorFile>; 2],
+        group: &Group<'_>,
+        files: &[DonorFile],
         made: &mut Vec<(usize, Origin)>,
     ) -> Result<(), BuildError> {
-        for (executable, file) in [false, true].into_iter().zip(files) {
-            let Some(file) = file else { continue };
-            for entry in &group.names[usize::from(executable)] {
-                let donor = &self.donors[file.donor];
-                let origin = self.link(donor, &file.sound, group, (*entry, executable))?;
-                made.push((*entry, origin));
+        for file in files {
+            for entry in group.names[usize::from(file.executable)] {
+                let (donor, entry) = (&self.donors[usize::from(file.donor)], *entry as usize);
+                let origin = self.link(donor, &file.sound, group, (entry, file.executable))?;
+                made.push((entry, origin));
             }
         }
         Ok(())
     }
 
     /// Gives the remaining names of a group what its first ones have, and notes how all of them came to be.
-    fn spread(&self, group: &Group, mut made: Vec<(usize, Origin)>) -> Result<(), BuildError> {
+    fn spread(&self, group: &Group<'_>, mut made: Vec<(usize, Origin)>) -> Result<(), BuildError> {
         let Some((model, _)) = made.first().copied() else {
             return Ok(());
         };
         for executable in [false, true] {
-            let names = &group.names[usize::from(executable)];
+            let names = group.names[usize::from(executable)];
             let Some((head, rest)) = names.split_first() else {
                 continue;
             };
+            let head = *head as usize;
             let has = |entry: usize, made: &[(usize, Origin)]| made.iter().any(|(other, _)| *other == entry);
-            if has(*head, &made) && rest.first().is_some_and(|next| has(*next, &made)) {
+            if has(head, &made) && rest.first().is_some_and(|next| has(*next as usize, &made)) {
                 continue;
             }
-            if !has(*head, &made) {
+            if !has(head, &made) {
                 let model = self.path(model).clone();
-                self.copy(&self.root, &model, None, group, (*head, executable), &mut made)?;
+                self.copy(&self.root, &model, None, group, (head, executable), &mut made)?;
             }
             for entry in rest {
-                self.twin(*head, group, (*entry, executable), &mut made)?;
+                self.twin(head, group, (*entry as usize, executable), &mut made)?;
             }
         }
         if let Ok(mut origins) = self.origins.lock() {
@@ -253,7 +273,7 @@ impl<'a> Builder<'a> {
         from: &Root,
         path: &TreePath,
         donor: Option<&StagedRelease>,
-        group: &Group,
+        group: &Group<'_>,
         (entry, executable): (usize, bool),
         made: &mut Vec<(usize, Origin)>,
     ) -> Result<(), BuildError> {
@@ -289,10 +309,10 @@ impl<'a> Builder<'a> {
         &self,
         donor: &StagedRelease,
         sound: &Sound,
-        group: &Group,
+        group: &Group<'_>,
         (entry, executable): (usize, bool),
     ) -> Result<Origin, BuildError> {
-        let from = &donor.manifest().entries()[sound.entry].path;
+        let from = &donor.manifest().entries()[sound.entry as usize].path;
         let to = self.path(entry);
         let changed = || BuildError::DonorChanged {
             donor: donor.folder().to_owned(),
@@ -367,7 +387,7 @@ impl<'a> Builder<'a> {
     fn twin(
         &self,
         first: usize,
-        group: &Group,
+        group: &Group<'_>,
         (entry, executable): (usize, bool),
         made: &mut Vec<(usize, Origin)>,
     ) -> Result<(), BuildError> {
@@ -388,14 +408,6 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// The name that gets a group's bytes first, and whether it is executable.
-fn first(group: &Group) -> (usize, bool) {
-    match (group.names[0].first(), group.names[1].first()) {
-        (Some(plain), _) => (*plain, false),
-        (None, other) => (other.copied().unwrap_or_default(), true),
-    }
-}
-
 impl Sink for Builder<'_> {
     type Error = BuildError;
 
@@ -407,10 +419,9 @@ impl Sink for Builder<'_> {
     ) -> Result<(), BuildError> {
         let digest = blob.digest;
         let wrong = || FetchError::Content { bundle, digest };
-        let at = self.groups.binary_search_by_key(&digest, |group| group.digest);
-        let group = at.ok().and_then(|at| self.groups.get(at));
-        let group = group.filter(|group| group.size == blob.size).ok_or_else(wrong)?;
-        let (entry, executable) = first(group);
+        let group = self.groups.find(digest);
+        let group = &group.filter(|group| group.size == blob.size).ok_or_else(wrong)?;
+        let (entry, executable) = group.first();
         let path = self.path(entry);
         let write_error = || BuildError::at("write", path.as_bytes());
         let mut file = self.create(path).map_err(write_error())?;

@@ -126,6 +126,8 @@ pub(super) struct Checked {
     pub stamps: Vec<FileStamp>,
     /// Inodes of files with wrong bytes.
     rotten: Vec<u64>,
+    /// Entries that are not as the manifest says.
+    pub damaged: Vec<usize>,
 }
 
 /// Without `stamps`, every file is hashed.
@@ -142,6 +144,7 @@ pub(super) fn check(
         shared: shared_links(manifest).unwrap_or_default(),
         problems: Vec::new(),
         files: Vec::new(),
+        damaged: Vec::new(),
     };
     for unlisted in listing.unlisted {
         check.problems.push(match unlisted {
@@ -157,6 +160,7 @@ pub(super) fn check(
     let mut result = Checked {
         stamps: vec![FileStamp::NONE; manifest.entries().len()],
         rotten: Vec::new(),
+        damaged: check.damaged,
         report: VerifyReport {
             checked: manifest.entries().len() as u64,
             hashed_bytes: 0,
@@ -189,6 +193,7 @@ struct Check<'a> {
     problems: Vec<Problem>,
     /// Regular files of the right mode: entry and stamp found.
     files: Vec<(usize, FileStamp)>,
+    damaged: Vec<usize>,
 }
 
 impl Check<'_> {
@@ -210,9 +215,11 @@ impl Check<'_> {
                 self.problems.push(problem(&found.path, Defect::Extra));
             }
         }
-        for (entry, seen) in entries.iter().zip(seen) {
-            if !seen && !self.shared.contains_key(&entry.path) {
-                self.problems.push(problem(&entry.path, Defect::Missing));
+        for (at, seen) in seen.into_iter().enumerate() {
+            let path = &entries[at].path;
+            if !seen && !self.shared.contains_key(path) {
+                self.damaged.push(at);
+                self.problems.push(problem(path, Defect::Missing));
             }
         }
         if shared_seen < self.shared.len() {
@@ -265,8 +272,10 @@ impl Check<'_> {
             (EntryKind::EmptyFolder, FileType::Directory) => None,
             _ => Some(Defect::Kind),
         };
-        self.problems
-            .extend(defect.map(|defect| problem(&entry.path, defect)));
+        if let Some(defect) = defect {
+            self.damaged.push(at);
+            self.problems.push(problem(&entry.path, defect));
+        }
     }
 }
 
@@ -326,6 +335,7 @@ fn hash_files(
             Err(error) => Defect::Unreadable(error),
         };
         result.rotten.push(stamp.inode);
+        result.damaged.push(at);
         result.report.problems.push(problem(&entry.path, defect));
     }
 }

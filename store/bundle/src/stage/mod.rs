@@ -10,7 +10,9 @@
 //! renew    stamps of neighbours whose inodes were linked
 //! ```
 //!
-//! A failure removes the staging folder and touches nothing else. After a crash there is a staging folder, which the
+//! A failure removes the staging folder and touches nothing else; a failed fetch may leave it,
+//! for what it holds is whole.
+//! After a crash there is a staging folder, which the
 //! next try or [`sweep`] removes, or a complete tree without its record, which the next try reads whole and adopts, or
 //! the release. Only one process, and one thread of it, may stage, remove or sweep in a `releases/` folder at a time;
 //! the caller holds the lock.
@@ -18,9 +20,12 @@
 mod build;
 mod check;
 mod fetch;
+mod kept;
 mod place;
 mod refresh;
 mod remove;
+mod repair;
+mod scrub;
 mod seal;
 mod staged;
 mod stamps;
@@ -39,8 +44,11 @@ use ship_model::path::TreePath;
 pub use build::BuildError;
 pub use check::{Defect, Depth, MAX_PROBLEMS, Problem, VerifyReport, VerifyStagedError, verify_staged};
 pub use fetch::{BlobSource, FetchError, FetchRange, NoBundle, fetch_plan};
+pub use kept::{Kept, KeptError};
 pub use place::{FolderNameError, Place};
-pub use remove::{Listed, RemoveError, list_staged, remove_staged, sweep};
+pub use remove::{Listed, RemoveError, list_staged, remove_staged, sweep, sweep_kept};
+pub use repair::{Repaired, repair};
+pub use scrub::{Scrubbed, scrub_staged};
 pub use seal::ReadBackError;
 pub use staged::{StagedError, StagedRelease};
 pub use stamps::StampsError;
@@ -48,7 +56,7 @@ pub use supply::missing;
 
 pub(crate) use build::Builder;
 pub(crate) use fetch::fetch;
-pub(crate) use supply::{Group, Supply, supply};
+pub(crate) use supply::{Groups, Supply, supply};
 
 use crate::beneath::Root;
 use crate::index::BundleIndex;
@@ -64,6 +72,10 @@ pub struct StageTask<'a> {
     pub manifest: &'a Manifest,
     /// Releases on this host to link unchanged files from, the most alike first.
     pub donors: &'a [StagedRelease],
+    /// What an earlier try left.
+    pub kept: Option<&'a Kept>,
+    /// Whether a failed fetch leaves what it got, for [`Kept::take`].
+    pub keep: bool,
     /// Bundles that together hold what [`missing`] names.
     pub bundles: &'a [(BundleDigest, BundleIndex)],
     pub source: &'a dyn BlobSource,
@@ -89,6 +101,8 @@ pub struct StageReport {
     /// Files that share a neighbour's bytes, or each other's.
     pub linked_files: u64,
     pub linked_bytes: u64,
+    /// Files that an earlier try had fetched.
+    pub kept_files: u64,
     pub written_files: u64,
     pub written_bytes: u64,
     pub elapsed: Duration,
@@ -141,21 +155,36 @@ pub enum StageError {
     Leftover(#[source] RemoveTreeError),
 }
 
+impl StageError {
+    /// Whether it was the fetch that failed: then a task that keeps leaves what it got.
+    pub const fn keeps(&self) -> bool {
+        matches!(self, Self::Build(BuildError::Fetch(_)))
+    }
+
+    /// The bundle that was read and does not hold what it should, as opposed to one that could not be read.
+    pub fn wrong_bundle(&self) -> Option<BundleDigest> {
+        match self {
+            Self::Build(BuildError::Fetch(error)) => error.wrong_bundle(),
+            _ => None,
+        }
+    }
+}
+
 /// Stages a release, or finds it staged.
 ///
 /// Memory: the manifests, and a few windows of 8 MiB, whatever the files' sizes.
 ///
 /// # Errors
-/// [`StageError`]; nothing outside the staging folder was written, and that is removed.
+/// [`StageError`]; nothing outside the staging folder was written, and that is removed unless the task
+/// keeps what was fetched.
 pub fn stage(task: &StageTask<'_>) -> Result<StageReport, StageError> {
     let start = now();
-    let encoded = task.manifest.encode().map_err(StageError::Manifest)?;
-    let id = Manifest::id_of(&encoded);
+    // Encoded once more when it is written: while files are fetched and hashed, the room is better used by others.
+    let id = Manifest::id_of(&task.manifest.encode().map_err(StageError::Manifest)?);
     let shared = shared_links(task.manifest).map_err(StageError::Shared)?;
     let staging = Staging {
         task,
         id,
-        encoded: &encoded,
         shared: &shared,
     };
     let mut report = if staging.exists()? {
@@ -185,6 +214,7 @@ fn report(id: ReleaseId) -> StageReport {
         fetched_bytes: 0,
         linked_files: 0,
         linked_bytes: 0,
+        kept_files: 0,
         written_files: 0,
         written_bytes: 0,
         elapsed: Duration::ZERO,
@@ -194,7 +224,6 @@ fn report(id: ReleaseId) -> StageReport {
 struct Staging<'a> {
     task: &'a StageTask<'a>,
     id: ReleaseId,
-    encoded: &'a [u8],
     shared: &'a BTreeMap<TreePath, Vec<u8>>,
 }
 
@@ -248,21 +277,22 @@ impl Staging<'_> {
     }
 
     fn run(&self) -> Result<StageReport, StageError> {
-        let groups = supply(self.task.manifest, self.task.donors);
-        let missing: Vec<_> = groups
-            .iter()
-            .filter(|group| matches!(group.supply, Supply::Fetch))
-            .map(|group| group.digest)
-            .collect();
-        let ranges = fetch_plan(&missing, self.task.bundles).map_err(StageError::Missing)?;
+        let groups = supply(self.task.manifest, self.task.donors, self.task.kept);
+        let ranges = fetch_plan(&groups.missing(), self.task.bundles).map_err(StageError::Missing)?;
         let releases = Root::open(self.task.place.releases()).map_err(self.folder_error("open"))?;
         has_room(&releases, &groups, self.folder_error("ask for free space"))?;
         let built = self
             .make_staging(&releases)
             .and_then(|root| self.build(root, &groups, &ranges));
-        if built.is_err() {
-            // The error that stopped us is the one to tell; what cannot be removed is removed at the next try.
+        // The error that stopped us is the one to tell; what cannot be removed is removed at the next try.
+        if built
+            .as_ref()
+            .is_err_and(|error| !self.task.keep || !error.keeps())
+        {
             let _ = remove_tree(&self.task.place.staging());
+        }
+        if let Some(kept) = self.task.kept {
+            let _ = kept.remove();
         }
         built
     }
@@ -279,13 +309,21 @@ impl Staging<'_> {
             .map_err(self.folder_error("make the staging folder"))
     }
 
-    fn build(&self, root: Root, groups: &[Group], ranges: &[FetchRange]) -> Result<StageReport, StageError> {
+    fn build(
+        &self,
+        root: Root,
+        groups: &Groups<'_>,
+        ranges: &[FetchRange],
+    ) -> Result<StageReport, StageError> {
         let task = self.task;
         let to_fetch = groups
             .iter()
             .filter(|group| matches!(group.supply, Supply::Fetch));
         task.progress.total(to_fetch.map(|group| group.size).sum());
-        let builder = Builder::new(root, task.manifest, task.donors, groups, true, task.progress);
+        let builder = Builder {
+            kept: task.kept,
+            ..Builder::new(root, task.manifest, task.donors, groups, true, task.progress)
+        };
         let folders = builder.folders(self.shared)?;
         self.point("bundle.stage.local.before")?;
         builder.local()?;
@@ -312,6 +350,7 @@ impl Staging<'_> {
             fetched_bytes: ranges.iter().map(|range| range.len).sum(),
             linked_files: count(&builder.counts.linked_files),
             linked_bytes: count(&builder.counts.linked_bytes),
+            kept_files: count(&builder.counts.kept_files),
             written_files: count(&builder.counts.written_files),
             written_bytes: count(&builder.counts.written_bytes),
             ..report(self.id)
@@ -330,7 +369,9 @@ impl Staging<'_> {
     /// The stamps come last: with them the release counts.
     fn record(&self, entries: Vec<crate::stamp::FileStamp>) -> Result<(), StageError> {
         let place = self.task.place;
-        ship_durable::write_file(&place.manifest(), self.encoded).map_err(StageError::Durable)?;
+        let encoded = self.task.manifest.encode().map_err(StageError::Manifest)?;
+        ship_durable::write_file(&place.manifest(), &encoded).map_err(StageError::Durable)?;
+        drop(encoded);
         self.point("bundle.stage.stamps.before")?;
         let stamps = Stamps {
             release: self.id,
@@ -352,14 +393,14 @@ fn linked(origins: &[(usize, Origin)]) -> HashMap<u64, crate::stamp::FileStamp> 
 /// Refuses early what would fill the file system: the bytes of every content that is written, in whole blocks.
 fn has_room(
     releases: &Root,
-    groups: &[Group],
+    groups: &Groups<'_>,
     failed: impl FnOnce(io::Error) -> StageError,
 ) -> Result<(), StageError> {
     let space = rustix::fs::fstatvfs(releases).map_err(|error| failed(error.into()))?;
     let block = space.f_frsize.max(1);
     let written = groups
         .iter()
-        .filter(|group| !matches!(group.supply, Supply::Link(_)));
+        .filter(|group| !matches!(group.supply, Supply::Link(_) | Supply::Kept));
     let (mut needed, mut files) = (0_u64, 0_u64);
     for group in written {
         needed = needed.saturating_add(group.size.div_ceil(block).saturating_mul(block));

@@ -4,7 +4,8 @@
 //! releases/455-3f2a91c07be4            the tree, complete and read-only; nothing of ours inside
 //! releases/455-3f2a91c07be4.manifest   its manifest
 //! releases/455-3f2a91c07be4.stamps     what its files looked like when they were last hashed; written last
-//! releases/.staging-455-3f2a91c07be4   the tree while it is built or removed
+//! releases/.staging-455-3f2a91c07be4   the tree while it is built or removed, or what a failed fetch left of it
+//! releases/.kept-455-3f2a91c07be4      what a failed fetch left, while the next try takes from it
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub struct FolderNameError {
 }
 
 pub(crate) const STAGING_PREFIX: &str = ".staging-";
+pub(crate) const KEPT_PREFIX: &str = ".kept-";
 pub(crate) const MANIFEST_SUFFIX: &str = ".manifest";
 pub(crate) const STAMPS_SUFFIX: &str = ".stamps";
 
@@ -59,6 +61,10 @@ impl<'a> Place<'a> {
 
     pub(crate) fn staging(&self) -> PathBuf {
         self.releases.join(format!("{STAGING_PREFIX}{}", self.folder))
+    }
+
+    pub(crate) fn kept(&self) -> PathBuf {
+        self.releases.join(format!("{KEPT_PREFIX}{}", self.folder))
     }
 
     pub(crate) fn manifest(&self) -> PathBuf {

@@ -9,7 +9,7 @@ use ship_durable::{FileError, RemoveTreeError, fault, remove_tree, sweep_leftove
 use ship_model::digest::ReleaseId;
 use ship_model::manifest::MAX_ENTRIES;
 
-use super::place::{MANIFEST_SUFFIX, Place, STAGING_PREFIX, STAMPS_SUFFIX};
+use super::place::{KEPT_PREFIX, MANIFEST_SUFFIX, Place, STAGING_PREFIX, STAMPS_SUFFIX};
 use super::refresh;
 use super::staged::{StagedError, StagedRelease, open_tree};
 use crate::scan::scan;
@@ -137,12 +137,12 @@ fn remove_file(path: &Path) -> Result<(), RemoveError> {
 /// Removes what crashes left in `releases`: staging folders, temporary files, trees without a valid record, records
 /// without a tree. Returns the names removed.
 ///
-/// Folders in `spare` stay as they are, whatever their record says: name what runs and what `current` leads to. Nothing
-/// may stage or remove meanwhile.
+/// Folders in `spare` stay as they are, whatever their record says: name what runs and what `current` leads to. What an
+/// unfinished staging of one of `wanted` fetched stays for its next try. Nothing may stage or remove meanwhile.
 ///
 /// # Errors
 /// [`RemoveError`], at the first that cannot be removed.
-pub fn sweep(releases: &Path, spare: &[&str]) -> Result<Vec<String>, RemoveError> {
+pub fn sweep(releases: &Path, spare: &[&str], wanted: &[&str]) -> Result<Vec<String>, RemoveError> {
     let mut swept = Vec::new();
     sweep_leftovers(releases).map_err(|source| RemoveError::List {
         releases: releases.to_owned(),
@@ -166,7 +166,26 @@ pub fn sweep(releases: &Path, spare: &[&str]) -> Result<Vec<String>, RemoveError
             .iter()
             .find_map(|suffix| name.strip_suffix(suffix))
             .is_some_and(|folder| std::fs::symlink_metadata(releases.join(folder)).is_err());
-        if orphan || name.starts_with(STAGING_PREFIX) {
+        if orphan {
+            remove_tree(&releases.join(&name))?;
+            swept.push(name);
+        }
+    }
+    swept.extend(sweep_kept(releases, wanted)?);
+    Ok(swept)
+}
+
+/// Removes what unfinished stagings left, but not that of `wanted` releases. Returns the names removed.
+///
+/// # Errors
+/// [`RemoveError`], at the first that cannot be removed.
+pub fn sweep_kept(releases: &Path, wanted: &[&str]) -> Result<Vec<String>, RemoveError> {
+    let mut swept = Vec::new();
+    for (name, _) in names(releases)? {
+        let folder = [STAGING_PREFIX, KEPT_PREFIX]
+            .iter()
+            .find_map(|prefix| name.strip_prefix(prefix));
+        if folder.is_some_and(|folder| !wanted.contains(&folder)) {
             remove_tree(&releases.join(&name))?;
             swept.push(name);
         }

@@ -47,7 +47,7 @@ pub struct StagedRelease {
 /// A file of a staged release that was found to be as it was hashed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sound {
-    pub entry: usize,
+    pub entry: u32,
     pub stamp: FileStamp,
 }
 
@@ -93,6 +93,14 @@ impl StagedRelease {
 
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Whether a file has lost its stamp, which happens when it is found damaged.
+    pub fn is_doubtful(&self) -> bool {
+        let named = self.manifest.entries().iter().zip(&self.stamps.entries);
+        named
+            .filter(|(entry, _)| matches!(entry.kind, EntryKind::File { .. }))
+            .any(|(_, stamp)| *stamp == FileStamp::NONE)
     }
 
     pub(super) fn root(&self) -> &Root {
@@ -149,7 +157,10 @@ impl StagedRelease {
                 return None;
             }
         }
-        Some(Sound { entry, stamp })
+        Some(Sound {
+            entry: entry as u32,
+            stamp,
+        })
     }
 }
 

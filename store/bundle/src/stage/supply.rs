@@ -3,118 +3,231 @@
 use ship_model::digest::BlobDigest;
 use ship_model::manifest::{EntryKind, Manifest};
 
+use super::kept::Kept;
 use super::staged::{Sound, StagedRelease};
 use crate::beneath::Parents;
 
-/// One content of the new release, and all names that have it.
+/// Every content of a release, sorted by digest, and where it comes from. A content takes 40 bytes and a name four: there
+/// may be hundreds of thousands.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct Groups<'a> {
+    manifest: &'a Manifest,
+    /// Files' entries by digest, those without the executable bit first, then by name.
+    order: Vec<u32>,
+    spans: Vec<Span>,
+}
+
+#[derive(Debug)]
+struct Span {
+    /// In `order`: names without and with the executable bit.
+    from: u32,
+    split: u32,
+    to: u32,
+    supply: Supply,
+}
+
+/// One content of the new release, and all names that have it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Group<'a> {
     pub digest: BlobDigest,
     pub size: u64,
     /// Entries of the manifest without and with the executable bit.
-    pub names: [Vec<usize>; 2],
-    pub supply: Supply,
+    pub names: [&'a [u32]; 2],
+    pub supply: &'a Supply,
 }
 
 #[derive(Debug)]
 pub(crate) enum Supply {
-    /// For each executable bit, the neighbour's file with the same bit that its names are linked to.
-    Link([Option<DonorFile>; 2]),
+    /// The neighbours' files that names with the same executable bit are linked to; one for each bit that is found.
+    Link(Box<[DonorFile]>),
     /// A neighbour has it, with the other executable bit.
-    Copy(DonorFile),
+    Copy(Box<DonorFile>),
     /// Nothing to read or fetch.
     Empty,
+    /// An earlier try fetched it, under the name that gets a group's bytes first.
+    Kept,
     Fetch,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DonorFile {
-    pub donor: usize,
+    pub donor: u16,
+    pub executable: bool,
     pub sound: Sound,
 }
 
-/// The blobs that no donor has, sorted.
+/// The blobs that no donor has and no earlier try left, sorted.
 ///
-/// Donors' files are believed while they look as stamped; one with a stale stamp is hashed.
-pub fn missing(manifest: &Manifest, donors: &[StagedRelease]) -> Vec<BlobDigest> {
-    let groups = supply(manifest, donors).into_iter();
-    groups
-        .filter(|group| matches!(group.supply, Supply::Fetch))
-        .map(|group| group.digest)
-        .collect()
+/// Donors' files are believed while they look as stamped; one with a stale stamp is hashed, and so is what was left.
+pub fn missing(manifest: &Manifest, donors: &[StagedRelease], kept: Option<&Kept>) -> Vec<BlobDigest> {
+    supply(manifest, donors, kept).missing()
 }
 
 /// Every content of `manifest`, sorted by digest.
-pub(crate) fn supply(manifest: &Manifest, donors: &[StagedRelease]) -> Vec<Group> {
-    let mut groups = groups(manifest);
-    for (number, donor) in donors.iter().enumerate() {
+pub(crate) fn supply<'a>(
+    manifest: &'a Manifest,
+    donors: &[StagedRelease],
+    kept: Option<&Kept>,
+) -> Groups<'a> {
+    let mut groups = Groups::of(manifest);
+    for (number, donor) in (0_u16..).zip(donors) {
         let order = donor.by_content();
         let mut parents = Parents::of(donor.root());
         let mut buffer = Vec::new();
-        let mut find = |digest, executable| {
+        groups.offer(|digest, executable| {
             let mut candidates = donor.having(&order, digest, executable).iter();
             let sound = candidates.find_map(|at| donor.sound(*at as usize, &mut parents, &mut buffer))?;
-            Some(DonorFile { donor: number, sound })
-        };
-        for group in &mut groups {
-            offer(group, &mut find);
-        }
+            Some(DonorFile {
+                donor: number,
+                executable,
+                sound,
+            })
+        });
+    }
+    if let Some(kept) = kept {
+        groups.take_kept(kept);
     }
     groups
 }
 
-/// Improves a group's supply by what one more donor has.
-fn offer(group: &mut Group, find: &mut impl FnMut(BlobDigest, bool) -> Option<DonorFile>) {
-    let wanted = [false, true].map(|executable| !group.names[usize::from(executable)].is_empty());
-    let mut links = match group.supply {
-        Supply::Link(links) => links,
-        Supply::Copy(_) | Supply::Empty | Supply::Fetch => [None, None],
-    };
-    for executable in [false, true] {
-        let at = usize::from(executable);
-        if wanted[at] && links[at].is_none() {
-            links[at] = find(group.digest, executable);
+fn content(manifest: &Manifest, at: u32) -> (BlobDigest, bool, u64) {
+    match manifest.entries().get(at as usize).map(|entry| &entry.kind) {
+        Some(EntryKind::File {
+            executable,
+            size,
+            digest,
+        }) => (*digest, *executable, *size),
+        _ => (BlobDigest::from_bytes([0; 32]), false, 0),
+    }
+}
+
+impl<'a> Groups<'a> {
+    fn of(manifest: &'a Manifest) -> Self {
+        let files = (0_u32..).zip(manifest.entries());
+        let files = files.filter(|(_, entry)| matches!(entry.kind, EntryKind::File { .. }));
+        let mut order: Vec<u32> = files.map(|(at, _)| at).collect();
+        let key = |at: &u32| {
+            let (digest, executable, _) = content(manifest, *at);
+            (digest, executable, *at)
+        };
+        order.sort_unstable_by_key(key);
+        let nothing = BlobDigest::of(b"");
+        let mut spans = Vec::new();
+        let mut from = 0_u32;
+        for names in order.chunk_by(|a, b| content(manifest, *a).0 == content(manifest, *b).0) {
+            let plain = names.partition_point(|at| !content(manifest, *at).1);
+            let empty = names
+                .first()
+                .is_some_and(|at| content(manifest, *at).0 == nothing);
+            let to = from + names.len() as u32;
+            spans.push(Span {
+                from,
+                split: from + plain as u32,
+                to,
+                supply: if empty { Supply::Empty } else { Supply::Fetch },
+            });
+            from = to;
+        }
+        spans.shrink_to_fit();
+        Self {
+            manifest,
+            order,
+            spans,
         }
     }
-    if links.iter().any(Option::is_some) {
-        group.supply = Supply::Link(links);
-    } else if let Supply::Fetch = group.supply {
-        let other = find(group.digest, wanted[0]);
-        group.supply = other.map_or(Supply::Fetch, Supply::Copy);
+
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    pub fn get(&self, at: usize) -> Option<Group<'_>> {
+        self.spans.get(at).map(|span| self.group(span))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Group<'_>> {
+        self.spans.iter().map(|span| self.group(span))
+    }
+
+    pub fn find(&self, digest: BlobDigest) -> Option<Group<'_>> {
+        let digest_of = |span: &Span| content(self.manifest, self.order[span.from as usize]).0;
+        let at = self.spans.binary_search_by_key(&digest, digest_of).ok()?;
+        self.get(at)
+    }
+
+    /// What must be fetched, sorted.
+    pub fn missing(&self) -> Vec<BlobDigest> {
+        let fetched = self.iter().filter(|group| matches!(group.supply, Supply::Fetch));
+        fetched.map(|group| group.digest).collect()
+    }
+
+    fn group<'g>(&'g self, span: &'g Span) -> Group<'g> {
+        let (digest, _, size) = content(self.manifest, self.order[span.from as usize]);
+        let [from, split, to] = [span.from, span.split, span.to].map(|at| at as usize);
+        Group {
+            digest,
+            size,
+            names: [&self.order[from..split], &self.order[split..to]],
+            supply: &span.supply,
+        }
+    }
+
+    /// Improves every supply by what one more donor has.
+    fn offer(&mut self, mut find: impl FnMut(BlobDigest, bool) -> Option<DonorFile>) {
+        for at in 0..self.spans.len() {
+            let Some(group) = self.get(at) else { continue };
+            if let Some(better) = improved(&group, &mut find) {
+                self.spans[at].supply = better;
+            }
+        }
+    }
+
+    fn take_kept(&mut self, kept: &Kept) {
+        let mut buffer = Vec::new();
+        for at in 0..self.spans.len() {
+            let Some(group) = self.get(at) else { continue };
+            let (entry, executable) = group.first();
+            let path = &self.manifest.entries()[entry].path;
+            if matches!(group.supply, Supply::Fetch)
+                && kept.holds(path, executable, group.size, group.digest, &mut buffer)
+            {
+                self.spans[at].supply = Supply::Kept;
+            }
+        }
     }
 }
 
-fn groups(manifest: &Manifest) -> Vec<Group> {
-    let files = manifest.entries().iter().enumerate();
-    let mut files: Vec<_> = files
-        .filter_map(|(at, entry)| match entry.kind {
-            EntryKind::File {
-                executable,
-                size,
-                digest,
-            } => Some((digest, at, executable, size)),
-            EntryKind::Link { .. } | EntryKind::EmptyFolder => None,
-        })
-        .collect();
-    files.sort_unstable();
-    files.chunk_by(|a, b| a.0 == b.0).map(group).collect()
+impl Group<'_> {
+    /// The name that gets the bytes first, and whether it is executable.
+    pub fn first(&self) -> (usize, bool) {
+        match (self.names[0].first(), self.names[1].first()) {
+            (Some(plain), _) => (*plain as usize, false),
+            (None, other) => (other.copied().unwrap_or_default() as usize, true),
+        }
+    }
 }
 
-fn group(files: &[(BlobDigest, usize, bool, u64)]) -> Group {
-    let (digest, _, _, size) = files[0];
-    let names = [false, true].map(|with| {
-        let names = files.iter().filter(|(_, _, executable, _)| *executable == with);
-        names.map(|(_, at, _, _)| *at).collect()
-    });
-    let supply = if digest == BlobDigest::of(b"") {
-        Supply::Empty
-    } else {
-        Supply::Fetch
+/// A better supply than a group has, where `find` finds one.
+fn improved(
+    group: &Group<'_>,
+    find: &mut impl FnMut(BlobDigest, bool) -> Option<DonorFile>,
+) -> Option<Supply> {
+    let mut links = match group.supply {
+        Supply::Link(links) => links.to_vec(),
+        Supply::Copy(_) | Supply::Empty | Supply::Kept | Supply::Fetch => Vec::new(),
     };
-    Group {
-        digest,
-        size,
-        names,
-        supply,
+    let before = links.len();
+    for executable in [false, true] {
+        let wanted = !group.names[usize::from(executable)].is_empty();
+        if wanted && links.iter().all(|file| file.executable != executable) {
+            links.extend(find(group.digest, executable));
+        }
     }
+    if links.len() > before {
+        return Some(Supply::Link(links.into()));
+    }
+    if !matches!(group.supply, Supply::Fetch) {
+        return None;
+    }
+    let other = find(group.digest, !group.names[0].is_empty());
+    other.map(|file| Supply::Copy(Box::new(file)))
 }

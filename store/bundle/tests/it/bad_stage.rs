@@ -154,10 +154,10 @@ fn a_sweep_takes_what_is_no_release_and_spares_what_it_is_told() {
         .map(|l| (l.folder.as_str(), l.release.is_ok()))
         .collect();
     assert_eq!(good, [("1", true), ("2-half", false), ("3-runs", false)]);
-    let swept = sweep(&host.releases, &["3-runs"]).unwrap();
-    assert_eq!(swept, ["2-half", ".staging-9", "4.manifest"]);
+    let swept = sweep(&host.releases, &["3-runs"], &[]).unwrap();
+    assert_eq!(swept, ["2-half", "4.manifest", ".staging-9"]);
     assert_eq!(host.names(), ["1", "1.manifest", "1.stamps", "3-runs"]);
-    assert!(sweep(&host.releases.join("absent"), &[]).unwrap().is_empty());
+    assert!(sweep(&host.releases.join("absent"), &[], &[]).unwrap().is_empty());
 }
 
 #[test]
@@ -228,6 +228,8 @@ fn a_full_disk_stages_nothing() {
             place: Place::new(releases, "1").unwrap(),
             manifest: &published.manifest,
             donors: &[],
+            kept: None,
+            keep: false,
             bundles: &bundles,
             source,
             progress: &(),

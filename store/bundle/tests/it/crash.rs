@@ -71,6 +71,8 @@ fn stage_second(trees: &Path, releases: &Path) {
         place: Place::new(releases, "2").unwrap(),
         manifest: &two.manifest,
         donors: &[donors.unwrap()],
+        kept: None,
+        keep: false,
         bundles: &[(two.digest, two.index.clone())],
         source: &Source::of(&[&two]),
         progress: &(),
@@ -134,12 +136,12 @@ fn a_killed_staging_leaves_all_or_nothing() {
                 }
                 // Every other one is swept first, as a restarted agent would.
                 if number % 2 == 0 {
-                    sweep(&world.host.releases, &[]).unwrap();
+                    sweep(&world.host.releases, &[], &[]).unwrap();
                 }
                 stage_second(world.dir.path(), &world.host.releases);
                 assert_whole(&world, "2", "two", &fault);
                 assert_whole(&world, "1", "one", &fault);
-                sweep(&world.host.releases, &[]).unwrap();
+                sweep(&world.host.releases, &[], &[]).unwrap();
                 let all = ["1", "1.manifest", "1.stamps", "2", "2.manifest", "2.stamps"];
                 assert_eq!(world.host.names(), all, "{fault}");
             }
@@ -164,7 +166,7 @@ fn a_killed_removal_ends_in_nothing() {
                 assert_whole(&world, "2", "two", &fault);
                 remove_staged(world.host.place("2")).unwrap();
             }
-            sweep(&world.host.releases, &[]).unwrap();
+            sweep(&world.host.releases, &[], &[]).unwrap();
             assert_eq!(world.host.names(), ["1", "1.manifest", "1.stamps"], "{fault}");
             assert_whole(&world, "1", "one", &fault);
         }

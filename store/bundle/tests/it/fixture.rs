@@ -166,6 +166,8 @@ impl Host {
             place: self.place(folder),
             manifest,
             donors: &self.donors(donors),
+            kept: None,
+            keep: false,
             bundles: &bundles,
             source,
             progress: &(),

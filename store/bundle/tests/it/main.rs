@@ -13,6 +13,7 @@ mod crash;
 mod fixture;
 mod frozen;
 mod memory;
+mod mending;
 mod ordinary_tools;
 mod round_trip;
 mod stamped;

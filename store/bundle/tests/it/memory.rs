@@ -72,6 +72,8 @@ fn scenario() {
         place: Place::new(&releases, "1").unwrap(),
         manifest: &manifest,
         donors: &[],
+        kept: None,
+        keep: false,
         bundles: &[(verified.digest, verified.index)],
         source: &FromFile(fs::File::open(&bundle).unwrap()),
         progress: &(),

@@ -80,7 +80,7 @@ fn an_update_fetches_only_what_is_new() {
     put(tree.path(), "lib/a.js*", "let a = 1;".repeat(500));
     let second = published_with(tree.path(), &spec(), Some(&first.manifest));
     assert_eq!(second.index.blobs().count(), 1);
-    assert_eq!(missing(&second.manifest, &host.donors(&["1"])).len(), 1);
+    assert_eq!(missing(&second.manifest, &host.donors(&["1"]), None).len(), 1);
     let source = Source::of(&[&second]);
     let report = host
         .stage_from("2", &second.manifest, &["1"], &[&first, &second], &source)

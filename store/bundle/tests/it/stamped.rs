@@ -52,7 +52,10 @@ fn a_rotten_donor_gives_nothing() {
     let host = Host::in_memory();
     let published = two_alike(&host);
     rot(&host.releases.join("1/noise"));
-    assert_eq!(missing(&published.manifest, &host.donors(&["1", "2"])).len(), 1);
+    assert_eq!(
+        missing(&published.manifest, &host.donors(&["1", "2"]), None).len(),
+        1
+    );
     let source = Source::of(&[&published]);
     let none = host.stage_from("3", &published.manifest, &["1", "2"], &[], &source);
     assert!(matches!(none, Err(StageError::Missing(_))));
@@ -70,7 +73,7 @@ fn a_stale_stamp_costs_one_hash_and_no_download() {
     // As after a crash between linking and renewing the stamps.
     let name = host.dir.path().join("another-name");
     fs::hard_link(host.releases.join("1/noise"), &name).unwrap();
-    assert_eq!(missing(&published.manifest, &host.donors(&["1"])), []);
+    assert_eq!(missing(&published.manifest, &host.donors(&["1"]), None), []);
     let report = verify_staged(host.place("1"), Depth::Quick, &()).unwrap();
     assert_eq!((report.problems.len(), report.hashed_bytes), (0, 300_000));
     let report = verify_staged(host.place("1"), Depth::Quick, &()).unwrap();

@@ -47,9 +47,9 @@ pub struct Asset {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AssetsError {
     #[error("asset root \"{root}\" is not a folder of the release, or is empty")]
-    NoRoot { root: TreePath },
+    NoRoot { root: String },
     #[error("\"{mutable}\" is named mutable and is not in asset root \"{root}\"")]
-    NoMutable { root: TreePath, mutable: TreePath },
+    NoMutable { root: String, mutable: TreePath },
     #[error("\"{first}\" and \"{second}\" would both be served at {url}")]
     Twice {
         url: String,
@@ -97,20 +97,20 @@ fn refuse_twins(assets: &[Asset]) -> Result<(), AssetsError> {
 fn below_root(manifest: &Manifest, root: &AssetRoot) -> Result<Vec<Asset>, AssetsError> {
     let mut found: Vec<(&TreePath, &[u8], u64, BlobDigest)> = Vec::new();
     for entry in manifest.entries() {
-        if let Some(below) = entry.path.below(&root.root)
+        if let Some(below) = root.below(&entry.path)
             && let Some((size, digest)) = file_at(manifest, &entry.path)
         {
             found.push((&entry.path, below, size, digest));
         }
     }
     if found.is_empty() {
-        let root = root.root.clone();
+        let root = root.folder();
         return Err(AssetsError::NoRoot { root });
     }
     let is_there = |mutable: &&TreePath| found.iter().any(|(_, below, ..)| *below == mutable.as_bytes());
     if let Some(mutable) = root.mutable.iter().find(|mutable| !is_there(mutable)) {
         return Err(AssetsError::NoMutable {
-            root: root.root.clone(),
+            root: root.folder(),
             mutable: mutable.clone(),
         });
     }

@@ -169,7 +169,7 @@ fn link(name: &str, target: &str) -> Entry {
 fn manifest(mutable: &[&str], entries: Vec<Entry>) -> Manifest {
     let mut spec = ReleaseSpec::static_files(AppName::new("web").unwrap());
     spec.assets.push(AssetRoot {
-        root: path("public"),
+        root: Some(path("public")),
         url: "/static".to_owned(),
         mutable: mutable.iter().map(|text| path(text)).collect(),
     });
@@ -208,6 +208,34 @@ fn assets_of_a_release() {
 }
 
 #[test]
+fn a_whole_release_can_be_the_root_without_its_ship_toml() {
+    let mut spec = ReleaseSpec::static_files(AppName::new("site").unwrap());
+    spec.assets.push(AssetRoot {
+        root: None,
+        url: "/".to_owned(),
+        mutable: vec![path("index.html")],
+    });
+    let entries = vec![
+        file("index.html", "page"),
+        file("assets/main.3f9a12bc.js", "js"),
+        file("docs/ship.toml", "a page about it"),
+        file("ship.toml", "ours"),
+    ];
+    let assets = assets_of(&Manifest::new(spec.clone(), entries).unwrap()).unwrap();
+    let urls: Vec<_> = assets.iter().map(|asset| asset.url_path.as_str()).collect();
+    assert_eq!(
+        urls,
+        ["/assets/main.3f9a12bc.js", "/docs/ship.toml", "/index.html"]
+    );
+    spec.assets[0].mutable.clear();
+    let alone = Manifest::new(spec, vec![file("ship.toml", "ours")]).unwrap();
+    assert_eq!(
+        assets_of(&alone).unwrap_err().to_string(),
+        "asset root \".\" is not a folder of the release, or is empty"
+    );
+}
+
+#[test]
 fn what_cannot_be_served_is_refused() {
     let refused = |mutable: &[&str], names: &[&str]| {
         let entries = names.iter().map(|name| file(name, name)).collect();
@@ -224,7 +252,7 @@ fn what_cannot_be_served_is_refused() {
     assert!(refused(&[], &["public/A.js", "public/a.js"]).contains("differ only in case"));
     let mut spec = manifest(&[], vec![file("public/a", "")]).spec().clone();
     spec.assets.push(AssetRoot {
-        root: path("other"),
+        root: Some(path("other")),
         url: "/".to_owned(),
         mutable: Vec::new(),
     });

@@ -79,6 +79,7 @@ fn check_links(spec: &ReleaseSpec, entries: &[Entry]) -> Result<(), ManifestErro
         spec,
         links: &links,
         steps: MAX_STEPS,
+        beyond: None,
     };
     for entry in entries {
         let EntryKind::Link { target } = &entry.kind else {
@@ -96,6 +97,7 @@ fn check_links(spec: &ReleaseSpec, entries: &[Entry]) -> Result<(), ManifestErro
                 return Err(ManifestError::Leaves {
                     path: entry.path.clone(),
                     target: escape(target),
+                    beyond: resolution.beyond.take(),
                 });
             }
         }
@@ -111,6 +113,8 @@ struct Resolution<'a> {
     /// Steps that may still be taken for the whole manifest: links that lead through links through links would else
     /// keep the reader of a small manifest busy for hours.
     steps: u64,
+    /// The absolute path to which the last link that left led.
+    beyond: Option<String>,
 }
 
 impl Resolution<'_> {
@@ -148,7 +152,11 @@ impl Resolution<'_> {
                 return Some(true);
             }
             if target.first() == Some(&b'/') {
-                return Some(ahead.is_empty() && self.external(target));
+                let stays = ahead.is_empty() && self.external(target);
+                if !stays && ahead.is_empty() {
+                    self.beyond = Some(escape(target));
+                }
+                return Some(stays);
             }
             ascend(&mut at);
             ahead.extend(target.split(|b| *b == b'/').rev());

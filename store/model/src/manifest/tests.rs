@@ -239,6 +239,21 @@ fn links_that_leave_are_refused_wherever_they_lead_through() {
 }
 
 #[test]
+fn a_link_that_leaves_says_what_to_allow() {
+    let said = tree(&["f", "bin/python -> python3", "bin/python3 -> /usr/bin/python3"]);
+    assert_eq!(
+        said.unwrap_err().to_string(),
+        "link \"bin/python\" -> \"python3\" leaves the release for /usr/bin/python3; if that is meant, and lies on \
+         every host, say so in ship.toml: [links] external = [\"/usr/bin/python3\"]"
+    );
+    let said = tree(&["l -> ../x", "f"]).unwrap_err().to_string();
+    assert!(
+        said.ends_with("only absolute targets can be allowed, by [links] external"),
+        "{said}"
+    );
+}
+
+#[test]
 fn links_that_stay_are_kept() {
     for staying in [
         &["l -> f"][..],

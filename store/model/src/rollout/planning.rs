@@ -26,6 +26,7 @@ pub fn plan(
 ) -> Result<Plan, PlanRefused> {
     let asked = Asked {
         state,
+        hosts,
         releases,
         request,
     };
@@ -68,6 +69,7 @@ pub fn plan(
 
 struct Asked<'a> {
     state: &'a EnvState,
+    hosts: &'a [HostView],
     releases: &'a BTreeMap<ReleaseNumber, ReleaseInfo>,
     request: &'a Request,
 }
@@ -150,7 +152,8 @@ impl<'a> Asked<'a> {
     }
 
     fn refuse_present(&self, release: &ReleaseInfo) -> Result<(), PlanRefused> {
-        if self.state.current == Some(release.target) && !self.request.force {
+        let runs = self.state.current == Some(release.target) && !self.given_up_anywhere(release.target);
+        if runs && !self.request.force {
             return Err(PlanRefused::AlreadyRuns {
                 env: self.state.env.clone(),
                 app: self.state.app.clone(),
@@ -158,6 +161,18 @@ impl<'a> Asked<'a> {
             });
         }
         Ok(())
+    }
+
+    /// Whether a host gave up on a release that it should run: only a newer epoch makes it try again.
+    fn given_up_anywhere(&self, target: Target) -> bool {
+        let reports = self.hosts.iter().filter_map(|host| host.last_report.as_ref());
+        let mut apps = reports.flat_map(|report| &report.apps);
+        apps.any(|app| {
+            let failure = app.failure.as_ref().filter(|failure| !failure.transient);
+            app.app == self.state.app
+                && app.running != Some(target)
+                && failure.is_some_and(|failure| failure.release == target)
+        })
     }
 
     fn refuse_bad(&self, release: &ReleaseInfo) -> Result<(), PlanRefused> {

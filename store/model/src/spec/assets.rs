@@ -10,7 +10,7 @@ const KEYS: Keys = Keys::only(&["root", "url", "mutable"]);
 pub(super) const MAX_ROOTS: usize = 64;
 
 /// Reads every root; one that lies in another, or answers at another's URL, is a mistake.
-pub(super) fn read(fields: &Fields<'_>) -> Vec<AssetRoot> {
+pub(super) fn read(fields: &Fields<'_>, is_static: bool) -> Vec<AssetRoot> {
     let mut roots: Vec<AssetRoot> = Vec::new();
     for table in fields.tables("assets", KEYS) {
         if roots.len() == MAX_ROOTS {
@@ -21,15 +21,18 @@ pub(super) fn read(fields: &Fields<'_>) -> Vec<AssetRoot> {
         }
         let root = required(&table, "root", "root = \"public\"");
         let url = required(&table, "url", "url = \"/static\"");
-        let root = root.and_then(|text| tree_path(&text).map(|root| (root, text)));
+        let root = root.and_then(|text| folder(&text).map(|root| (root, text)));
         let url = url.and_then(|text| text.parse(|text| asset_url(text)).map(|url| (url, text)));
         let mutable = table.texts("mutable");
         let mutable: Vec<_> = mutable.iter().filter_map(tree_path).collect();
         let (Some((root, root_at)), Some((url, url_at))) = (root, url) else {
             continue;
         };
-        if let Some(other) = roots.iter().find(|other| overlap(&other.root, &root)) {
-            root_at.bad(format!("overlaps with root \"{}\"", other.root));
+        if let Some(other) = roots.iter().find(|other| other.overlaps(&root)) {
+            root_at.bad(format!("overlaps with root \"{}\"", other.folder()));
+        }
+        if root.is_none() && !is_static {
+            root_at.bad("would hand out the program to everybody: name the folder that browsers fetch");
         }
         if roots.iter().any(|other| other.url == url) {
             url_at.bad("is the URL of another root");
@@ -44,6 +47,14 @@ fn required<'t>(table: &Fields<'t>, key: &str, hint: &str) -> Option<Found<'t, &
         table.missing(key, hint);
     }
     table.text(key)
+}
+
+/// A folder of the release; `.` is all of it.
+fn folder(text: &Found<'_, &str>) -> Option<Option<TreePath>> {
+    match text.value {
+        "." | "./" => Some(None),
+        _ => tree_path(text).map(Some),
+    }
 }
 
 /// A path of the release; a trailing slash is how people write folders.

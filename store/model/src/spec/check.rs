@@ -50,9 +50,14 @@ impl ReleaseSpec {
             canonical(&format!("{key}.url"), &root.url, asset_url)?;
             let others = &self.assets[..at];
             must(
-                !others.iter().any(|other| overlap(&other.root, &root.root)),
+                !others.iter().any(|other| other.overlaps(&root.root)),
                 &key,
                 "it overlaps with another root",
+            )?;
+            must(
+                root.root.is_some() || self.is_static(),
+                &key,
+                "it would hand out the program",
             )?;
             must(
                 !others.iter().any(|other| other.url == root.url),

@@ -220,10 +220,36 @@ impl Shared {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AssetRoot {
-    pub root: TreePath,
+    /// None is the release itself, without its `ship.toml`: for a site that a build tool wrote into one folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<TreePath>,
     /// Where pages ask for it: `/static`; `/` alone is allowed. No trailing slash otherwise.
     pub url: String,
     /// Paths below `root` that keep their name while their bytes change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mutable: Vec<TreePath>,
+}
+
+impl AssetRoot {
+    /// The rest of `path` if it is an asset of this root.
+    pub fn below<'p>(&self, path: &'p TreePath) -> Option<&'p [u8]> {
+        match &self.root {
+            Some(root) => path.below(root),
+            None => Some(path.as_bytes()).filter(|name| *name != b"ship.toml"),
+        }
+    }
+
+    /// As `ship.toml` has it.
+    pub fn folder(&self) -> String {
+        self.root
+            .as_ref()
+            .map_or_else(|| ".".to_owned(), ToString::to_string)
+    }
+
+    fn overlaps(&self, other: &Option<TreePath>) -> bool {
+        match (&self.root, other) {
+            (Some(a), Some(b)) => assets::overlap(a, b),
+            _ => true,
+        }
+    }
 }

@@ -75,8 +75,8 @@ fn read(mistakes: &Mistakes<'_>, table: &DeTable<'_>, default_app: Option<AppNam
     let processes = processes(&fields);
     let spec = ReleaseSpec {
         platform: platform(&fields),
+        assets: assets::read(&fields, processes.is_empty()),
         processes,
-        assets: assets::read(&fields),
         shared: shared(&fields),
         hooks: hooks(&fields),
         external_links: external_links(&fields),

@@ -17,8 +17,9 @@ app = "{app}"
 # command = ["bin/server"]           # a path with a slash is inside the release
 # class = "web"                      # hosts of this class run it
 # listen = { http = "tcp:8080" }     # or "tcp:[::]:8080", "tcp:127.0.0.1:0", "unix:web.sock"
-# strategy = "listen-fds"            # it takes its sockets as LISTEN_FDS, as under systemd
-# notify = true                      # it says READY=1 on NOTIFY_SOCKET
+# strategy = "listen-fds"            # it takes its sockets as LISTEN_FDS, as under systemd: the first is descriptor 3.
+                                     # uvicorn: --fd 3; node: server.listen({ fd: 3 }); gunicorn: nothing to do
+# notify = true                      # only if it says READY=1 on NOTIFY_SOCKET
 # probe = { http = "/healthz", times = 3, interval = "200ms", timeout = "1s" }   # or { tcp = true }
 # ready_timeout = "30s"
 # soak = "10s"                       # how long the old one stays warm after a switch
@@ -31,8 +32,8 @@ app = "{app}"
 
 # --- What browsers fetch. Names with a fingerprint (main.3f9a12bc.js) are kept of every release. ------
 # [[assets]]
-# root = "public"                    # folder of the release
-# url = "/static"                    # where pages ask for it
+# root = "public"                    # folder of the release; static files alone may say "." for all of it
+# url = "/static"                    # where pages ask for it; "/" alone is allowed
 # mutable = ["index.html"]           # keep their name while their bytes change
 
 # --- Folders and files that outlive a release; the app writes nowhere else. --------------------------

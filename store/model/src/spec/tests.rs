@@ -65,7 +65,7 @@ fn a_whole_file_is_read() {
     assert_eq!(spec.keep, Some(2));
     assert_eq!(spec.external_links, ["/usr/bin/python3"]);
     assert_eq!(spec.assets[0].url, "/static");
-    assert_eq!(spec.assets[0].root.to_string(), "lib/static");
+    assert_eq!(spec.assets[0].folder(), "lib/static");
     assert_eq!(spec.assets[1].url, "/");
     assert_eq!(spec.shared.dirs[0].to_string(), "log");
     let web = &spec.processes[&ProcessName::new("web").unwrap()];
@@ -212,6 +212,14 @@ fn every_mistake_has_its_place_and_words() {
             "6:8: assets[1].root: overlaps with root \"a\"\n7:7: assets[1].url: is the URL of another root",
         ),
         (
+            "app = \"a\"\n[[assets]]\nroot = \".\"\nurl = \"/x\"\n[[assets]]\nroot = \"a/b\"\nurl = \"/y\"",
+            "6:8: assets[1].root: overlaps with root \".\"",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\n[[assets]]\nroot = \".\"\nurl = \"/\"",
+            "5:8: assets[0].root: would hand out the program to everybody: name the folder that browsers fetch",
+        ),
+        (
             "app = \"a\"\n[[assets]]\nroot = \"a\"\nurl = \"static\"",
             "4:7: assets[0].url: \"static\" must begin with '/'",
         ),
@@ -322,7 +330,7 @@ fn a_spec_from_elsewhere_obeys_the_same_rules() {
             spec.assets[0].url = "/static/".to_owned()
         }),
         ("assets[1]", |spec, _| {
-            spec.assets[1].root = TreePath::new(b"lib/static/x").unwrap()
+            spec.assets[1].root = TreePath::new(b"lib/static/x").ok()
         }),
         ("assets[1]", |spec, _| spec.assets[1].url = "/static".to_owned()),
         ("shared", |spec, _| {

@@ -146,6 +146,7 @@ impl SimHost {
             update: UpdateFigures::default(),
             connections: 0,
             restarts: 0,
+            damaged: Vec::new(),
         }
     }
 }

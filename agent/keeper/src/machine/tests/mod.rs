@@ -98,6 +98,19 @@ fn the_fence_takes_newer_refuses_older_and_knows_equals() {
 }
 
 #[test]
+fn a_revert_asked_for_twice_is_one() {
+    let revert = |to| Event::Revert {
+        to: Some(to),
+        reason: "test".to_owned(),
+        epoch: None,
+    };
+    let (state, effects) = step(&ran(3), &revert(1), 5);
+    assert!(matches!(effects[..], [Effect::Bind { .. }]), "{effects:?}");
+    assert_eq!(judge_revert(&state, Some(1), None), Verdict::Already);
+    assert_eq!(judge_revert(&state, Some(2), None), Verdict::Accept);
+}
+
+#[test]
 fn a_revert_never_goes_to_one_that_was_reverted_from() {
     let mut state = ran(3);
     state.bad.push(2);

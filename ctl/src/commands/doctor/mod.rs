@@ -1,11 +1,14 @@
 //! `shipctl doctor`: what is wrong, here and in the fleet, and what to do about it.
 
+mod machine;
+
 use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
 use ship_proto::v1::{StatusReply, StatusRequest};
 
+use self::machine::machine;
 use super::Outcome;
 use crate::args::Global;
 use crate::client::Client;
@@ -18,14 +21,17 @@ use crate::words::{bytes, clean, duration, millis};
 
 /// Look for what is wrong: context, certificates, store, clock, this machine's limits, every host
 #[derive(Debug, Args)]
-#[command(after_help = "Exit 0 when nothing is broken; warnings are only told.")]
+#[command(after_help = "\
+Each finding says what to do about it. Exit 0 when nothing is broken, 1 when something
+is; warnings are only told. Examples:
+  shipctl doctor
+  shipctl doctor -o json | jq '.findings[] | select(.grade != \"good\")'")]
 pub struct Doctor {}
 
 /// Certificates that end sooner are told of.
 const EXPIRES_SOON_MS: u64 = 14 * 86_400_000;
 /// Clocks may differ so much.
 const SKEW_MS: u64 = 2_000;
-const MIN_FILES: u64 = 4_096;
 /// Free space below this share of a disk is told of.
 const MIN_FREE_PERCENT: u64 = 10;
 
@@ -273,103 +279,6 @@ fn percent(part: u64, whole: u64) -> Option<u64> {
     u64::try_from(u128::from(part) * 100 / u128::from(whole.max(1)))
         .ok()
         .filter(|_| whole > 0)
-}
-
-/// What this machine would do to a fleet on it.
-fn machine() -> Vec<Finding> {
-    let mut findings = vec![files()];
-    findings.extend(kernel());
-    findings.extend(ports());
-    findings.extend(migrate());
-    findings.push(disk());
-    findings
-}
-
-fn files() -> Finding {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let (enough, found) = match limit.current {
-        Some(files) => (files >= MIN_FILES, files.to_string()),
-        None => (true, "unlimited".to_owned()),
-    };
-    let grade = if enough { Grade::Good } else { Grade::Doubt };
-    Finding::new(
-        "open files",
-        grade,
-        found,
-        "ulimit -n 65536, or LimitNOFILE= in the unit",
-    )
-}
-
-fn read(path: &str) -> Option<String> {
-    let text = std::fs::read_to_string(path).ok()?;
-    Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
-fn kernel() -> Option<Finding> {
-    let release = read("/proc/sys/kernel/osrelease")?;
-    let mut parts = release
-        .split(['.', '-'])
-        .map_while(|part| part.parse::<u64>().ok());
-    let new = (parts.next()?, parts.next()?) >= (5, 14);
-    let grade = if new { Grade::Good } else { Grade::Doubt };
-    Some(Finding::new(
-        "kernel",
-        grade,
-        release,
-        "hosts need Linux 5.14 or newer",
-    ))
-}
-
-fn ports() -> Option<Finding> {
-    let range = read("/proc/sys/net/ipv4/ip_local_port_range")?;
-    let (low, high) = range.split_once(' ')?;
-    let count = high.parse::<u64>().ok()?.checked_sub(low.parse().ok()?)?;
-    let grade = if count >= 10_000 {
-        Grade::Good
-    } else {
-        Grade::Doubt
-    };
-    Some(Finding::new(
-        "local ports",
-        grade,
-        range,
-        "a busy host runs out of them: sysctl net.ipv4.ip_local_port_range",
-    ))
-}
-
-fn migrate() -> Option<Finding> {
-    let on = read("/proc/sys/net/ipv4/tcp_migrate_req")?;
-    let found = match on.as_str() {
-        "1" => "on: the kernel itself saves connections that a closing listener holds",
-        _ => "off: keepers steer so that it is not needed",
-    };
-    Some(Finding::new("tcp_migrate_req", Grade::Good, found, ""))
-}
-
-fn disk() -> Finding {
-    match rustix::fs::statvfs(".") {
-        Ok(disk) => {
-            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-            let share = percent(free, disk.f_blocks.saturating_mul(disk.f_frsize)).unwrap_or(100);
-            let grade = if share < MIN_FREE_PERCENT {
-                Grade::Doubt
-            } else {
-                Grade::Good
-            };
-            Finding::new(
-                "disk here",
-                grade,
-                format!("{} free, {share} %", bytes(free)),
-                "make room",
-            )
-        }
-        Err(error) => Finding::new(
-            "disk here",
-            Grade::Doubt,
-            error.to_string(),
-            "look at the folder you stand in",
-        ),
-    }
 }
 
 #[cfg(test)]

@@ -1,23 +1,23 @@
 //! The store at work: opens the folder, says who it is, serves, and ends when it is told to.
 
-use std::fs;
+mod ports;
+mod signals;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use ship_assets::Shelf;
 use ship_assets::serve::Assets;
-use ship_durable::{FileError, write_file};
+use ship_durable::FileError;
 use ship_model::rollout::Policy;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+
+pub use self::ports::Addresses;
+use self::ports::{address_of, bind, remember};
+use self::signals::{Signals, tell_supervisor};
 
 use crate::bridge::{Bridge, BrokenOff};
 use crate::clock::Clock;
@@ -39,8 +39,6 @@ use crate::union::{Unions, read_manifest};
 const AT_ONCE: usize = 32;
 /// How long requests under way may go on after the end was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How often the certificate files are looked at.
-const LOOK_AT_FILES: Duration = Duration::from_secs(3);
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -77,14 +75,6 @@ pub enum ServeError {
     Signals(#[source] io::Error),
     #[error("cannot open the store")]
     BrokenOff(#[from] BrokenOff),
-}
-
-/// Where the store serves: `run/addresses.json`, there while it does and remembered after.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Addresses {
-    pub grpc: SocketAddr,
-    pub assets: SocketAddr,
-    pub pid: u32,
 }
 
 /// Serves until SIGTERM or SIGINT, then lets requests under way end for at most ten seconds.
@@ -155,7 +145,7 @@ fn tell_found(report: &FolderReport) {
     if let Some(restored) = &report.restored {
         tracing::warn!(
             from = restored.from,
-            "this store was put back from a backup: hosts that have seen newer epochs refuse it until `shipstore accept-restore`"
+            "this store was put back from a backup: it publishes and moves nothing before `shipstore accept-restore`"
         );
     }
     tracing::info!(
@@ -163,65 +153,6 @@ fn tell_found(report: &FolderReport) {
         blobs = report.places.blobs,
         "opened"
     );
-}
-
-fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
-    listener.local_addr().unwrap_or(asked)
-}
-
-async fn bind(options: &Options, settings: &mut Settings) -> Result<(TcpListener, TcpListener), ServeError> {
-    let last = fs::read(options.dir.join("run/addresses.json")).ok();
-    let last: Option<Addresses> = last.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let before = settings.clone();
-    settings.listen = options.listen.unwrap_or(settings.listen);
-    settings.assets_listen = options.assets_listen.unwrap_or(settings.assets_listen);
-    settings.check_listen(&options.dir)?;
-    let last_grpc = last.as_ref().map(|last| last.grpc);
-    let listener = bind_one(settings.listen, last_grpc, "--listen").await?;
-    let last_assets = last.as_ref().map(|last| last.assets);
-    let assets = bind_one(settings.assets_listen, last_assets, "--assets-listen").await?;
-    settings.listen = address_of(&listener, settings.listen);
-    settings.assets_listen = address_of(&assets, settings.assets_listen);
-    if *settings != before {
-        settings.write(&options.dir)?;
-    }
-    Ok((listener, assets))
-}
-
-/// Listens on `asked`; for port 0 on the port of the last time, if that can be had.
-async fn bind_one(
-    asked: SocketAddr,
-    last: Option<SocketAddr>,
-    option: &'static str,
-) -> Result<TcpListener, ServeError> {
-    let again = last.filter(|last| asked.port() == 0 && last.ip() == asked.ip());
-    if let Some(last) = again
-        && let Ok(listener) = TcpListener::bind(last).await
-    {
-        return Ok(listener);
-    }
-    TcpListener::bind(asked)
-        .await
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => ServeError::Taken {
-                address: asked,
-                option,
-            },
-            _ => ServeError::Listen {
-                address: asked,
-                source,
-            },
-        })
-}
-
-fn remember(dir: &Path, addresses: &Addresses) -> Result<(), ServeError> {
-    let run = dir.join("run");
-    fs::create_dir_all(&run).map_err(|source| ServeError::MakeFolder {
-        path: run.clone(),
-        source,
-    })?;
-    let text = serde_json::to_vec(addresses).unwrap_or_default();
-    Ok(write_file(&run.join("addresses.json"), &text)?)
 }
 
 /// A store that is put together.
@@ -365,62 +296,5 @@ async fn catch_up(bridge: Bridge, unions: Arc<Unions>, ledger: crate::ledger::Le
             );
         }
         Err(BrokenOff) => {}
-    }
-}
-
-/// The signals that a store heeds.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Reloads certificates when asked and when their files change, until the end is asked for.
-    async fn until_end(mut self, tls: &Tls) {
-        let mut looks = interval(LOOK_AT_FILES);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let reloaded = tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => tls.reload().map(|()| true),
-                _ = looks.tick() => tls.reload_if_changed(),
-            };
-            match reloaded {
-                Ok(true) => tracing::info!("certificates reloaded; new connections use them"),
-                Ok(false) => {}
-                Err(error) => tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "certificates cannot be reloaded; the old ones stay"
-                ),
-            }
-        }
-    }
-}
-
-/// Tells systemd, or whoever set NOTIFY_SOCKET. Nobody listening is no error.
-fn tell_supervisor(state: &str) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
-        return;
-    };
-    let address = match path.as_bytes() {
-        [b'@', name @ ..] => std::os::unix::net::SocketAddr::from_abstract_name(name),
-        _ => std::os::unix::net::SocketAddr::from_pathname(&path),
-    };
-    let told = address.and_then(|address| {
-        let socket = std::os::unix::net::UnixDatagram::unbound()?;
-        socket.send_to_addr(state.as_bytes(), &address)
-    });
-    if let Err(error) = told {
-        tracing::warn!(%error, "cannot reach the supervisor's socket");
     }
 }

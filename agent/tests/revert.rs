@@ -1,0 +1,106 @@
+//! `ship-agent revert` at the instant the agent dies.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    dead_code,
+    reason = "tests stop at the first surprise, and each uses its part of the fleet"
+)]
+
+mod fleet;
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::os::unix::net::UnixListener;
+
+use fleet::agent::Host;
+use fleet::store::{Store, web};
+use ship_model::release::Target;
+
+/// A host at rest on release 3, with 2 and 1 behind it, its agent dead.
+fn three_releases() -> (Store, Host, Target) {
+    let store = Store::start();
+    let mut host = Host::new(&store);
+    let releases = [1, 2, 3].map(|number| {
+        let page = format!("v{number}").into_bytes();
+        let spec = ship_model::spec::ReleaseSpec::static_files("web".parse().unwrap());
+        let mut shelf = store.inner.shelf.lock().unwrap();
+        shelf.publish(number, &spec, &[("index.html", &page)])
+    });
+    host.start();
+    for (epoch, target) in (1..).zip(releases) {
+        store.desire(vec![web(epoch, Some(target), &releases)]);
+        store.wait("the release", |app| app.running == Some(target) && app.healthy);
+    }
+    store.wait("the way back", |app| app.previous == Some(releases[1]));
+    host.kill();
+    (store, host, releases[1])
+}
+
+#[test]
+fn a_socket_that_nobody_listens_on_is_no_agent() {
+    let (_store, host, _) = three_releases();
+    assert!(host.path("run/agent.sock").exists());
+    let report = host.ask(&["revert", "web"]);
+    assert_eq!(report["release"], 2);
+    assert_eq!(host.page().unwrap(), "v2");
+}
+
+#[test]
+fn an_agent_that_dies_before_it_has_heard_is_done_without() {
+    let (_store, host, _) = three_releases();
+    let socket = host.path("run/agent.sock");
+    std::fs::remove_file(&socket).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    let dying = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // It has read what was asked and is gone, as is its socket, before it did anything.
+        let mut request = [0_u8; 64];
+        let _ = stream.read(&mut request).unwrap();
+    });
+    let report = host.ask(&["revert", "web"]);
+    assert_eq!(report["release"], 2);
+    assert_eq!(host.page().unwrap(), "v2");
+    dying.join().unwrap();
+}
+
+/// Points that the agent passes only while it takes the app back.
+fn points() -> BTreeSet<String> {
+    let (_store, mut host, _) = three_releases();
+    let trace = host.path("trace");
+    host.start_with(&[("SHIP_FAULT_TRACE", trace.to_str().unwrap())]);
+    host.wait_ready();
+    let read = || -> BTreeSet<String> {
+        let trace = std::fs::read_to_string(&trace).unwrap_or_default();
+        trace.lines().map(str::to_owned).collect()
+    };
+    let before = read();
+    host.ask(&["revert", "web"]);
+    let after = read();
+    host.kill();
+    after.difference(&before).cloned().collect()
+}
+
+#[test]
+fn an_agent_killed_in_the_call_is_done_without_and_goes_back_once() {
+    let points = points();
+    assert!(points.len() >= 3, "{points:?}");
+    for point in points {
+        let (store, mut host, two) = three_releases();
+        host.start_with(&[("SHIP_FAULT", &format!("{point}=kill"))]);
+        host.wait_ready();
+        let said = host.say(&["revert", "web", "-o", "json"]);
+        let error = String::from_utf8_lossy(&said.stderr);
+        assert!(said.status.success(), "{point}: {error}");
+        let report: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+        assert_eq!(report["release"], 2, "{point}");
+        assert_eq!(host.page().unwrap(), "v2", "{point}");
+        assert!(host.has_ended(), "{point} was not passed");
+        // The agent that comes back keeps to it.
+        store.forget_report();
+        host.start();
+        let report = store.wait("the hold", |app| app.held.is_some() && app.running.is_some());
+        assert_eq!(report.running, Some(two), "{point}");
+    }
+}

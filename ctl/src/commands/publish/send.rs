@@ -1,0 +1,218 @@
+//! Begin, upload, commit: as often as it takes, and still one release.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ship_model::digest::{BlobDigest, ReleaseId};
+use ship_model::manifest::Manifest;
+use ship_model::name::AppName;
+use ship_proto::v1::{BeginChunk, CommitRequest, ReleaseRecord, UploadChunk};
+use ship_proto::{MAX_PIECE, digests};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::bundle::Bundle;
+use super::checkout::checkout;
+use crate::commands::Fleet;
+use crate::error::{CommandError, Exit};
+use crate::patience::{GaveUp, Patience};
+use crate::request::request_id;
+use crate::ui::{Bar, Ui};
+
+/// A tree that was read, ready to be handed in.
+#[derive(Debug)]
+pub struct Parcel {
+    dir: PathBuf,
+    app: AppName,
+    id: ReleaseId,
+    manifest: Arc<Manifest>,
+    label: Option<String>,
+}
+
+impl Parcel {
+    pub fn new(
+        dir: &Path,
+        app: &AppName,
+        manifest: Manifest,
+        label: Option<String>,
+    ) -> Result<Self, CommandError> {
+        Ok(Self {
+            dir: dir.to_owned(),
+            app: app.clone(),
+            id: Manifest::id_of(&encode(&manifest)?),
+            manifest: Arc::new(manifest),
+            label,
+        })
+    }
+
+    async fn commit_request(&self) -> CommitRequest {
+        let (commit, dirty) = checkout(&self.dir).await;
+        CommitRequest {
+            app: self.app.to_string(),
+            id: self.id.as_bytes().to_vec(),
+            bundle: None,
+            label: self.label.clone(),
+            commit,
+            dirty,
+            request_id: request_id(),
+        }
+    }
+}
+
+fn encode(manifest: &Manifest) -> Result<Vec<u8>, CommandError> {
+    let encoded = manifest.encode();
+    encoded.map_err(|error| CommandError::of(Exit::Error, &error))
+}
+
+/// Why one try came to nothing.
+enum Broken {
+    /// The store said no, or nothing.
+    Call(Status),
+    /// Something here failed; another try would fail as well.
+    Here(CommandError),
+}
+
+impl From<Status> for Broken {
+    fn from(status: Status) -> Self {
+        Self::Call(status)
+    }
+}
+
+impl From<CommandError> for Broken {
+    fn from(error: CommandError) -> Self {
+        Self::Here(error)
+    }
+}
+
+/// One publish, however many tries it takes: what was packed stays packed, and the request stays the same one.
+struct Sending<'a> {
+    parcel: Parcel,
+    fleet: &'a Fleet,
+    ui: &'a Ui,
+    request: CommitRequest,
+    bundle: Option<Arc<Bundle>>,
+    /// A commit was sent, so that there may be a release though nobody answered.
+    asked: bool,
+}
+
+/// Hands the parcel in. A store that is away is waited for, up to `patience` at a stretch; what it has by then is not
+/// sent again.
+pub async fn send(
+    parcel: Parcel,
+    patience: Duration,
+    fleet: &Fleet,
+    ui: &Ui,
+) -> Result<ReleaseRecord, CommandError> {
+    let request = parcel.commit_request().await;
+    let mut sending = Sending {
+        parcel,
+        fleet,
+        ui,
+        request,
+        bundle: None,
+        asked: false,
+    };
+    let mut patience = Patience::new(patience);
+    loop {
+        let status = match sending.attempt(&mut patience).await {
+            Ok(record) => return Ok(record),
+            Err(Broken::Here(error)) => return Err(error),
+            Err(Broken::Call(status)) => status,
+        };
+        let bar = Bar::spinner(ui, "waiting for the store");
+        let waited = patience.after(status, |text| bar.say(ui, text)).await;
+        bar.clear();
+        waited.map_err(|gave_up| sending.give_up(gave_up))?;
+    }
+}
+
+impl Sending<'_> {
+    async fn attempt(&mut self, patience: &mut Patience) -> Result<ReleaseRecord, Broken> {
+        let wanted = self.begin().await?;
+        patience.answered(|text| self.ui.say(text));
+        if !wanted.is_empty() {
+            let bundle = self.bundle_of(wanted).await?;
+            self.upload(&bundle).await?;
+            self.request.bundle = Some(bundle.digest.clone());
+        }
+        self.asked = true;
+        let bar = Bar::spinner(self.ui, "check and number");
+        let mut releases = self.fleet.client.releases();
+        let made = releases.commit(self.request.clone()).await;
+        bar.clear();
+        Ok(made?.into_inner())
+    }
+
+    /// Tells the manifest; what comes back are the blobs that the store has not.
+    async fn begin(&self) -> Result<HashSet<BlobDigest>, Broken> {
+        let mut name = Some(self.parcel.app.to_string());
+        // Encoded anew for every try, so that a large one is not held while the bundle is packed and sent.
+        let encoded = bytes::Bytes::from(encode(&self.parcel.manifest)?);
+        let pieces: Vec<BeginChunk> = (0..encoded.len())
+            .step_by(MAX_PIECE)
+            .map(|from| BeginChunk {
+                app: name.take().unwrap_or_default(),
+                manifest: encoded.slice(from..encoded.len().min(from + MAX_PIECE)),
+            })
+            .collect();
+        let mut releases = self.fleet.client.releases();
+        let begun = releases.begin(tokio_stream::iter(pieces)).await?;
+        let mut missing = begun.into_inner();
+        let mut wanted = HashSet::new();
+        while let Some(message) = missing.message().await? {
+            let blobs = digests(&message.blobs, "missing blob", BlobDigest::from_slice);
+            wanted.extend(blobs.map_err(|error| CommandError::of(Exit::Error, &error))?);
+        }
+        Ok(wanted)
+    }
+
+    /// What an earlier try packed, if it holds all that is missing now.
+    async fn bundle_of(&mut self, wanted: HashSet<BlobDigest>) -> Result<Arc<Bundle>, CommandError> {
+        if let Some(bundle) = self.bundle.as_ref().filter(|bundle| bundle.covers(&wanted)) {
+            return Ok(Arc::clone(bundle));
+        }
+        let packed = Bundle::pack(&self.parcel.dir, &self.parcel.manifest, wanted, self.ui).await?;
+        let packed = Arc::new(packed);
+        self.bundle = Some(Arc::clone(&packed));
+        Ok(packed)
+    }
+
+    async fn upload(&self, bundle: &Arc<Bundle>) -> Result<(), Broken> {
+        let bar = Bar::bytes(self.ui, "send", bundle.bytes);
+        let (pieces, received) = mpsc::channel::<UploadChunk>(2);
+        let reading = tokio::task::spawn_blocking({
+            let (bundle, bar) = (Arc::clone(bundle), bar.clone());
+            move || bundle.read(&bar, &pieces)
+        });
+        let mut releases = self.fleet.client.releases();
+        let sent = releases.upload(ReceiverStream::new(received)).await;
+        bar.clear();
+        // A read that failed cut the stream short: that is the reason, whatever the store says of it.
+        match reading.await {
+            Ok(Ok(())) => {}
+            Ok(Err(source)) => return Err(CommandError::internal("read the packed bundle", source).into()),
+            Err(source) => return Err(CommandError::internal("read the packed bundle", source).into()),
+        }
+        if sent?.into_inner().bundle == bundle.digest {
+            return Ok(());
+        }
+        let other = "the store has another bundle than the one that was sent";
+        Err(CommandError::new(Exit::Error, other).into())
+    }
+
+    fn give_up(&self, gave_up: GaveUp) -> CommandError {
+        let away = gave_up.waited.is_some();
+        let fault = CommandError::from(gave_up);
+        let app = &self.parcel.app;
+        match (away, self.asked) {
+            (false, _) => fault,
+            (true, false) => fault.hint("publish again when it is back: what it has is not sent again"),
+            (true, true) => fault
+                .with_exit(Exit::Unknown)
+                .hint(format!("whether it became a release: shipctl releases {app}")),
+        }
+    }
+}

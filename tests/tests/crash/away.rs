@@ -1,0 +1,62 @@
+//! A publisher's terminal while the store dies, and `up` while a keeper is dead.
+
+use rustix::process::Signal;
+use ship_tests::sample::APP;
+use ship_tests::{Fleet, Victim, wait};
+
+/// Each life of the store dies at the next step of one and the same publish.
+#[test]
+fn a_store_that_dies_at_every_step_of_a_publish_costs_a_wait_and_no_number() {
+    const FAULTS: [&str; 4] = [
+        "store.publish.begin.kept",
+        "store.publish.upload.kept",
+        "store.publish.number.before",
+        "store.publish.number.after",
+    ];
+    let fleet = Fleet::armable(1);
+    let tree = fleet.sample(1);
+    let armed = |fault: &str| format!("{fault}=kill@1");
+    fleet.rearm(Victim::Store, &armed(FAULTS[0]));
+    let order = fleet.dir().with_file_name("arm").join("shipstore.store");
+    let ran = std::thread::scope(|scope| {
+        fleet.arm(Victim::Store, &armed(FAULTS[1]));
+        let publishing = scope.spawn(|| fleet.shipctl(&["publish", &tree.to_string_lossy(), "-o", "json"]));
+        for fault in &FAULTS[2..] {
+            wait::until("the death before", || (!order.exists()).then_some(()));
+            fleet.arm(Victim::Store, &armed(fault));
+        }
+        publishing.join().unwrap()
+    });
+    assert!(!order.exists(), "not every life of the store ended: {ran}");
+    assert!(ran.stderr.contains("store unreachable, trying again"), "{ran}");
+    assert_eq!(ran.expect(0).json()["release"], 1);
+    let listed = fleet.shipctl(&["releases", APP, "-o", "json"]).json();
+    assert_eq!(
+        listed["releases"].as_array().unwrap().len(),
+        1,
+        "one publish, one number"
+    );
+}
+
+#[test]
+fn up_ends_an_app_whose_keeper_is_dead() {
+    let mut fleet = Fleet::start(1);
+    fleet.publish_sample(1);
+    fleet.shipctl(&["promote", APP]).expect(0);
+    let apps = wait::until("the app", || {
+        Some(fleet.app_pids("h1", APP)).filter(|pids| !pids.is_empty())
+    });
+    // Neither `up` nor the agent gets to start a keeper again.
+    fleet.freeze(true);
+    fleet.signal(Victim::Agent("h1"), Signal::KILL);
+    fleet.signal(Victim::Keeper("h1", APP), Signal::KILL);
+    // One that has ended and only waits to be collected does not live.
+    let lives = |pid: &i64| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')')
+            .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+    };
+    assert!(apps.iter().all(lives), "an app outlives its keeper");
+    fleet.stop();
+    wait::until("the end of the app", || (!apps.iter().any(lives)).then_some(()));
+}
