@@ -53,6 +53,11 @@ impl Turn {
             return;
         };
         let (run, deploy) = (progress.back_on(), progress.previous_deploy);
+        if run == Some(rollout.plan.to) {
+            // It ran this release before, well or not: there is nothing to go back to, and nothing to wait for.
+            progress.switch = Switch::Back;
+            return;
+        }
         self.set(host, |target| {
             target.run = run;
             target.deploy = deploy;
