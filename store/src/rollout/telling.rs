@@ -17,7 +17,7 @@ pub fn acts(state: &EnvState, effects: &[Effect], at_ms: u64) -> Vec<Act> {
     let told = effects.iter().filter_map(|effect| match effect {
         Effect::Audit { who, what, why } => Some(act(who, what, why.clone().unwrap_or_default())),
         Effect::Announce(event) => {
-            let detail = ending(event)?;
+            let detail = trouble(event)?;
             Some(act("store", &format!("deploy {}", event.deploy), detail))
         }
         _ => None,
@@ -25,24 +25,13 @@ pub fn acts(state: &EnvState, effects: &[Effect], at_ms: u64) -> Vec<Act> {
     told.collect()
 }
 
-fn ending(event: &RolloutEvent) -> Option<String> {
+/// What happened on the way; how it ended is audited by the rollout itself.
+fn trouble(event: &RolloutEvent) -> Option<String> {
     match &event.what {
         Happening::HostFailed {
             host, step, reason, ..
         } => Some(format!("{host} failed in {step}: {reason}")),
         Happening::TurnedBack { reason } => Some(format!("turned back: {reason}")),
-        Happening::Ended { outcome } => {
-            let end = serde_json::to_value(outcome.end).ok();
-            let end = end
-                .as_ref()
-                .and_then(|end| end.as_str())
-                .unwrap_or("ended")
-                .to_owned();
-            Some(match &outcome.stop {
-                Some(stop) => format!("{end}: {}", stop.reason),
-                None => end,
-            })
-        }
         _ => None,
     }
 }

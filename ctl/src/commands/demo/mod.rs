@@ -40,9 +40,12 @@ pub struct Demo {
 
 pub async fn run(verb: Demo, _global: &Global, ui: &Ui) -> Outcome {
     let mut stop = Stop::new()?;
+    // Building what is missing is no part of what is timed.
+    let programs: Vec<_> = FLEET.into_iter().chain([SAMPLE, LOAD]).collect();
+    let binaries = Binaries::find(&programs, ui)?;
     let time = Watch::start();
     let dir = folder(verb.dir)?;
-    let played = Box::pin(play(&dir, &mut stop, ui)).await;
+    let played = Box::pin(play(&dir, &binaries, &mut stop, ui)).await;
     if verb.keep {
         ui.say(format!("kept: shipctl up --dir {}", dir.display()));
     } else if let Err(error) = remove_tree(&dir) {
@@ -76,9 +79,7 @@ fn folder(asked: Option<PathBuf>) -> Result<PathBuf, CommandError> {
     asked.canonicalize().map_err(failed)
 }
 
-async fn play(dir: &Path, stop: &mut Stop, ui: &Ui) -> Result<Account, CommandError> {
-    let programs: Vec<_> = FLEET.into_iter().chain([SAMPLE, LOAD]).collect();
-    let binaries = Binaries::find(&programs, ui)?;
+async fn play(dir: &Path, binaries: &Binaries, stop: &mut Stop, ui: &Ui) -> Result<Account, CommandError> {
     let plan = FleetPlan {
         dir: dir.to_owned(),
         hosts: Some(3),
@@ -87,13 +88,13 @@ async fn play(dir: &Path, stop: &mut Stop, ui: &Ui) -> Result<Account, CommandEr
     };
     ui.say("Ship on this machine: a store, three hosts, a web app, and users.\n");
     let time = Watch::start();
-    let fleet = Box::pin(OwnFleet::bring_up(&plan, &binaries, stop, ui)).await?;
+    let fleet = Box::pin(OwnFleet::bring_up(&plan, binaries, stop, ui)).await?;
     ui.say(format!(
         "✓ a store and 3 hosts are up, {}",
         duration(time.elapsed())
     ));
     let told = tokio::select! {
-        told = Box::pin(story::tell(dir, &binaries, ui)) => told,
+        told = Box::pin(story::tell(dir, binaries, ui)) => told,
         () = stop.asked() => Err(interrupted()),
     };
     fleet.take_down().await;
