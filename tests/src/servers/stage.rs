@@ -220,7 +220,7 @@ impl Stage {
             for (from, to) in &self.subject.files {
                 match std::fs::read_to_string(from) {
                     Ok(text) => std::fs::write(dir.join(to), self.fill(&text, release, manners))?,
-                    Err(_) => drop(std::fs::copy(from, dir.join(to))?),
+                    Err(_) => super::subject::place(from, &dir.join(to))?,
                 }
             }
             std::fs::write(dir.join("release"), release.to_string())?;

@@ -49,6 +49,11 @@ pub(super) fn program(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// A link where that is possible: a program just copied cannot be run while a thread that starts another holds it open.
+pub(super) fn place(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::hard_link(from, to).or_else(|_| std::fs::copy(from, to).map(drop))
+}
+
 impl Subject {
     /// `files` are pairs of a file and its name in the release: recipes below `agent/drain`, apps below `tests/servers`.
     pub(super) fn new(name: &'static str, command: Vec<String>, files: &[(&str, &'static str)]) -> Self {
@@ -73,7 +78,7 @@ impl Subject {
     /// When they cannot be written.
     pub fn copy_to(&self, folder: &Path) {
         for (from, to) in &self.files {
-            let done = std::fs::copy(from, folder.join(to));
+            let done = place(from, &folder.join(to));
             done.unwrap_or_else(|error| panic!("{} of {}: {error}", from.display(), self.name));
         }
     }

@@ -77,6 +77,7 @@ fn intent(release: u64) -> Intent {
 
 fn outcome(result: SwitchResult) -> Outcome {
     Outcome {
+        rungs: Vec::new(),
         epoch: 41,
         release: 455,
         running: Some(454),
@@ -288,6 +289,8 @@ fn replies_are_read_and_written() {
 
 fn slot(state: SlotState) -> Slot {
     Slot {
+        home: None,
+        heir_of: None,
         process: Some(Process { pid: 4242, start: 99 }),
         state,
         failures: 1,
@@ -325,6 +328,7 @@ fn active() -> Generation {
 
 fn rising(phase: RisingPhase, cause: Cause) -> Rising {
     Rising {
+        rungs: Vec::new(),
         generation: generation(13, 456),
         phase,
         cause,
