@@ -94,7 +94,8 @@ impl Notices {
             return None;
         }
         let mut room = Room([0; ROOM]);
-        self.ask(libc::SECCOMP_IOCTL_NOTIF_RECV, room.0.as_mut_ptr()).ok()?;
+        self.ask(libc::SECCOMP_IOCTL_NOTIF_RECV, room.0.as_mut_ptr())
+            .ok()?;
         // SAFETY: the room is aligned for it and larger; every value of its bytes is a value of its.
         #[allow(unsafe_code, reason = "the kernel writes plain bytes")]
         let notice = unsafe { room.0.as_ptr().cast::<libc::seccomp_notif>().read() };

@@ -79,7 +79,8 @@ impl Keeper {
         };
         let untold = generation.slots.get(slot).is_some_and(|found| {
             let way = found.way.as_ref();
-            way.is_some_and(|way| way.strategy == Some(Strategy::ListenFds)) && spec.strategy == Strategy::Auto
+            way.is_some_and(|way| way.strategy == Some(Strategy::ListenFds))
+                && spec.strategy == Strategy::Auto
         });
         let marks = self.marks(generation.home(slot).0, Some(&spec.name));
         let members = processes::members(&[process], &[], &marks);
@@ -174,7 +175,8 @@ impl Keeper {
             }),
             Ok(None) => {
                 notices.let_go_on(bind);
-                (asked.port() != 0).then(|| undecided(format!("it binds {asked}, which none of its listeners is")))
+                (asked.port() != 0)
+                    .then(|| undecided(format!("it binds {asked}, which none of its listeners is")))
             }
             Err(remark) => {
                 notices.let_go_on(bind);
@@ -196,7 +198,9 @@ impl Keeper {
             let group = self.listeners.get(&listen::key(spec, listener))?;
             Some((group.tcp()?, group.socket(generation)?))
         });
-        let near: Vec<_> = sockets.filter(|(bound, _)| bound.port() == asked.port()).collect();
+        let near: Vec<_> = sockets
+            .filter(|(bound, _)| bound.port() == asked.port())
+            .collect();
         if near.is_empty() {
             return Ok(None);
         }
@@ -204,7 +208,9 @@ impl Keeper {
         if notices.still_waits(bind).is_err() || !given.is_tcp() {
             return Ok(None);
         }
-        let exact = near.iter().find(|(bound, _)| bound.ip() == asked.ip().to_canonical());
+        let exact = near
+            .iter()
+            .find(|(bound, _)| bound.ip() == asked.ip().to_canonical());
         let dual = given.is_dual();
         let meant = exact.or_else(|| near.iter().find(|(bound, _)| join::names(*bound, asked, dual)));
         let Some((bound, socket)) = meant else {

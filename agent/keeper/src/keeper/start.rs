@@ -233,10 +233,8 @@ impl Keeper {
         ];
         let told = told.map(|(name, value)| (name.to_owned(), value)).into_iter();
         let einhorn = descriptors.enumerate();
-        told.chain(
-            einhorn.map(|(index, descriptor)| (format!("EINHORN_FD_{index}"), descriptor.to_string())),
-        )
-        .collect()
+        told.chain(einhorn.map(|(index, descriptor)| (format!("EINHORN_FD_{index}"), descriptor.to_string())))
+            .collect()
     }
 
     /// Standard input, output and error, then the listeners in their order.

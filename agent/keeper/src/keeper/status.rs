@@ -88,7 +88,11 @@ impl Keeper {
                     .as_ref()
                     .and_then(|way| way.strategy)
                     .unwrap_or(spec.strategy),
-                reason: found.way.as_ref().map(|way| way.reason.clone()).unwrap_or_default(),
+                reason: found
+                    .way
+                    .as_ref()
+                    .map(|way| way.reason.clone())
+                    .unwrap_or_default(),
             }
         });
         GenerationStatus {

@@ -82,7 +82,11 @@ fn has_joined(found: &Slot) -> bool {
 
 /// What it did not do, and why, as far as that is known.
 fn did_not(spec: &ProcessSpec, found: &Slot) -> String {
-    let addresses: Vec<_> = spec.listen.iter().map(|listener| listener.addr.as_str()).collect();
+    let addresses: Vec<_> = spec
+        .listen
+        .iter()
+        .map(|listener| listener.addr.as_str())
+        .collect();
     let addresses = addresses.join(", ");
     let did_not = match (spec.strategy, &found.way) {
         // It was not watched, so what it did is not known.
