@@ -15,6 +15,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use ship_keeper::AskError;
 use ship_keeper::protocol::*;
 use ship_model::spec::Strategy;
 use stage::{Load, Stage, get, until};
@@ -218,9 +219,13 @@ fn sockets_that_cannot_be_joined_are_refused_before_anything_is_started() {
     for (addr, part) in [("unix:/tmp/x.sock", "Unix socket"), ("tcp:127.0.0.1:0", "port 0")] {
         let mut intent = binds(&stage, 1, Strategy::BindJoin, at, &at.to_string());
         intent.processes[0].listen[0].addr = addr.to_owned();
-        let outcome = failed(&stage, intent);
-        says(&outcome, &[part, "listener http", "another strategy"]);
-        assert_eq!(outcome.failed_step, Some(Phase::Prepared));
+        let Err(AskError::Refused { refusal, message }) = stage.client().switch(intent) else {
+            panic!("{addr} was not refused");
+        };
+        assert_eq!(refusal, Refusal::BadIntent);
+        for part in [part, "listener http", "strategy \"listen-fds\" or \"stop-start\""] {
+            assert!(message.contains(part), "{message}");
+        }
     }
 }
 

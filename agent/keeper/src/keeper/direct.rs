@@ -10,9 +10,7 @@ use crate::relay::{MAX_RELAYS, Relay};
 
 impl Keeper {
     pub(super) fn bind(&mut self, generation: u64) {
-        let sockets = self
-            .can_join(generation)
-            .and_then(|()| self.take_sockets(generation).map_err(|error| chain(&error)));
+        let sockets = self.take_sockets(generation).map_err(|error| chain(&error));
         self.events.push_back(Event::Bound { generation, sockets });
     }
 

@@ -45,32 +45,29 @@ impl Join {
     }
 }
 
+/// What stands in the way of joining a process whatever it does.
+pub(super) fn check(process: &ProcessSpec) -> Result<(), String> {
+    let listeners = process.listen.iter();
+    for listener in listeners.filter(|_| process.strategy == Strategy::BindJoin) {
+        let why = match Address::parse(&listener.addr) {
+            Ok(Address::Unix(_)) => "is a Unix socket; only TCP addresses are joined",
+            Ok(Address::Tcp(addr)) if addr.port() == 0 => {
+                "has port 0; a process that binds by itself must know its port"
+            }
+            _ => continue,
+        };
+        return Err(format!(
+            "listener {} {why}; give it another address, or take strategy \"listen-fds\" or \"stop-start\"",
+            listener.name
+        ));
+    }
+    Ok(())
+}
+
 /// Why a bind was not joined, in words that go on from "it".
 type Remark = String;
 
 impl Keeper {
-    /// What stands in the way of joining this generation whatever its processes do.
-    pub(super) fn can_join(&self, generation: u64) -> Result<(), String> {
-        let found = self.state.generation(generation);
-        let processes = found.iter().flat_map(|found| &found.intent.processes);
-        for process in processes.filter(|process| process.strategy == Strategy::BindJoin) {
-            for listener in &process.listen {
-                let why = match Address::parse(&listener.addr) {
-                    Ok(Address::Unix(_)) => "is a Unix socket; only TCP addresses are joined",
-                    Ok(Address::Tcp(addr)) if addr.port() == 0 => {
-                        "has port 0; a process that binds by itself must know its port"
-                    }
-                    _ => continue,
-                };
-                return Err(format!(
-                    "process {}: listener {} {why}; give it another address or another strategy, \"listen-fds\" or \"stop-start\"",
-                    process.name, listener.name
-                ));
-            }
-        }
-        Ok(())
-    }
-
     /// Takes back where a living process's binds are told.
     pub(super) fn adopt_binds(&mut self, generation: &Generation, slot: usize, process: Process) {
         let spec = generation.intent.processes.get(slot);
