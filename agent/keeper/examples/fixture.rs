@@ -4,7 +4,8 @@
 //! `never-ready`, `speak-later` (says something at the trigger), `sick` (probes are answered with 500), `slow` (takes a while to boot), `shutdown-on-drain` (shuts its
 //! listener down when it is to drain), `shutdown-later` (does so at the trigger), `stubborn` (a child in a session of its own),
 //! `unix` (the listener is a Unix socket), `noisy` (writes much), `prefork` (a child serves, not it itself), `orphan` (so does
-//! a grandchild whose parent has ended).
+//! a grandchild whose parent has ended), `bind` (takes no listener, binds each address of `FIXTURE_BIND` by itself), `idle`
+//! (does neither), `bind-later` (binds a UDP socket and `FIXTURE_BIND` once more at the trigger).
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -73,11 +74,26 @@ fn main() {
     if count > 0 {
         assert_eq!(var("LISTEN_PID"), std::process::id().to_string());
     }
-    let servers: Vec<_> = (0..count)
-        .map(|index| {
-            // SAFETY: LISTEN_FDS says that these descriptors are ours.
-            #[allow(unsafe_code, reason = "descriptors come as numbers")]
-            let socket = unsafe { OwnedFd::from_raw_fd(3 + index as i32) };
+    let sockets: Vec<_> = if has("bind") {
+        bind_all()
+    } else if has("idle") {
+        Vec::new()
+    } else {
+        // SAFETY: LISTEN_FDS says that these descriptors are ours.
+        #[allow(unsafe_code, reason = "descriptors come as numbers")]
+        let handed = |index| unsafe { OwnedFd::from_raw_fd(3 + index as i32) };
+        (0..count).map(handed).collect()
+    };
+    if has("bind-later") {
+        let trigger = var("FIXTURE_TRIGGER");
+        at_file(trigger.clone().into(), move || {
+            let bound = std::net::UdpSocket::bind("127.0.0.1:0").is_ok() && !bind_all().is_empty();
+            std::fs::write(trigger + ".done", bound.to_string()).unwrap();
+        });
+    }
+    let servers: Vec<_> = sockets
+        .into_iter()
+        .map(|socket| {
             let shut = socket.try_clone().unwrap();
             if has("shutdown-on-drain") {
                 let shut = shut.try_clone().unwrap();
@@ -131,6 +147,14 @@ fn work_elsewhere(orphan: bool) -> ! {
     loop {
         thread::park();
     }
+}
+
+fn bind_all() -> Vec<OwnedFd> {
+    let addresses = var("FIXTURE_BIND");
+    let addresses = addresses.split(',').filter(|address| !address.is_empty());
+    addresses
+        .map(|address| TcpListener::bind(address).unwrap().into())
+        .collect()
 }
 
 fn var(name: &str) -> String {

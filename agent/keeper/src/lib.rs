@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod daemon;
+pub mod join;
 pub mod listen;
 pub mod log;
 pub mod machine;

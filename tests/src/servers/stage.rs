@@ -137,8 +137,8 @@ impl Stage {
         // A bad release fails at the end of this time, a good one must not.
         let ready = if broken.is_some() { 4_000 } else { 60_000 };
         let command = match manners {
-            // The sample does not know how to be as bad as that.
-            Manners::Exits if self.subject.made => vec!["/bin/false".to_owned()],
+            // These do not know how to be as bad as that.
+            Manners::Exits if self.subject.made || self.subject.plain => vec!["/bin/false".to_owned()],
             _ => self
                 .subject
                 .command
@@ -146,7 +146,7 @@ impl Stage {
                 .map(|word| self.fill(word, release, manners))
                 .collect(),
         };
-        if self.subject.strategy.binds_itself() {
+        if self.subject.listens_at_own() {
             env.insert("ADDR".to_owned(), self.own.to_string());
             env.insert(
                 "CURRENT".to_owned(),
@@ -167,7 +167,7 @@ impl Stage {
             env_file: None,
             listen: vec![ListenSpec {
                 name: "http".to_owned(),
-                addr: if self.subject.strategy.binds_itself() {
+                addr: if self.subject.listens_at_own() {
                     format!("tcp:{}", self.own)
                 } else {
                     "tcp:127.0.0.1:0".to_owned()
@@ -218,6 +218,9 @@ impl Stage {
         }
         let made = std::fs::create_dir_all(&dir).and_then(|()| {
             for (from, to) in &self.subject.files {
+                if let Some(folder) = dir.join(to).parent() {
+                    std::fs::create_dir_all(folder)?;
+                }
                 match std::fs::read_to_string(from) {
                     Ok(text) => std::fs::write(dir.join(to), self.fill(&text, release, manners))?,
                     Err(_) => super::subject::place(from, &dir.join(to))?,
@@ -243,7 +246,11 @@ impl Stage {
             // No server takes that, as it takes no configuration with a mistake.
             Manners::Exits => "mistake;;",
         };
-        text.replace("@ADDR@", &self.own.to_string())
+        let base = if manners == Manners::Good { "" } else { "sick" };
+        text.replace("@IP@", &self.own.ip().to_string())
+            .replace("@PORT@", &self.own.port().to_string())
+            .replace("@BASE@", base)
+            .replace("@ADDR@", &self.own.to_string())
             .replace("@RUN@", &self.root.join("run").display().to_string())
             .replace("@CURRENT@", &self.root.join("home/current").display().to_string())
             .replace("@RELEASE@", &release.to_string())

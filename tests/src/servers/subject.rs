@@ -21,6 +21,8 @@ pub struct Subject {
     pub websockets: bool,
     /// Whether its releases are made by `ship-sample make`.
     pub made: bool,
+    /// Whether nothing in it is ours, so that a bad release of it is made by other words of its command.
+    pub plain: bool,
     /// How it is replaced.
     pub strategy: Strategy,
     pub restart: Option<Restart>,
@@ -34,7 +36,7 @@ fn root() -> PathBuf {
 }
 
 /// Where `tests/setup` keeps what it fetched.
-fn cache() -> PathBuf {
+pub(super) fn cache() -> PathBuf {
     std::env::var_os("SHIP_TESTS_CACHE").map_or_else(|| root().join(".cache"), PathBuf::from)
 }
 
@@ -66,10 +68,16 @@ impl Subject {
             drain: Duration::from_secs(60),
             websockets: false,
             made: false,
+            plain: false,
             strategy: Strategy::ListenFds,
             restart: None,
             streams: true,
         }
+    }
+
+    /// Whether it must be told where to listen.
+    pub(super) fn listens_at_own(&self) -> bool {
+        self.strategy.binds_itself() || self.strategy == Strategy::Auto
     }
 
     /// Makes the files of a release in a folder.
@@ -196,7 +204,7 @@ impl Subject {
         })
     }
 
-    /// Takes its listener as from Server::Starter, which it is written for; the port named there is only told.
+    /// Takes its listener as from Server::Starter, which it is written for.
     #[must_use]
     pub fn starlet() -> Option<Self> {
         let plackup = program("plackup").filter(|_| program("start_server").is_some())?;
@@ -210,12 +218,8 @@ impl Subject {
             "--max-workers=6",
             "app.psgi",
         ]);
-        let env = [
-            ("SERVER_STARTER_PORT", "127.0.0.1:80=3"),
-            ("SERVER_STARTER_GENERATION", "1"),
-        ];
         Some(Self {
-            env: env.map(|(name, value)| (name, value.to_owned())).into(),
+            strategy: Strategy::Starter,
             ..Self::new("starlet", command, &[("tests/servers/psgi/app.psgi", "app.psgi")])
         })
     }

@@ -3,6 +3,7 @@
 
 mod http2;
 mod in_place;
+mod join;
 
 use std::time::Duration;
 

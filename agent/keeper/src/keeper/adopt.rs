@@ -117,6 +117,7 @@ impl Keeper {
             said,
         };
         self.running.insert((number, slot), running);
+        self.adopt_binds(generation, slot, process);
         Some(Living {
             generation: number,
             slot,

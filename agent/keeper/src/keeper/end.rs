@@ -101,6 +101,7 @@ impl Keeper {
         self.cut.remove(&generation);
         self.counted.retain(|(number, _), _| *number != generation);
         self.births.retain(|birth| birth.generation != generation);
+        self.joins.retain(|join| join.generation != generation);
         self.asked.retain(|(number, _), _| *number != generation);
         self.remove_drain_files();
     }

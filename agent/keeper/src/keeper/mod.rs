@@ -10,6 +10,7 @@ mod end;
 mod folders;
 mod in_place;
 mod jobs;
+mod joins;
 mod limits;
 mod links;
 mod lives;
@@ -46,6 +47,7 @@ use tell::Label;
 
 use in_place::{Birth, Reloaded, Reloading};
 use jobs::Job;
+use joins::Join;
 
 pub use limits::{Signals, SignalsError};
 
@@ -128,6 +130,8 @@ pub struct Keeper {
     writers: Vec<OwnedFd>,
     notify: NotifySocket,
     probes: Vec<Probe>,
+    /// Where binds are told.
+    joins: Vec<Join>,
     /// Commands that run.
     jobs: Vec<Job>,
     /// Main processes asked for their successors.
@@ -197,6 +201,7 @@ impl Keeper {
             writers: Vec::new(),
             notify,
             probes: Vec::new(),
+            joins: Vec::new(),
             jobs: Vec::new(),
             births: Vec::new(),
             reloads: Vec::new(),

@@ -161,6 +161,7 @@ fn check_folder(home: &Path, dir: &Path) -> Result<(), String> {
 }
 
 fn check_process(process: &ProcessSpec) -> Result<(), String> {
+    super::joins::check(process)?;
     let plain = |name: &str| {
         !name.is_empty()
             && name.len() <= 64

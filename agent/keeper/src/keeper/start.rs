@@ -7,13 +7,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags};
+use ship_model::spec::Strategy;
 
+use super::joins::Join;
 use super::output::is_stream;
 use super::{Keeper, Running, chain};
-use crate::listen;
+use crate::listen::{self, Group};
 use crate::machine::{Event, Generation, Process};
-use crate::processes::{self, Account, Launch};
-use crate::protocol::ProcessSpec;
+use crate::processes::{self, Account, Binds, Launch};
+use crate::protocol::{ListenSpec, ProcessSpec};
+
+/// The descriptor of a process's first listener.
+const FIRST_LISTENER: usize = 3;
 
 impl Keeper {
     pub(super) fn fork(&mut self, generation: u64, slot: usize) {
@@ -63,6 +68,8 @@ impl Keeper {
         let start = processes::start_ticks(pid).ok_or("it ended at once")?;
         let process = Process { pid, start };
         self.mains.entry(generation).or_default().push(process);
+        self.joins
+            .extend(child.binds.map(|news| Join::born(generation, slot, news)));
         self.running.insert(
             (generation, slot),
             Running {
@@ -202,8 +209,32 @@ impl Keeper {
                 .collect();
             all.insert("LISTEN_FDS".to_owned(), spec.listen.len().to_string());
             all.insert("LISTEN_FDNAMES".to_owned(), names.join(":"));
+            if spec.strategy == Strategy::Starter {
+                all.extend(self.starter(generation.number, spec));
+            }
         }
         Ok(all)
+    }
+
+    /// What servers written for Server::Starter and Einhorn look for.
+    fn starter(&self, generation: u64, spec: &ProcessSpec) -> processes::Environment {
+        let descriptors = FIRST_LISTENER..FIRST_LISTENER + spec.listen.len();
+        let place = |(listener, descriptor): (&ListenSpec, usize)| {
+            let bound = self.listeners.get(&listen::key(spec, listener)).map(Group::bound);
+            let bound = bound.unwrap_or_else(|| listener.addr.clone());
+            let place = bound.split_once(':').map_or(bound.as_str(), |(_, place)| place);
+            format!("{place}={descriptor}")
+        };
+        let places: Vec<_> = spec.listen.iter().zip(descriptors.clone()).map(place).collect();
+        let told = [
+            ("SERVER_STARTER_PORT", places.join(";")),
+            ("SERVER_STARTER_GENERATION", generation.to_string()),
+            ("EINHORN_FD_COUNT", spec.listen.len().to_string()),
+        ];
+        let told = told.map(|(name, value)| (name.to_owned(), value)).into_iter();
+        let einhorn = descriptors.enumerate();
+        told.chain(einhorn.map(|(index, descriptor)| (format!("EINHORN_FD_{index}"), descriptor.to_string())))
+            .collect()
     }
 
     /// Standard input, output and error, then the listeners in their order.
@@ -291,6 +322,12 @@ fn assemble(
         }),
         memory: spec.limits.memory,
         account,
+        binds: match spec.strategy {
+            _ if spec.listen.is_empty() => Binds::Untold,
+            Strategy::Auto => Binds::ToldIfPossible,
+            Strategy::BindJoin => Binds::Joined,
+            _ => Binds::Untold,
+        },
     })
 }
 

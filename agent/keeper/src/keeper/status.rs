@@ -83,6 +83,16 @@ impl Keeper {
                     .unwrap_or_default(),
                 connections: u32::try_from(self.counted.get(&place).copied().unwrap_or(0))
                     .unwrap_or(u32::MAX),
+                strategy: found
+                    .way
+                    .as_ref()
+                    .and_then(|way| way.strategy)
+                    .unwrap_or(spec.strategy),
+                reason: found
+                    .way
+                    .as_ref()
+                    .map(|way| way.reason.clone())
+                    .unwrap_or_default(),
             }
         });
         GenerationStatus {

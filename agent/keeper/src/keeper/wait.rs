@@ -19,6 +19,7 @@ impl Keeper {
         self.read_streams();
         self.resident.keep_small();
         self.read_notices();
+        self.answer_binds();
         self.look_at_starts();
         self.reap();
         self.look_at_adopted();
@@ -57,6 +58,7 @@ impl Keeper {
                 add(failure.as_fd(), PollFlags::IN);
             }
         }
+        self.joins.iter().for_each(|join| add(join.fd(), PollFlags::IN));
         self.jobs.iter().for_each(|job| add(job.fd(), PollFlags::IN));
         self.probes
             .iter()

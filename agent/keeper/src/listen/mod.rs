@@ -384,7 +384,7 @@ pub struct Listeners {
 /// The name under which a listener outlives releases: its address, or, as port 0 says nothing, whose it is.
 #[must_use]
 pub fn key(process: &ProcessSpec, listener: &ListenSpec) -> String {
-    if process.strategy.binds_itself() {
+    if process.strategy.is_outside() {
         return format!("{OUTSIDE}{}", listener.addr);
     }
     match Address::parse(&listener.addr)
@@ -420,7 +420,7 @@ impl Listeners {
                     source,
                 })
                 .and_then(|address| {
-                    if process.strategy.binds_itself() {
+                    if process.strategy.is_outside() {
                         return Ok(Group::Outside(OutsideGroup::new(address)));
                     }
                     Group::bind(&address, bound.get(&key).map(String::as_str), steering)
@@ -474,7 +474,7 @@ impl Listeners {
 
     /// Closes what is held of the addresses that the app's own processes are about to bind.
     pub fn give_up(&mut self, process: &ProcessSpec) {
-        if process.strategy.binds_itself() {
+        if process.strategy.is_outside() {
             for listener in &process.listen {
                 self.groups.remove(&listener.addr);
             }

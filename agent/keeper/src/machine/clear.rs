@@ -26,13 +26,13 @@ impl Turn {
         let listens = |found: &Generation, address: &str, itself: bool| {
             let mut processes = found.intent.processes.iter();
             processes.any(|process| {
-                process.strategy.binds_itself() == itself
+                process.strategy.is_outside() == itself
                     && process.listen.iter().any(|listener| listener.addr == address)
             })
         };
         let mut processes = rising.intent.processes.iter();
         processes.any(|process| {
-            let other = !process.strategy.binds_itself();
+            let other = !process.strategy.is_outside();
             let mut addresses = process.listen.iter().map(|listener| listener.addr.as_str());
             let active = self.state.active.as_ref();
             active.is_some_and(|active| addresses.any(|address| listens(active, address, other)))

@@ -10,6 +10,7 @@ const ATTEMPTS: u32 = 3;
 impl Turn {
     /// The rising generation failed by itself.
     pub(super) fn fail(&mut self, reason: &str) {
+        let reason = &self.with_ways(reason);
         let Some(rising) = &self.state.rising else { return };
         let (intent, cause, attempt) = (
             rising.generation.intent.clone(),

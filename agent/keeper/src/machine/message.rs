@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Process;
+use super::{Process, Way};
 use crate::protocol::Intent;
 
 /// Something that has happened.
@@ -76,6 +76,15 @@ pub enum Event {
         slot: usize,
         /// Which.
         process: Process,
+    },
+    /// The process did something about its listeners, or may not be looked at while it does.
+    Way {
+        /// Of which generation.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+        /// What.
+        way: Way,
     },
     /// The process said `READY=1`.
     Ready {

@@ -31,12 +31,13 @@ mod take_over;
 #[cfg(test)]
 mod tests;
 mod view;
+mod way;
 
 pub use judge::{Verdict, judge_revert, judge_switch};
 pub use message::{Effect, Event};
 pub use recover::{Living, recover};
 pub use state::{
-    Cause, Generation, Leaving, Process, Queued, Retiring, Rising, RisingPhase, Slot, SlotState, State,
+    Cause, Generation, Leaving, Process, Queued, Retiring, Rising, RisingPhase, Slot, SlotState, State, Way,
 };
 pub use step::step;
 

@@ -115,6 +115,7 @@ impl Turn {
         if let Some(found) = rising.generation.slots.get_mut(slot) {
             found.probed = true;
         }
+        self.answered(generation, slot);
         self.look_for_probed(generation);
     }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use ship_model::spec::Strategy;
+
 use crate::protocol::{Counters, Held, Intent, Outcome, Rung};
 
 /// All that the machine knows; what the journal holds.
@@ -84,6 +86,18 @@ pub struct Slot {
     /// The slot of the active generation whose running process it takes over, until it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heir_of: Option<usize>,
+    /// What its process did about its listeners, where that decides its strategy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way: Option<Way>,
+}
+
+/// What a process did about its listeners.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Way {
+    /// The strategy that this makes it; none: nothing is decided by that.
+    pub strategy: Option<Strategy>,
+    /// What it did, or what stands in its way.
+    pub reason: String,
 }
 
 /// A process for sure: a pid alone may be used again.

@@ -54,6 +54,11 @@ impl Turn {
                 slot,
                 result,
             } => self.asked(*generation, *slot, result),
+            Event::Way {
+                generation,
+                slot,
+                way,
+            } => self.went(*generation, *slot, way),
             Event::Daemon {
                 generation,
                 slot,

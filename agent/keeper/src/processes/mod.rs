@@ -1,11 +1,13 @@
 //! The app's processes: started with exactly what they may have, found again, asked and forced to end.
 
+mod binds;
 mod environment;
 mod scan;
 mod spawn;
 mod tree;
 mod user;
 
+pub use binds::{Binds, News, nudge, receive, told_binds};
 pub use environment::{Environment, EnvironmentError, environment};
 pub use scan::{
     Found, Table, boot_id, descriptor_of, each_socket, is_alive, is_member, is_own_child, members,

@@ -8,6 +8,7 @@ use libc::c_char;
 use thiserror::Error;
 
 use super::Account;
+use super::binds::{self, Binds};
 
 /// Why a process could not be forked.
 #[derive(Debug, Error)]
@@ -47,6 +48,8 @@ pub struct Launch {
     pub memory: Option<u64>,
     /// Whom it becomes, when that is another user.
     pub account: Option<Account>,
+    /// Whether the keeper hears of its binds.
+    pub binds: Binds,
 }
 
 /// A forked child that waits.
@@ -58,6 +61,8 @@ pub struct Child {
     pub go: OwnedFd,
     /// Closed when the program runs; before that, the report of what failed.
     pub failure: OwnedFd,
+    /// Where its binds are told, when that was asked for; see [`super::binds::receive`].
+    pub binds: Option<OwnedFd>,
 }
 
 /// The step that failed in the child, and why.
@@ -69,7 +74,7 @@ pub struct StartFailure {
     pub error: io::Error,
 }
 
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     "wait for the keeper",
     "hand over descriptors",
     "set limits",
@@ -77,6 +82,7 @@ const STEPS: [&str; 7] = [
     "enter the release's folder",
     "run the program",
     "leave the keeper's group",
+    "have its binds told to the keeper (strategy \"listen-fds\" or \"stop-start\" does without)",
 ];
 
 /// What the child touches, laid out before the fork: after it, nothing may be allocated.
@@ -96,6 +102,9 @@ struct Prepared {
     groups: Vec<u32>,
     go: RawFd,
     failure: RawFd,
+    /// Where the child says how its binds are told; below 0 where nobody wants to know.
+    news: RawFd,
+    binds: Binds,
 }
 
 /// Forks the child. It does nothing before a byte comes through [`Child::go`], and ends when that is closed: a keeper that
@@ -110,6 +119,7 @@ pub fn fork(launch: &Launch) -> Result<Child, SpawnError> {
     let flags = rustix::pipe::PipeFlags::CLOEXEC;
     let (go_reader, go) = rustix::pipe::pipe_with(flags).map_err(system)?;
     let (failure, failure_writer) = rustix::pipe::pipe_with(flags).map_err(system)?;
+    let (news, news_writer) = binds::channel(launch.binds).map_err(system)?.unzip();
     let mut listen_pid = *b"LISTEN_PID=\0\0\0\0\0\0\0\0\0\0\0\0";
     let pointers = |words: &[CString]| words.iter().map(|word| word.as_ptr()).collect::<Vec<_>>();
     let mut arguments = pointers(&launch.arguments);
@@ -140,6 +150,8 @@ pub fn fork(launch: &Launch) -> Result<Child, SpawnError> {
             .unwrap_or_default(),
         go: go_reader.as_raw_fd(),
         failure: failure_writer.as_raw_fd(),
+        news: news_writer.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+        binds: launch.binds,
     };
     // SAFETY: the keeper has one thread, and the child calls only async-signal-safe functions before it runs another
     // program or exits.
@@ -159,6 +171,7 @@ pub fn fork(launch: &Launch) -> Result<Child, SpawnError> {
                 pid: pid.cast_unsigned(),
                 go,
                 failure,
+                binds: news,
             })
         }
     }
@@ -225,6 +238,10 @@ unsafe fn become_program(prepared: &mut Prepared) -> u8 {
                 return 2;
             }
         }
+        // Before it becomes another user: root may do this without giving up the privileges of what it runs.
+        if prepared.news >= 0 && !binds::tell(prepared.news) && prepared.binds == Binds::Joined {
+            return 7;
+        }
         if let Some((uid, gid)) = prepared.ids {
             let groups = (prepared.groups.len(), prepared.groups.as_ptr());
             if libc::setgroups(groups.0, groups.1) != 0 || libc::setgid(gid) != 0 || libc::setuid(uid) != 0 {
@@ -268,7 +285,7 @@ unsafe fn reset_signals() {
     }
 }
 
-/// Puts descriptor `n` of the list at number `n`, the two pipes behind them, and closes every other.
+/// Puts descriptor `n` of the list at number `n`, the pipes behind them, and closes every other.
 ///
 /// # Safety
 /// Only in a freshly forked child.
@@ -288,7 +305,10 @@ unsafe fn move_descriptors(prepared: &mut Prepared) -> bool {
             }
             prepared.descriptors[index] = safe;
         }
-        for pipe in [&mut prepared.go, &mut prepared.failure] {
+        for pipe in [&mut prepared.go, &mut prepared.failure, &mut prepared.news] {
+            if *pipe < 0 {
+                continue;
+            }
             let safe = libc::fcntl(*pipe, libc::F_DUPFD_CLOEXEC, prepared.safe_base);
             if safe < 0 {
                 return false;
@@ -300,13 +320,18 @@ unsafe fn move_descriptors(prepared: &mut Prepared) -> bool {
                 return false;
             }
         }
-        for (pipe, number) in [(&mut prepared.go, count), (&mut prepared.failure, count + 1)] {
+        let pipes = [&mut prepared.go, &mut prepared.failure, &mut prepared.news];
+        for (pipe, number) in pipes.into_iter().zip(count..) {
+            if *pipe < 0 {
+                continue;
+            }
             if libc::dup3(*pipe, number, libc::O_CLOEXEC) < 0 {
                 return false;
             }
             *pipe = number;
         }
-        let first = (count + 2).cast_unsigned();
+        let pipes = if prepared.news < 0 { 2 } else { 3 };
+        let first = (count + pipes).cast_unsigned();
         libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) == 0
     }
 }

@@ -1,6 +1,7 @@
 //! What a keeper tells: where its switch stands, what lives, and how the last switch ended.
 
 use serde::{Deserialize, Serialize};
+use ship_model::spec::Strategy;
 
 /// What a keeper knows and does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -152,6 +153,16 @@ pub struct ProcessStatus {
     pub said: String,
     /// Its established connections, its descendants' included.
     pub connections: u32,
+    /// How it takes over; under `auto` what it turned out to be, once it has.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub strategy: Strategy,
+    /// What decided that, or has stood in its way so far; empty where nothing had to be decided.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+fn is_default(strategy: &Strategy) -> bool {
+    *strategy == Strategy::default()
 }
 
 /// What a process is doing.

@@ -51,7 +51,7 @@ pub(super) fn read(name: &ProcessName, found: &Found<'_, &toml::de::DeValue<'_>>
     let fields = found.table(Some(KEYS))?;
     let listen = listeners(&fields);
     let flag = |key: &str, default: bool| fields.flag(key).map_or(default, |flag| flag.value);
-    let way = strategy::read(&fields, !listen.is_empty());
+    let way = strategy::read(&fields, &listen);
     Some(ProcessSpec {
         command: command(&fields),
         class: class(&fields, name)?,

@@ -59,7 +59,17 @@ impl Strategy {
 
     /// Whether the process makes its listening sockets itself, so that none are handed to it.
     pub fn binds_itself(self) -> bool {
-        matches!(self, Self::BindJoin | Self::StopStart) || self.is_in_place()
+        self == Self::BindJoin || self.is_outside()
+    }
+
+    /// Whether its listening sockets are its own alone, and nobody else's to steer.
+    pub fn is_outside(self) -> bool {
+        self == Self::StopStart || self.is_in_place()
+    }
+
+    /// Whether a bind of the process's own joins the app's sockets.
+    pub fn joins(self) -> bool {
+        matches!(self, Self::Auto | Self::BindJoin)
     }
 }
 

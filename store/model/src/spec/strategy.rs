@@ -1,16 +1,16 @@
 //! `strategy` and the keys that belong to it.
 
+use std::collections::BTreeMap;
+
 use crate::spec::fields::{Fields, Found, Keys, nearest};
 use crate::spec::hooks::words;
 use crate::spec::process::{duration, parsed};
 use crate::spec::restart::{SERVERS, Server};
 use crate::spec::values::{pidfile, signal};
-use crate::spec::{Canary, Reexec, Reload, Restart, Strategy, Upgrade};
+use crate::spec::{Canary, ListenAddr, Reexec, Reload, Restart, Strategy, Upgrade};
 
 /// Strategies that nothing carries out yet.
-const LATER: [Strategy; 7] = [
-    Strategy::Starter,
-    Strategy::BindJoin,
+const LATER: [Strategy; 5] = [
     Strategy::SignalReexec,
     Strategy::SignalReload,
     Strategy::Command,
@@ -26,7 +26,7 @@ pub(super) struct Way {
     pub stop_signal: String,
 }
 
-pub(super) fn read(fields: &Fields<'_>, listens: bool) -> Way {
+pub(super) fn read(fields: &Fields<'_>, listen: &BTreeMap<String, ListenAddr>) -> Way {
     let strategy = strategy(fields);
     let server = server(fields);
     let restart = match strategy {
@@ -36,13 +36,29 @@ pub(super) fn read(fields: &Fields<'_>, listens: bool) -> Way {
         _ => None,
     };
     refuse_strays(fields, strategy);
-    if matches!(strategy, Strategy::BindJoin | Strategy::Starter) && !listens {
+    if strategy == Strategy::BindJoin {
+        check_joinable(fields, listen);
+    }
+    if matches!(strategy, Strategy::BindJoin | Strategy::Starter) && listen.is_empty() {
         fields.missing("listen", "listen = { http = \"tcp:8080\" }");
     }
     Way {
         strategy,
         restart,
         stop_signal: server.map_or("TERM", |server| server.stop).to_owned(),
+    }
+}
+
+/// A process that binds by itself must know where, and a Unix socket's path it would take from the running release.
+fn check_joinable(fields: &Fields<'_>, listen: &BTreeMap<String, ListenAddr>) {
+    let Some(found) = fields.get("listen") else { return };
+    for (name, addr) in listen {
+        let why = match addr {
+            ListenAddr::Unix { .. } => "is a Unix socket, which cannot be joined",
+            ListenAddr::Tcp { port: 0, .. } => "has port 0, which a process that binds by itself cannot know",
+            ListenAddr::Tcp { .. } => continue,
+        };
+        found.bad_with(format!("{name} {why}"), "strategy = \"listen-fds\" hands it over");
     }
 }
 

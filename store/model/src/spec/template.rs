@@ -19,6 +19,7 @@ app = "{app}"
 # listen = { http = "tcp:8080" }     # or "tcp:[::]:8080", "tcp:127.0.0.1:0", "unix:web.sock"
 # strategy = "listen-fds"            # it takes its sockets as LISTEN_FDS, as under systemd: the first is descriptor 3.
                                      # uvicorn: --fd 3; node: server.listen({ fd: 3 }); gunicorn: nothing to do
+                                     # "bind-join": it binds by itself, and is given its socket then; "auto": either
 # notify = true                      # only if it says READY=1 on NOTIFY_SOCKET
 # probe = { http = "/healthz", times = 3, interval = "200ms", timeout = "1s" }   # or { tcp = true }
 # ready_timeout = "30s"

@@ -144,8 +144,16 @@ fn every_mistake_has_its_place_and_words() {
             "3:12: process.web.command[0]: path \"../evil\" cannot be part of a release: it has a '.' or '..' component",
         ),
         (
-            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nstrategy = \"bind-join\"",
-            "4:12: process.web.strategy: not yet: strategy \"bind-join\" (\"listen-fds\" works)",
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nstrategy = \"cut-over\"",
+            "4:12: process.web.strategy: not yet: strategy \"cut-over\" (\"listen-fds\" works)",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nstrategy = \"bind-join\"\nlisten = { http = \"unix:a.sock\" }",
+            "5:10: process.web.listen: http is a Unix socket, which cannot be joined (strategy = \"listen-fds\" hands it over)",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nstrategy = \"bind-join\"\nlisten = { http = \"tcp:0\" }",
+            "5:10: process.web.listen: http has port 0, which a process that binds by itself cannot know (strategy = \"listen-fds\" hands it over)",
         ),
         (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nstrategy = \"listen_fds\"",

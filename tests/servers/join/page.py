@@ -1,0 +1,4 @@
+"""A page of streamlit's."""
+import streamlit as st
+
+st.write("hello")
