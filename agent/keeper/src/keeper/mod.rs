@@ -19,8 +19,10 @@ mod probes;
 mod requests;
 mod start;
 mod status;
+mod store;
 mod tell;
 mod wait;
+mod watchdog;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -42,7 +44,9 @@ use crate::protocol::SOCKET_NAME;
 use crate::relay::Relay;
 use folders::{bind_notify, make_folders};
 use limits::Resident;
+use store::Stores;
 use tell::Label;
+use watchdog::Watchdog;
 
 use in_place::{Birth, Reloaded, Reloading};
 use jobs::Job;
@@ -102,6 +106,34 @@ struct Running {
     /// Child of this keeper, not adopted.
     own_child: bool,
     said: String,
+    /// `STOPPING=1`.
+    stopping: bool,
+    /// `ERRNO=`.
+    errno: Option<i32>,
+    watchdog: Watchdog,
+    /// Why its watchdog has ended it.
+    missed: Option<String>,
+    /// When it was sent the signal to reload, in microseconds of the monotonic clock, until it says that it does.
+    reload_asked_us: Option<u64>,
+}
+
+impl Running {
+    /// One that runs already, and was not born here.
+    fn found(process: Process, pidfd: OwnedFd, watchdog_ms: Option<u64>) -> Self {
+        Self {
+            process,
+            pidfd,
+            go: None,
+            failure: None,
+            own_child: false,
+            said: String::new(),
+            stopping: false,
+            errno: None,
+            watchdog: Watchdog::new(watchdog_ms),
+            missed: None,
+            reload_asked_us: None,
+        }
+    }
 }
 
 /// A running keeper.
@@ -127,6 +159,10 @@ pub struct Keeper {
     /// Pipe ends of a child that was forked and not let go yet; it has its own copies.
     writers: Vec<OwnedFd>,
     notify: NotifySocket,
+    /// Descriptors of `BARRIER=1`, until all that was said before them is done.
+    barriers: Vec<OwnedFd>,
+    /// Descriptors that processes left for the next of their name.
+    store: Stores,
     probes: Vec<Probe>,
     /// Commands that run.
     jobs: Vec<Job>,
@@ -196,6 +232,8 @@ impl Keeper {
             null,
             writers: Vec::new(),
             notify,
+            barriers: Vec::new(),
+            store: Stores::default(),
             probes: Vec::new(),
             jobs: Vec::new(),
             births: Vec::new(),
@@ -241,6 +279,7 @@ impl Keeper {
     pub fn run(&mut self) -> io::Result<()> {
         while !self.exiting {
             self.work_off();
+            self.barriers.clear();
             self.tell_watchers();
             if self.exiting {
                 break;

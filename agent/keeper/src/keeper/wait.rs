@@ -22,6 +22,7 @@ impl Keeper {
         self.look_at_starts();
         self.reap();
         self.look_at_adopted();
+        self.look_at_watchdogs();
         self.look_at_jobs();
         self.look_at_births();
         self.look_at_reloads();
@@ -105,6 +106,7 @@ impl Keeper {
             .chain(jobs)
             .chain(births)
             .chain(self.reloads_due())
+            .chain(self.watchdogs_due())
             .chain(look)
             .chain(self.quiet_at)
             .min()?;
