@@ -19,6 +19,7 @@ pub mod sockets;
 
 mod client;
 mod control;
+mod find;
 mod keeper;
 mod unix;
 

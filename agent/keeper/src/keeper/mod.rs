@@ -3,6 +3,7 @@
 //! Every change of the machine's state is in the journal before any of its effects begins; see [`Keeper::apply`].
 
 mod adopt;
+mod asking;
 mod count;
 mod direct;
 mod effects;
@@ -42,6 +43,7 @@ use crate::notify::NotifySocket;
 use crate::probe::Probe;
 use crate::protocol::SOCKET_NAME;
 use crate::relay::Relay;
+use asking::Asking;
 use folders::{bind_notify, make_folders};
 use limits::Resident;
 use store::Stores;
@@ -164,6 +166,8 @@ pub struct Keeper {
     /// Descriptors that processes left for the next of their name.
     store: Stores,
     probes: Vec<Probe>,
+    /// Probes that a child of the keeper's makes.
+    askings: Vec<Asking>,
     /// Commands that run.
     jobs: Vec<Job>,
     /// Main processes asked for their successors.
@@ -235,6 +239,7 @@ impl Keeper {
             barriers: Vec::new(),
             store: Stores::default(),
             probes: Vec::new(),
+            askings: Vec::new(),
             jobs: Vec::new(),
             births: Vec::new(),
             reloads: Vec::new(),
@@ -315,6 +320,7 @@ impl Keeper {
             return;
         }
         self.complete_outcome(&mut next);
+        self.complete_crash(&mut next);
         self.adopt_state(next);
         for effect in effects {
             self.carry_out(&effect);
@@ -379,6 +385,19 @@ impl Keeper {
             let words = format!("release {} {:?}", outcome.release, outcome.result).to_lowercase();
             let words = format!("{words}{reason}");
             self.tell(of, &words);
+        }
+    }
+
+    /// As [`Self::complete_outcome`], for a crash.
+    fn complete_crash(&mut self, next: &mut State) {
+        let active = self.state.active.as_ref().map(|active| active.number);
+        let (Some(crash), Some(active)) = (&mut next.crash, active) else {
+            return;
+        };
+        if crash.at.is_empty() {
+            crash.at = rfc3339_now();
+            self.read_streams_of(active);
+            crash.last_lines = self.tails.get(&active).map(Tail::lines).unwrap_or_default();
         }
     }
 }

@@ -156,6 +156,35 @@ impl Keeper {
         assemble(&bare, dir, words, environment, account, descriptors)
     }
 
+    /// For a probe of the slot: a command of the release runs as its process does, a program of our `own` as the keeper.
+    pub(super) fn launch_probe(
+        &mut self,
+        generation: &Generation,
+        slot: usize,
+        words: &[String],
+        extra: &[(&str, String)],
+        own: bool,
+        descriptors: Vec<RawFd>,
+    ) -> io::Result<Launch> {
+        let spec = generation
+            .intent
+            .processes
+            .get(slot)
+            .ok_or(io::ErrorKind::NotFound)?;
+        let dir = &generation.intent.dir;
+        let mut launch = self.launch_command(generation, slot, dir, words, extra)?;
+        self.writers.clear();
+        launch.descriptors = descriptors;
+        if own {
+            launch.account = None;
+            launch.memory = None;
+            launch.nofile = None;
+        } else {
+            launch.account = account(spec)?;
+        }
+        Ok(launch)
+    }
+
     fn environment(
         &self,
         generation: &Generation,
