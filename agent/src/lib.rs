@@ -15,6 +15,7 @@
 //! * [`scrub`]: reads again, slowly, what lies here.
 //! * [`converge`]: brings what is to what should be.
 //! * [`session`], [`report`]: the line to the store.
+//! * [`probe`]: one question to gRPC's health service, for keepers.
 //! * [`local`], [`offline`], [`revert`], [`logs`], [`verify`]: what works with everything else dead.
 
 #![forbid(unsafe_code)]
@@ -32,6 +33,7 @@ pub mod layout;
 pub mod local;
 pub mod logs;
 pub mod offline;
+pub mod probe;
 pub mod report;
 pub mod revert;
 pub mod run;

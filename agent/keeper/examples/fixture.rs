@@ -5,7 +5,11 @@
 //! listener down when it is to drain), `shutdown-later` (does so at the trigger), `stubborn` (a child in a session of its own),
 //! `unix` (the listener is a Unix socket), `noisy` (writes much), `prefork` (a child serves, not it itself), `orphan` (so does
 //! a grandchild whose parent has ended), `bind` (takes no listener, binds each address of `FIXTURE_BIND` by itself), `idle`
-//! (does neither), `bind-later` (binds a UDP socket and `FIXTURE_BIND` once more at the trigger).
+//! (does neither), `bind-later` (binds a UDP socket and `FIXTURE_BIND` once more at the trigger), `main-pid` (as `prefork`, and
+//! it names that child as its main process), `beats` (says WATCHDOG=1 until the trigger), `errno` (tells an error and ends),
+//! `reloads` (is ready too early after HUP, then reloads at the trigger), `stores` (leaves a file with the keeper; answers its
+//! content at /stored), `barrier` (waits until what it said is done). With the argument `--check` it is a client: it asks at
+//! SHIP_PROBE_ADDR and fails when another release answers.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -23,14 +27,27 @@ use std::thread;
 use std::time::Duration;
 
 fn main() {
+    if std::env::args().any(|word| word == "--check") {
+        check();
+    }
     let manners = std::env::var("FIXTURE").unwrap_or_default();
     let has = |name: &str| manners.split(',').any(|word| word == name);
     println!("release {} says hello", var("SHIP_RELEASE"));
     eprintln!("and complains a little");
     assert_eq!(
-        std::env::current_dir().unwrap().as_os_str(),
-        std::env::var_os("PWD").unwrap().as_os_str()
+        std::env::current_dir().unwrap(),
+        std::fs::canonicalize(var("PWD")).unwrap()
     );
+    if has("reloads") {
+        reload_at_hup();
+    }
+    if has("errno") {
+        say("STATUS=cannot go on\nERRNO=13\n", &[]);
+        std::process::exit(1);
+    }
+    if has("beats") {
+        beat_until_trigger();
+    }
     if has("exit") {
         println!("cannot go on: the database is on fire");
         std::process::exit(3);
@@ -63,8 +80,8 @@ fn main() {
             std::fs::write(trigger + ".done", b"").unwrap();
         });
     }
-    if has("prefork") || has("orphan") {
-        work_elsewhere(has("orphan"));
+    if has("prefork") || has("orphan") || has("main-pid") {
+        work_elsewhere(has("orphan"), has("main-pid"));
     }
     let sick = has("sick");
     let count: usize = std::env::var("LISTEN_FDS")
@@ -74,6 +91,23 @@ fn main() {
     if count > 0 {
         assert_eq!(var("LISTEN_PID"), std::process::id().to_string());
     }
+    let names = var("LISTEN_FDNAMES");
+    let stored = names.split(':').position(|name| name == "cache");
+    let stored = stored.map(|index| {
+        // SAFETY: LISTEN_FDNAMES says that this descriptor is ours, and no listener.
+        #[allow(unsafe_code, reason = "descriptors come as numbers")]
+        let file = unsafe { OwnedFd::from_raw_fd(3 + index as i32) };
+        let mut bytes = [0_u8; 64];
+        let length = rustix::io::pread(&file, &mut bytes, 0).unwrap();
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    });
+    println!("found in store: {stored:?}");
+    if has("stores") {
+        let file = rustix::fs::memfd_create("cache", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::io::write(&file, format!("of release {}", var("SHIP_RELEASE")).as_bytes()).unwrap();
+        say("FDSTOREREMOVE=1\nFDNAME=cache\n", &[]);
+        say("FDSTORE=1\nFDNAME=cache\n", &[&file]);
+    }
     let sockets: Vec<_> = if has("bind") {
         bind_all()
     } else if has("idle") {
@@ -82,7 +116,7 @@ fn main() {
         // SAFETY: LISTEN_FDS says that these descriptors are ours.
         #[allow(unsafe_code, reason = "descriptors come as numbers")]
         let handed = |index| unsafe { OwnedFd::from_raw_fd(3 + index as i32) };
-        (0..count).map(handed).collect()
+        (0..count - usize::from(stored.is_some())).map(handed).collect()
     };
     if has("bind-later") {
         let trigger = var("FIXTURE_TRIGGER");
@@ -116,9 +150,16 @@ fn main() {
             })
         })
         .collect();
-    if let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|_| !has("never-ready")) {
-        let socket = UnixDatagram::unbound().unwrap();
-        socket.send_to(b"STATUS=serving\nREADY=1\n", path).unwrap();
+    if std::env::var_os("NOTIFY_SOCKET").is_some() && !has("never-ready") {
+        say("STATUS=serving\nREADY=1\n", &[]);
+    }
+    if has("barrier") {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        say("BARRIER=1\n", &[&writer]);
+        drop(writer);
+        let mut byte = [0_u8; 1];
+        while rustix::io::read(&reader, &mut byte[..]) != Ok(0) {}
+        println!("all that was said is done");
     }
     println!("up as generation {}", var("SHIP_GENERATION"));
     for server in servers {
@@ -129,8 +170,74 @@ fn main() {
     }
 }
 
+/// Sends a datagram to the keeper, with descriptors.
+fn say(words: &str, descriptors: &[&OwnedFd]) {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut ancillary = rustix::net::SendAncillaryBuffer::new(&mut space);
+    let borrowed: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
+    if !borrowed.is_empty() {
+        assert!(ancillary.push(rustix::net::SendAncillaryMessage::ScmRights(&borrowed)));
+    }
+    let socket = UnixDatagram::unbound().unwrap();
+    socket.connect(var("NOTIFY_SOCKET")).unwrap();
+    let words = [std::io::IoSlice::new(words.as_bytes())];
+    rustix::net::sendmsg(&socket, &words, &mut ancillary, rustix::net::SendFlags::empty()).unwrap();
+}
+
+fn beat_until_trigger() {
+    assert_eq!(var("WATCHDOG_PID"), std::process::id().to_string());
+    let period: u64 = var("WATCHDOG_USEC").parse().unwrap();
+    thread::spawn(move || {
+        while !Path::new(&var("FIXTURE_TRIGGER")).exists() {
+            say("WATCHDOG=1\n", &[]);
+            thread::sleep(Duration::from_micros(period / 10));
+        }
+    });
+}
+
+/// After HUP it lies that it is ready, and reloads when the trigger comes.
+fn reload_at_hup() {
+    let hup = rustix::process::Signal::HUP.as_raw();
+    // SAFETY: the set is made by sigemptyset before it is used, and no other thread runs yet, so all inherit the mask.
+    #[allow(unsafe_code, reason = "signals have no safe face here")]
+    let set = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, hup);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        set
+    };
+    thread::spawn(move || {
+        let mut which = 0;
+        // SAFETY: both pointers are to variables of this thread.
+        #[allow(unsafe_code, reason = "signals have no safe face here")]
+        let waited = unsafe { libc::sigwait(&raw const set, &raw mut which) };
+        assert_eq!((waited, which), (0, hup));
+        say("READY=1\nSTATUS=too early\n", &[]);
+        at_file(var("FIXTURE_TRIGGER").into(), || {
+            let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+            let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
+            say(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\n"), &[]);
+            say("READY=1\nSTATUS=reloaded\n", &[]);
+        });
+    });
+}
+
+/// Asks once where a probe is to ask.
+fn check() -> ! {
+    let mut stream = std::net::TcpStream::connect(var("SHIP_PROBE_ADDR")).unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    let wanted = format!("release {}", var("SHIP_RELEASE"));
+    println!("{wanted}? {:?}", answer.lines().last());
+    std::process::exit(i32::from(!answer.ends_with(&wanted)));
+}
+
 /// Lets another process serve, which has the listeners from this one, and waits until it is killed.
-fn work_elsewhere(orphan: bool) -> ! {
+fn work_elsewhere(orphan: bool, names_it: bool) -> ! {
     let start = "LISTEN_PID=$$ exec \"$0\"";
     let script = if orphan {
         format!("setsid sh -c '{start}' \"$0\" &")
@@ -138,12 +245,15 @@ fn work_elsewhere(orphan: bool) -> ! {
         start.to_owned()
     };
     #[allow(clippy::zombie_processes, reason = "it ends with its generation")]
-    std::process::Command::new("sh")
+    let child = std::process::Command::new("sh")
         .args(["-c", &script])
         .arg(std::env::current_exe().unwrap())
         .env("FIXTURE", "")
         .spawn()
         .unwrap();
+    if names_it {
+        say(&format!("MAINPID={}\n", child.id()), &[]);
+    }
     loop {
         thread::park();
     }

@@ -9,6 +9,13 @@ pub fn now_ms() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
+/// Microseconds of CLOCK_MONOTONIC, as `MONOTONIC_USEC=` has them: sleep does not count.
+#[must_use]
+pub fn monotonic_us() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
+}
+
 /// The time of day in UTC, RFC 3339 with milliseconds.
 #[must_use]
 pub fn rfc3339_now() -> String {

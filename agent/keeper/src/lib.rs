@@ -20,6 +20,7 @@ pub mod sockets;
 
 mod client;
 mod control;
+mod find;
 mod keeper;
 mod unix;
 

@@ -1,5 +1,7 @@
-//! The socket on which processes say `READY=1`: at one path for the app's life, always read, so that nobody ever blocks
-//! on it or finds it gone.
+//! The socket on which processes say `READY=1` and all else that sd_notify(3) has words for: at one path for the app's life,
+//! always read, so that nobody ever blocks on it or finds it gone.
+
+mod notice;
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -7,23 +9,22 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketType};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketType};
 
-/// What one datagram says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Notice {
-    /// Who sent it, as the kernel vouches.
-    pub pid: u32,
-    /// `READY=1`.
-    pub ready: bool,
-    /// `STOPPING=1`.
-    pub stopping: bool,
-    /// `STATUS=`.
-    pub status: Option<String>,
-    /// `MAINPID=`.
-    pub main_pid: Option<u32>,
-    /// `EXTEND_TIMEOUT_USEC=`, in milliseconds.
-    pub extend_ms: Option<u64>,
+pub use notice::{Beat, Notice, Store};
+
+/// Bytes of a datagram; a longer one says nothing.
+const MAX_DATAGRAM: usize = 4096;
+/// Descriptors in one datagram.
+pub const MAX_DESCRIPTORS: usize = 64;
+
+/// A datagram: what it says, and the descriptors that came with it.
+#[derive(Debug)]
+pub struct Datagram {
+    /// What it says.
+    pub notice: Notice,
+    /// At most [`MAX_DESCRIPTORS`]; the kernel has closed those beyond.
+    pub descriptors: Vec<OwnedFd>,
 }
 
 /// The bound socket.
@@ -32,9 +33,6 @@ pub struct NotifySocket {
     socket: OwnedFd,
     path: PathBuf,
 }
-
-/// Characters of a status kept.
-const MAX_STATUS: usize = 200;
 
 impl NotifySocket {
     /// Binds the socket at `path`, in place of one an earlier keeper left.
@@ -74,10 +72,11 @@ impl NotifySocket {
         self.socket.as_fd()
     }
 
-    /// The next datagram, if one is there.
-    pub fn receive(&self) -> Option<Notice> {
-        let mut bytes = [0_u8; 4096];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(4))];
+    /// The next datagram, if one is there. One that was cut off says nothing.
+    pub fn receive(&self) -> Option<Datagram> {
+        let mut bytes = [0_u8; MAX_DATAGRAM];
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::net::recvmsg(
             &self.socket,
@@ -87,61 +86,21 @@ impl NotifySocket {
         )
         .ok()?;
         let mut pid = 0;
+        let mut descriptors = Vec::new();
         for message in ancillary.drain() {
-            // Descriptors (BARRIER=1, FDSTORE=1) are closed by dropping them: for a barrier that is the answer.
-            if let RecvAncillaryMessage::ScmCredentials(credentials) = message {
-                pid = credentials.pid.as_raw_nonzero().get().cast_unsigned();
+            match message {
+                RecvAncillaryMessage::ScmCredentials(credentials) => {
+                    pid = credentials.pid.as_raw_nonzero().get().cast_unsigned();
+                }
+                RecvAncillaryMessage::ScmRights(handed) => descriptors.extend(handed),
+                _ => {}
             }
         }
-        Some(parse(pid, bytes.get(..received.bytes).unwrap_or_default()))
-    }
-}
-
-fn parse(pid: u32, bytes: &[u8]) -> Notice {
-    let mut notice = Notice {
-        pid,
-        ..Notice::default()
-    };
-    for line in bytes.split(|byte| *byte == b'\n') {
-        let Ok(line) = std::str::from_utf8(line) else {
-            continue;
-        };
-        match line.split_once('=') {
-            Some(("READY", "1")) => notice.ready = true,
-            Some(("STOPPING", "1")) => notice.stopping = true,
-            Some(("STATUS", text)) => notice.status = Some(text.chars().take(MAX_STATUS).collect()),
-            Some(("MAINPID", text)) => notice.main_pid = text.parse().ok(),
-            Some(("EXTEND_TIMEOUT_USEC", text)) => {
-                notice.extend_ms = text.parse::<u64>().ok().map(|micros| micros / 1000);
-            }
-            _ => {}
-        }
-    }
-    notice
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Notice, parse};
-
-    #[test]
-    fn reads_known_lines_and_skips_the_rest() {
-        let bytes = b"READY=1\nSTATUS=all well\nX=1\n\xff\xfe=\nEXTEND_TIMEOUT_USEC=5000000\nMAINPID=7\n";
-        let expected = Notice {
-            pid: 3,
-            ready: true,
-            stopping: false,
-            status: Some("all well".to_owned()),
-            main_pid: Some(7),
-            extend_ms: Some(5000),
-        };
-        assert_eq!(parse(3, bytes), expected);
-        assert_eq!(
-            parse(3, b""),
-            Notice {
-                pid: 3,
-                ..Notice::default()
-            }
-        );
+        let whole = !received.flags.contains(ReturnFlags::TRUNC);
+        let said = bytes.get(..received.bytes).filter(|_| whole).unwrap_or_default();
+        Some(Datagram {
+            notice: Notice::parse(pid, said),
+            descriptors,
+        })
     }
 }

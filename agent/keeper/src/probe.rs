@@ -1,5 +1,7 @@
 //! Asking a new generation, and nobody else, whether it answers. Never blocks.
 
+mod tally;
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,6 +10,8 @@ use rustix::event::PollFlags;
 
 use crate::listen::{Group, Route};
 use crate::protocol::{ProbeKind, ProbeSpec};
+
+pub use tally::{Answer, Progress, Tally};
 
 /// Bytes of an answer looked at.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -25,13 +29,9 @@ pub struct Probe {
     pub key: String,
     spec: ProbeSpec,
     host: String,
-    told_ready: bool,
-    good: u32,
-    wrong: u32,
-    first_answer_at: Option<u64>,
+    tally: Tally,
     attempt: Option<Attempt>,
     next_at: u64,
-    last_problem: String,
 }
 
 #[derive(Debug)]
@@ -43,28 +43,6 @@ struct Attempt {
     connected_at: Option<u64>,
     /// It is sure that the generation has this connection.
     proven: bool,
-}
-
-/// What became of a probe.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
-    /// Not decided yet.
-    Asking,
-    /// As many good answers in a row as were wanted; when the first one came.
-    Passed(u64),
-    /// It will not pass.
-    Failed(String),
-}
-
-/// How one attempt ended.
-enum Answer {
-    Good,
-    /// The connection went to another generation, which says nothing about this one.
-    Elsewhere,
-    /// Nobody answered yet: a starting process may do so.
-    None(String),
-    /// It answered, and the answer is wrong.
-    Wrong(String),
 }
 
 impl Probe {
@@ -83,22 +61,17 @@ impl Probe {
             generation,
             slot,
             key,
+            tally: Tally::new(spec.times, told_ready),
             spec,
             host: "localhost".to_owned(),
-            told_ready,
-            good: 0,
-            wrong: 0,
-            first_answer_at: None,
             attempt: None,
             next_at: now,
-            last_problem: String::new(),
         }
     }
 
-    /// What was wrong with the last attempt, for a failure by time-out.
-    #[must_use]
-    pub fn last_problem(&self) -> &str {
-        &self.last_problem
+    /// What was wrong with the last attempt, when that is news: for a failure by time-out.
+    pub fn last_problem(&mut self) -> Option<String> {
+        self.tally.last_problem()
     }
 
     /// The descriptor to wait on, and what for.
@@ -134,7 +107,7 @@ impl Probe {
         if self.attempt.is_none() && now >= self.next_at {
             match group.probe(self.generation) {
                 Ok(route) => self.attempt = Some(Attempt::new(route, now + self.spec.timeout_ms.max(1))),
-                Err(error) => return self.conclude(Answer::None(format!("cannot connect: {error}")), now),
+                Err(error) => return self.conclude(Answer::None(words(&error, &group.bound())), now),
             }
         }
         let Some(attempt) = &mut self.attempt else {
@@ -144,19 +117,15 @@ impl Probe {
             // Asked before the request is sent: afterwards the answer may be over too soon to see whose it was.
             match attempt.ends().and_then(|(client, server)| owned(client, server)) {
                 Some(true) => attempt.proven = true,
-                Some(false) => return self.conclude(Answer::Elsewhere, now),
-                None if now >= attempt.deadline => {
-                    return self.conclude(
-                        Answer::None("nobody accepted the connection in time".to_owned()),
-                        now,
-                    );
-                }
+                Some(false) => return self.conclude(elsewhere(group), now),
+                None if now >= attempt.deadline => return self.conclude(nobody_accepts(group), now),
                 None => return Progress::Asking,
             }
         }
         let queued = group.has_queue(self.generation);
-        match attempt.advance(&self.spec.kind, &self.host, now, queued) {
+        match attempt.advance(&self.spec.kind, &self.host, &group.bound(), now, queued) {
             None => Progress::Asking,
+            Some(Answer::None(_)) if queued => self.conclude(nobody_accepts(group), now),
             Some(answer) => self.conclude(answer, now),
         }
     }
@@ -164,37 +133,30 @@ impl Probe {
     fn conclude(&mut self, answer: Answer, now: u64) -> Progress {
         self.attempt = None;
         self.next_at = now + self.spec.interval_ms;
-        match answer {
-            Answer::Good => {
-                self.good += 1;
-                self.wrong = 0;
-                let first = *self.first_answer_at.get_or_insert(now);
-                if self.good >= self.spec.times.max(1) {
-                    Progress::Passed(first)
-                } else {
-                    Progress::Asking
-                }
+        let answer = match (answer, &self.spec.kind) {
+            (Answer::Wrong(problem), ProbeKind::Http { path }) => {
+                Answer::Wrong(format!("GET {path}: {problem}"))
             }
-            Answer::Elsewhere => Progress::Asking,
-            Answer::None(problem) => {
-                self.good = 0;
-                self.last_problem = problem;
-                Progress::Asking
+            (Answer::None(problem), ProbeKind::Http { path }) => {
+                Answer::None(format!("GET {path}: {problem}"))
             }
-            Answer::Wrong(problem) => {
-                self.good = 0;
-                self.wrong += 1;
-                self.last_problem.clone_from(&problem);
-                if self.told_ready && self.wrong >= self.spec.times.max(1) {
-                    return Progress::Failed(format!(
-                        "its probe failed {} times in a row: {problem}",
-                        self.wrong
-                    ));
-                }
-                Progress::Asking
-            }
-        }
+            (answer, _) => answer,
+        };
+        self.tally.take(answer, now)
     }
+}
+
+/// A connection went to somebody who is not of the generation.
+pub(crate) fn elsewhere(group: &Group) -> Answer {
+    Answer::Elsewhere(format!(
+        "another process than the new one's answers at {}",
+        group.bound()
+    ))
+}
+
+/// A connection waits, and the process does not take it.
+pub(crate) fn nobody_accepts(group: &Group) -> Answer {
+    Answer::None(format!("nobody accepts at {}", group.bound()))
 }
 
 impl Attempt {
@@ -216,19 +178,25 @@ impl Attempt {
         Some((self.stream.local_addr().ok()?, self.stream.peer_addr().ok()?))
     }
 
-    fn advance(&mut self, kind: &ProbeKind, host: &str, now: u64, queued: bool) -> Option<Answer> {
+    fn advance(
+        &mut self,
+        kind: &ProbeKind,
+        host: &str,
+        bound: &str,
+        now: u64,
+        queued: bool,
+    ) -> Option<Answer> {
         let step = match kind {
             ProbeKind::Http { path } => self.advance_http(path, host),
             ProbeKind::Tcp => self.advance_tcp(now, queued),
-            ProbeKind::Grpc { .. } | ProbeKind::Command { .. } => {
-                Err(io::Error::other("this keeper cannot ask that"))
-            }
+            // Asked through a child of the keeper's.
+            ProbeKind::Grpc { .. } | ProbeKind::Command { .. } => Ok(None),
         };
         match step {
             Ok(Some(answer)) => Some(answer),
             Ok(None) if now >= self.deadline => Some(self.too_late()),
             Ok(None) => None,
-            Err(error) => Some(Answer::None(error.to_string())),
+            Err(error) => Some(Answer::None(words(&error, bound))),
         }
     }
 
@@ -298,6 +266,21 @@ impl Attempt {
         }
         let settled = self.connected_at.is_some_and(|at| now >= at + 2 * LOOK_MS);
         Ok((settled && !queued).then_some(Answer::Good))
+    }
+}
+
+/// What the system said about a connection to `place`, in few words.
+pub(crate) fn words(error: &io::Error, place: &str) -> String {
+    let at = if place.is_empty() {
+        String::new()
+    } else {
+        format!(" at {place}")
+    };
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => format!("connection refused{at}"),
+        io::ErrorKind::ConnectionReset => format!("connection reset{at}"),
+        io::ErrorKind::NotFound => format!("nobody listens{at}"),
+        _ => format!("cannot connect{at}: {error}"),
     }
 }
 

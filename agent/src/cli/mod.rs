@@ -1,6 +1,7 @@
 //! `ship-agent` on the command line: the agent itself, and the words to it.
 
 mod ask;
+mod probe;
 mod show;
 mod take_back;
 
@@ -32,7 +33,8 @@ Examples:
   ship-agent revert web                 back to the previous release, needs nobody: no store, no agent
   ship-agent revert web@454 -m \"500s\"   to a release that still lies here
   ship-agent verify --full              reads every byte of every release again
-  ship-agent logs web -f                what the app says"
+  ship-agent logs web -f                what the app says
+  ship-agent probe --grpc 127.0.0.1:50051 --service shop.v1.Orders"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -86,6 +88,20 @@ enum Command {
         host: Host,
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
+    },
+    /// Asks a server whether it is healthy, as keepers do before users are sent to it.
+    ///
+    /// Ends with 0 when it says SERVING, 1 when it says something else, 3 when nobody answers.
+    Probe {
+        /// Where gRPC's health service is asked: IP:PORT, unix:PATH, or - for the connection on standard input.
+        #[arg(long, value_name = "ADDR")]
+        grpc: String,
+        /// The service's full name; empty asks for the server as a whole.
+        #[arg(long, default_value = "")]
+        service: String,
+        /// How long an answer may take.
+        #[arg(long, default_value_t = 2000, value_name = "MS")]
+        timeout_ms: u64,
     },
     /// Prints what an app and its keeper wrote.
     Logs {
@@ -153,6 +169,11 @@ pub fn main() -> ExitCode {
             host,
             output,
         } => ask::answer(&host, |who| ask::verify(who, app, full, output)),
+        Command::Probe {
+            grpc,
+            service,
+            timeout_ms,
+        } => probe::probe(&grpc, &service, std::time::Duration::from_millis(timeout_ms)),
         Command::Logs {
             app,
             lines,

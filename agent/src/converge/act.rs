@@ -276,6 +276,7 @@ impl App {
         if self.asked.is_some() || view.running == Some(goal) || view.switching == Some(goal) {
             return;
         }
+        self.note_fall_back(goal);
         let outcome = self.keeper.status().and_then(|status| status.outcome.clone());
         let Some(outcome) = outcome.filter(|outcome| Some(outcome) != self.stale.as_ref()) else {
             return;
@@ -295,5 +296,24 @@ impl App {
             outcome.last_lines,
             false,
         );
+    }
+
+    /// What ran as it should kept crashing, and the keeper has left it for the release before: it is not tried again under
+    /// this epoch, and whoever rolls it out must know.
+    fn note_fall_back(&mut self, goal: Target) {
+        let Some(status) = self.keeper.status().cloned() else {
+            return;
+        };
+        let epoch = self.record().epoch.0;
+        let number = goal.number.0;
+        let held = status.held.as_ref();
+        let held = held.filter(|held| held.release == number && held.epoch >= epoch);
+        let crash = status.crash.as_ref().filter(|crash| crash.release == number);
+        let known = self.record().standing_failure();
+        let known = known.is_some_and(|failure| failure.release == goal);
+        if let (Some(held), Some(crash), false) = (held, crash, known) {
+            let (reason, lines) = (held.reason.clone(), crash.last_lines.clone());
+            self.fail(goal, "run", reason, lines, false);
+        }
     }
 }

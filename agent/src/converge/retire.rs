@@ -55,10 +55,12 @@ impl App {
 
 /// Release folders that a living process has its program, working folder, root or a mapped file in.
 pub(super) fn folders_in_use(layout: &AppLayout) -> HashSet<String> {
+    let releases = std::fs::canonicalize(layout.releases());
+    releases.map(|releases| folders_in(&releases)).unwrap_or_default()
+}
+
+fn folders_in(releases: &Path) -> HashSet<String> {
     let mut used = HashSet::new();
-    let Ok(releases) = std::fs::canonicalize(layout.releases()) else {
-        return used;
-    };
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return used;
     };
@@ -70,14 +72,14 @@ pub(super) fn folders_in_use(layout: &AppLayout) -> HashSet<String> {
         for link in ["cwd", "exe", "root"] {
             // Processes of others cannot be looked into, nor can they be of this app.
             if let Ok(path) = std::fs::read_link(process.path().join(link)) {
-                used.extend(folder_of(&path, &releases));
+                used.extend(folder_of(&path, releases));
             }
         }
         let maps = std::fs::read_to_string(process.path().join("maps")).unwrap_or_default();
         let mapped = maps
             .lines()
             .filter_map(|line| line.find('/').map(|at| &line[at..]));
-        used.extend(mapped.filter_map(|path| folder_of(Path::new(path), &releases)));
+        used.extend(mapped.filter_map(|path| folder_of(Path::new(path), releases)));
     }
     used
 }
@@ -85,4 +87,64 @@ pub(super) fn folders_in_use(layout: &AppLayout) -> HashSet<String> {
 fn folder_of(path: &Path, releases: &Path) -> Option<String> {
     let below = path.strip_prefix(releases).ok()?;
     below.components().next()?.as_os_str().to_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::disallowed_methods,
+        reason = "a test may fail loudly, and makes a tree by hand"
+    )]
+
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+    use std::process::{Child, Command, Stdio};
+
+    use super::{folder_of, folders_in};
+
+    /// A process that lives until its standard input is closed.
+    fn living(command: &mut Command) -> Child {
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        command.spawn().unwrap()
+    }
+
+    fn end(mut child: Child) {
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_release_is_in_use_by_working_folder_program_and_mapped_file() {
+        let home = tempfile::tempdir().unwrap();
+        let releases = std::fs::canonicalize(home.path()).unwrap();
+        for name in ["1-cwd", "2-exe", "3-free"] {
+            std::fs::create_dir_all(releases.join(name).join("bin")).unwrap();
+        }
+        let program = releases.join("2-exe/bin/cat");
+        let cat = std::fs::canonicalize("/bin/cat").unwrap();
+        std::fs::copy(cat, &program).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let inside = living(Command::new("cat").current_dir(releases.join("1-cwd/bin")));
+        let running = living(Command::new(&program).current_dir("/"));
+        let used = folders_in(&releases);
+        assert!(used.contains("1-cwd") && used.contains("2-exe"), "{used:?}");
+        assert!(!used.contains("3-free"), "{used:?}");
+        end(inside);
+        assert!(!folders_in(&releases).contains("1-cwd"));
+        // One whose release was taken away by hand is still known by its old name.
+        std::fs::remove_dir_all(releases.join("2-exe")).unwrap();
+        assert!(folders_in(&releases).contains("2-exe"));
+        end(running);
+        assert!(folders_in(&releases).is_empty());
+    }
+
+    #[test]
+    fn a_path_outside_is_no_release() {
+        let folder = |path| folder_of(Path::new(path), Path::new("/srv/web/releases"));
+        assert_eq!(folder("/srv/web/releases/4-a/lib/x.so").as_deref(), Some("4-a"));
+        assert_eq!(folder("/srv/web/releases"), None);
+        assert_eq!(folder("/srv/web/releases2/4-a"), None);
+        assert_eq!(folder("/usr/bin/python3"), None);
+    }
 }

@@ -1,7 +1,7 @@
 //! What an app's loop says of itself: the report, the shelf, the answers to those who wait.
 
 use ship_model::name::AppName;
-use ship_model::report::{AppPhase, AppReport, DamagedRelease};
+use ship_model::report::{AppFailure, AppPhase, AppReport, DamagedRelease};
 
 use super::app::App;
 use super::view::View;
@@ -10,6 +10,9 @@ use crate::keeper::{self, Seen};
 use crate::revert::RevertError;
 use crate::session::chain;
 use crate::stage::{self, Here};
+
+/// So many crashes in a row are no accident.
+const CRASH_LOOP: u32 = 3;
 
 /// Releases and figures of an app as a report.
 pub fn report(
@@ -78,10 +81,30 @@ impl App {
             self.shop.union.holds(),
         );
         report.failure = report.failure.or_else(|| self.unsaved_failure.clone());
+        report.failure = report.failure.or_else(|| self.crash(view));
         if let Some(job) = self.job.as_ref().filter(|_| report.phase == AppPhase::Idle) {
             report.phase = job.phase();
         }
         report
+    }
+
+    /// A process that ended and was started again, with its last lines. Once, that may help by itself; again and again, it does
+    /// not, and a rollout ends for it.
+    fn crash(&self, view: &View) -> Option<AppFailure> {
+        let crash = self.keeper.status()?.crash.as_ref()?;
+        let release = view.running.filter(|running| running.number.0 == crash.release)?;
+        let again = match crash.failures {
+            1 => String::new(),
+            count => format!(", {count} times in a row"),
+        };
+        Some(AppFailure {
+            epoch: ship_model::desired::Epoch(crash.epoch),
+            release,
+            step: "run".to_owned(),
+            reason: format!("{}{again}; it is started again", crash.reason),
+            last_lines: crash.last_lines.clone(),
+            transient: crash.failures < CRASH_LOOP,
+        })
     }
 
     pub(super) fn publish(&mut self, view: &View) {

@@ -96,7 +96,7 @@ pub struct AppFailure {
     /// The epoch under which it failed: the host does not retry the release without a newer one.
     pub epoch: Epoch,
     pub release: Target,
-    /// `fetch`, `stage`, `spawn`, `ready`, `probe`, `switch`, `soak`, `assets`.
+    /// `fetch`, `stage`, `spawn`, `ready`, `probe`, `switch`, `soak`, `run` (it crashed later), `assets`.
     pub step: String,
     pub reason: String,
     /// Last lines the app wrote, at most 50.

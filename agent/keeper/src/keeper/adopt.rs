@@ -107,15 +107,12 @@ impl Keeper {
                 false
             }
         };
-        let said = String::new();
-        let running = Running {
-            process,
-            pidfd,
-            go: None,
-            failure: None,
-            own_child: false,
-            said,
-        };
+        let watchdog_ms = generation
+            .intent
+            .processes
+            .get(slot)
+            .and_then(|spec| spec.watchdog_ms);
+        let running = Running::found(process, pidfd, watchdog_ms);
         self.running.insert((number, slot), running);
         self.adopt_binds(generation, slot, process);
         Some(Living {

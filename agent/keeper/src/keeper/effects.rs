@@ -16,6 +16,7 @@ impl Keeper {
             Effect::Probe { generation, slot } => self.begin_probe(*generation, *slot),
             Effect::EndProbes { generation } => {
                 self.probes.retain(|probe| probe.generation != *generation);
+                self.end_askings(*generation);
             }
             Effect::Link {
                 generation,

@@ -98,12 +98,21 @@ impl Keeper {
         self.running.retain(|(number, _), _| *number != generation);
         self.mains.remove(&generation);
         self.tails.remove(&generation);
+        self.forget_stores();
         self.cut.remove(&generation);
         self.counted.retain(|(number, _), _| *number != generation);
         self.births.retain(|birth| birth.generation != generation);
         self.joins.retain(|join| join.generation != generation);
         self.asked.retain(|(number, _), _| *number != generation);
         self.remove_drain_files();
+    }
+
+    /// What was stored by processes that no release here has any more is closed.
+    fn forget_stores(&mut self) {
+        let living = self.state.generations().map(|(found, _)| &found.intent);
+        let named = living.flat_map(|intent| &intent.processes);
+        let named = named.map(|process| process.name.clone()).collect();
+        self.store.keep_only(&named);
     }
 
     /// The generations whose drain file tells this one's processes to drain. One that another generation looks at as well is

@@ -112,6 +112,7 @@ impl Keeper {
                 continue;
             }
             let since = now / TICK_MS;
+            self.expect_reload(main);
             let sent = signal(main, &reloading.signal);
             self.reloaded.retain(|known| known.main != main);
             self.reloaded.push(Reloaded {
@@ -294,14 +295,7 @@ impl Keeper {
         let Some((start, pidfd)) = found else { return };
         let process = Process { pid, start };
         self.mains.entry(generation).or_default().push(process);
-        let running = Running {
-            process,
-            pidfd,
-            go: None,
-            failure: None,
-            own_child: false,
-            said: String::new(),
-        };
+        let running = Running::found(process, pidfd, self.watchdog_ms(generation, slot));
         self.running.insert((generation, slot), running);
         if daemon {
             self.events.push_back(Event::Daemon {
@@ -350,7 +344,41 @@ impl Keeper {
         true
     }
 
-    /// `MAINPID=` of a process that was asked for its successor.
+    fn watchdog_ms(&self, generation: u64, slot: usize) -> Option<u64> {
+        let found = self.state.generation(generation)?;
+        found.intent.processes.get(slot)?.watchdog_ms
+    }
+
+    /// A wrapper named the process that it has started as the one to look after.
+    fn move_to(&mut self, place: (u64, usize), parent: Process, pid: u32) {
+        if pid == parent.pid || !self.is_of(pid, parent, place) {
+            return;
+        }
+        let found = processes::start_ticks(pid).zip(Self::take_pidfd(pid).ok());
+        let Some((start, pidfd)) = found else { return };
+        let process = Process { pid, start };
+        let (generation, slot) = place;
+        let Some(running) = self.running.get_mut(&place) else {
+            return;
+        };
+        running.process = process;
+        running.pidfd = pidfd;
+        // When it ends, a wrapper that lives takes its status.
+        running.own_child = false;
+        // The wrapper stays one of its: what comes from it is found by it.
+        self.mains.entry(generation).or_default().push(process);
+        self.tell(
+            Some(generation),
+            &format!("process {} is {pid} from now on, as it says", parent.pid),
+        );
+        self.events.push_back(Event::Daemon {
+            generation,
+            slot,
+            process,
+        });
+    }
+
+    /// `MAINPID=` of a process: of one that was asked for its successor, that is meant; of any other, itself.
     pub(super) fn take_main_pid(&mut self, parent: (u64, usize), pid: u32) {
         let Some(running) = self.running.get(&parent).map(|running| running.process) else {
             return;
@@ -364,6 +392,8 @@ impl Keeper {
         {
             let birth = self.births.remove(index);
             self.born(birth.generation, birth.slot, pid, birth.daemon_until.is_some());
+        } else if asked.is_none() {
+            self.move_to(parent, running, pid);
         }
     }
 

@@ -20,6 +20,8 @@ pub(super) enum Purpose {
     Back { process: Process },
     /// To make last what is proven.
     Confirm,
+    /// To ask whether the slot's process serves.
+    Probe { generation: u64, slot: usize },
 }
 
 /// A command that runs.
@@ -64,6 +66,17 @@ impl Keeper {
             .map_err(|error| error.to_string())?;
         let child = processes::fork(&launch).map_err(|error| chain(&error))?;
         self.writers.clear();
+        self.begin_job(&child, words, timeout_ms, purpose)
+    }
+
+    /// Lets a forked command go and looks after it.
+    pub(super) fn begin_job(
+        &mut self,
+        child: &processes::Child,
+        words: &[String],
+        timeout_ms: u64,
+        purpose: Purpose,
+    ) -> Result<(), String> {
         let pidfd = Self::take_pidfd(child.pid)?;
         let start = processes::start_ticks(child.pid).ok_or("it ended at once")?;
         let _ = rustix::io::write(&child.go, b"g");
@@ -87,6 +100,11 @@ impl Keeper {
             return false;
         };
         let job = self.jobs.remove(index);
+        if let Purpose::Probe { generation, slot } = job.purpose {
+            let status = (!job.too_long).then_some(status);
+            self.asked_by_child(generation, slot, status);
+            return true;
+        }
         let result = match status.exit_status() {
             _ if job.too_long => Err(format!("`{}` took too long and was ended", job.words)),
             Some(0) => Ok(()),
@@ -103,7 +121,7 @@ impl Keeper {
                 slot,
                 result: result.map(|()| None),
             }),
-            (Purpose::Back { .. } | Purpose::Confirm, Ok(())) => {}
+            (Purpose::Back { .. } | Purpose::Confirm, Ok(())) | (Purpose::Probe { .. }, _) => {}
             (Purpose::Confirm, Err(reason)) => {
                 self.note(format!("what runs was not made permanent: {reason}"));
             }
@@ -114,6 +132,14 @@ impl Keeper {
                 processes::send(process.pid, process.start, Signal::KILL);
             }
         }
+    }
+
+    /// Ends what was begun for a purpose that is no more.
+    pub(super) fn end_jobs(&mut self, is_over: impl Fn(&Purpose) -> bool) {
+        for job in self.jobs.iter_mut().filter(|job| is_over(&job.purpose)) {
+            job.deadline = 0;
+        }
+        self.look_at_jobs();
     }
 
     /// Ends commands that take too long, with all they started.

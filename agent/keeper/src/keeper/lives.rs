@@ -29,8 +29,8 @@ impl Keeper {
             let ended = is_ready(&running.pidfd);
             match processes::read_failure(failure) {
                 Some(failure) => {
-                    let how = format!("could not be started: cannot {}: {}", failure.step, failure.error);
-                    self.end(generation, slot, how);
+                    let what = self.failed_start(generation, slot, failure.step, &failure.error);
+                    self.end(generation, slot, format!("could not be started: {what}"));
                 }
                 // Killed before it got so far: its end says so.
                 None if ended => {}
@@ -39,8 +39,19 @@ impl Keeper {
         }
     }
 
+    /// Names the program that could not be run.
+    fn failed_start(&self, generation: u64, slot: usize, step: &str, error: &io::Error) -> String {
+        let found = self.state.generation(generation);
+        let spec = found.and_then(|found| Some((found, found.intent.processes.get(slot)?)));
+        let Some((found, spec)) = spec.filter(|_| step == processes::RUN) else {
+            return format!("cannot {step}: {error}");
+        };
+        cannot_run(&found.intent.dir, &spec.command, error)
+    }
+
     fn end(&mut self, generation: u64, slot: usize, how: String) {
-        if self.running.remove(&(generation, slot)).is_some() {
+        if let Some(running) = self.running.remove(&(generation, slot)) {
+            let how = how + &running.last_words();
             self.tell(
                 Some(generation),
                 &format!("process of generation {generation} {how}"),
@@ -104,6 +115,19 @@ impl Keeper {
         rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
             .map_err(|error| chain(&io::Error::from(error)))
     }
+}
+
+/// What is wrong with a command that cannot be run. A script whose interpreter is missing gets the same error as a missing
+/// program.
+pub(super) fn cannot_run(dir: &std::path::Path, command: &[String], error: &io::Error) -> String {
+    let name = command.first().map_or("", String::as_str);
+    let there = name.contains('/') && dir.join(name).is_file();
+    let hint = if there && error.kind() == io::ErrorKind::NotFound {
+        "; it is there, but not the interpreter that its first line names"
+    } else {
+        ""
+    };
+    format!("cannot run {name}: {error}{hint}")
 }
 
 fn is_ready(fd: &OwnedFd) -> bool {

@@ -3,6 +3,7 @@
 //! Every change of the machine's state is in the journal before any of its effects begins; see [`Keeper::apply`].
 
 mod adopt;
+mod asking;
 mod count;
 mod direct;
 mod effects;
@@ -20,8 +21,10 @@ mod probes;
 mod requests;
 mod start;
 mod status;
+mod store;
 mod tell;
 mod wait;
+mod watchdog;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -41,9 +44,12 @@ use crate::notify::NotifySocket;
 use crate::probe::Probe;
 use crate::protocol::SOCKET_NAME;
 use crate::relay::Relay;
+use asking::Asking;
 use folders::{bind_notify, make_folders};
 use limits::Resident;
+use store::Stores;
 use tell::Label;
+use watchdog::Watchdog;
 
 use in_place::{Birth, Reloaded, Reloading};
 use jobs::Job;
@@ -104,6 +110,34 @@ struct Running {
     /// Child of this keeper, not adopted.
     own_child: bool,
     said: String,
+    /// `STOPPING=1`.
+    stopping: bool,
+    /// `ERRNO=`.
+    errno: Option<i32>,
+    watchdog: Watchdog,
+    /// Why its watchdog has ended it.
+    missed: Option<String>,
+    /// When it was sent the signal to reload, in microseconds of the monotonic clock, until it says that it does.
+    reload_asked_us: Option<u64>,
+}
+
+impl Running {
+    /// One that runs already, and was not born here.
+    fn found(process: Process, pidfd: OwnedFd, watchdog_ms: Option<u64>) -> Self {
+        Self {
+            process,
+            pidfd,
+            go: None,
+            failure: None,
+            own_child: false,
+            said: String::new(),
+            stopping: false,
+            errno: None,
+            watchdog: Watchdog::new(watchdog_ms),
+            missed: None,
+            reload_asked_us: None,
+        }
+    }
 }
 
 /// A running keeper.
@@ -129,9 +163,15 @@ pub struct Keeper {
     /// Pipe ends of a child that was forked and not let go yet; it has its own copies.
     writers: Vec<OwnedFd>,
     notify: NotifySocket,
+    /// Descriptors of `BARRIER=1`, until all that was said before them is done.
+    barriers: Vec<OwnedFd>,
+    /// Descriptors that processes left for the next of their name.
+    store: Stores,
     probes: Vec<Probe>,
     /// Where binds are told.
     joins: Vec<Join>,
+    /// Probes that a child of the keeper's makes.
+    askings: Vec<Asking>,
     /// Commands that run.
     jobs: Vec<Job>,
     /// Main processes asked for their successors.
@@ -200,8 +240,11 @@ impl Keeper {
             null,
             writers: Vec::new(),
             notify,
+            barriers: Vec::new(),
+            store: Stores::default(),
             probes: Vec::new(),
             joins: Vec::new(),
+            askings: Vec::new(),
             jobs: Vec::new(),
             births: Vec::new(),
             reloads: Vec::new(),
@@ -246,6 +289,7 @@ impl Keeper {
     pub fn run(&mut self) -> io::Result<()> {
         while !self.exiting {
             self.work_off();
+            self.barriers.clear();
             self.tell_watchers();
             if self.exiting {
                 break;
@@ -281,6 +325,7 @@ impl Keeper {
             return;
         }
         self.complete_outcome(&mut next);
+        self.complete_crash(&mut next);
         self.adopt_state(next);
         for effect in effects {
             self.carry_out(&effect);
@@ -345,6 +390,19 @@ impl Keeper {
             let words = format!("release {} {:?}", outcome.release, outcome.result).to_lowercase();
             let words = format!("{words}{reason}");
             self.tell(of, &words);
+        }
+    }
+
+    /// As [`Self::complete_outcome`], for a crash.
+    fn complete_crash(&mut self, next: &mut State) {
+        let active = self.state.active.as_ref().map(|active| active.number);
+        let (Some(crash), Some(active)) = (&mut next.crash, active) else {
+            return;
+        };
+        if crash.at.is_empty() {
+            crash.at = rfc3339_now();
+            self.read_streams_of(active);
+            crash.last_lines = self.tails.get(&active).map(Tail::lines).unwrap_or_default();
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Probes of a rising generation: begun, carried on, answered.
 
 use super::Keeper;
+use super::asking::Asking;
 use crate::clock::now_ms;
 use crate::listen;
 use crate::machine::Event;
 use crate::probe::{Probe, Progress};
+use crate::protocol::ProbeKind;
 
 impl Keeper {
     pub(super) fn begin_probe(&mut self, generation: u64, slot: usize) {
@@ -15,6 +17,11 @@ impl Keeper {
             return;
         };
         let Some(spec) = &process.probe else { return };
+        if matches!(spec.kind, ProbeKind::Grpc { .. } | ProbeKind::Command { .. }) {
+            let asking = Asking::new(generation, slot, process, spec.clone(), now_ms());
+            self.askings.push(asking);
+            return;
+        }
         let Some(listener) = process
             .listen
             .iter()
@@ -44,7 +51,15 @@ impl Keeper {
                 return false;
             };
             let owned = |client, server| self.owns(generation, client, server);
-            match probe.advance(group, now, owned) {
+            let progress = probe.advance(group, now, owned);
+            if let Some(problem) = probe.last_problem() {
+                events.push(Event::ProbeProblem {
+                    generation,
+                    slot,
+                    problem,
+                });
+            }
+            match progress {
                 Progress::Asking => true,
                 Progress::Passed(first_answer_at) => {
                     events.push(Event::Probed {

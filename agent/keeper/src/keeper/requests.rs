@@ -188,11 +188,10 @@ fn check_process(process: &ProcessSpec) -> Result<(), String> {
         Address::parse(&listener.addr).map_err(|error| error.to_string())?;
     }
     if let Some(probe) = &process.probe {
-        if !process
-            .listen
-            .iter()
-            .any(|listener| listener.name == probe.listener)
-        {
+        let needs_none = matches!(probe.kind, crate::protocol::ProbeKind::Command { .. });
+        let asks_nowhere = needs_none && probe.listener.is_empty();
+        let mut listeners = process.listen.iter();
+        if !asks_nowhere && !listeners.any(|listener| listener.name == probe.listener) {
             return Err(format!(
                 "its probe asks at listener {:?}, which it does not have",
                 probe.listener

@@ -58,6 +58,7 @@ impl Keeper {
             .ok_or("its generation is gone")?
             .clone();
         let _ = std::fs::remove_file(self.drain_file(generation));
+        let watchdog_ms = found.intent.processes.get(slot).and_then(|spec| spec.watchdog_ms);
         let launch = self.launch(&found, slot).map_err(|error| error.to_string())?;
         let child = processes::fork(&launch).map_err(|error| chain(&error))?;
         let pid = child.pid;
@@ -73,12 +74,10 @@ impl Keeper {
         self.running.insert(
             (generation, slot),
             Running {
-                process,
-                pidfd,
                 go: Some(child.go),
                 failure: Some(child.failure),
                 own_child: true,
-                said: String::new(),
+                ..Running::found(process, pidfd, watchdog_ms)
             },
         );
         self.remember_sockets(generation, slot, inodes);
@@ -111,9 +110,16 @@ impl Keeper {
             .get(slot)
             .ok_or(io::ErrorKind::NotFound)?;
         let account = account(spec)?;
-        let environment = self.environment(generation, spec, account.as_ref())?;
+        let mut environment = self.environment(generation, spec, account.as_ref())?;
         let owner = account.as_ref().map(|account| (account.uid, account.gid));
-        let descriptors = self.descriptors(generation.number, slot, spec, owner)?;
+        let mut descriptors = self.descriptors(generation.number, slot, spec, owner)?;
+        let stored = self.store.of(&spec.name);
+        name_descriptors(
+            &mut environment,
+            spec,
+            stored.iter().map(|(name, _)| name.as_str()),
+        );
+        descriptors.extend(stored.into_iter().map(|(_, number)| number));
         // A process that lives on through releases finds each of them by the link.
         let dir = if spec.strategy.is_in_place() {
             self.config.home.join("current")
@@ -139,7 +145,7 @@ impl Keeper {
             .ok_or(io::ErrorKind::NotFound)?;
         let account = account(spec)?;
         let mut environment = self.environment(generation, spec, account.as_ref())?;
-        for name in ["LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET"] {
+        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC"] {
             environment.remove(name);
         }
         environment.insert("PWD".to_owned(), dir.to_string_lossy().into_owned());
@@ -155,6 +161,35 @@ impl Keeper {
         };
         let descriptors = self.descriptors(generation.number, slot, &bare, owner)?;
         assemble(&bare, dir, words, environment, account, descriptors)
+    }
+
+    /// For a probe of the slot: a command of the release runs as its process does, a program of our `own` as the keeper.
+    pub(super) fn launch_probe(
+        &mut self,
+        generation: &Generation,
+        slot: usize,
+        words: &[String],
+        extra: &[(&str, String)],
+        own: bool,
+        descriptors: Vec<RawFd>,
+    ) -> io::Result<Launch> {
+        let spec = generation
+            .intent
+            .processes
+            .get(slot)
+            .ok_or(io::ErrorKind::NotFound)?;
+        let dir = &generation.intent.dir;
+        let mut launch = self.launch_command(generation, slot, dir, words, extra)?;
+        self.writers.clear();
+        launch.descriptors = descriptors;
+        if own {
+            launch.account = None;
+            launch.memory = None;
+            launch.nofile = None;
+        } else {
+            launch.account = account(spec)?;
+        }
+        Ok(launch)
     }
 
     fn environment(
@@ -198,20 +233,20 @@ impl Keeper {
             ];
             all.extend(own.map(|(name, value)| (name.to_owned(), value.clone())));
         }
-        for name in ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"] {
+        for name in [
+            "LISTEN_FDS",
+            "LISTEN_FDNAMES",
+            "LISTEN_PID",
+            "WATCHDOG_USEC",
+            "WATCHDOG_PID",
+        ] {
             all.remove(name);
         }
-        if hands_over(spec) {
-            let names: Vec<_> = spec
-                .listen
-                .iter()
-                .map(|listener| listener.name.as_str())
-                .collect();
-            all.insert("LISTEN_FDS".to_owned(), spec.listen.len().to_string());
-            all.insert("LISTEN_FDNAMES".to_owned(), names.join(":"));
-            if spec.strategy == Strategy::Starter {
-                all.extend(self.starter(generation.number, spec));
-            }
+        if spec.strategy == Strategy::Starter {
+            all.extend(self.starter(generation.number, spec));
+        }
+        if let Some(period) = spec.watchdog_ms {
+            all.insert("WATCHDOG_USEC".to_owned(), (period * 1000).to_string());
         }
         Ok(all)
     }
@@ -285,6 +320,21 @@ fn hands_over(spec: &ProcessSpec) -> bool {
     !spec.listen.is_empty() && !spec.strategy.binds_itself()
 }
 
+/// Tells a process what it is handed from descriptor 3 on: its listeners, then what was stored for it.
+fn name_descriptors<'a>(
+    environment: &mut processes::Environment,
+    spec: &'a ProcessSpec,
+    stored: impl Iterator<Item = &'a str>,
+) {
+    let handed_over = if hands_over(spec) { &spec.listen[..] } else { &[] };
+    let listeners = handed_over.iter().map(|listener| listener.name.as_str());
+    let names: Vec<&str> = listeners.chain(stored).collect();
+    if !names.is_empty() {
+        environment.insert("LISTEN_FDS".to_owned(), names.len().to_string());
+        environment.insert("LISTEN_FDNAMES".to_owned(), names.join(":"));
+    }
+}
+
 fn account(spec: &ProcessSpec) -> io::Result<Option<Account>> {
     match spec.user.as_deref() {
         Some(user) => processes::account(user).map_err(|error| io::Error::other(chain(&error))),
@@ -313,7 +363,8 @@ fn assemble(
             .iter()
             .map(|(name, value)| CString::new(format!("{name}={value}")).map_err(nul))
             .collect::<Result<_, _>>()?,
-        listen_pid: hands_over(spec),
+        listen_pid: environment.contains_key("LISTEN_FDS"),
+        watchdog_pid: environment.contains_key("WATCHDOG_USEC"),
         folder: CString::new(dir.as_os_str().as_bytes()).map_err(nul)?,
         descriptors,
         nofile: spec.limits.nofile.map(|files| libc::rlimit {

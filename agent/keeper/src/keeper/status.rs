@@ -48,6 +48,7 @@ impl Keeper {
                 .collect(),
             listeners: self.listener_statuses(),
             outcome: state.outcome.clone(),
+            crash: state.crash.clone(),
             counters: state.counters.clone(),
             notes: self.notes.iter().cloned().collect(),
         }

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::Keeper;
+use super::asking::Asking;
 use super::in_place::Birth;
 use super::jobs::Job;
 use crate::clock::now_ms;
@@ -19,14 +20,18 @@ impl Keeper {
         self.read_streams();
         self.resident.keep_small();
         self.read_notices();
+        self.resident.keep_small();
         self.answer_binds();
         self.look_at_starts();
         self.reap();
         self.look_at_adopted();
+        self.look_at_watchdogs();
         self.look_at_jobs();
         self.look_at_births();
         self.look_at_reloads();
+        self.resident.keep_small();
         self.advance_probes();
+        self.advance_askings();
         self.look_at_listeners();
         self.advance_relays();
         self.look_at_leaving();
@@ -64,6 +69,10 @@ impl Keeper {
             .iter()
             .filter_map(|probe| probe.waits_on())
             .for_each(|(fd, flags)| add(fd, flags));
+        self.askings
+            .iter()
+            .flat_map(Asking::waits_on)
+            .for_each(|(fd, flags)| add(fd, flags));
         self.relays
             .iter()
             .flat_map(Relay::waits_on)
@@ -96,6 +105,7 @@ impl Keeper {
     fn timeout(&self) -> Option<Timespec> {
         let now = now_ms();
         let probes = self.probes.iter().map(|probe| probe.due(now));
+        let askings = self.askings.iter().filter_map(|asking| asking.due(now));
         let jobs = self.jobs.iter().filter_map(Job::due);
         let births = self.births.iter().map(Birth::due);
         let look = self.must_look().then_some(self.next_look);
@@ -104,9 +114,11 @@ impl Keeper {
             .next_deadline()
             .into_iter()
             .chain(probes)
+            .chain(askings)
             .chain(jobs)
             .chain(births)
             .chain(self.reloads_due())
+            .chain(self.watchdogs_due())
             .chain(look)
             .chain(self.quiet_at)
             .min()?;

@@ -118,6 +118,15 @@ pub enum Event {
         /// What was wrong.
         reason: String,
     },
+    /// What is wrong with the probe's answers so far; it may pass yet.
+    ProbeProblem {
+        /// Of which generation.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+        /// What.
+        problem: String,
+    },
     /// The links name the generation's release, or why not.
     Linked {
         /// Which.

@@ -1,7 +1,7 @@
 //! The way up, its beginning: from an intent to processes that run their program.
 
 use super::step::Turn;
-use super::{Effect, Generation, Process, Queued, Rising, RisingPhase, SlotState};
+use super::{Effect, Generation, Process, Queued, Rising, RisingPhase, Slot, SlotState};
 
 /// An effect that is done at once but for a sick disk; without an answer by then the switch fails.
 pub(super) const PROMPT_MS: u64 = 30_000;
@@ -118,10 +118,30 @@ impl Turn {
             RisingPhase::Aborting => self.kill_again(),
             RisingPhase::Prepared => self.fail("the listeners were not bound in time"),
             RisingPhase::Linking => self.fail("the links were not moved in time"),
-            RisingPhase::Spawned => self.fail("not ready within its ready_timeout"),
-            RisingPhase::Ready => self.fail("no good answer to its probe within its ready_timeout"),
+            RisingPhase::Spawned => {
+                let reason = too_late(rising, "not ready", "it did not say READY=1", |slot| slot.ready);
+                self.fail(&reason);
+            }
+            RisingPhase::Ready => {
+                let reason = too_late(rising, "no good answer to its probe", "it gave none", |slot| {
+                    slot.probed
+                });
+                self.fail(&reason);
+            }
             RisingPhase::Probed => self.fail("the links were not moved in time"),
             RisingPhase::Linked => self.fail("new connections could not be steered in time"),
         }
     }
+}
+
+/// Names the first process that is not there in time, and what was the matter; `else_wrong` where nothing else is known.
+fn too_late(rising: &Rising, what: &str, else_wrong: &str, done: impl Fn(&Slot) -> bool) -> String {
+    let generation = &rising.generation;
+    let mut both = generation.intent.processes.iter().zip(&generation.slots);
+    let Some((spec, slot)) = both.find(|(_, slot)| !done(slot)) else {
+        return format!("{what} within its ready_timeout");
+    };
+    let (time, name) = (spec.ready_timeout_ms, &spec.name);
+    let problem = slot.problem.as_deref().unwrap_or(else_wrong);
+    format!("{what} within its ready_timeout of {time} ms: process {name}: {problem}")
 }

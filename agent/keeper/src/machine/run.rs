@@ -1,7 +1,8 @@
 //! The active generation outside a switch: what ended is started again, and a release that keeps failing is left.
 
 use super::step::Turn;
-use super::{Cause, Effect, FAILURES_TO_FALL_BACK, Process, SlotState};
+use super::{Cause, Effect, FAILURES_TO_FALL_BACK, Process, SlotState, State};
+use crate::protocol::Crash;
 
 /// A process that has run so long starts its count of failures anew.
 const STEADY_MS: u64 = 30_000;
@@ -9,6 +10,18 @@ const STEADY_MS: u64 = 30_000;
 /// The pause before the `failures`th start in a row.
 pub(super) fn back_off_ms(failures: u32) -> u64 {
     (100_u64 << failures.clamp(1, 10).saturating_sub(1)).min(30_000)
+}
+
+impl State {
+    /// When a crash is forgotten: all that runs has run for a while then.
+    pub(super) fn steady_at(&self) -> Option<u64> {
+        self.crash.as_ref()?;
+        let mut slots = self.active.iter().flat_map(|active| &active.slots);
+        let since = slots.try_fold(0, |latest: u64, slot| {
+            (slot.state == SlotState::Up).then(|| latest.max(slot.since))
+        })?;
+        Some(since + STEADY_MS)
+    }
 }
 
 impl Turn {
@@ -69,6 +82,14 @@ impl Turn {
         found.state = SlotState::BackingOff {
             until: now + back_off_ms(failures),
         };
+        self.state.crash = Some(Crash {
+            release,
+            epoch: active.intent.epoch,
+            reason: reason.to_owned(),
+            failures,
+            last_lines: Vec::new(),
+            at: String::new(),
+        });
         if let Some(process) = process {
             self.push(Effect::Sweep {
                 generation,
@@ -112,5 +133,8 @@ impl Turn {
             }
         }
         self.effects.extend(due);
+        if self.state.steady_at().is_some_and(|at| at <= now) {
+            self.state.crash = None;
+        }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use ship_model::spec::Strategy;
 
-use crate::protocol::{Counters, Held, Intent, Outcome, Rung};
+use crate::protocol::{Counters, Crash, Held, Intent, Outcome, Rung};
 
 /// All that the machine knows; what the journal holds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,8 @@ pub struct State {
     pub outcome: Option<Outcome>,
     /// The generation whose last lines belong to the outcome, until the edge has put them there.
     pub outcome_of: Option<u64>,
+    /// The last crash of an active process; the edge puts its last lines in.
+    pub crash: Option<Crash>,
     /// See [`Counters`].
     pub counters: Counters,
     /// The app is being stopped for good, then the keeper exits.
@@ -78,6 +80,9 @@ pub struct Slot {
     pub ready: bool,
     /// Probed as far as it must be.
     pub probed: bool,
+    /// What was wrong with the last answer to its probe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// The inodes of its listening sockets, in the order of the spec: how the next keeper finds them again.
     pub sockets: Vec<u64>,
     /// The generation and slot it was born in, whose marks, pipes and drain file its process has, where that is not here.

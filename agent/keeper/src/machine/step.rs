@@ -82,6 +82,15 @@ impl Turn {
                 slot,
                 reason,
             } => self.probe_failed(*generation, *slot, reason),
+            Event::ProbeProblem {
+                generation,
+                slot,
+                problem,
+            } => {
+                if let Some(slot) = self.state.slot_mut(*generation, *slot) {
+                    slot.problem = Some(problem.clone());
+                }
+            }
             Event::Linked { generation, result } => self.linked(*generation, result),
             Event::Steered { generation, result } => self.steered(*generation, result),
             Event::Idle { generation } => self.idle(*generation),

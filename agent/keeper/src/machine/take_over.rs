@@ -54,6 +54,9 @@ impl Turn {
         if let Some(old) = &mut old {
             self.inherit(&mut rising.generation, old);
         }
+        if !matches!(rising.cause, Cause::Fallback(_)) {
+            self.state.crash = None;
+        }
         self.state.active = Some(rising.generation.clone());
         self.remember(&rising);
         self.conclude_rise(&rising);

@@ -192,7 +192,13 @@ impl State {
             .iter()
             .filter(|_| self.is_free())
             .map(|queued| queued.not_before);
-        backing_off.chain(retiring).chain(rising).chain(queued).min()
+        let steady = self.steady_at();
+        backing_off
+            .chain(steady)
+            .chain(retiring)
+            .chain(rising)
+            .chain(queued)
+            .min()
     }
 
     /// Whether a new generation may rise now.

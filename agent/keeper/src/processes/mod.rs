@@ -13,7 +13,7 @@ pub use scan::{
     Found, Table, boot_id, descriptor_of, each_socket, is_alive, is_member, is_own_child, members,
     start_ticks,
 };
-pub use spawn::{Child, Launch, SpawnError, StartFailure, fork, read_failure};
+pub use spawn::{Child, Launch, RUN, SpawnError, StartFailure, fork, read_failure};
 pub use tree::Tree;
 pub use user::{Account, AccountError, account};
 

@@ -38,6 +38,8 @@ pub struct Launch {
     pub environment: Vec<CString>,
     /// Whether LISTEN_PID is set.
     pub listen_pid: bool,
+    /// Whether WATCHDOG_PID is set.
+    pub watchdog_pid: bool,
     /// Its working folder.
     pub folder: CString,
     /// What becomes descriptor 0, 1, 2, 3, ...
@@ -74,13 +76,16 @@ pub struct StartFailure {
     pub error: io::Error,
 }
 
+/// The step of a failure to run the program itself.
+pub const RUN: &str = "run the program";
+
 const STEPS: [&str; 8] = [
     "wait for the keeper",
     "hand over descriptors",
     "set limits",
     "become its user",
     "enter the release's folder",
-    "run the program",
+    RUN,
     "leave the keeper's group",
     "have its binds told to the keeper (strategy \"listen-fds\" or \"stop-start\" does without)",
 ];
@@ -90,8 +95,8 @@ struct Prepared {
     program: *const c_char,
     arguments: Vec<*const c_char>,
     environment: Vec<*const c_char>,
-    /// Where the child writes its pid, the bytes behind `LISTEN_PID=`.
-    pid_digits: *mut u8,
+    /// Where the child writes its pid, the bytes behind `LISTEN_PID=` and `WATCHDOG_PID=`.
+    pid_digits: [*mut u8; 2],
     folder: *const c_char,
     /// Numbers above all targets, so that no source is overwritten before it was moved.
     safe_base: i32,
@@ -121,6 +126,7 @@ pub fn fork(launch: &Launch) -> Result<Child, SpawnError> {
     let (failure, failure_writer) = rustix::pipe::pipe_with(flags).map_err(system)?;
     let (news, news_writer) = binds::channel(launch.binds).map_err(system)?.unzip();
     let mut listen_pid = *b"LISTEN_PID=\0\0\0\0\0\0\0\0\0\0\0\0";
+    let mut watchdog_pid = *b"WATCHDOG_PID=\0\0\0\0\0\0\0\0\0\0\0\0";
     let pointers = |words: &[CString]| words.iter().map(|word| word.as_ptr()).collect::<Vec<_>>();
     let mut arguments = pointers(&launch.arguments);
     arguments.push(std::ptr::null());
@@ -128,12 +134,15 @@ pub fn fork(launch: &Launch) -> Result<Child, SpawnError> {
     if launch.listen_pid {
         environment.push(listen_pid.as_ptr().cast());
     }
+    if launch.watchdog_pid {
+        environment.push(watchdog_pid.as_ptr().cast());
+    }
     environment.push(std::ptr::null());
     let prepared = Prepared {
         program: launch.program.as_ptr(),
         arguments,
         environment,
-        pid_digits: listen_pid[11..].as_mut_ptr(),
+        pid_digits: [listen_pid[11..].as_mut_ptr(), watchdog_pid[13..].as_mut_ptr()],
         folder: launch.folder.as_ptr(),
         safe_base: launch.descriptors.len() as i32 + 16,
         descriptors: launch.descriptors.clone(),
@@ -252,7 +261,9 @@ unsafe fn become_program(prepared: &mut Prepared) -> u8 {
         if libc::chdir(prepared.folder) != 0 {
             return 4;
         }
-        write_pid(prepared.pid_digits, libc::getpid().cast_unsigned());
+        for digits in prepared.pid_digits {
+            write_pid(digits, libc::getpid().cast_unsigned());
+        }
         libc::execve(
             prepared.program,
             prepared.arguments.as_ptr(),

@@ -36,6 +36,10 @@ pub struct Status {
     pub listeners: Vec<ListenerStatus>,
     /// How the last switch or revert ended.
     pub outcome: Option<Outcome>,
+    /// The last crash of a process that users got, until it has run for a while again, or another release has taken over by
+    /// a switch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crash: Option<Crash>,
     /// Counted since the app's first start on this host.
     pub counters: Counters,
     /// Things an operator should know: fallbacks taken, adoption that failed, a journal that cannot be written.
@@ -239,6 +243,23 @@ pub struct Outcome {
     /// From the request to the first good answer of the new generation; none without a probe.
     pub first_answer_ms: Option<u64>,
     /// When it ended, RFC 3339 in UTC.
+    pub at: String,
+}
+
+/// A process that users got and that ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crash {
+    /// The release it was of.
+    pub release: u64,
+    /// The fence that release came with.
+    pub epoch: u64,
+    /// How it ended.
+    pub reason: String,
+    /// How often it has ended in a row, this time included.
+    pub failures: u32,
+    /// The last lines its generation wrote, at most [`super::LAST_LINES`].
+    pub last_lines: Vec<String>,
+    /// When, RFC 3339 in UTC.
     pub at: String,
 }
 

@@ -58,6 +58,19 @@ impl SimHost {
         });
     }
 
+    /// What runs has ended by itself; `once`, and it was started again.
+    pub fn crash(&mut self, once: bool) {
+        let release = self.running.expect("something that runs here");
+        self.failure = Some(AppFailure {
+            epoch: self.epoch,
+            release,
+            step: "run".to_owned(),
+            reason: "process web ended with status 4".to_owned(),
+            last_lines: vec!["out of memory".to_owned()],
+            transient: once,
+        });
+    }
+
     /// One action towards what is desired; false when there is none.
     pub fn act(&mut self, desired: &DesiredApp) -> bool {
         if desired.epoch < self.epoch {

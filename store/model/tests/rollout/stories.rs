@@ -90,6 +90,13 @@ impl Story {
             ["keeps", "assets", "back"] => sim.keeps_assets_back = true,
             ["takes", "assets"] => sim.keeps_assets_back = false,
             ["hangs"] => sim.hangs = true,
+            ["crashes", "once"] => sim.crash(true),
+            ["keeps", "crashing", "and", "is", "back", "on", number] => {
+                sim.crash(false);
+                sim.running = Some(release(number.parse().unwrap()));
+                let effects = self.fleet.report(&name);
+                self.tell(effects);
+            }
             ["is", "unwell"] => sim.unhealthy = true,
             ["is", "well"] => sim.unhealthy = false,
             ["falls", "silent"] => {
