@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use ship_model::spec::HookPoint;
+
 use crate::protocol::{Counters, Held, Intent, Outcome, Rung};
 
 /// All that the machine knows; what the journal holds.
@@ -46,6 +48,9 @@ pub struct State {
     /// The inodes of each listener's sockets in the kernel's order, by the key of the listener.
     #[serde(default)]
     pub layout: BTreeMap<String, Vec<u64>>,
+    /// Commands of releases that are to run at a step of theirs, until they have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Pending>,
     /// The folder of a notify socket whose regular path is too long.
     pub notify_folder: Option<PathBuf>,
 }
@@ -86,6 +91,15 @@ pub struct Slot {
     pub heir_of: Option<usize>,
 }
 
+/// Commands of a generation's release that are to run at a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Whose; it may be gone itself.
+    pub generation: Generation,
+    /// The step.
+    pub point: HookPoint,
+}
+
 /// A process for sure: a pid alone may be used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
@@ -116,6 +130,10 @@ pub enum SlotState {
         /// When.
         until: u64,
     },
+    /// Asked to end, since its successor may not run beside it.
+    Yielding,
+    /// Has made room for its successor.
+    Yielded,
     /// Ended for good.
     Ended,
 }
@@ -156,6 +174,10 @@ pub enum RisingPhase {
     Clearing(Leaving),
     /// The links are moved first, since a process that lives on finds its release by them.
     Linking,
+    /// Its hooks of this step run; it goes on when they have.
+    Hooking(HookPoint),
+    /// Processes that may not run beside their successors are asked to end.
+    Yielding(Leaving),
     /// Its processes are started.
     Spawned,
     /// All are ready; being probed.
@@ -201,6 +223,8 @@ pub struct Retiring {
 pub enum Leaving {
     /// Complete; may be steered back to.
     Warm,
+    /// The hooks that come before its end run.
+    Parting,
     /// Told to drain.
     Draining,
     /// Told to stop.

@@ -8,15 +8,7 @@ use crate::spec::values::{pidfile, signal};
 use crate::spec::{Canary, Reexec, Reload, Restart, Strategy, Upgrade};
 
 /// Strategies that nothing carries out yet.
-const LATER: [Strategy; 7] = [
-    Strategy::Starter,
-    Strategy::BindJoin,
-    Strategy::SignalReexec,
-    Strategy::SignalReload,
-    Strategy::Command,
-    Strategy::CutOver,
-    Strategy::StopStart,
-];
+const LATER: [Strategy; 3] = [Strategy::Starter, Strategy::BindJoin, Strategy::CutOver];
 
 /// What a process says of how it is replaced.
 pub(super) struct Way {
