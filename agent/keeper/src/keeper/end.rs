@@ -45,6 +45,36 @@ impl Keeper {
         }
     }
 
+    /// Asks one process to make room, or makes it.
+    pub(super) fn end_one(&mut self, generation: u64, slot: usize, kill: bool) {
+        let found = self.state.generation(generation);
+        let Some(spec) = found.and_then(|found| found.intent.processes.get(slot)).cloned() else {
+            return;
+        };
+        let Some(running) = self.running.get_mut(&(generation, slot)) else {
+            return;
+        };
+        let main = running.process;
+        // One that waits to be let go ends when its pipe is closed.
+        running.go = None;
+        let word = if kill { "killed" } else { "asked to end" };
+        self.tell(
+            Some(generation),
+            &format!("process {} is {word}, to make room for its successor", spec.name),
+        );
+        if !kill {
+            let signal = processes::signal(&spec.stop_signal).unwrap_or(Signal::TERM);
+            processes::send(main.pid, main.start, signal);
+            return;
+        }
+        let (home, _) = self.home(generation, slot);
+        let mut others: Vec<_> = self.running.values().map(|running| running.process).collect();
+        others.retain(|other| *other != main);
+        for member in processes::members(&[main], &others, &self.marks(home, Some(&spec.name))) {
+            processes::send(member.pid, member.start, Signal::KILL);
+        }
+    }
+
     pub(super) fn kill(&mut self, generation: u64) {
         let open = self.count_connections(generation);
         self.cut.entry(generation).or_insert(open);

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use rustix::process::{Signal, WaitStatus};
 
+use ship_model::spec::HookPoint;
+
 use super::lives::how_ended;
 use super::{Keeper, chain};
 use crate::clock::now_ms;
-use crate::machine::{Event, Process};
+use crate::machine::{Event, Generation, Process};
 use crate::processes;
 
 /// What a command is run for.
@@ -22,6 +24,12 @@ pub(super) enum Purpose {
     Confirm,
     /// To ask whether the slot's process serves.
     Probe { generation: u64, slot: usize },
+    /// One of the hooks of a step, by its place among them.
+    Hook {
+        generation: u64,
+        point: HookPoint,
+        index: usize,
+    },
 }
 
 /// A command that runs.
@@ -61,8 +69,21 @@ impl Keeper {
             .generation(generation)
             .ok_or("its generation is gone")?
             .clone();
+        self.run_job_of((&found, slot), dir, words, extra, timeout_ms, purpose)
+    }
+
+    /// As [`Keeper::run_job`], also for a generation that is gone.
+    pub(super) fn run_job_of(
+        &mut self,
+        (found, slot): (&Generation, usize),
+        dir: &Path,
+        words: &[String],
+        extra: &[(&str, String)],
+        timeout_ms: u64,
+        purpose: Purpose,
+    ) -> Result<(), String> {
         let launch = self
-            .launch_command(&found, slot, dir, words, extra)
+            .launch_command(found, slot, dir, words, extra)
             .map_err(|error| error.to_string())?;
         let child = processes::fork(&launch).map_err(|error| chain(&error))?;
         self.writers.clear();
@@ -121,6 +142,14 @@ impl Keeper {
                 slot,
                 result: result.map(|()| None),
             }),
+            (
+                Purpose::Hook {
+                    generation,
+                    point,
+                    index,
+                },
+                result,
+            ) => self.hook_ended((generation, point, index), result),
             (Purpose::Back { .. } | Purpose::Confirm, Ok(())) | (Purpose::Probe { .. }, _) => {}
             (Purpose::Confirm, Err(reason)) => {
                 self.note(format!("what runs was not made permanent: {reason}"));

@@ -9,6 +9,7 @@ mod direct;
 mod effects;
 mod end;
 mod folders;
+mod hooks;
 mod in_place;
 mod jobs;
 mod joins;

@@ -1,7 +1,8 @@
 //! Where two generations may not run at once: the active one ends first, its listeners queue meanwhile.
 
-use ship_model::spec::Strategy;
+use ship_model::spec::{HookPoint, Strategy};
 
+use super::hooks::hooks_time;
 use super::step::Turn;
 use super::{Effect, Generation, Leaving, RisingPhase, SlotState};
 
@@ -10,9 +11,10 @@ impl Turn {
         let rising = self.state.rising.as_ref();
         let coexist = rising.is_none_or(|rising| {
             let processes = &rising.generation.intent.processes;
-            let apart = processes
-                .iter()
-                .any(|process| process.strategy == Strategy::StopStart);
+            // One that gives way and listens must not leave its users to an address where nobody is.
+            let apart = processes.iter().any(|process| {
+                process.strategy == Strategy::StopStart || !process.overlap && !process.listen.is_empty()
+            });
             rising.generation.intent.coexist && !apart && !self.changes_hands(&rising.generation)
         });
         match &self.state.active {
@@ -39,8 +41,24 @@ impl Turn {
         })
     }
 
-    /// Ends the active generation first; its listeners queue meanwhile.
+    /// Ends the active generation first, after its stop hooks.
     pub(super) fn clear(&mut self) {
+        let Some(active) = self.state.active.clone() else {
+            return;
+        };
+        if !self.begin_hooks(&active, HookPoint::BeforeStop) {
+            self.clear_now();
+            return;
+        }
+        let time = hooks_time(&active.intent, HookPoint::BeforeStop);
+        if let Some(rising) = &mut self.state.rising {
+            rising.phase = RisingPhase::Clearing(Leaving::Parting);
+            rising.deadline = self.now.saturating_add(time);
+        }
+    }
+
+    /// Its listeners queue from now on.
+    pub(super) fn clear_now(&mut self) {
         let Some(active) = &self.state.active else { return };
         let (number, drain) = (active.number, active.longest(|process| process.drain_ms));
         if let Some(rising) = &mut self.state.rising {
@@ -53,10 +71,16 @@ impl Turn {
     }
 
     pub(super) fn clear_further(&mut self, stage: Leaving) {
+        if stage == Leaving::Parting {
+            self.clear_now();
+            return;
+        }
         let Some(active) = &self.state.active else { return };
-        let (number, stop) = (active.number, active.longest(|process| process.stop_timeout_ms));
+        let (number, stop) = (active.number, active.time_to_stop());
         let (next, effect) = match stage {
-            Leaving::Warm | Leaving::Draining => (Leaving::Stopping, Effect::Stop { generation: number }),
+            Leaving::Warm | Leaving::Parting | Leaving::Draining => {
+                (Leaving::Stopping, Effect::Stop { generation: number })
+            }
             Leaving::Stopping | Leaving::Killing => (Leaving::Killing, Effect::Kill { generation: number }),
         };
         if let Some(rising) = &mut self.state.rising {
@@ -93,6 +117,9 @@ impl Turn {
                 slot.process = None;
                 slot.state = SlotState::Ended;
             }
+        }
+        if let Some(active) = self.state.active.clone() {
+            self.begin_hooks(&active, HookPoint::AfterStop);
         }
         self.link_or_spawn();
     }

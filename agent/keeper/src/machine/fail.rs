@@ -1,5 +1,7 @@
 //! A rising generation that fails is ended unseen; what ran before runs on.
 
+use ship_model::spec::HookPoint;
+
 use super::step::Turn;
 use super::{Cause, Effect, FAILURES_TO_FALL_BACK, Queued, Rising, RisingPhase};
 use crate::protocol::{Intent, SwitchResult};
@@ -12,14 +14,12 @@ impl Turn {
     pub(super) fn fail(&mut self, reason: &str) {
         let reason = &self.with_ways(reason);
         let Some(rising) = &self.state.rising else { return };
-        let (intent, cause, attempt) = (
-            rising.generation.intent.clone(),
-            rising.cause.clone(),
-            rising.attempt,
-        );
+        let failed = rising.generation.clone();
+        let (intent, cause, attempt) = (failed.intent.clone(), rising.cause.clone(), rising.attempt);
         if cause != Cause::Boot {
             self.hold(intent.release, reason);
         }
+        self.note_hooks(&failed, HookPoint::AfterFailure);
         self.abort(reason, false);
         if cause == Cause::Boot && !self.state.stopping {
             self.try_boot_again(intent, attempt, reason);
@@ -78,6 +78,7 @@ impl Turn {
             outcome.rungs.clone_from(&before.rungs);
         });
         self.state.outcome_of = Some(generation);
+        self.drop_hooks(generation);
         self.push(Effect::EndProbes { generation });
         let linked = match before.phase {
             RisingPhase::Probed | RisingPhase::Linked | RisingPhase::Linking => true,

@@ -199,7 +199,11 @@ impl Turn {
             .iter()
             .any(|slot| slot.state == SlotState::Ended && slot.process.is_none());
         let left_behind = carried && old.links_first();
-        if !(old.is_whole() || left_behind && old.is_living()) {
+        let yielded = old.slots.iter().any(|slot| slot.state == SlotState::Yielded);
+        if yielded && old.is_living() {
+            // What made room is not there to go back to.
+            Leaving::Draining
+        } else if !(old.is_whole() || left_behind && old.is_living()) {
             Leaving::Killing
         } else if !old.is_whole() {
             Leaving::Draining

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ship_model::spec::HookPoint;
+
 use super::{Process, Way};
 use crate::protocol::Intent;
 
@@ -146,6 +148,15 @@ pub enum Event {
         /// Which.
         generation: u64,
     },
+    /// The hooks of a step have run; or, for a step that can refuse, one has failed.
+    Hooked {
+        /// Whose.
+        generation: u64,
+        /// The step.
+        point: HookPoint,
+        /// Done, or the reason.
+        result: Result<(), String>,
+    },
     /// No process of the generation is left.
     Gone {
         /// Which.
@@ -217,6 +228,22 @@ pub enum Effect {
     Stop {
         /// Which.
         generation: u64,
+    },
+    /// Ask one process to end, to make room for its successor. Answered by [`Event::Ended`].
+    End {
+        /// Of which generation.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+        /// By force: its time is over.
+        kill: bool,
+    },
+    /// Run the hooks of a step, those in [`State::hooks`](super::State::hooks). Answered by [`Event::Hooked`].
+    Hook {
+        /// Whose.
+        generation: u64,
+        /// The step.
+        point: HookPoint,
     },
     /// Kill what is left of the generation, descendants too.
     Kill {

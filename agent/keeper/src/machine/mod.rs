@@ -6,9 +6,9 @@
 //! done again.
 //!
 //! ```text
-//! rising:   PREPARED → (CLEARING) → (LINKING) → SPAWNED → READY → PROBED → LINKED → steered: becomes active
+//! rising:   PREPARED → (CLEARING) → (LINKING) → SPAWNED → READY → (YIELDING → SPAWNED → READY) → PROBED → LINKED → steered: becomes active
 //!               └──────────┴────────────┴──────────┴────────┴────────┴────────┴──▶ ABORTING → gone
-//! retiring: WARM (soak) → DRAINING → STOPPING → KILLING → gone
+//! retiring: WARM (soak) → (PARTING) → DRAINING → STOPPING → KILLING → gone
 //!               └──▶ steered back: becomes active, what was active retires
 //! ```
 //!
@@ -17,6 +17,8 @@
 
 mod clear;
 mod fail;
+mod give_way;
+mod hooks;
 mod in_place;
 mod judge;
 mod message;
@@ -37,7 +39,8 @@ pub use judge::{Verdict, judge_revert, judge_switch};
 pub use message::{Effect, Event};
 pub use recover::{Living, recover};
 pub use state::{
-    Cause, Generation, Leaving, Process, Queued, Retiring, Rising, RisingPhase, Slot, SlotState, State, Way,
+    Cause, Generation, Leaving, Pending, Process, Queued, Retiring, Rising, RisingPhase, Slot, SlotState,
+    State, Way,
 };
 pub use step::step;
 

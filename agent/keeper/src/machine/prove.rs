@@ -1,5 +1,7 @@
 //! The way up, its proof: what runs must say that it is ready, and answer.
 
+use ship_model::spec::HookPoint;
+
 use super::rise::PROMPT_MS;
 use super::step::Turn;
 use super::{Effect, RisingPhase, Slot, SlotState};
@@ -25,7 +27,11 @@ impl Turn {
             return;
         };
         let (notify, told_otherwise) = (spec.notify, tells_nothing(spec));
-        let Some(found) = found.slots.get_mut(slot) else {
+        let Some(found) = found
+            .slots
+            .get_mut(slot)
+            .filter(|found| found.state != SlotState::Yielding)
+        else {
             return;
         };
         found.state = if notify {
@@ -55,7 +61,7 @@ impl Turn {
             found.ready = true;
             found.since = now;
             let lives_on = found.heir_of.is_some() && found.state == SlotState::Starting;
-            if found.process.is_some() || lives_on {
+            if (found.process.is_some() || lives_on) && found.state != SlotState::Yielding {
                 found.state = SlotState::Up;
             }
             self.look_for_ready(generation);
@@ -77,7 +83,7 @@ impl Turn {
         self.look_for_ready(number);
     }
 
-    fn look_for_ready(&mut self, generation: u64) {
+    pub(super) fn look_for_ready(&mut self, generation: u64) {
         let Some(rising) = self.rising(generation) else {
             return;
         };
@@ -85,14 +91,24 @@ impl Turn {
             .generation
             .slots
             .iter()
+            .filter(|slot| slot.state != SlotState::Waiting)
             .all(|slot| slot.ready && slot.state == SlotState::Up);
         if rising.phase != RisingPhase::Spawned || !all {
             return;
         }
         rising.phase = RisingPhase::Ready;
         let processes = &rising.generation.intent.processes;
-        let probes: Vec<_> = processes.iter().map(|process| process.probe.is_some()).collect();
-        for (slot, probe) in probes.into_iter().enumerate() {
+        let unproven = |slot: &Slot| slot.state != SlotState::Waiting && !slot.probed;
+        let probes: Vec<_> = rising
+            .generation
+            .slots
+            .iter()
+            .zip(processes)
+            .enumerate()
+            .filter(|(_, (slot, _))| unproven(slot))
+            .map(|(index, (_, process))| (index, process.probe.is_some()))
+            .collect();
+        for (slot, probe) in probes {
             if probe {
                 self.push(Effect::Probe { generation, slot });
             } else if let Some(found) = self.slot_of_rising(slot) {
@@ -120,20 +136,38 @@ impl Turn {
     }
 
     fn look_for_probed(&mut self, generation: u64) {
-        let (now, deadline) = (self.now, self.now + PROMPT_MS);
+        let now = self.now;
         let Some(rising) = self.rising(generation) else {
             return;
         };
-        if rising.phase != RisingPhase::Ready || !rising.generation.slots.iter().all(|slot| slot.probed) {
+        let slots = &rising.generation.slots;
+        let waits = |slot: &Slot| slot.state == SlotState::Waiting;
+        if rising.phase != RisingPhase::Ready || !slots.iter().all(|slot| slot.probed || waits(slot)) {
             return;
         }
-        rising.phase = RisingPhase::Probed;
+        if slots.iter().any(waits) {
+            self.give_way();
+            return;
+        }
         rising.proven_at = Some(now);
+        self.push(Effect::EndProbes { generation });
+        if !self.rise_through(HookPoint::BeforeSwitch) {
+            self.link_proven();
+        }
+    }
+
+    /// The links are moved to what is proven.
+    pub(super) fn link_proven(&mut self) {
+        let deadline = self.now + PROMPT_MS;
+        let Some(rising) = &mut self.state.rising else {
+            return;
+        };
+        let generation = rising.generation.number;
+        rising.phase = RisingPhase::Probed;
         rising.deadline = deadline;
         let current = Some(rising.generation.intent.dir.clone());
         let release = rising.generation.intent.release;
         let previous = self.previous_for(release);
-        self.push(Effect::EndProbes { generation });
         self.push(Effect::Link {
             generation,
             current,
@@ -153,6 +187,7 @@ impl Turn {
                 rising.deadline = rising.deadline.max(now.saturating_add(by).min(latest));
             }
         }
+        self.extend_yielding(generation, by);
         self.extend_retiring(generation, by);
     }
 
@@ -169,6 +204,6 @@ impl Turn {
     }
 }
 
-fn tells_nothing(spec: &ProcessSpec) -> bool {
+pub(super) fn tells_nothing(spec: &ProcessSpec) -> bool {
     !spec.notify && spec.probe.is_none()
 }

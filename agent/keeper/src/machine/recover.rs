@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use ship_model::spec::HookPoint;
+
+use super::hooks::hooks_time;
 use super::step::Turn;
 use super::{Cause, Effect, Leaving, Queued, Rising, RisingPhase, SlotState, State};
 
@@ -51,6 +54,7 @@ impl Turn {
         self.steer_active();
         self.resume_active(living);
         self.resume_retiring();
+        self.resume_hooks();
     }
 
     fn mark_the_dead(&mut self, living: &[Living]) {
@@ -95,9 +99,11 @@ impl Turn {
 
     fn resume_active(&mut self, living: &[Living]) {
         let now = self.now;
+        let kept_back = self.kept_back();
         let Some(active) = &mut self.state.active else {
             return;
         };
+        let processes = &active.intent.processes;
         let number = active.number;
         let mut orphans = Vec::new();
         for (index, slot) in active.slots.iter_mut().enumerate() {
@@ -118,7 +124,14 @@ impl Turn {
                     process,
                 });
             }
-            slot.state = SlotState::BackingOff { until: now };
+            let waits = processes
+                .get(index)
+                .is_some_and(|spec| kept_back.contains(&spec.name));
+            slot.state = if waits {
+                SlotState::Yielded
+            } else {
+                SlotState::BackingOff { until: now }
+            };
         }
         self.effects.extend(orphans);
     }
@@ -135,8 +148,11 @@ impl Turn {
             leaving.deadline = match leaving.phase {
                 Leaving::Warm if whole => now + soak,
                 Leaving::Warm => now,
+                Leaving::Parting => {
+                    now.saturating_add(hooks_time(&leaving.generation.intent, HookPoint::BeforeStop))
+                }
                 Leaving::Draining => now + leaving.generation.longest(|process| process.drain_ms),
-                Leaving::Stopping => now + leaving.generation.longest(|process| process.stop_timeout_ms),
+                Leaving::Stopping => now + leaving.generation.time_to_stop(),
                 Leaving::Killing => now,
             };
             leaving.steered_away_at = now;
@@ -148,7 +164,7 @@ impl Turn {
             .filter_map(|leaving| {
                 let generation = leaving.generation.number;
                 match leaving.phase {
-                    Leaving::Warm => None,
+                    Leaving::Warm | Leaving::Parting => None,
                     Leaving::Draining => Some(Effect::Drain { generation }),
                     Leaving::Stopping => Some(Effect::Stop { generation }),
                     Leaving::Killing => Some(Effect::Kill { generation }),
@@ -164,6 +180,7 @@ impl Turn {
         let rising = self.state.rising.take();
         self.state.retiring.clear();
         self.state.outcome_of = None;
+        self.state.hooks.clear();
         if self.state.stopping {
             self.state.stopping = false;
             self.state.stopped = true;

@@ -1,5 +1,8 @@
 //! The way out: warm, draining, stopping, killed, gone; and the way back from warm.
 
+use ship_model::spec::HookPoint;
+
+use super::hooks::hooks_time;
 use super::step::Turn;
 use super::{Effect, Generation, Leaving, Retiring, SlotState};
 use crate::protocol::SwitchResult;
@@ -15,6 +18,9 @@ impl Turn {
     pub(super) fn retire(&mut self, generation: Generation, phase: Leaving, failed: bool) {
         let number = generation.number;
         let phase = match phase {
+            Leaving::Draining | Leaving::Stopping if self.begin_hooks(&generation, HookPoint::BeforeStop) => {
+                Leaving::Parting
+            }
             Leaving::Draining if generation.drains_by_signal() => Leaving::Stopping,
             phase => phase,
         };
@@ -24,11 +30,12 @@ impl Turn {
                 .active
                 .as_ref()
                 .map_or(0, |active| active.intent.soak_ms),
+            Leaving::Parting => hooks_time(&generation.intent, HookPoint::BeforeStop),
             Leaving::Draining => generation.longest(|process| process.drain_ms),
             Leaving::Stopping => generation.time_to_stop(),
             Leaving::Killing => KILL_AGAIN_MS,
         };
-        let (deadline, steered_away_at) = (self.now + deadline, self.now);
+        let (deadline, steered_away_at) = (self.now.saturating_add(deadline), self.now);
         self.state.retiring.push(Retiring {
             generation,
             phase,
@@ -37,30 +44,45 @@ impl Turn {
             failed,
         });
         match phase {
-            Leaving::Warm => {}
+            Leaving::Warm | Leaving::Parting => {}
             Leaving::Draining => self.push(Effect::Drain { generation: number }),
             Leaving::Stopping => self.push(Effect::Stop { generation: number }),
             Leaving::Killing => self.push(Effect::Kill { generation: number }),
         }
     }
 
-    fn advance(&mut self, index: usize) {
+    pub(super) fn advance(&mut self, index: usize) {
         let now = self.now;
+        let warm = self
+            .state
+            .retiring
+            .get(index)
+            .filter(|leaving| leaving.phase == Leaving::Warm);
+        if let Some(generation) = warm.map(|leaving| leaving.generation.clone())
+            && self.begin_hooks(&generation, HookPoint::BeforeStop)
+        {
+            let time = hooks_time(&generation.intent, HookPoint::BeforeStop);
+            if let Some(leaving) = self.state.retiring.get_mut(index) {
+                leaving.phase = Leaving::Parting;
+                leaving.deadline = now.saturating_add(time);
+            }
+            return;
+        }
         let Some(leaving) = self.state.retiring.get_mut(index) else {
             return;
         };
         let generation = leaving.generation.number;
         let (phase, time, effect) = match leaving.phase {
-            Leaving::Warm if leaving.generation.drains_by_signal() => {
+            Leaving::Warm | Leaving::Parting if leaving.generation.drains_by_signal() => {
                 let stop = leaving.generation.time_to_stop();
                 (Leaving::Stopping, stop, Effect::Stop { generation })
             }
-            Leaving::Warm => {
+            Leaving::Warm | Leaving::Parting => {
                 let drain = leaving.generation.longest(|process| process.drain_ms);
                 (Leaving::Draining, drain, Effect::Drain { generation })
             }
             Leaving::Draining => {
-                let stop = leaving.generation.longest(|process| process.stop_timeout_ms);
+                let stop = leaving.generation.time_to_stop();
                 (Leaving::Stopping, stop, Effect::Stop { generation })
             }
             Leaving::Stopping | Leaving::Killing => {
@@ -120,8 +142,8 @@ impl Turn {
         let Some(leaving) = found.filter(|leaving| leaving.phase == Leaving::Stopping) else {
             return;
         };
-        // Twice its stop timeout at most: a leaving process must not hold the host for ever.
-        let cap = leaving.generation.longest(|process| process.stop_timeout_ms);
+        // Never further than its whole time from now: one that falls silent must not hold the host.
+        let cap = leaving.generation.time_to_stop();
         leaving.deadline = leaving.deadline.max(now.saturating_add(by.min(cap)));
     }
 
@@ -141,7 +163,7 @@ impl Turn {
             // Its orphans get the stop signal too and the rest of the time.
             Leaving::Stopping => self.push(Effect::Stop { generation }),
             Leaving::Warm | Leaving::Draining => self.advance_to_killing(index),
-            Leaving::Killing => {}
+            Leaving::Parting | Leaving::Killing => {}
         }
     }
 
@@ -164,6 +186,8 @@ impl Turn {
         if aborted {
             self.state.rising = None;
             self.push(Effect::Forget { generation });
+            self.begin_noted(generation, HookPoint::AfterFailure);
+            self.restore_active();
             return;
         }
         let found = self
@@ -172,9 +196,15 @@ impl Turn {
             .iter()
             .position(|leaving| leaving.generation.number == generation);
         if let Some(index) = found {
-            self.state.retiring.remove(index);
+            let gone = self.state.retiring.remove(index);
             self.state.counters.connections_cut += cut;
             self.push(Effect::Forget { generation });
+            let point = if gone.failed {
+                HookPoint::AfterFailure
+            } else {
+                HookPoint::AfterStop
+            };
+            self.begin_hooks(&gone.generation, point);
         }
     }
 
@@ -199,6 +229,9 @@ impl Turn {
         }
         self.steer_active();
         self.link_active();
+        if let Some(back) = self.state.active.clone() {
+            self.begin_hooks(&back, HookPoint::AfterSwitch);
+        }
         let (release, epoch) = if failed {
             (left.intent.release, left.intent.epoch)
         } else {
@@ -227,11 +260,16 @@ impl Turn {
         if clearing {
             return;
         }
+        let kept_back = self.kept_back();
         let Some(active) = &mut self.state.active else {
             return;
         };
-        for slot in &mut active.slots {
-            if slot.process.is_none() && matches!(slot.state, SlotState::Ended | SlotState::Waiting) {
+        for (slot, spec) in active.slots.iter_mut().zip(&active.intent.processes) {
+            let missing = matches!(
+                slot.state,
+                SlotState::Ended | SlotState::Waiting | SlotState::Yielded
+            );
+            if slot.process.is_none() && missing && !kept_back.contains(&spec.name) {
                 slot.state = SlotState::BackingOff { until: now };
             }
         }

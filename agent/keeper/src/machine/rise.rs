@@ -1,5 +1,7 @@
 //! The way up, its beginning: from an intent to processes that run their program.
 
+use ship_model::spec::HookPoint;
+
 use super::step::Turn;
 use super::{Effect, Generation, Process, Queued, Rising, RisingPhase, Slot, SlotState};
 
@@ -50,7 +52,9 @@ impl Turn {
                 for (slot, inodes) in rising.generation.slots.iter_mut().zip(sockets) {
                     slot.sockets.clone_from(inodes);
                 }
-                self.clear_or_spawn();
+                if !self.rise_through(HookPoint::BeforeStart) {
+                    self.clear_or_spawn();
+                }
             }
         }
     }
@@ -66,12 +70,15 @@ impl Turn {
         let generation = rising.generation.number;
         for slot in 0..rising.generation.slots.len() {
             let predecessor = self.predecessor(&rising.generation, slot);
+            let waits = self.waits_for(&rising.generation, slot).is_some();
             let home = predecessor.and_then(|from| Some(self.state.active.as_ref()?.home(from)));
             let Some(found) = rising.generation.slots.get_mut(slot) else {
                 continue;
             };
             (found.heir_of, found.home) = (predecessor, home);
-            if predecessor.is_some() {
+            if waits {
+                found.state = SlotState::Waiting;
+            } else if predecessor.is_some() {
                 found.state = SlotState::Asked;
                 self.push(Effect::Ask { generation, slot });
             } else {
@@ -80,6 +87,7 @@ impl Turn {
             }
         }
         self.state.rising = Some(rising);
+        self.look_for_ready(generation);
     }
 
     pub(super) fn forked(&mut self, generation: u64, slot: usize, process: Process) {
@@ -97,6 +105,12 @@ impl Turn {
         if found.state == SlotState::Forking && !aborting {
             found.state = SlotState::Forked;
             self.push(Effect::Go { generation, slot });
+        } else if found.state == SlotState::Yielding {
+            self.push(Effect::End {
+                generation,
+                slot,
+                kill: false,
+            });
         } else {
             self.push(Effect::Kill { generation });
         }
@@ -115,6 +129,8 @@ impl Turn {
         };
         match rising.phase {
             RisingPhase::Clearing(stage) => self.clear_further(stage),
+            RisingPhase::Yielding(_) => self.end_by_force(),
+            RisingPhase::Hooking(_) => self.fail("its hooks did not end in time"),
             RisingPhase::Aborting => self.kill_again(),
             RisingPhase::Prepared => self.fail("the listeners were not bound in time"),
             RisingPhase::Linking => self.fail("the links were not moved in time"),

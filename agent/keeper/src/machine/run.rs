@@ -36,6 +36,7 @@ impl Turn {
             return;
         };
         let process = found.process.take();
+        let yields = found.state == SlotState::Yielding;
         found.ready = false;
         found.state = SlotState::Ended;
         let active = self
@@ -52,6 +53,7 @@ impl Turn {
         match rising {
             Some(super::RisingPhase::Aborting) => {}
             Some(_) => self.fail(&reason),
+            None if active && yields => self.yielded(generation, slot, process),
             None if active && self.predecessor_ended(generation, slot, &reason) => {}
             None if active => self.active_ended(generation, slot, process, &reason),
             None => self.retiring_ended(generation),

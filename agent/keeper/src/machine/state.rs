@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use ship_model::spec::Strategy;
+use ship_model::spec::{HookPoint, Strategy};
 
 use crate::protocol::{Counters, Crash, Held, Intent, Outcome, Rung};
 
@@ -50,6 +50,9 @@ pub struct State {
     /// The inodes of each listener's sockets in the kernel's order, by the key of the listener.
     #[serde(default)]
     pub layout: BTreeMap<String, Vec<u64>>,
+    /// Commands of releases that are to run at a step of theirs, until they have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Pending>,
     /// The folder of a notify socket whose regular path is too long.
     pub notify_folder: Option<PathBuf>,
 }
@@ -105,6 +108,15 @@ pub struct Way {
     pub reason: String,
 }
 
+/// Commands of a generation's release that are to run at a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Whose; it may be gone itself.
+    pub generation: Generation,
+    /// The step.
+    pub point: HookPoint,
+}
+
 /// A process for sure: a pid alone may be used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
@@ -135,6 +147,10 @@ pub enum SlotState {
         /// When.
         until: u64,
     },
+    /// Asked to end, since its successor may not run beside it.
+    Yielding,
+    /// Has made room for its successor.
+    Yielded,
     /// Ended for good.
     Ended,
 }
@@ -175,6 +191,10 @@ pub enum RisingPhase {
     Clearing(Leaving),
     /// The links are moved first, since a process that lives on finds its release by them.
     Linking,
+    /// Its hooks of this step run; it goes on when they have.
+    Hooking(HookPoint),
+    /// Processes that may not run beside their successors are asked to end.
+    Yielding(Leaving),
     /// Its processes are started.
     Spawned,
     /// All are ready; being probed.
@@ -220,6 +240,8 @@ pub struct Retiring {
 pub enum Leaving {
     /// Complete; may be steered back to.
     Warm,
+    /// The hooks that come before its end run.
+    Parting,
     /// Told to drain.
     Draining,
     /// Told to stop.

@@ -1,5 +1,7 @@
 //! One step: an event, the next state, the effects.
 
+use ship_model::spec::HookPoint;
+
 use super::{Cause, Effect, Event, Leaving, Queued, RisingPhase, State};
 use crate::protocol::{Held, Intent, Outcome, Phase, SwitchResult};
 
@@ -93,6 +95,11 @@ impl Turn {
             }
             Event::Linked { generation, result } => self.linked(*generation, result),
             Event::Steered { generation, result } => self.steered(*generation, result),
+            Event::Hooked {
+                generation,
+                point,
+                result,
+            } => self.hooked(*generation, *point, result),
             Event::Idle { generation } => self.idle(*generation),
             Event::Gone { generation, cut } => self.gone(*generation, *cut),
         }
@@ -222,6 +229,7 @@ impl Turn {
     fn finish_stop(&mut self) {
         let empty =
             self.state.active.is_none() && self.state.rising.is_none() && self.state.retiring.is_empty();
+        let empty = empty && self.state.hooks.is_empty();
         if self.state.stopping && empty {
             self.state.stopping = false;
             self.state.stopped = true;
@@ -267,11 +275,13 @@ impl Turn {
 
     pub(super) fn phase_word(phase: RisingPhase) -> Phase {
         match phase {
-            RisingPhase::Prepared | RisingPhase::Linking => Phase::Prepared,
-            RisingPhase::Clearing(_) => Phase::Clearing,
+            RisingPhase::Prepared | RisingPhase::Linking | RisingPhase::Hooking(HookPoint::BeforeStart) => {
+                Phase::Prepared
+            }
+            RisingPhase::Clearing(_) | RisingPhase::Yielding(_) => Phase::Clearing,
             RisingPhase::Spawned => Phase::Spawned,
             RisingPhase::Ready => Phase::Ready,
-            RisingPhase::Probed => Phase::Probed,
+            RisingPhase::Probed | RisingPhase::Hooking(_) => Phase::Probed,
             RisingPhase::Linked => Phase::Linked,
             RisingPhase::Aborting => Phase::Aborting,
         }

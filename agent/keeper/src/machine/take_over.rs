@@ -1,5 +1,7 @@
 //! The way up, its end: the links, new connections, and what becomes of the generation that had them.
 
+use ship_model::spec::HookPoint;
+
 use super::rise::PROMPT_MS;
 use super::step::Turn;
 use super::{Cause, Effect, GOOD_KEPT, Leaving, Rising, RisingPhase};
@@ -60,6 +62,7 @@ impl Turn {
         self.state.active = Some(rising.generation.clone());
         self.remember(&rising);
         self.conclude_rise(&rising);
+        self.begin_hooks(&rising.generation, HookPoint::AfterSwitch);
         if let Some(old) = old {
             let leaving = self.way_out(&old);
             let failed = leaving == Leaving::Killing && old.is_living();

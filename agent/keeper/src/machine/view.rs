@@ -27,16 +27,27 @@ impl Generation {
 
     /// From the stop signal to the kill; where that signal is also what drains, both times.
     pub(super) fn time_to_stop(&self) -> u64 {
-        let stop = self.longest(|process| process.stop_timeout_ms);
-        if self.drains_by_signal() {
-            stop + self.longest(|process| process.drain_ms)
-        } else {
-            stop
-        }
+        let by_signal = self.drains_by_signal();
+        self.longest(|process| match by_signal {
+            true => process.stop_timeout_ms.saturating_add(process.drain_ms),
+            false => process.time_to_stop(),
+        })
     }
 
     pub(super) fn longest(&self, of: impl Fn(&ProcessSpec) -> u64) -> u64 {
         self.intent.processes.iter().map(of).max().unwrap_or(0)
+    }
+}
+
+impl ProcessSpec {
+    /// From the stop signal to the kill. Who has no listener finishes its jobs in that time: nothing else tells when it
+    /// has none any more.
+    pub(super) fn time_to_stop(&self) -> u64 {
+        if self.listen.is_empty() {
+            self.stop_timeout_ms.saturating_add(self.drain_ms)
+        } else {
+            self.stop_timeout_ms
+        }
     }
 }
 
@@ -49,9 +60,9 @@ impl Slot {
             SlotState::Forking | SlotState::Forked | SlotState::Asked | SlotState::Starting => {
                 ProcessState::Starting
             }
-            SlotState::Up => ProcessState::Up,
+            SlotState::Up | SlotState::Yielding => ProcessState::Up,
             SlotState::BackingOff { .. } => ProcessState::BackingOff,
-            SlotState::Ended => ProcessState::Ended,
+            SlotState::Yielded | SlotState::Ended => ProcessState::Ended,
         }
     }
 }
@@ -138,19 +149,11 @@ impl State {
             return Phase::ShuttingDown;
         }
         if let Some(rising) = &self.rising {
-            return match rising.phase {
-                RisingPhase::Prepared | RisingPhase::Linking => Phase::Prepared,
-                RisingPhase::Clearing(_) => Phase::Clearing,
-                RisingPhase::Spawned => Phase::Spawned,
-                RisingPhase::Ready => Phase::Ready,
-                RisingPhase::Probed => Phase::Probed,
-                RisingPhase::Linked => Phase::Linked,
-                RisingPhase::Aborting => Phase::Aborting,
-            };
+            return super::step::Turn::phase_word(rising.phase);
         }
         match self.retiring.last().map(|leaving| leaving.phase) {
             Some(Leaving::Warm) => Phase::Soak,
-            Some(Leaving::Draining) => Phase::Draining,
+            Some(Leaving::Parting | Leaving::Draining) => Phase::Draining,
             Some(Leaving::Stopping | Leaving::Killing) => Phase::Stopping,
             None if self.active.is_some() => Phase::Idle,
             None => Phase::Empty,
@@ -181,8 +184,12 @@ impl State {
         let rising = self.rising.iter().flat_map(|rising| {
             let settling = (rising.phase == RisingPhase::Spawned)
                 .then(|| {
-                    let unsettled = rising.generation.slots.iter().filter(|slot| !slot.ready);
-                    unsettled.map(|slot| slot.since + prove::SETTLE_MS).min()
+                    let processes = &rising.generation.intent.processes;
+                    let slots = rising.generation.slots.iter().zip(processes);
+                    let unsettled = slots.filter(|(slot, spec)| {
+                        !slot.ready && slot.state == SlotState::Up && prove::tells_nothing(spec)
+                    });
+                    unsettled.map(|(slot, _)| slot.since + prove::SETTLE_MS).min()
                 })
                 .flatten();
             [Some(rising.deadline), settling].into_iter().flatten()

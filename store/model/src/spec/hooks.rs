@@ -43,6 +43,12 @@ impl HookPoint {
         ("after_stop", Self::AfterStop),
         ("after_failure", Self::AfterFailure),
     ];
+
+    /// Its key in a `ship.toml`, and what `SHIP_HOOK` says.
+    pub fn name(self) -> &'static str {
+        let found = Self::ALL.iter().find(|(_, point)| *point == self);
+        found.map_or("", |(name, _)| name)
+    }
 }
 
 /// A command tied to a step.

@@ -9,7 +9,7 @@ use crate::path::TreePath;
 use crate::spec::assets::{overlap, tree_path};
 use crate::spec::error::SpecErrors;
 use crate::spec::fields::{Fields, Keys, Mistakes};
-use crate::spec::{Hook, HookPoint, ListenAddr, ProcessSpec, ReleaseSpec, Shared, assets, hooks, process};
+use crate::spec::{ListenAddr, ProcessSpec, ReleaseSpec, Shared, assets, hooks, process};
 
 /// Largest `ship.toml` in bytes: its meaning is part of every manifest.
 const MAX_TEXT: usize = 256 << 10;
@@ -73,12 +73,19 @@ fn read(mistakes: &Mistakes<'_>, table: &DeTable<'_>, default_app: Option<AppNam
     refuse_later(&fields);
     let app = app(&fields, default_app);
     let processes = processes(&fields);
+    let hooks = hooks::read(&fields);
+    if let Some(found) = fields
+        .get("hooks")
+        .filter(|_| processes.is_empty() && !hooks.is_empty())
+    {
+        found.bad("need a process: without one, nothing is started or stopped");
+    }
     let spec = ReleaseSpec {
         platform: platform(&fields),
         assets: assets::read(&fields, processes.is_empty()),
         processes,
         shared: shared(&fields),
-        hooks: hooks(&fields),
+        hooks,
         external_links: external_links(&fields),
         keep: keep(&fields),
         app: app?,
@@ -113,17 +120,6 @@ fn refuse_later(fields: &Fields<'_>) {
                 .bad_with(format!("not yet: {what}"), "remove it for now");
         }
     }
-}
-
-/// Hooks are read and checked, and refused as long as nobody runs them.
-fn hooks(fields: &Fields<'_>) -> BTreeMap<HookPoint, Vec<Hook>> {
-    let hooks = hooks::read(fields);
-    if let Some(table) = fields.free_table("hooks").filter(|_| !hooks.is_empty()) {
-        for (name, _) in table.entries().filter(|(name, _)| !name.starts_with("x-")) {
-            table.key(name).bad_with("not yet: hooks", "remove it for now");
-        }
-    }
-    hooks
 }
 
 fn platform(fields: &Fields<'_>) -> Vec<String> {

@@ -10,13 +10,7 @@ use crate::spec::values::{pidfile, signal};
 use crate::spec::{Canary, ListenAddr, Reexec, Reload, Restart, Strategy, Upgrade};
 
 /// Strategies that nothing carries out yet.
-const LATER: [Strategy; 5] = [
-    Strategy::SignalReexec,
-    Strategy::SignalReload,
-    Strategy::Command,
-    Strategy::CutOver,
-    Strategy::StopStart,
-];
+const LATER: [Strategy; 1] = [Strategy::CutOver];
 
 /// What a process says of how it is replaced.
 pub(super) struct Way {

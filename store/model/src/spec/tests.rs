@@ -237,7 +237,7 @@ fn every_mistake_has_its_place_and_words() {
         ),
         (
             "app = \"a\"\n[hooks]\nbefore_switch = [\"x\"]",
-            "3:1: hooks.before_switch: not yet: hooks (remove it for now)",
+            "2:1: hooks: need a process: without one, nothing is started or stopped",
         ),
         (
             "app = \"a\"\n[needs]\nbilling = \">= 3\"",

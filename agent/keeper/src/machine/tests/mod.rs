@@ -43,6 +43,7 @@ fn lives(many: u64, ways: &[(Strategy, Option<Restart>)]) {
             }
         }
         world.settle();
+        assert_eq!(world.state.hooks, [], "seed {seed}: hooks that never ran");
         if let Some(active) = &world.state.active {
             assert_eq!(world.steered, Some(active.number), "seed {seed}");
             let alive: BTreeSet<_> = world.alive.keys().map(|(generation, _)| *generation).collect();
@@ -142,4 +143,26 @@ fn after_a_boot_the_link_says_what_runs() {
     };
     let (state, _) = recover(&stopped, "two", &[], Some(link), 5);
     assert_eq!(state.queued, None);
+}
+
+#[test]
+fn who_is_slow_to_say_ready_costs_no_busy_waiting() {
+    let mut world = World::new(1);
+    world.take(&Event::Switch(Box::new(intent(1, 1, true))));
+    while let Some(at) = world
+        .answers
+        .iter()
+        .position(|event| !matches!(event, Event::Ready { .. }))
+    {
+        let event = world.answers.remove(at);
+        world.take(&event);
+    }
+    assert_eq!(world.state.phase(), Phase::Spawned);
+    world.now += 2_000;
+    world.take(&Event::Tick);
+    assert!(
+        world.state.next_deadline().unwrap() > world.now,
+        "{:#?}",
+        world.state
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ship_model::spec::{Reexec, Reload, Restart, Strategy, Upgrade};
+use ship_model::spec::{Hook, HookPoint, Reexec, Reload, Restart, Strategy, Upgrade};
 
 use super::*;
 use crate::machine::GOOD_KEPT;
@@ -109,6 +109,8 @@ pub(super) struct World {
     pub(super) next_pid: u32,
     pub(super) epoch: u64,
     pub(super) exited: bool,
+    /// Hooks that have run well.
+    pub(super) hooked: BTreeSet<(u64, HookPoint)>,
     pub(super) ways: Vec<(Strategy, Option<Restart>)>,
 }
 
@@ -129,6 +131,7 @@ impl World {
             next_pid: 100,
             epoch: 0,
             exited: false,
+            hooked: BTreeSet::new(),
             ways: vec![(Strategy::ListenFds, None)],
         }
     }
@@ -171,6 +174,7 @@ impl World {
                     "two processes in slot {slot} of {generation}: {:#?}",
                     self.state
                 );
+                self.check_apart(generation, slot);
                 self.next_pid += 1;
                 let process = Process {
                     pid: self.next_pid,
@@ -228,6 +232,17 @@ impl World {
                     self.proven.contains(&generation),
                     "steered to {generation}, which is not proven"
                 );
+                let rising = self.state.rising.iter().map(|rising| &rising.generation);
+                let rising = rising.filter(|rising| rising.number == generation);
+                for (found, point) in rising.flat_map(|rising| {
+                    [HookPoint::BeforeStart, HookPoint::BeforeSwitch].map(|point| (rising, point))
+                }) {
+                    let ran = self.hooked.contains(&(generation, point));
+                    assert!(
+                        ran || !found.intent.hooks.contains_key(&point),
+                        "{point:?} did not run"
+                    );
+                }
                 self.steered = Some(generation);
                 self.answers.push(Event::Steered {
                     generation,
@@ -245,6 +260,22 @@ impl World {
                     self.die(generation, slot, "was told to");
                 }
                 self.answers.push(Event::Gone { generation, cut: 0 });
+            }
+            Effect::End { generation, slot, .. } => self.die(generation, slot, "made room"),
+            Effect::Hook { generation, point } => {
+                let known = |pending: &Pending| pending.is(generation, point);
+                assert!(self.state.hooks.iter().any(known), "hooks of nobody");
+                let result = if self.dice.roll(6) == 0 {
+                    Err("no".to_owned())
+                } else {
+                    self.hooked.insert((generation, point));
+                    Ok(())
+                };
+                self.answers.push(Event::Hooked {
+                    generation,
+                    point,
+                    result,
+                });
             }
             Effect::Drain { generation } => self.answers.push(Event::Idle { generation }),
             Effect::Sweep {
@@ -412,6 +443,10 @@ impl World {
         let coexist = self.dice.roll(4) > 0;
         if self.dice.roll(3) > 0 {
             let mut wanted = intent(release, self.epoch, coexist);
+            wanted.processes[1].overlap = self.dice.roll(3) > 0;
+            if self.dice.roll(2) == 0 {
+                wanted.hooks = self.some_hooks();
+            }
             let web = &mut wanted.processes[0];
             (web.strategy, web.restart) = self.ways[self.dice.roll(self.ways.len())].clone();
             match judge_switch(&self.state, &wanted) {
@@ -429,6 +464,35 @@ impl World {
                 });
             }
         }
+    }
+
+    fn some_hooks(&mut self) -> BTreeMap<HookPoint, Vec<Hook>> {
+        let hook = || Hook {
+            command: vec!["x".to_owned()],
+            timeout_ms: 100,
+        };
+        let mut all = HookPoint::ALL.map(|(_, point)| (point, vec![hook()])).to_vec();
+        all.retain(|_| self.dice.roll(2) == 0);
+        all.into_iter().collect()
+    }
+
+    /// One that may not run beside its successor does not run beside it.
+    fn check_apart(&self, generation: u64, slot: usize) {
+        let here = self
+            .state
+            .active
+            .iter()
+            .chain(self.state.rising.iter().map(|rising| &rising.generation));
+        let mut beside =
+            here.filter(|found| found.number != generation && self.alive.contains_key(&(found.number, slot)));
+        let own = self.state.generation(generation).unwrap();
+        let apart =
+            |found: &Generation| !found.intent.processes[slot].overlap || !own.intent.processes[slot].overlap;
+        assert!(
+            slot == 0 || !beside.any(apart),
+            "slot {slot} of {generation} runs beside another: {:#?}",
+            self.state
+        );
     }
 
     pub(super) fn pass_time(&mut self) {
