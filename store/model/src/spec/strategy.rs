@@ -8,14 +8,13 @@ use crate::spec::values::{pidfile, signal};
 use crate::spec::{Canary, Reexec, Reload, Restart, Strategy, Upgrade};
 
 /// Strategies that nothing carries out yet.
-const LATER: [Strategy; 7] = [
+const LATER: [Strategy; 6] = [
     Strategy::Starter,
     Strategy::BindJoin,
     Strategy::SignalReexec,
     Strategy::SignalReload,
     Strategy::Command,
     Strategy::CutOver,
-    Strategy::StopStart,
 ];
 
 /// What a process says of how it is replaced.
