@@ -3,6 +3,8 @@
 //! Every mistake is told at once, with its line; a key that is not known is a mistake, since a misspelt one would
 //! otherwise be a setting that silently does not hold.
 
+mod balancer;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use ship_model::name::{ClassName, EnvName, HostName};
 use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+use crate::balancer::Settings;
 
 /// The checked content of an `agent.toml`. Paths are absolute, or relative to where the agent was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     pub tls: TlsFiles,
     pub scrub: Scrub,
+    /// Where this host is taken out of rotation while an app restarts with a gap.
+    pub balancers: Vec<Settings>,
 }
 
 /// How often and how fast what lies here is read again.
@@ -106,7 +112,7 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "version",
     "env",
     "host",
@@ -119,6 +125,7 @@ const KEYS: [&str; 12] = [
     "run_dir",
     "tls",
     "scrub",
+    "balancer",
 ];
 const SCRUB_KEYS: [&str; 2] = ["every_seconds", "bytes_per_second"];
 const TLS_KEYS: [&str; 3] = ["ca", "cert", "key"];
@@ -208,6 +215,7 @@ impl<'a> Reader<'a> {
         let run_dir = self.folder(&root, "run_dir", "/run/ship");
         let tls = self.tls(&root);
         let scrub = self.scrub(&root);
+        let balancers = self.balancers(&root);
         Some(Config {
             env: env?,
             host: host?,
@@ -220,6 +228,7 @@ impl<'a> Reader<'a> {
             run_dir,
             tls: tls?,
             scrub,
+            balancers,
         })
     }
 
@@ -421,7 +430,7 @@ mod tests {
 
     use super::*;
 
-    const GOOD: &str = r#"
+    pub(super) const GOOD: &str = r#"
 version = 1
 env = "dev"
 host = "h1"

@@ -42,6 +42,19 @@ pub struct AppRecord {
     /// The keeper's count of cut connections when the last switch was asked for.
     #[serde(default)]
     pub cut_before: u64,
+    /// Balancers were, or are being, told to send users elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out: Option<OutOfRotation>,
+}
+
+/// Written before the first balancer is told; taken away when all were told that the host is back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutOfRotation {
+    /// Milliseconds since 1970.
+    pub since_ms: u64,
+    /// Balancers in which somebody else had set the host aside: they are left as they are.
+    #[serde(default)]
+    pub aside: Vec<String>,
 }
 
 /// A switch of the links, written before the first of them is moved.
@@ -64,6 +77,7 @@ impl Default for AppRecord {
             held: None,
             update: UpdateFigures::default(),
             cut_before: 0,
+            out: None,
         }
     }
 }

@@ -13,6 +13,7 @@
 //! * [`stage`], [`assets`], [`switch`], [`keeper`]: hands, each blocking.
 //! * [`journal`]: what must not be forgotten, durable before it is acted on.
 //! * [`scrub`]: reads again, slowly, what lies here.
+//! * [`balancer`]: users are elsewhere while an app restarts with a gap.
 //! * [`converge`]: brings what is to what should be.
 //! * [`session`], [`report`]: the line to the store.
 //! * [`probe`]: one question to gRPC's health service, for keepers.
@@ -21,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assets;
+pub mod balancer;
 pub mod cli;
 pub mod clock;
 pub mod config;

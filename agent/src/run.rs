@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::balancer::{Board, board};
 use crate::config::Config;
 use crate::converge::Converge;
 use crate::dial::Dial;
@@ -52,6 +53,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let socket = layout.socket();
     let listener = local::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
 
+    let board = Arc::new(Board::default());
+    board::serve(&config.balancers, &board, &tasks, &stop).await?;
     let converge = Arc::new(Converge::new(
         Arc::clone(&config),
         layout.clone(),
@@ -59,6 +62,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         shelf,
         Arc::clone(&reporter),
         Handle::current(),
+        board,
     ));
     let beginning = Arc::clone(&converge);
     tokio::task::spawn_blocking(move || beginning.begin_known()).await?;

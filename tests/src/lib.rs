@@ -2,6 +2,7 @@
 //!
 //! * [`Fleet`]: starts and stops a fleet in a temporary folder; ends every process it started.
 //! * [`shipctl`]: runs commands against it and keeps what they said.
+//! * [`haproxy`]: a real load balancer before its hosts.
 //! * [`http`]: a small client that asks as a browser would.
 //! * [`sample`]: releases of the sample app.
 //! * [`servers`]: real servers, each under a keeper of its own.
@@ -16,6 +17,7 @@
 )]
 
 pub mod fleet;
+pub mod haproxy;
 pub mod http;
 pub mod load;
 pub mod sample;
@@ -25,6 +27,7 @@ pub mod victim;
 pub mod wait;
 
 pub use fleet::Fleet;
+pub use haproxy::Haproxy;
 pub use shipctl::Ran;
 pub use victim::Victim;
 

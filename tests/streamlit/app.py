@@ -1,15 +1,17 @@
 """Streamlit's real front end, served as a user of Ship would: pages from the release, assets from the union.
 
 The page is this release's; what it names is looked up in SHIP_ASSETS_DIR, where the fingerprinted assets of
-every published release stand. While the generation drains, answers ask clients to come back elsewhere.
+every published release stand. While the generation drains, answers ask clients to come back elsewhere: by the
+recipe of agent/drain, which lies beside this file as drain.py.
 """
 import mimetypes
 import os
 from pathlib import Path
 
+from drain import Drain
+
 RELEASE = Path.cwd() / "streamlit" / "static"
 UNION = Path(os.environ["SHIP_ASSETS_DIR"])
-DRAIN = os.environ.get("SHIP_DRAIN_FILE", "")
 
 
 def find(path):
@@ -31,8 +33,6 @@ async def app(scope, receive, send):
             if message["type"] == "lifespan.shutdown":
                 return
     headers = [(b"x-release", os.environ.get("SHIP_RELEASE", "").encode())]
-    if DRAIN and os.path.exists(DRAIN):
-        headers.append((b"connection", b"close"))
     if scope["path"] == "/healthz":
         status, body = 200, b"ok"
     else:
@@ -43,3 +43,6 @@ async def app(scope, receive, send):
     headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+app = Drain(app)

@@ -95,6 +95,8 @@ fn unpack_all(cache: &Path, out: &Path) -> Vec<(String, PathBuf)> {
             .status();
         assert!(unzip.unwrap().success());
         fs::copy(here.join("app.py"), tree.join("app.py")).unwrap();
+        let recipe = here.join("../../agent/drain/asgi.py");
+        fs::copy(recipe, tree.join("drain.py")).unwrap();
         fs::write(tree.join("ship.toml"), ship_toml(&python)).unwrap();
         (version.to_owned(), tree)
     };

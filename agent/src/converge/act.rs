@@ -57,7 +57,7 @@ impl App {
         if release.spec.is_static() {
             self.switch_links(&release, view)
         } else {
-            self.ask_switch(&release)
+            self.ask_switch(&release, view)
         }
     }
 
@@ -102,7 +102,7 @@ impl App {
             .map_or(record.deploy, |desired| desired.deploy)
     }
 
-    fn ask_switch(&mut self, release: &Here) -> bool {
+    fn ask_switch(&mut self, release: &Here, view: &View) -> bool {
         let target = release.target;
         let Some(status) = self.keeper.status().cloned() else {
             return self.keeper == keeper::Seen::Gone && self.start_keeper();
@@ -123,6 +123,9 @@ impl App {
                 return true;
             }
         };
+        if !self.may_switch(release, view) {
+            return false;
+        }
         let cut = status.counters.connections_cut;
         self.save(|record| record.cut_before = cut);
         let _ = ship_durable::fault::point("agent.ask.before");

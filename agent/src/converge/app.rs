@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::job::{Done, Job, Kind, Workshop};
 use super::mailbox::{Command, Mail, RevertCommand};
+use super::rotation::Rotation;
 use super::view::View;
 use crate::clock;
 use crate::config::Config;
@@ -79,6 +80,7 @@ pub(super) struct App {
     pub watch: KeeperWatch,
     /// What is wanted has changed since unfinished stagings were looked at.
     pub untidy: bool,
+    pub rotation: Rotation,
 }
 
 impl std::fmt::Debug for App {
@@ -128,6 +130,7 @@ impl App {
                 tracing::error!(error = chain(&error), release = %order.to.number, "switch not ended");
             }
         }
+        self.resume_rotation();
         self.sweep();
         self.relist();
         self.shelve_union();
@@ -289,7 +292,11 @@ impl App {
             return self.switch_to(target, view);
         }
         let now = clock::steady_ms(clock::now());
-        match next_action(self.record().desired.as_ref(), &observed, now) {
+        let action = next_action(self.record().desired.as_ref(), &observed, now);
+        if !matches!(action, Action::Switch(_)) {
+            self.mind_rotation(view);
+        }
+        match action {
             Action::FetchAndStage(target) => self.begin(Kind::Stage, target, view),
             Action::AddAssets(target) => self.begin(Kind::Assets, target, view),
             Action::Switch(target) => self.switch_to(target, view),
@@ -366,6 +373,7 @@ impl App {
         let retries = self.given_up.values().filter_map(|given_up| given_up.retry);
         let now = clock::now();
         let tick = now + TICK;
+        let retries = retries.chain(self.rotation.retry());
         retries.filter(|retry| *retry > now).fold(tick, Instant::min)
     }
 
@@ -381,6 +389,9 @@ impl App {
         }
         for done in mail.done {
             self.finished(done);
+        }
+        for done in mail.passages {
+            self.passage_done(done);
         }
         for command in mail.commands {
             match command {

@@ -10,6 +10,7 @@ use ship_model::report::AppReport;
 use tokio::sync::oneshot;
 
 use super::job::Done;
+use super::rotation::PassageDone;
 use crate::keeper::Seen;
 use crate::revert::RevertError;
 
@@ -40,6 +41,7 @@ pub struct Mail {
     pub desired: Option<DesiredApp>,
     pub keeper: Option<Seen>,
     pub done: Vec<Done>,
+    pub passages: Vec<PassageDone>,
     pub commands: VecDeque<Command>,
     pub stop: bool,
 }
@@ -49,6 +51,7 @@ impl Mail {
         self.desired.is_none()
             && self.keeper.is_none()
             && self.done.is_empty()
+            && self.passages.is_empty()
             && self.commands.is_empty()
             && !self.stop
     }
@@ -81,6 +84,10 @@ impl Mailbox {
 
     pub(super) fn done(&self, done: Done) {
         self.put(|mail| mail.done.push(done));
+    }
+
+    pub(super) fn passage(&self, done: PassageDone) {
+        self.put(|mail| mail.passages.push(done));
     }
 
     /// Hands a command over, or back when too many wait already.

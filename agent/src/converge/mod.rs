@@ -8,6 +8,7 @@ mod fence;
 mod job;
 mod mailbox;
 mod retire;
+mod rotation;
 mod tell;
 mod view;
 
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub use tell::report;
 pub use view::View;
 
+use crate::balancer::Board;
 use crate::clock;
 use crate::config::Config;
 use crate::fetch::{Backoff, Fetcher};
@@ -42,6 +44,7 @@ use crate::revert::RevertError;
 use app::App;
 use job::Workshop;
 use mailbox::{Command, Mailbox, RevertCommand};
+use rotation::Rotation;
 
 /// For one request to a keeper.
 pub const KEEPER_PATIENCE: Duration = Duration::from_secs(10);
@@ -70,6 +73,7 @@ pub struct Converge {
     pub shelf: Option<Arc<Shelf>>,
     pub reporter: Arc<Reporter>,
     pub runtime: Handle,
+    pub board: Arc<Board>,
     apps: Mutex<BTreeMap<AppName, Loop>>,
 }
 
@@ -87,6 +91,7 @@ impl Converge {
         shelf: Option<Arc<Shelf>>,
         reporter: Arc<Reporter>,
         runtime: Handle,
+        board: Arc<Board>,
     ) -> Self {
         Self {
             config,
@@ -95,6 +100,7 @@ impl Converge {
             shelf,
             reporter,
             runtime,
+            board,
             apps: Mutex::default(),
         }
     }
@@ -142,6 +148,8 @@ impl Converge {
         let ear = Arc::clone(&mailbox);
         let watch = KeeperWatch::begin(&layout.run, move |seen| ear.saw_keeper(seen)).map_err(thread)?;
         let reporter = Arc::clone(&self.reporter);
+        let balancers = self.config.balancers.iter();
+        let balancers = balancers.filter(|one| one.app == *app).cloned().collect();
         let app_loop = App {
             config: Arc::clone(&self.config),
             journal,
@@ -164,6 +172,7 @@ impl Converge {
             unsaved_failure: None,
             watch,
             untidy: true,
+            rotation: Rotation::new(balancers, Arc::clone(&self.board)),
             shop: Workshop {
                 layout,
                 fetcher: Arc::clone(&self.fetcher),

@@ -38,8 +38,12 @@ pub fn report(
         } else {
             record.deploy
         },
-        healthy: view.healthy,
-        phase: view.phase,
+        // Who gets no users does not count as one who serves them.
+        healthy: view.healthy && record.out.is_none(),
+        phase: match record.out {
+            Some(_) if view.phase == AppPhase::Idle => AppPhase::Draining,
+            _ => view.phase,
+        },
         previous: view.previous.filter(|previous| staged.contains(previous)),
         staged,
         assets,
@@ -109,6 +113,7 @@ impl App {
 
     pub(super) fn publish(&mut self, view: &View) {
         self.shelve_running(view);
+        self.show_health(view);
         (self.tell)(self.report(view));
     }
 

@@ -66,6 +66,9 @@ struct AgentFile {
     state_dir: PathBuf,
     run_dir: PathBuf,
     tls: TlsFiles,
+    /// An operator's own, carried over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    balancer: Option<toml::Value>,
 }
 
 #[derive(Debug, Serialize)]
@@ -187,8 +190,16 @@ async fn make_host(place: &Place, net: Net, number: u8, shipstore: &Path) -> Res
         state_dir: folder.join("state"),
         run_dir: folder.join("run"),
         tls: TLS,
+        balancer: balancers(&folder.join("agent.toml")),
     };
     write_toml(&folder.join("agent.toml"), &file)
+}
+
+/// What was written into the file by hand since the last start.
+fn balancers(path: &Path) -> Option<toml::Value> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let mut table: toml::Table = text.parse().ok()?;
+    table.remove("balancer")
 }
 
 /// Written last, when everything is up: whoever waits for it finds a fleet that works.

@@ -1,0 +1,299 @@
+//! Out of rotation before a switch that has a gap, back in when the app serves; see [`crate::balancer`].
+//!
+//! That the host is out is in the record before any balancer is told. Killed at any line, the next agent finds it there
+//! and goes on: out again for a switch that is still wanted, else back in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ship_model::release::Target;
+use ship_model::spec::{ProbeKind, ReleaseSpec};
+
+use super::app::App;
+use super::mailbox::Mailbox;
+use super::view::View;
+use crate::balancer::rule::{self, Before, Stand, Way};
+use crate::balancer::{Board, Direct, Passage, PassageError, Settings};
+use crate::clock;
+use crate::fetch::Backoff;
+use crate::journal::OutOfRotation;
+use crate::session::chain;
+use crate::stage::Here;
+
+/// The step that failures are told under.
+const STEP: &str = "balancer";
+
+/// How a way ended.
+#[derive(Debug)]
+pub struct PassageDone {
+    way: Way,
+    result: Result<Vec<String>, PassageError>,
+}
+
+/// The app's balancers and what is under way with them.
+#[derive(Debug)]
+pub(super) struct Rotation {
+    settings: Vec<Settings>,
+    board: Arc<Board>,
+    busy: Option<(Way, Arc<AtomicBool>)>,
+    left: bool,
+    /// Goes back although its balancer cannot be told.
+    regardless: Option<Target>,
+    retry: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl Rotation {
+    pub fn new(settings: Vec<Settings>, board: Arc<Board>) -> Self {
+        Self {
+            settings,
+            board,
+            busy: None,
+            left: false,
+            regardless: None,
+            retry: None,
+            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
+        }
+    }
+
+    /// When to look again, if something is waited for.
+    pub fn retry(&self) -> Option<Instant> {
+        self.retry
+    }
+}
+
+impl App {
+    /// What a crash may have left is shown to balancers that ask.
+    pub(super) fn resume_rotation(&self) {
+        let out = self.record().out.is_some();
+        self.rotation.board.drain(&self.layout().app, out);
+    }
+
+    pub(super) fn show_health(&self, view: &View) {
+        self.rotation.board.healthy(&self.layout().app, view.healthy);
+    }
+
+    fn stand(&self) -> Stand {
+        Stand {
+            out: self.record().out.is_some(),
+            left: self.rotation.left,
+            busy: self.rotation.busy.as_ref().map(|(way, _)| *way),
+        }
+    }
+
+    /// Whether the keeper may be asked to switch now; begins what must be done before.
+    pub(super) fn may_switch(&mut self, release: &Here, view: &View) -> bool {
+        if self.rotation.settings.is_empty() || self.rotation.regardless == Some(release.target) {
+            return true;
+        }
+        let gap = self.running_spec(view).and_then(|running| {
+            let classes = &self.config.classes;
+            rule::gap(running, &release.spec, classes)
+        });
+        match rule::before_switch(gap.is_some(), self.stand()) {
+            Before::Switch => true,
+            Before::Begin(way) => {
+                tracing::info!(release = %release.target.number, deploy = %self.deploy(), ?gap, ?way, "balancer");
+                self.begin_passage(way, view);
+                false
+            }
+            Before::Wait => false,
+            Before::CallOff => {
+                self.call_off();
+                false
+            }
+        }
+    }
+
+    fn running_spec(&self, view: &View) -> Option<&ReleaseSpec> {
+        let running = view.running?;
+        let found = self.here.iter().find(|release| release.target == running);
+        found.map(|release| release.spec.as_ref())
+    }
+
+    /// Puts the host back when nothing else is wanted.
+    pub(super) fn mind_rotation(&mut self, view: &View) {
+        let stand = self.stand();
+        if !stand.out && stand.busy.is_none() {
+            return;
+        }
+        let settled = view.running.is_some()
+            && view.healthy
+            && view.switching.is_none()
+            && self.asked.is_none()
+            && self.rotation.retry.is_none_or(|retry| retry <= clock::now());
+        match rule::otherwise(settled, stand) {
+            Some(Before::Begin(way)) => self.begin_passage(way, view),
+            Some(Before::CallOff) => self.call_off(),
+            Some(Before::Switch | Before::Wait) | None => {}
+        }
+    }
+
+    fn call_off(&self) {
+        if let Some((_, called_off)) = &self.rotation.busy {
+            called_off.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn begin_passage(&mut self, way: Way, view: &View) {
+        let called_off = Arc::new(AtomicBool::new(false));
+        let passage = Passage {
+            app: self.layout().app.clone(),
+            host: self.config.host.clone(),
+            settings: self.rotation.settings.clone(),
+            keeper: self.client.clone(),
+            board: Arc::clone(&self.rotation.board),
+            called_off: Arc::clone(&called_off),
+        };
+        let aside = self
+            .record()
+            .out
+            .as_ref()
+            .map(|out| out.aside.clone())
+            .unwrap_or_default();
+        let direct = self.direct(view);
+        let mailbox = Arc::clone(&self.shop.mailbox);
+        let span = tracing::info_span!("balancer", app = %self.layout().app);
+        let walk = move || {
+            let _entered = span.enter();
+            walk(way, &passage, &aside, direct.as_ref(), &mailbox);
+        };
+        let begun = std::thread::Builder::new()
+            .name(format!("balancer-{}", self.layout().app))
+            .spawn(walk);
+        match begun {
+            Ok(_) => {
+                // Once it is being put back it is not known to be out.
+                self.rotation.left &= way != Way::Return;
+                self.rotation.busy = Some((way, called_off));
+            }
+            Err(error) => tracing::error!(%error, "no thread for the balancers"),
+        }
+    }
+
+    /// How the running release is asked at its own address.
+    fn direct(&self, view: &View) -> Option<Direct> {
+        let spec = self.running_spec(view)?;
+        let mut serving = spec
+            .processes
+            .values()
+            .filter(|process| self.config.classes.contains(&process.class) && !process.listen.is_empty());
+        let process = serving.next()?;
+        let probe = process.probe.as_ref();
+        let path = probe.and_then(|probe| match &probe.kind {
+            ProbeKind::Http { path } => Some(path.clone()),
+            ProbeKind::Tcp | ProbeKind::Grpc { .. } | ProbeKind::Command { .. } => None,
+        });
+        let named = probe
+            .and_then(|probe| probe.listener.as_ref())
+            .or(process.listen.keys().next())?;
+        let listeners = &self.keeper.status()?.listeners;
+        let bound = listeners.iter().find(|listener| listener.name == *named)?;
+        let address = bound.bound.strip_prefix("tcp:")?.parse().ok()?;
+        Some(Direct { address, path })
+    }
+
+    pub(super) fn passage_done(&mut self, done: PassageDone) {
+        let called_off = self
+            .rotation
+            .busy
+            .take()
+            .is_some_and(|(_, called_off)| called_off.load(Ordering::Relaxed));
+        match done.result {
+            Ok(aside) => self.walked(done.way, aside, called_off),
+            Err(PassageError::CalledOff) => {}
+            Err(error) => self.stumbled(done.way, &error),
+        }
+    }
+
+    fn walked(&mut self, way: Way, aside: Vec<String>, called_off: bool) {
+        match way {
+            Way::Look if called_off => {}
+            Way::Look => {
+                let out = OutOfRotation {
+                    since_ms: clock::wall_ms(),
+                    aside,
+                };
+                self.save(|record| record.out = Some(out));
+                if self.record().out.is_none() {
+                    return self.not_noted();
+                }
+                let _ = ship_durable::fault::point("agent.balancer.noted");
+            }
+            Way::Leave => self.rotation.left = !called_off,
+            Way::Return => {
+                let _ = ship_durable::fault::point("agent.balancer.ready");
+                self.returned();
+            }
+        }
+    }
+
+    /// Without the note nobody is told: a restart would leave the host outside.
+    fn not_noted(&mut self) {
+        let Some(goal) = self.goal() else { return };
+        self.rotation.regardless = self.record().held.as_ref().map(|held| held.to);
+        let reason = "nothing was stopped: the record could not be saved".to_owned();
+        self.fail(goal, STEP, reason, Vec::new(), true);
+    }
+
+    fn returned(&mut self) {
+        self.rotation.retry = None;
+        self.rotation.regardless = None;
+        self.rotation.backoff.succeeded();
+        self.save(|record| {
+            record.out = None;
+            record.failure = record
+                .failure
+                .take()
+                .filter(|failure| !(failure.transient && failure.step == STEP));
+        });
+        tracing::info!("back in rotation");
+    }
+
+    fn stumbled(&mut self, way: Way, error: &PassageError) {
+        if way == Way::Return {
+            return self.not_back(error);
+        }
+        let Some(goal) = self.goal() else { return };
+        let running = crate::keeper::running;
+        let running = self.keeper.status().and_then(running);
+        let back =
+            self.record().held.is_some() || running.is_some_and(|running| goal.number < running.number);
+        if back {
+            // What runs is bad. Users who come while it is replaced may be lost; those who stay with it are.
+            tracing::warn!(release = %goal.number, error = chain(error), "going back without the balancer");
+            self.rotation.regardless = Some(goal);
+        } else {
+            let reason = format!("nothing was stopped: {}", chain(error));
+            self.fail(goal, STEP, reason, Vec::new(), false);
+        }
+    }
+
+    fn not_back(&mut self, error: &PassageError) {
+        let Some(running) = self.keeper.status().and_then(crate::keeper::running) else {
+            return;
+        };
+        let fault = matches!(error, PassageError::ProxyFault { .. });
+        if matches!(error, PassageError::ProxyFault { ready: true, .. }) {
+            self.returned();
+        } else {
+            self.rotation.retry = Some(clock::now() + self.rotation.backoff.failed());
+        }
+        self.fail(running, STEP, chain(error), Vec::new(), !fault);
+    }
+}
+
+fn walk(way: Way, passage: &Passage, aside: &[String], direct: Option<&Direct>, mailbox: &Mailbox) {
+    let result = match way {
+        Way::Look => passage.look(direct),
+        Way::Leave => passage.leave(aside).map(|left| {
+            if left > 0 {
+                tracing::warn!(left, "not all that was under way has ended in time");
+            }
+            Vec::new()
+        }),
+        Way::Return => passage.come_back(aside, direct).map(|()| Vec::new()),
+    };
+    mailbox.passage(PassageDone { way, result });
+}

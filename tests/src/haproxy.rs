@@ -1,0 +1,161 @@
+//! A real HAProxy before the hosts of a fleet, with a configuration and a runtime API of its own.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use crate::wait;
+
+/// A running HAProxy; killed when dropped.
+#[derive(Debug)]
+pub struct Haproxy {
+    child: Option<Child>,
+    front: SocketAddr,
+    dir: tempfile::TempDir,
+}
+
+impl Haproxy {
+    /// Begins to balance over `servers`, of which `check` is asked; `extra` goes into the front end, `server_words` to
+    /// each server. None: it is not installed.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start(
+        servers: &[(String, SocketAddr)],
+        check: &str,
+        extra: &str,
+        server_words: &[String],
+    ) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("a temporary folder: {error}"));
+        let mut haproxy = Self {
+            child: None,
+            front: free(),
+            dir,
+        };
+        std::fs::write(
+            haproxy.config(),
+            haproxy.text(servers, check, extra, server_words),
+        )
+        .unwrap_or_else(|error| panic!("haproxy.cfg: {error}"));
+        let child = Command::new("haproxy")
+            .args(["-db", "-q", "-f"])
+            .arg(haproxy.config())
+            .stdin(Stdio::null())
+            .spawn();
+        match child {
+            Ok(child) => haproxy.child = Some(child),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) => panic!("haproxy: {error}"),
+        }
+        wait::until("HAProxy to answer", || {
+            haproxy.ask("show info").filter(|said| !said.is_empty())
+        });
+        Some(haproxy)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("haproxy.cfg")
+    }
+
+    /// Its runtime API.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("admin.sock")
+    }
+
+    /// Where users come in.
+    #[must_use]
+    pub fn front(&self) -> SocketAddr {
+        self.front
+    }
+
+    /// Nothing that would hide a lost request: no retries, no other server for one that fails.
+    fn text(
+        &self,
+        servers: &[(String, SocketAddr)],
+        check: &str,
+        extra: &str,
+        server_words: &[String],
+    ) -> String {
+        let mut text = format!(
+            "global\n    maxconn 1000\n    stats socket {} level admin\n\
+             defaults\n    mode http\n    retries 0\n    timeout client 60s\n    timeout server 20s\n    timeout connect 2s\n\
+             frontend users\n    bind {}\n{extra}    default_backend web\n\
+             backend web\n    option httpchk GET {check}\n",
+            self.socket().display(),
+            self.front
+        );
+        for (name, _) in servers {
+            text.push_str(&format!(
+                "    use-server {name} if {{ req.hdr(x-ship-host) {name} }}\n"
+            ));
+        }
+        for (nth, (name, address)) in servers.iter().enumerate() {
+            let words = server_words
+                .get(nth)
+                .map_or("check inter 100ms fall 3 rise 1", String::as_str);
+            text.push_str(&format!("    server {name} {address} {words}\n"));
+        }
+        text
+    }
+
+    fn ask(&self, command: &str) -> Option<String> {
+        let mut stream = UnixStream::connect(self.socket()).ok()?;
+        stream.write_all(format!("{command}\n").as_bytes()).ok()?;
+        let mut said = String::new();
+        stream.read_to_string(&mut said).ok()?;
+        Some(said)
+    }
+
+    /// `UP`, `MAINT`, `DRAIN`, … for each server, in their order.
+    #[must_use]
+    pub fn states(&self) -> Vec<String> {
+        let table = self.ask("show stat web 4 -1").unwrap_or_default();
+        let mut lines = table.lines();
+        let head = lines.next().unwrap_or_default();
+        let column = head
+            .split(',')
+            .position(|name| name == "status")
+            .unwrap_or(usize::MAX);
+        lines
+            .filter_map(|line| Some(line.split(',').nth(column)?.to_owned()))
+            .collect()
+    }
+
+    /// Waits until every server takes users.
+    pub fn all_up(&self) {
+        wait::until("all servers to be up", || {
+            let states = self.states();
+            (!states.is_empty() && states.iter().all(|state| state == "UP")).then_some(())
+        });
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Haproxy {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- HAProxy: {:?}", self.states());
+        }
+        self.kill();
+    }
+}
+
+/// An address that was free a moment ago, on a part of the loopback net of this process's own.
+fn free() -> SocketAddr {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let ip = std::net::Ipv4Addr::new(127, 128 | a, b, c.max(1));
+    TcpListener::bind((ip, 0))
+        .and_then(|listener| listener.local_addr())
+        .unwrap_or_else(|error| panic!("no free port: {error}"))
+}
