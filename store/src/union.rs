@@ -68,7 +68,7 @@ pub enum ReadManifestError {
 /// Reads a manifest and checks its digest.
 pub fn read_manifest(blobs: &dyn Blobs, id: ReleaseId) -> Result<Manifest, ReadManifestError> {
     let bytes = read_whole(blobs, Object::Manifest(id), MANIFEST)?;
-    Ok(Manifest::decode(&bytes)?)
+    Ok(Manifest::read(bytes)?)
 }
 
 /// The unions of all apps, below one folder: `assets/<app>` and `assets/<app>.records`.

@@ -177,8 +177,7 @@ impl Publisher {
         };
         let _alone = self.alone(usize::try_from(len).unwrap_or(usize::MAX));
         let encoded = read_whole(&*self.blobs, object, MAX_ENCODED as u64)?;
-        let manifest = Manifest::decode(&encoded)?;
-        drop(encoded);
+        let manifest = Manifest::read(encoded)?;
         let theirs = &manifest.spec().app;
         if *theirs != commit.app {
             return Err(CommitError::App {
