@@ -28,7 +28,7 @@ use crate::spec::ReleaseSpec;
 /// Most entries in one release: with so many of them, at paths of 80 bytes, every process stays within 256 MiB.
 pub const MAX_ENTRIES: u64 = 300_000;
 /// Largest encoded manifest, in bytes: it is held in memory by every process that works with the release.
-pub const MAX_ENCODED: usize = 64 << 20;
+pub const MAX_ENCODED: usize = 48 << 20;
 /// Largest encoded `ReleaseSpec`.
 const MAX_SPEC: usize = 1 << 20;
 /// Longest link target (Linux `PATH_MAX`).
@@ -86,7 +86,9 @@ pub enum ManifestError {
         "it has {entries} names, more than the {MAX_ENTRIES} that a release may have: pack folders that change together into archives, or split the app"
     )]
     TooMany { entries: u64 },
-    #[error("the manifest would take more than {MAX_ENCODED} bytes")]
+    #[error(
+        "its names and links take more than {MAX_ENCODED} bytes, which is the most for a release: pack folders that change together into archives, or split the app"
+    )]
     TooLong,
     #[error("\"{path}\" stands twice in the manifest, or out of order")]
     Order { path: TreePath },

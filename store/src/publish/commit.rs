@@ -221,7 +221,7 @@ impl Publisher {
     /// release brought it, and it carries the most of this one's blobs.
     fn unclaimed_bundle(&self, manifest: &Manifest) -> Result<Option<BundleDigest>, CommitError> {
         let wanted: Vec<BlobDigest> = manifest.files().map(|(_, _, _, digest)| digest).collect();
-        let mut located = self.places.locate(&wanted);
+        let mut located = self.places.locate(&wanted, &[]);
         located.sort_by_key(|found| std::cmp::Reverse(found.blobs.len()));
         for found in located {
             if self.ledger.bundle(&found.bundle)?.is_none() {

@@ -160,6 +160,22 @@ fn announced_sizes_cannot_ask_for_memory() {
 }
 
 #[test]
+fn too_many_names_are_counted_and_told_what_to_do() {
+    let name = |number: u64| entry(&format!("{number:07}"));
+    let most = Manifest::new(spec(), (0..MAX_ENTRIES).map(name).collect()).unwrap();
+    assert_eq!(most.entries().len() as u64, MAX_ENTRIES);
+    let said = Manifest::new(spec(), (0..=MAX_ENTRIES).map(name).collect()).unwrap_err();
+    assert_eq!(
+        said.to_string(),
+        format!(
+            "it has {} names, more than the {MAX_ENTRIES} that a release may have: pack folders that change together \
+             into archives, or split the app",
+            MAX_ENTRIES + 1
+        )
+    );
+}
+
+#[test]
 fn entries_stand_in_order_and_once() {
     for pair in [["b", "a"], ["a", "a"], ["a/b", "a-b"]] {
         let bytes = unchecked(&pair.map(entry));
