@@ -170,13 +170,14 @@ impl Unpack<'_> {
             bundle,
             source,
         };
+        // Both are in the bundle's order.
+        let mut wanted = range.blobs.iter().peekable();
         for frame in frames {
             let mut reader = FrameReader::new(&mut input, frame).map_err(broken)?;
-            for blob in frame
-                .blobs
-                .iter()
-                .filter(|blob| range.blobs.contains(&blob.digest))
-            {
+            for blob in &frame.blobs {
+                if wanted.next_if(|next| **next == blob.digest).is_none() {
+                    continue;
+                }
                 let mut spool = Spool::new(self.layout, blob);
                 reader.blob(blob, |piece| spool.write(piece)).map_err(broken)?;
                 self.settle(blob, &mut spool)?;

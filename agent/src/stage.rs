@@ -11,7 +11,7 @@ use ship_bundle::stage::{
     StageTask, StagedRelease, VerifyReport, VerifyStagedError,
 };
 use ship_model::digest::BundleDigest;
-use ship_model::manifest::{EntryKind, Manifest};
+use ship_model::manifest::Manifest;
 use ship_model::path::TreePath;
 use ship_model::release::{ReleaseNumber, Target};
 use ship_model::spec::ReleaseSpec;
@@ -449,8 +449,5 @@ pub fn sweep_kept(layout: &AppLayout, wanted: &[&str]) -> Result<Vec<String>, Re
 
 /// Files in a release.
 pub fn count_files(manifest: &Manifest) -> u64 {
-    let files = manifest.entries().iter();
-    files
-        .filter(|entry| matches!(entry.kind, EntryKind::File { .. }))
-        .count() as u64
+    manifest.files().count() as u64
 }

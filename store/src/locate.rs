@@ -3,7 +3,7 @@
 //! Derived from the bundles' own indexes when the store starts, extended by each upload, never written
 //! down. A blob takes 36 bytes here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ship_bundle::BundleIndex;
@@ -64,6 +64,8 @@ struct Map {
     settled: Vec<(BlobDigest, u32)>,
     /// What came since `settled` was last sorted: at most an eighth of it, and a few thousand.
     recent: HashMap<BlobDigest, u32>,
+    /// Further places of blobs that lie in more than one bundle: few, for only what is missing is ever sent.
+    others: BTreeSet<(BlobDigest, u32)>,
 }
 
 impl Map {
@@ -75,14 +77,23 @@ impl Map {
         self.settled.get(at).map(|(_, bundle)| *bundle)
     }
 
-    /// Takes in those blobs of a bundle that have no place yet.
+    /// A place of the blob in none of the bundles `avoid`.
+    fn find_outside(&self, blob: &BlobDigest, avoid: &[u32]) -> Option<u32> {
+        let others = self.others.range((*blob, 0)..=(*blob, u32::MAX));
+        let mut places = self.find(blob).into_iter().chain(others.map(|(_, at)| *at));
+        places.find(|at| !avoid.contains(at))
+    }
+
+    /// Takes in the blobs of a bundle: those that have no place yet, and the others as lying here, too.
     fn add(&mut self, bundle: BundleDigest, bytes: u64, index: &BundleIndex) {
         let Some(number) = self.number_of(bundle, bytes) else {
             return;
         };
         for blob in index.blobs() {
-            if self.find(&blob.digest).is_none() {
-                self.recent.insert(blob.digest, number);
+            match self.find(&blob.digest) {
+                None => drop(self.recent.insert(blob.digest, number)),
+                Some(known) if known != number => drop(self.others.insert((blob.digest, number))),
+                Some(_) => {}
             }
         }
         if self.recent.len() > 4096 + self.settled.len() / 8 {
@@ -112,6 +123,7 @@ impl Map {
         if let Some(number) = self.numbers.remove(&bundle) {
             self.settled.retain(|(_, at)| *at != number);
             self.recent.retain(|_, at| *at != number);
+            self.others.retain(|(_, at)| *at != number);
         }
     }
 }
@@ -187,12 +199,16 @@ impl Places {
         missing
     }
 
-    /// The bundles that carry `wanted`; a blob that none carries is left out.
-    pub fn locate(&self, wanted: &[BlobDigest]) -> Vec<Located> {
+    /// The bundles that carry `wanted`, none of those in `avoid` among them; a blob that no other carries is left out.
+    pub fn locate(&self, wanted: &[BlobDigest], avoid: &[BundleDigest]) -> Vec<Located> {
         let map = self.read();
+        let avoid: Vec<u32> = avoid
+            .iter()
+            .filter_map(|bundle| map.numbers.get(bundle).copied())
+            .collect();
         let mut by_bundle: HashMap<u32, Vec<BlobDigest>> = HashMap::new();
         for blob in wanted {
-            if let Some(bundle) = map.find(blob) {
+            if let Some(bundle) = map.find_outside(blob, &avoid) {
                 by_bundle.entry(bundle).or_default().push(*blob);
             }
         }

@@ -13,7 +13,7 @@ use ship_assets::{AddError, Shelf, Union, UnionError};
 use ship_bundle::{BlobPlace, Frame, FrameError, FrameReader};
 use ship_model::assets::{Asset, AssetsError, assets_of};
 use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
-use ship_model::manifest::{DecodeError, Manifest};
+use ship_model::manifest::{DecodeError, MAX_ENCODED, Manifest};
 use ship_model::name::AppName;
 use ship_model::release::{ReleaseNumber, ReleaseRecord};
 
@@ -23,7 +23,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::locate::{Places, ReadIndexError, read_index};
 
 /// Longest manifest that is read, in bytes.
-const MANIFEST: u64 = 64 << 20;
+const MANIFEST: u64 = MAX_ENCODED as u64;
 /// Assets up to this size are held in memory on their way; larger ones go through a pipe.
 const SMALL: u64 = 1 << 20;
 
@@ -68,7 +68,7 @@ pub enum ReadManifestError {
 /// Reads a manifest and checks its digest.
 pub fn read_manifest(blobs: &dyn Blobs, id: ReleaseId) -> Result<Manifest, ReadManifestError> {
     let bytes = read_whole(blobs, Object::Manifest(id), MANIFEST)?;
-    Ok(Manifest::decode(&bytes)?)
+    Ok(Manifest::read(bytes)?)
 }
 
 /// The unions of all apps, below one folder: `assets/<app>` and `assets/<app>.records`.
@@ -169,7 +169,7 @@ impl Unions {
             wanted.entry(asset.digest).or_default().push(asset);
         }
         let digests: Vec<BlobDigest> = wanted.keys().copied().collect();
-        for located in self.places.locate(&digests) {
+        for located in self.places.locate(&digests, &[]) {
             let index = read_index(&*self.blobs, located.bundle)?;
             let reader = self.blobs.open(Object::Bundle(located.bundle))?;
             for frame in index.frames() {

@@ -169,7 +169,7 @@ impl Fetcher {
         if found != id {
             return Err(FetchError::ManifestDigest { id, found });
         }
-        Manifest::decode(&encoded).map_err(|source| FetchError::Manifest { id, source })
+        Manifest::read(encoded).map_err(|source| FetchError::Manifest { id, source })
     }
 
     /// Where each of `blobs` lies, besides the bundles in `avoid`.

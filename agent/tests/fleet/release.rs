@@ -43,7 +43,7 @@ impl Shelf {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
         }
         let walked = walk(tree.path(), spec, &()).unwrap();
-        let encoded = walked.manifest.encode().unwrap();
+        let encoded = walked.manifest.encoded().to_vec();
         let id = Manifest::id_of(&encoded);
         let missing: HashSet<BlobDigest> = walked
             .manifest

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 use ship_model::assets::assets_of;
-use ship_model::manifest::{Entry, EntryKind, Manifest};
+use ship_model::manifest::{EntryKind, EntryRef, Manifest};
 use ship_model::release::{ReleaseNumber, ReleaseRef};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -107,14 +107,14 @@ async fn pair(verb: &Diff, fleet: &Fleet) -> Result<(subject::Subject, subject::
     Ok((older, first))
 }
 
-fn size(entry: &Entry) -> u64 {
+fn size(entry: EntryRef<'_>) -> u64 {
     match entry.kind {
         EntryKind::File { size, .. } => size,
         EntryKind::Link { .. } | EntryKind::EmptyFolder => 0,
     }
 }
 
-fn change(old: Option<&Entry>, new: Option<&Entry>) -> Change {
+fn change(old: Option<EntryRef<'_>>, new: Option<EntryRef<'_>>) -> Change {
     let path = new.or(old).map(|entry| entry.path.to_string());
     Change {
         path: path.unwrap_or_default(),
@@ -246,6 +246,7 @@ mod tests {
 
     use super::*;
     use ship_model::digest::BlobDigest;
+    use ship_model::manifest::Entry;
     use ship_model::path::TreePath;
     use ship_model::spec::ReleaseSpec;
 

@@ -21,7 +21,7 @@ pub async fn fetch(record: &ReleaseRecord, fleet: &Fleet) -> Result<Manifest, Co
         )
         .hint("on the store's machine: shipstore verify"));
     }
-    Manifest::decode(&encoded).map_err(|error| CommandError::of(Exit::Error, &error))
+    Manifest::read(encoded).map_err(|error| CommandError::of(Exit::Error, &error))
 }
 
 /// Collects the pieces, up to the size that a manifest can have.

@@ -35,7 +35,7 @@ pub fn check(dir: &Path, manifest: &Manifest) -> Result<Vec<String>, CommandErro
         if inside.starts_with('/') || is_shared(spec, inside) {
             continue;
         }
-        match manifest.get(inside.as_bytes()).map(|entry| &entry.kind) {
+        match manifest.get(inside.as_bytes()).map(|entry| entry.kind) {
             Some(EntryKind::File { executable: true, .. }) => {
                 warnings.extend(foreign_interpreter(dir, inside, name.as_str()));
             }

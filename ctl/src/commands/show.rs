@@ -87,9 +87,9 @@ fn facts(record: &ReleaseRecord, assets: usize, manifest: &Manifest, ui: &Ui) ->
 }
 
 fn entries(manifest: &Manifest) -> Vec<serde_json::Value> {
-    let entry = |entry: &ship_model::manifest::Entry| {
+    let entry = |entry: ship_model::manifest::EntryRef<'_>| {
         let path = entry.path.to_string();
-        match &entry.kind {
+        match entry.kind {
             EntryKind::File {
                 executable,
                 size,
@@ -108,16 +108,16 @@ fn entries(manifest: &Manifest) -> Vec<serde_json::Value> {
 
 fn files(manifest: &Manifest, ui: &Ui) {
     let mut table = Table::new(&["path", "", ">size", "digest"]);
-    for entry in manifest.entries() {
+    for entry in manifest.entries().iter() {
         let path = entry.path.to_string();
-        match &entry.kind {
+        match entry.kind {
             EntryKind::File {
                 executable,
                 size,
                 digest,
             } => {
-                let kind = if *executable { "x" } else { "" };
-                table.row([path, kind.to_owned(), bytes(*size), digest.short()]);
+                let kind = if executable { "x" } else { "" };
+                table.row([path, kind.to_owned(), bytes(size), digest.short()]);
             }
             EntryKind::Link { target } => {
                 let target = format!("→ {}", ship_model::path::escape(target));

@@ -17,23 +17,37 @@ const LARGE_PIECE: usize = 4 << 20;
 /// One read of another.
 pub(crate) const PIECE: usize = 128 << 10;
 
-/// Does `work` on all items with all cores, and gives it a buffer to read with: large files first, one after another,
-/// so that their buffers do not add up; then the others, side by side. The results are in no order.
+/// Items whose results wait in memory.
+const BATCH: usize = 4096;
+
+/// Does `work` on all items with all cores, and gives it a buffer to read with; `take` gets the results, in no order.
+///
+/// Item by item some thousands at a time, so that hundreds of thousands of results never wait together. Of those the
+/// large ones come first, one after another, so that their buffers do not add up; then the others, side by side.
 pub(crate) fn each<T: Send, R: Send>(
-    items: Vec<T>,
+    items: impl IntoIterator<Item = T>,
     bytes: impl Fn(&T) -> u64,
     work: impl Fn(T, &mut Vec<u8>) -> R + Sync,
-) -> Vec<R> {
-    let (large, others): (Vec<T>, Vec<T>) = items.into_iter().partition(|item| bytes(item) >= LARGE);
-    let mut buffer = Vec::new();
-    let mut results: Vec<R> = large.into_iter().map(|item| work(item, &mut buffer)).collect();
-    drop(buffer);
-    results.par_extend(
-        others
+    mut take: impl FnMut(R),
+) {
+    let mut items = items.into_iter();
+    let mut large_buffer = Vec::new();
+    loop {
+        let batch: Vec<T> = items.by_ref().take(BATCH).collect();
+        if batch.is_empty() {
+            return;
+        }
+        let (large, others): (Vec<T>, Vec<T>) = batch.into_iter().partition(|item| bytes(item) >= LARGE);
+        for item in large {
+            take(work(item, &mut large_buffer));
+        }
+        large_buffer = Vec::new();
+        let results: Vec<R> = others
             .into_par_iter()
-            .map_init(Vec::new, |buffer, item| work(item, buffer)),
-    );
-    results
+            .map_init(Vec::new, |buffer, item| work(item, buffer))
+            .collect();
+        results.into_iter().for_each(&mut take);
+    }
 }
 
 /// The stamp of an open regular file.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use ship_model::digest::{BlobDigest, BundleDigest};
-use ship_model::manifest::Manifest;
+use ship_model::manifest::{EntryKind, EntryRef, Manifest};
 use ship_model::path::TreePath;
 use zstd::zstd_safe::CParameter;
 
@@ -79,11 +79,12 @@ pub fn pack(
         path: root.to_owned(),
         source,
     })?;
-    let plan = plan(manifest, wanted)?;
-    let raw_bytes = plan.iter().flatten().map(|planned| planned.member.size).sum();
+    let plan = Plan::new(manifest, wanted)?;
+    let raw_bytes = plan.content();
     progress.total(raw_bytes);
     let packing = Packing {
         root: &opened,
+        plan: &plan,
         level: level.clamp(1, MAX_LEVEL),
         progress,
     };
@@ -91,9 +92,9 @@ pub fn pack(
         out,
         hasher: blake3::Hasher::new(),
         bytes: 0,
-        frames: Vec::with_capacity(plan.len() + 1),
+        frames: Vec::with_capacity(plan.frames.len() + 1),
     };
-    packing.frames(&plan, &mut out)?;
+    packing.frames(&mut out)?;
     out.finish(packing.level, raw_bytes)
 }
 
@@ -104,59 +105,104 @@ struct Planned {
     digest: BlobDigest,
 }
 
-/// The members of each frame.
-fn plan(manifest: &Manifest, wanted: &HashSet<BlobDigest>) -> Result<Vec<Vec<Planned>>, PackError> {
-    let mut left = wanted.clone();
-    let mut frames = Vec::new();
-    let mut open = Vec::new();
-    let mut raw = 0;
-    for (path, executable, size, digest) in manifest.files() {
-        if !left.remove(&digest) {
-            continue;
+/// Which entries of the manifest go into each frame: four bytes for one, for there may be hundreds of thousands.
+struct Plan<'a> {
+    manifest: &'a Manifest,
+    frames: Vec<Vec<u32>>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(manifest: &'a Manifest, wanted: &HashSet<BlobDigest>) -> Result<Self, PackError> {
+        let mut sorted: Vec<BlobDigest> = wanted.iter().copied().collect();
+        sorted.sort_unstable();
+        let mut open = vec![true; sorted.len()];
+        let mut frames = Vec::new();
+        let mut frame = Vec::new();
+        let mut raw = 0;
+        for (at, entry) in (0_u32..).zip(manifest.entries().iter()) {
+            let Some(planned) = planned(entry) else { continue };
+            let found = sorted.binary_search(&planned.digest).ok();
+            let Some(open) = found.and_then(|at| open.get_mut(at)).filter(|open| **open) else {
+                continue;
+            };
+            *open = false;
+            let len = planned.member.raw_len();
+            if raw + len > FRAME && !frame.is_empty() {
+                frames.push(std::mem::take(&mut frame));
+                raw = 0;
+            }
+            raw += len;
+            frame.push(at);
         }
-        let member = Member {
-            path: path.clone(),
-            executable,
-            size,
+        if !frame.is_empty() {
+            frames.push(frame);
+        }
+        match sorted.into_iter().zip(open).find(|(_, open)| *open) {
+            None => Ok(Self { manifest, frames }),
+            Some((digest, _)) => Err(PackError::Unknown { digest }),
+        }
+    }
+
+    fn members(&self, frame: &[u32]) -> impl Iterator<Item = Planned> {
+        let entries = frame.iter().map(|at| self.manifest.entries().get(*at as usize));
+        entries.flatten().filter_map(planned)
+    }
+
+    /// Bytes of all files.
+    fn content(&self) -> u64 {
+        let frames = self.frames.iter();
+        frames
+            .map(|frame| {
+                self.members(frame)
+                    .map(|planned| planned.member.size)
+                    .sum::<u64>()
+            })
+            .sum()
+    }
+
+    fn raw_len(&self, frame: &[u32]) -> u64 {
+        self.members(frame).map(|planned| planned.member.raw_len()).sum()
+    }
+
+    /// Where each blob of the frame lies once it is raw.
+    fn places(&self, frame: &[u32]) -> Vec<BlobPlace> {
+        let mut at = 0;
+        let place = |planned: Planned| {
+            let offset = at + planned.member.header_len() as u64;
+            at += planned.member.raw_len();
+            BlobPlace {
+                digest: planned.digest,
+                offset,
+                size: planned.member.size,
+            }
         };
-        let len = member.raw_len();
-        if raw + len > FRAME && !open.is_empty() {
-            frames.push(std::mem::take(&mut open));
-            raw = 0;
-        }
-        raw += len;
-        open.push(Planned { member, digest });
-    }
-    if !open.is_empty() {
-        frames.push(open);
-    }
-    match left.into_iter().min() {
-        None => Ok(frames),
-        Some(digest) => Err(PackError::Unknown { digest }),
+        let mut places = Vec::with_capacity(frame.len());
+        places.extend(self.members(frame).map(place));
+        places
     }
 }
 
-fn raw_len(frame: &[Planned]) -> u64 {
-    frame.iter().map(|planned| planned.member.raw_len()).sum()
-}
-
-/// Where each blob of the frame lies once it is raw.
-fn places(frame: &[Planned]) -> Vec<BlobPlace> {
-    let mut at = 0;
-    let place = |planned: &Planned| {
-        let offset = at + planned.member.header_len() as u64;
-        at += planned.member.raw_len();
-        BlobPlace {
-            digest: planned.digest,
-            offset,
-            size: planned.member.size,
-        }
+/// None for what is no file.
+fn planned(entry: EntryRef<'_>) -> Option<Planned> {
+    let EntryKind::File {
+        executable,
+        size,
+        digest,
+    } = entry.kind
+    else {
+        return None;
     };
-    frame.iter().map(place).collect()
+    let member = Member {
+        path: entry.path.to_path(),
+        executable,
+        size,
+    };
+    Some(Planned { member, digest })
 }
 
 struct Packing<'a> {
     root: &'a Root,
+    plan: &'a Plan<'a>,
     level: i32,
     progress: &'a dyn Progress,
 }
@@ -180,13 +226,13 @@ impl Packing<'_> {
         }
     }
 
-    fn frames(&self, plan: &[Vec<Planned>], out: &mut Bundle<impl Write>) -> Result<(), PackError> {
-        let mut ahead = plan;
+    fn frames(&self, out: &mut Bundle<impl Write>) -> Result<(), PackError> {
+        let mut ahead = &self.plan.frames[..];
         while !ahead.is_empty() {
             let small = ahead
                 .iter()
                 .take(self.at_once())
-                .take_while(|f| raw_len(f) <= FRAME);
+                .take_while(|f| self.plan.raw_len(f) <= FRAME);
             let (batch, rest) = ahead.split_at(small.count());
             let packed: Vec<Vec<u8>> = batch
                 .par_iter()
@@ -194,11 +240,11 @@ impl Packing<'_> {
                 .collect::<Result<_, _>>()?;
             for (frame, bytes) in batch.iter().zip(packed) {
                 out.write_all(&bytes).map_err(PackError::Write)?;
-                out.close(raw_len(frame), places(frame));
+                out.close(self.plan.raw_len(frame), self.plan.places(frame));
             }
             ahead = rest;
             if let Some((large, rest)) = ahead.split_first()
-                && raw_len(large) > FRAME
+                && self.plan.raw_len(large) > FRAME
             {
                 self.streamed(large, out)?;
                 ahead = rest;
@@ -207,23 +253,23 @@ impl Packing<'_> {
         Ok(())
     }
 
-    fn in_memory(&self, frame: &[Planned]) -> Result<Vec<u8>, PackError> {
-        let mut raw = Vec::with_capacity(raw_len(frame) as usize);
-        for planned in frame {
-            self.member(planned, &mut raw)?;
+    fn in_memory(&self, frame: &[u32]) -> Result<Vec<u8>, PackError> {
+        let mut raw = Vec::with_capacity(self.plan.raw_len(frame) as usize);
+        for planned in self.plan.members(frame) {
+            self.member(&planned, &mut raw)?;
         }
         compress(&raw, self.level).map_err(PackError::Compress)
     }
 
-    fn streamed(&self, frame: &[Planned], out: &mut Bundle<impl Write>) -> Result<(), PackError> {
+    fn streamed(&self, frame: &[u32], out: &mut Bundle<impl Write>) -> Result<(), PackError> {
         let mut encoder = self
-            .encoder(raw_len(frame), &mut *out)
+            .encoder(self.plan.raw_len(frame), &mut *out)
             .map_err(PackError::Compress)?;
-        for planned in frame {
-            self.member(planned, &mut encoder)?;
+        for planned in self.plan.members(frame) {
+            self.member(&planned, &mut encoder)?;
         }
         encoder.finish().map_err(PackError::Write)?;
-        out.close(raw_len(frame), places(frame));
+        out.close(self.plan.raw_len(frame), self.plan.places(frame));
         Ok(())
     }
 

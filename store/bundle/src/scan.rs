@@ -33,92 +33,82 @@ pub(crate) enum Unlisted {
     Io { path: TreePath, source: io::Error },
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Listing {
-    /// Sorted by path.
-    pub found: Vec<Found>,
-    pub unlisted: Vec<Unlisted>,
-    /// There was more than the limit; the list stops there.
-    pub overfull: bool,
+/// What a scan meets.
+#[derive(Debug)]
+pub(crate) enum Met {
+    Name(Found),
+    Unlisted(Unlisted),
 }
 
-/// Lists all below `root`, but not a top-level name equal to `skip`, and at most `limit` names.
+/// Meets every name below `root`, folder by folder and in no order, but not a top-level name equal to `skip`.
+///
+/// Memory: the names of the folders on the way down.
 ///
 /// # Errors
-/// When the root itself cannot be read; what is wrong below it is listed in the result.
-pub(crate) fn scan(root: &Root, skip: Option<&[u8]>, limit: u64) -> io::Result<Listing> {
-    let mut scan = Scan {
-        listing: Listing::default(),
-        limit,
+/// When the root itself cannot be read; what is wrong below it is met like a name.
+pub(crate) fn scan(root: &Root, skip: Option<&[u8]>, meet: &mut dyn FnMut(Met)) -> io::Result<()> {
+    let names = names(root)?;
+    for name in split(&names).filter(|name| Some(*name) != skip) {
+        below(root, &[], name, meet);
+    }
+    Ok(())
+}
+
+/// Meets the name and, when it is a folder, what it holds. As deep as [`TreePath`] allows, no deeper.
+fn below(at: &Root, parent: &[u8], name: &[u8], meet: &mut dyn FnMut(Met)) {
+    let mut path = Vec::with_capacity(parent.len() + 1 + name.len());
+    path.extend_from_slice(parent);
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    match TreePath::new(&path) {
+        Err(error) => meet(Met::Unlisted(Unlisted::Name(error))),
+        Ok(path) => {
+            if let Err(source) = look(at, name, &path, meet) {
+                meet(Met::Unlisted(Unlisted::Io { path, source }));
+            }
+        }
+    }
+}
+
+fn look(at: &Root, name: &[u8], path: &TreePath, meet: &mut dyn FnMut(Met)) -> io::Result<()> {
+    let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let mut found = Found {
+        path: path.clone(),
+        mode: stat.st_mode,
+        #[allow(clippy::unnecessary_cast, reason = "narrower on some architectures")]
+        links: stat.st_nlink as u64,
+        stamp: FileStamp::of(&stat),
+        empty: false,
     };
-    for name in names(root)? {
-        if Some(&name[..]) != skip {
-            scan.name(root, &[], &name);
-        }
+    if found.kind() != FileType::Directory {
+        meet(Met::Name(found));
+        return Ok(());
     }
-    scan.listing.found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    Ok(scan.listing)
+    let folder = at.folder(name)?;
+    let inside = names(&folder)?;
+    found.empty = inside.is_empty();
+    meet(Met::Name(found));
+    for name in split(&inside) {
+        below(&folder, path.as_bytes(), name, meet);
+    }
+    Ok(())
 }
 
-struct Scan {
-    listing: Listing,
-    limit: u64,
-}
-
-impl Scan {
-    /// Lists the name and, when it is a folder, what it holds. As deep as [`TreePath`] allows, no deeper.
-    fn name(&mut self, at: &Root, parent: &[u8], name: &[u8]) {
-        if self.listing.found.len() as u64 >= self.limit {
-            self.listing.overfull = true;
-            return;
-        }
-        let mut path = parent.to_vec();
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name);
-        let path = match TreePath::new(&path) {
-            Ok(path) => path,
-            Err(error) => return self.listing.unlisted.push(Unlisted::Name(error)),
-        };
-        if let Err(source) = self.look(at, name, &path) {
-            self.listing.unlisted.push(Unlisted::Io { path, source });
-        }
-    }
-
-    fn look(&mut self, at: &Root, name: &[u8], path: &TreePath) -> io::Result<()> {
-        let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let mut found = Found {
-            path: path.clone(),
-            mode: stat.st_mode,
-            #[allow(clippy::unnecessary_cast, reason = "narrower on some architectures")]
-            links: stat.st_nlink as u64,
-            stamp: FileStamp::of(&stat),
-            empty: false,
-        };
-        if found.kind() != FileType::Directory {
-            self.listing.found.push(found);
-            return Ok(());
-        }
-        let folder = at.folder(name)?;
-        let inside = names(&folder)?;
-        found.empty = inside.is_empty();
-        self.listing.found.push(found);
-        for name in inside {
-            self.name(&folder, path.as_bytes(), &name);
-        }
-        Ok(())
-    }
-}
-
-fn names(folder: &Root) -> io::Result<Vec<Box<[u8]>>> {
+/// The folder's names, each with a NUL behind it: a folder may hold hundreds of thousands.
+fn names(folder: &Root) -> io::Result<Vec<u8>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(name.into());
+        let name = entry.file_name().to_bytes_with_nul();
+        if name != b".\0" && name != b"..\0" {
+            names.extend_from_slice(name);
         }
     }
     Ok(names)
+}
+
+fn split(names: &[u8]) -> impl Iterator<Item = &[u8]> {
+    names.split(|byte| *byte == 0).filter(|name| !name.is_empty())
 }

@@ -59,7 +59,7 @@ fn clash(manifest: &Manifest, name: &TreePath) -> Option<TreePath> {
     if let Some(same) = manifest.get(name.as_bytes())
         && same.kind != EntryKind::EmptyFolder
     {
-        return Some(same.path.clone());
+        return Some(same.path.to_path());
     }
     let mut above = name.as_bytes();
     while let Some(slash) = above.iter().rposition(|b| *b == b'/') {
@@ -67,16 +67,16 @@ fn clash(manifest: &Manifest, name: &TreePath) -> Option<TreePath> {
         if let Some(entry) = manifest.get(above)
             && entry.kind != EntryKind::EmptyFolder
         {
-            return Some(entry.path.clone());
+            return Some(entry.path.to_path());
         }
     }
     let mut folder = name.as_bytes().to_vec();
     folder.push(b'/');
     let from = manifest
         .entries()
-        .partition_point(|entry| entry.path.as_bytes() < &folder[..]);
+        .partition_point(|path| path.as_bytes() < &folder[..]);
     let next = manifest.entries().get(from)?;
-    next.path.below(name).map(|_| next.path.clone())
+    next.path.below(name).map(|_| next.path.to_path())
 }
 
 #[cfg(test)]

@@ -13,17 +13,22 @@
 //! times, owners or modes beyond the executable bit: the same input has the same id on every machine.
 
 mod check;
+mod encoding;
+mod entries;
 
 use check::check;
+use encoding::{Reader, put_bytes32, put_entry};
+
+pub use entries::{Entries, EntryRef};
 
 use crate::digest::{BlobDigest, ReleaseId};
-use crate::path::{PathError, TreePath};
+use crate::path::{PathError, PathRef, TreePath};
 use crate::spec::ReleaseSpec;
 
-/// Most entries in one release.
-pub const MAX_ENTRIES: u64 = 1_000_000;
+/// Most entries in one release: with so many of them, at paths of 80 bytes, every process stays within 256 MiB.
+pub const MAX_ENTRIES: u64 = 300_000;
 /// Largest encoded manifest, in bytes: it is held in memory by every process that works with the release.
-pub const MAX_ENCODED: usize = 64 << 20;
+pub const MAX_ENCODED: usize = 48 << 20;
 /// Largest encoded `ReleaseSpec`.
 const MAX_SPEC: usize = 1 << 20;
 /// Longest link target (Linux `PATH_MAX`).
@@ -33,31 +38,43 @@ pub const MAX_BYTES: u64 = 1 << 50;
 
 const MAGIC: &[u8; 9] = b"SHIPTREE\x01";
 
-/// One name of a tree.
+/// One name of a tree, as something that is yet to become part of a manifest has it; a manifest gives out [`EntryRef`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub path: TreePath,
     pub kind: EntryKind,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EntryKind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind<T = Box<[u8]>> {
     File {
         executable: bool,
         size: u64,
         digest: BlobDigest,
     },
     Link {
-        target: Box<[u8]>,
+        target: T,
     },
     EmptyFolder,
 }
 
 /// A whole tree with its spec, known to be well-formed: it came through [`Manifest::new`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// It holds its encoding and where each entry begins in it, nothing besides: 127 bytes for a file with a path of 80.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Manifest {
     spec: ReleaseSpec,
-    entries: Vec<Entry>,
+    encoded: Box<[u8]>,
+    starts: Box<[u32]>,
+}
+
+impl std::fmt::Debug for Manifest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Manifest")
+            .field("spec", &self.spec)
+            .field("entries", &self.entries())
+            .finish()
+    }
 }
 
 /// Why entries do not make a release.
@@ -65,9 +82,13 @@ pub struct Manifest {
 pub enum ManifestError {
     #[error("the tree is empty: a release needs at least one file")]
     Empty,
-    #[error("the tree has more than {MAX_ENTRIES} names")]
-    TooMany,
-    #[error("the manifest would take more than {MAX_ENCODED} bytes")]
+    #[error(
+        "it has {entries} names, more than the {MAX_ENTRIES} that a release may have: pack folders that change together into archives, or split the app"
+    )]
+    TooMany { entries: u64 },
+    #[error(
+        "its names and links take more than {MAX_ENCODED} bytes, which is the most for a release: pack folders that change together into archives, or split the app"
+    )]
     TooLong,
     #[error("\"{path}\" stands twice in the manifest, or out of order")]
     Order { path: TreePath },
@@ -131,10 +152,42 @@ pub enum DecodeError {
 
 impl Manifest {
     /// Sorts `entries` and checks them as a whole.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
     pub fn new(spec: ReleaseSpec, mut entries: Vec<Entry>) -> Result<Self, ManifestError> {
-        entries.sort_by(|a, b| a.path.cmp(&b.path));
-        check(&spec, &entries)?;
-        Ok(Self { spec, entries })
+        if entries.len() as u64 > MAX_ENTRIES {
+            return Err(ManifestError::TooMany {
+                entries: entries.len() as u64,
+            });
+        }
+        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let encoded_spec = serde_json::to_vec(&spec).map_err(|_| ManifestError::Spec)?;
+        let len: usize = entries.iter().map(encoding::encoded_len).sum();
+        let len = len + MAGIC.len() + 4 + encoded_spec.len() + 8;
+        let mut encoded = Vec::with_capacity(len.min(MAX_ENCODED));
+        encoded.extend_from_slice(MAGIC);
+        put_bytes32(&mut encoded, &encoded_spec);
+        encoded.extend_from_slice(&(entries.len() as u64).to_le_bytes());
+        let mut starts = Vec::with_capacity(entries.len());
+        for entry in entries {
+            check::target(&entry)?;
+            starts.push(encoded.len() as u32);
+            put_entry(&mut encoded, &entry);
+            if encoded.len() > MAX_ENCODED {
+                return Err(ManifestError::TooLong);
+            }
+        }
+        if encoded_spec.len() > MAX_SPEC {
+            return Err(ManifestError::TooLong);
+        }
+        let manifest = Self {
+            spec,
+            encoded: encoded.into(),
+            starts: starts.into(),
+        };
+        check(&manifest.spec, manifest.entries())?;
+        Ok(manifest)
     }
 
     pub fn spec(&self) -> &ReleaseSpec {
@@ -142,26 +195,22 @@ impl Manifest {
     }
 
     /// Sorted by path.
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    pub fn entries(&self) -> Entries<'_> {
+        Entries::new(&self.encoded, &self.starts)
     }
 
-    pub fn get(&self, path: &[u8]) -> Option<&Entry> {
-        let at = self
-            .entries
-            .binary_search_by(|e| e.path.as_bytes().cmp(path))
-            .ok()?;
-        self.entries.get(at)
+    pub fn get(&self, path: &[u8]) -> Option<EntryRef<'_>> {
+        self.entries().find(path).map(|(_, entry)| entry)
     }
 
     /// Every file: path, executable bit, size, digest.
-    pub fn files(&self) -> impl Iterator<Item = (&TreePath, bool, u64, BlobDigest)> {
-        self.entries.iter().filter_map(|entry| match entry.kind {
+    pub fn files(&self) -> impl Iterator<Item = (PathRef<'_>, bool, u64, BlobDigest)> {
+        self.entries().iter().filter_map(|entry| match entry.kind {
             EntryKind::File {
                 executable,
                 size,
                 digest,
-            } => Some((&entry.path, executable, size, digest)),
+            } => Some((entry.path, executable, size, digest)),
             EntryKind::Link { .. } | EntryKind::EmptyFolder => None,
         })
     }
@@ -171,20 +220,14 @@ impl Manifest {
         self.files().map(|(_, _, size, _)| size).sum()
     }
 
-    pub fn encode(&self) -> Result<Vec<u8>, ManifestError> {
-        let spec = serde_json::to_vec(&self.spec).map_err(|_| ManifestError::Spec)?;
-        let entries: usize = self.entries.iter().map(encoded_len).sum();
-        let mut out = Vec::with_capacity(entries + spec.len() + 32);
-        out.extend_from_slice(MAGIC);
-        put_bytes32(&mut out, &spec);
-        out.extend_from_slice(&(self.entries.len() as u64).to_le_bytes());
-        for entry in &self.entries {
-            put_entry(&mut out, entry);
-        }
-        if out.len() > MAX_ENCODED || spec.len() > MAX_SPEC {
-            return Err(ManifestError::TooLong);
-        }
-        Ok(out)
+    /// The canonical bytes.
+    pub fn encoded(&self) -> &[u8] {
+        &self.encoded
+    }
+
+    /// The identity of a release with this manifest.
+    pub fn id(&self) -> ReleaseId {
+        Self::id_of(&self.encoded)
     }
 
     /// The identity of a release with this manifest, given its encoding.
@@ -192,15 +235,22 @@ impl Manifest {
         ReleaseId::of(encoded)
     }
 
-    /// Reads what [`encode`](Self::encode) wrote and nothing else: one tree has one encoding.
+    /// As [`read`](Self::read), of a copy.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        if bytes.len() > MAX_ENCODED {
-            return Err(DecodeError::Limit {
-                what: "bytes",
-                limit: MAX_ENCODED as u64,
-            });
-        }
-        let mut reader = Reader { bytes, at: 0 };
+        within(bytes.len())?;
+        Self::read(bytes.to_vec())
+    }
+
+    /// Takes over what [`encoded`](Self::encoded) gives and nothing else: one tree has one encoding.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn read(bytes: Vec<u8>) -> Result<Self, DecodeError> {
+        within(bytes.len())?;
+        let mut reader = Reader { bytes: &bytes, at: 0 };
         if reader.take(MAGIC.len()).map_err(|_| DecodeError::Magic)? != MAGIC {
             return Err(DecodeError::Magic);
         }
@@ -213,120 +263,34 @@ impl Manifest {
         }
         let count = reader.u64()?;
         if count > MAX_ENTRIES {
-            return Err(DecodeError::Limit {
-                what: "entries",
-                limit: MAX_ENTRIES,
-            });
+            return Err(ManifestError::TooMany { entries: count }.into());
         }
         // Four bytes are the least an entry can take: a small input cannot ask for a large reservation.
-        let mut entries = Vec::with_capacity((count as usize).min(bytes.len() / 4));
+        let mut starts = Vec::with_capacity((count as usize).min(bytes.len() / 4));
         for _ in 0..count {
-            entries.push(reader.entry()?);
+            starts.push(reader.at as u32);
+            reader.entry()?;
         }
         if reader.at != bytes.len() {
             return Err(DecodeError::Trailing { at: reader.at });
         }
-        check(&spec, &entries)?;
-        Ok(Self { spec, entries })
+        check(&spec, Entries::new(&bytes, &starts))?;
+        Ok(Self {
+            spec,
+            encoded: bytes.into(),
+            starts: starts.into(),
+        })
     }
 }
 
-/// Bytes that [`put_entry`] writes.
-fn encoded_len(entry: &Entry) -> usize {
-    let rest = match &entry.kind {
-        EntryKind::File { .. } => 8 + 32,
-        EntryKind::Link { target } => 2 + target.len(),
-        EntryKind::EmptyFolder => 0,
-    };
-    1 + 2 + entry.path.as_bytes().len() + rest
-}
-
-fn put_bytes32(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-    out.extend_from_slice(bytes);
-}
-
-fn put_bytes16(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&(bytes.len() as u16).to_le_bytes());
-    out.extend_from_slice(bytes);
-}
-
-fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
-    out.push(match entry.kind {
-        EntryKind::File { executable, .. } => executable.into(),
-        EntryKind::Link { .. } => 2,
-        EntryKind::EmptyFolder => 3,
-    });
-    put_bytes16(out, entry.path.as_bytes());
-    match &entry.kind {
-        EntryKind::File { size, digest, .. } => {
-            out.extend_from_slice(&size.to_le_bytes());
-            out.extend_from_slice(digest.as_bytes());
-        }
-        EntryKind::Link { target } => put_bytes16(out, target),
-        EntryKind::EmptyFolder => {}
+fn within(len: usize) -> Result<(), DecodeError> {
+    if len <= MAX_ENCODED {
+        return Ok(());
     }
-}
-
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
-        let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
-        let end = end.ok_or(DecodeError::Truncated { at: self.bytes.len() })?;
-        let taken = &self.bytes[self.at..end];
-        self.at = end;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let at = self.at;
-        self.take(N)?
-            .try_into()
-            .map_err(|_| DecodeError::Truncated { at })
-    }
-
-    fn u64(&mut self) -> Result<u64, DecodeError> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
-    fn bytes16(&mut self) -> Result<&'a [u8], DecodeError> {
-        let len = u16::from_le_bytes(self.array()?);
-        self.take(len.into())
-    }
-
-    fn bytes32(&mut self, limit: usize) -> Result<&'a [u8], DecodeError> {
-        let len = u32::from_le_bytes(self.array()?) as usize;
-        if len > limit {
-            return Err(DecodeError::Limit {
-                what: "a spec",
-                limit: limit as u64,
-            });
-        }
-        self.take(len)
-    }
-
-    fn entry(&mut self) -> Result<Entry, DecodeError> {
-        let at = self.at;
-        let [kind] = self.array()?;
-        let path = TreePath::new(self.bytes16()?)?;
-        let kind = match kind {
-            0 | 1 => EntryKind::File {
-                executable: kind == 1,
-                size: self.u64()?,
-                digest: BlobDigest::from_bytes(self.array()?),
-            },
-            2 => EntryKind::Link {
-                target: self.bytes16()?.into(),
-            },
-            3 => EntryKind::EmptyFolder,
-            kind => return Err(DecodeError::Kind { kind, at }),
-        };
-        Ok(Entry { path, kind })
-    }
+    Err(DecodeError::Limit {
+        what: "bytes",
+        limit: MAX_ENCODED as u64,
+    })
 }
 
 #[cfg(test)]

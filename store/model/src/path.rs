@@ -1,6 +1,10 @@
 //! Paths inside a release: relative, bytes, and unable to leave the tree.
 
+mod twins;
+
 use std::fmt;
+
+pub use twins::twins;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -28,13 +32,12 @@ pub struct TreePath(Box<[u8]>);
 
 impl TreePath {
     pub fn new(bytes: &[u8]) -> Result<Self, PathError> {
-        match defect(bytes) {
-            None => Ok(Self(bytes.into())),
-            Some(reason) => Err(PathError {
-                path: escape(&bytes[..bytes.len().min(200)]),
-                reason,
-            }),
-        }
+        PathRef::new(bytes).map(PathRef::to_path)
+    }
+
+    /// The same path, borrowed: what a manifest gives out.
+    pub fn by_ref(&self) -> PathRef<'_> {
+        PathRef(&self.0)
     }
 
     pub fn as_bytes(&self) -> &[u8] {
@@ -42,32 +45,112 @@ impl TreePath {
     }
 
     pub fn components(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.split(|b| *b == b'/')
+        self.by_ref().components()
     }
 
     /// The path as text, where it is text.
     pub fn to_str(&self) -> Option<&str> {
-        std::str::from_utf8(&self.0).ok()
+        self.by_ref().to_str()
     }
 
     /// The last component.
     pub fn file_name(&self) -> &[u8] {
-        self.components().last().unwrap_or_default()
+        self.by_ref().file_name()
     }
 
     /// The folder this lies in; none for a path of one component.
     pub fn parent(&self) -> Option<&[u8]> {
-        self.0.iter().rposition(|b| *b == b'/').map(|at| &self.0[..at])
+        self.by_ref().parent()
     }
 
     /// What follows `root/`, when this lies below `root`.
     pub fn below(&self, root: &TreePath) -> Option<&[u8]> {
-        self.0.strip_prefix(root.as_bytes())?.strip_prefix(b"/")
+        self.by_ref().below(root)
     }
 
     pub fn as_path(&self) -> &std::path::Path {
+        self.by_ref().as_path()
+    }
+}
+
+/// A [`TreePath`] that lies in somebody else's bytes: a manifest of hundreds of thousands of names keeps them in one piece.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PathRef<'a>(&'a [u8]);
+
+impl<'a> PathRef<'a> {
+    /// Of bytes that are known to be a path.
+    pub(crate) const fn known(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// As [`TreePath::new`], without a copy.
+    ///
+    /// # Errors
+    /// [`PathError`].
+    pub fn new(bytes: &'a [u8]) -> Result<Self, PathError> {
+        match defect(bytes) {
+            None => Ok(Self(bytes)),
+            Some(reason) => Err(PathError {
+                path: escape(&bytes[..bytes.len().min(200)]),
+                reason,
+            }),
+        }
+    }
+
+    /// A path of its own.
+    pub fn to_path(self) -> TreePath {
+        TreePath(self.0.into())
+    }
+
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    pub fn components(self) -> impl Iterator<Item = &'a [u8]> {
+        self.0.split(|b| *b == b'/')
+    }
+
+    /// The path as text, where it is text.
+    pub fn to_str(self) -> Option<&'a str> {
+        std::str::from_utf8(self.0).ok()
+    }
+
+    /// The last component.
+    pub fn file_name(self) -> &'a [u8] {
+        self.components().last().unwrap_or_default()
+    }
+
+    /// The folder this lies in; none for a path of one component.
+    pub fn parent(self) -> Option<&'a [u8]> {
+        self.0.iter().rposition(|b| *b == b'/').map(|at| &self.0[..at])
+    }
+
+    /// What follows `root/`, when this lies below `root`.
+    pub fn below(self, root: &TreePath) -> Option<&'a [u8]> {
+        self.0.strip_prefix(root.as_bytes())?.strip_prefix(b"/")
+    }
+
+    pub fn as_path(self) -> &'a std::path::Path {
         use std::os::unix::ffi::OsStrExt;
-        std::path::Path::new(std::ffi::OsStr::from_bytes(&self.0))
+        std::path::Path::new(std::ffi::OsStr::from_bytes(self.0))
+    }
+}
+
+impl PartialEq<TreePath> for PathRef<'_> {
+    fn eq(&self, other: &TreePath) -> bool {
+        *self.0 == *other.0
+    }
+}
+
+impl fmt::Display for PathRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&escape(self.0))
+    }
+}
+
+impl fmt::Debug for PathRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", escape(self.0))
     }
 }
 
@@ -116,13 +199,13 @@ pub fn escape(bytes: &[u8]) -> String {
 
 impl fmt::Display for TreePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&escape(&self.0))
+        self.by_ref().fmt(f)
     }
 }
 
 impl fmt::Debug for TreePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", escape(&self.0))
+        fmt::Debug::fmt(&self.by_ref(), f)
     }
 }
 

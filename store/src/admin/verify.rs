@@ -112,8 +112,7 @@ fn check_object(store: &StoreFolder, object: Object) -> Result<u64, String> {
 fn check_release(store: &StoreFolder, id: ReleaseId) -> Result<(), String> {
     let object = Object::Manifest(id);
     let encoded = read_whole(&*store.blobs, object, MAX_ENCODED as u64).map_err(|error| text(&error))?;
-    let manifest = Manifest::decode(&encoded).map_err(|error| text(&error))?;
-    drop(encoded);
+    let manifest = Manifest::read(encoded).map_err(|error| text(&error))?;
     let files = manifest.files().map(|(_, _, _, digest)| digest);
     let missing = store.places.missing(files);
     match missing.first() {

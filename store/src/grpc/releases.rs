@@ -33,6 +33,8 @@ const UPLOADS: usize = 8;
 const AHEAD: usize = 4;
 /// How long a publisher may be silent in the middle of a stream.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Bundles that one question may want avoided.
+const MOST_AVOIDED: usize = 64;
 /// Most releases of one list.
 const MOST: u32 = 1000;
 
@@ -373,8 +375,18 @@ fn located(places: &Places, question: &v1::LocateRequest) -> Result<Vec<v1::Loca
         );
         return Err(status::invalid(message, "blobs"));
     }
+    if question.avoid.len() > MOST_AVOIDED {
+        let message = format!(
+            "{} bundles were to be avoided, {MOST_AVOIDED} may be",
+            question.avoid.len()
+        );
+        return Err(status::invalid(message, "avoid"));
+    }
     let wanted = digests(&question.blobs, "blob", BlobDigest::from_slice);
-    let found = places.locate(&wanted.map_err(|error| status::bad_message(&error))?);
+    let wanted = wanted.map_err(|error| status::bad_message(&error))?;
+    let avoid = digests(&question.avoid, "bundle", BundleDigest::from_slice);
+    let avoid = avoid.map_err(|error| status::bad_message(&error))?;
+    let found = places.locate(&wanted, &avoid);
     let worded = found.into_iter().map(|found| v1::Located {
         bundle: found.bundle.as_bytes().to_vec(),
         bundle_bytes: found.bundle_bytes,

@@ -177,8 +177,7 @@ impl Publisher {
         };
         let _alone = self.alone(usize::try_from(len).unwrap_or(usize::MAX));
         let encoded = read_whole(&*self.blobs, object, MAX_ENCODED as u64)?;
-        let manifest = Manifest::decode(&encoded)?;
-        drop(encoded);
+        let manifest = Manifest::read(encoded)?;
         let theirs = &manifest.spec().app;
         if *theirs != commit.app {
             return Err(CommitError::App {
@@ -222,7 +221,7 @@ impl Publisher {
     /// release brought it, and it carries the most of this one's blobs.
     fn unclaimed_bundle(&self, manifest: &Manifest) -> Result<Option<BundleDigest>, CommitError> {
         let wanted: Vec<BlobDigest> = manifest.files().map(|(_, _, _, digest)| digest).collect();
-        let mut located = self.places.locate(&wanted);
+        let mut located = self.places.locate(&wanted, &[]);
         located.sort_by_key(|found| std::cmp::Reverse(found.blobs.len()));
         for found in located {
             if self.ledger.bundle(&found.bundle)?.is_none() {

@@ -221,7 +221,7 @@ impl Clients {
         change: impl FnOnce(&mut ReleaseSpec),
     ) -> Result<v1::ReleaseRecord, tonic::Status> {
         let tree = Tree::with(app, files, change);
-        let begun = tree.manifest.encode().unwrap();
+        let begun = tree.manifest.encoded().to_vec();
         let chunk = v1::BeginChunk {
             app: app.to_owned(),
             manifest: begun.clone().into(),

@@ -38,7 +38,7 @@ fn a_release_is_numbered_located_and_told() {
     assert_eq!((record.number, record.new_bytes), (ReleaseNumber(2), 4));
 
     let all: Vec<_> = two.manifest.files().map(|(_, _, _, digest)| digest).collect();
-    let located = store.places.locate(&all);
+    let located = store.places.locate(&all, &[]);
     assert_eq!(located.len(), 2);
     assert_eq!(located.iter().map(|found| found.blobs.len()).sum::<usize>(), 2);
 
@@ -202,13 +202,18 @@ fn a_blob_in_two_bundles_survives_the_loss_of_one() {
     let mut upload = store.publisher.upload().unwrap();
     upload.push(&bytes).unwrap();
     upload.finish(None).unwrap();
-    let first = store.places.locate(&blobs)[0].bundle;
+    let first = store.places.locate(&blobs, &[])[0].bundle;
     assert_ne!(first, other);
+    let around = store.places.locate(&blobs, &[first]);
+    assert_eq!(around.len(), 1, "only the first blob lies elsewhere, too");
+    assert_eq!((around[0].bundle, &around[0].blobs[..]), (other, &blobs[..1]));
+    assert!(store.places.locate(&blobs, &[first, other]).is_empty());
     let object = ship_store::engine::Object::Bundle(first);
     store.blobs.quarantine(object).unwrap();
     store.places.forget(&*store.blobs, first).unwrap();
     assert_eq!(store.places.missing(blobs.clone()), &blobs[1..]);
-    assert_eq!(store.places.locate(&blobs)[0].bundle, other);
+    assert!(store.places.locate(&blobs, &[other]).is_empty());
+    assert_eq!(store.places.locate(&blobs, &[])[0].bundle, other);
     assert_eq!(request(1), request(1));
 }
 

@@ -45,7 +45,7 @@ pub fn tree(app: &AppName, files: Files<'_>) -> Tree {
         });
     }
     let manifest = walk(dir.path(), &spec, &()).unwrap().manifest;
-    let encoded = manifest.encode().unwrap();
+    let encoded = manifest.encoded().to_vec();
     Tree {
         dir,
         manifest,

@@ -42,7 +42,7 @@ impl Parcel {
         Ok(Self {
             dir: dir.to_owned(),
             app: app.clone(),
-            id: Manifest::id_of(&encode(&manifest)?),
+            id: manifest.id(),
             manifest: Arc::new(manifest),
             label,
         })
@@ -60,11 +60,6 @@ impl Parcel {
             request_id: request_id(),
         }
     }
-}
-
-fn encode(manifest: &Manifest) -> Result<Vec<u8>, CommandError> {
-    let encoded = manifest.encode();
-    encoded.map_err(|error| CommandError::of(Exit::Error, &error))
 }
 
 /// Why one try came to nothing.
@@ -149,15 +144,19 @@ impl Sending<'_> {
     /// Tells the manifest; what comes back are the blobs that the store has not.
     async fn begin(&self) -> Result<HashSet<BlobDigest>, Broken> {
         let mut name = Some(self.parcel.app.to_string());
-        // Encoded anew for every try, so that a large one is not held while the bundle is packed and sent.
-        let encoded = bytes::Bytes::from(encode(&self.parcel.manifest)?);
-        let pieces: Vec<BeginChunk> = (0..encoded.len())
-            .step_by(MAX_PIECE)
-            .map(|from| BeginChunk {
+        let manifest = Arc::clone(&self.parcel.manifest);
+        // Piece by piece as they are sent: a large one is not copied whole.
+        let piece = move |from: usize| {
+            let encoded = manifest.encoded();
+            let piece = &encoded[from..encoded.len().min(from + MAX_PIECE)];
+            BeginChunk {
                 app: name.take().unwrap_or_default(),
-                manifest: encoded.slice(from..encoded.len().min(from + MAX_PIECE)),
-            })
-            .collect();
+                manifest: bytes::Bytes::copy_from_slice(piece),
+            }
+        };
+        let pieces = (0..self.parcel.manifest.encoded().len())
+            .step_by(MAX_PIECE)
+            .map(piece);
         let mut releases = self.fleet.client.releases();
         let begun = releases.begin(tokio_stream::iter(pieces)).await?;
         let mut missing = begun.into_inner();

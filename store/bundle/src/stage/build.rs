@@ -13,12 +13,12 @@ use rayon::prelude::*;
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use ship_model::digest::{BlobDigest, BundleDigest};
-use ship_model::manifest::{Entry, EntryKind, Manifest};
-use ship_model::path::{TreePath, escape};
+use ship_model::manifest::{EntryKind, EntryRef, Manifest};
+use ship_model::path::{PathRef, TreePath, escape};
 
 use super::fetch::{Content, FetchError, Sink};
 use super::kept::Kept;
-use super::staged::{Sound, StagedRelease, file_mode};
+use super::staged::{StagedRelease, file_mode};
 use super::supply::{DonorFile, Group, Groups, Supply};
 use crate::beneath::{Parents, Root};
 use crate::content::{PIECE, stamp_of};
@@ -61,8 +61,8 @@ pub(crate) enum Origin {
     Written,
     /// A second name of another file of this tree.
     Twin,
-    /// A second name of a donor's file, which looked like this just before.
-    Linked(FileStamp),
+    /// A second name of a donor's file.
+    Linked(DonorFile),
     /// Shares the donor's extents.
     Cloned,
 }
@@ -88,7 +88,8 @@ pub(crate) struct Builder<'a> {
     pub reflink: AtomicBool,
     pub counts: Counts,
     pub groups: &'a Groups<'a>,
-    pub origins: Mutex<Vec<(usize, Origin)>>,
+    /// By entry; none for what is no file, or not made yet.
+    pub origins: Mutex<Vec<Option<Origin>>>,
 }
 
 impl<'a> Builder<'a> {
@@ -110,12 +111,13 @@ impl<'a> Builder<'a> {
             reflink: AtomicBool::new(true),
             counts: Counts::default(),
             groups,
-            origins: Mutex::default(),
+            origins: Mutex::new(vec![None; manifest.entries().len()]),
         }
     }
 
-    fn path(&self, entry: usize) -> &TreePath {
-        &self.manifest.entries()[entry].path
+    /// Of an entry that a group names.
+    fn path(&self, entry: usize) -> PathRef<'a> {
+        self.manifest.entries().at(entry).path
     }
 
     /// Makes every folder that the manifest and `shared` names need; returns them, parents first. An empty folder gives
@@ -123,17 +125,23 @@ impl<'a> Builder<'a> {
     pub fn folders(&self, shared: &BTreeMap<TreePath, Vec<u8>>) -> Result<BTreeSet<Vec<u8>>, BuildError> {
         let mut folders = BTreeSet::new();
         let entries = self.manifest.entries().iter();
-        for path in entries.clone().map(|entry| &entry.path).chain(shared.keys()) {
+        for path in entries
+            .clone()
+            .map(|entry| entry.path)
+            .chain(shared.keys().map(TreePath::by_ref))
+        {
             let mut above = path.parent();
             while let Some(folder) = above {
-                if !folders.insert(folder.to_vec()) {
+                if folders.contains(folder) {
                     break;
                 }
+                folders.insert(folder.to_vec());
                 above = folder.iter().rposition(|b| *b == b'/').map(|at| &folder[..at]);
             }
         }
-        let empty =
-            entries.filter(|entry| entry.kind == EntryKind::EmptyFolder && !shared.contains_key(&entry.path));
+        let empty = entries.filter(|entry| {
+            entry.kind == EntryKind::EmptyFolder && !shared.contains_key(&entry.path.to_path())
+        });
         folders.extend(empty.map(|entry| entry.path.as_bytes().to_vec()));
         let mut parents = Parents::of(&self.root);
         for folder in &folders {
@@ -148,14 +156,14 @@ impl<'a> Builder<'a> {
     /// Makes the manifest's links and those of `shared`.
     pub fn links(&self, shared: &BTreeMap<TreePath, Vec<u8>>) -> Result<(), BuildError> {
         let own = self.manifest.entries().iter().filter_map(|entry| match entry {
-            Entry {
+            EntryRef {
                 path,
                 kind: EntryKind::Link { target },
-            } => Some((path, &**target)),
+            } => Some((path, target)),
             _ => None,
         });
         let mut parents = Parents::of(&self.root);
-        for (path, target) in own.chain(shared.iter().map(|(path, target)| (path, &target[..]))) {
+        for (path, target) in own.chain(shared.iter().map(|(path, target)| (path.by_ref(), &target[..]))) {
             parents
                 .split(path.as_bytes())
                 .and_then(|(parent, name)| Ok(rustix::fs::symlinkat(target, parent, name)?))
@@ -177,7 +185,7 @@ impl<'a> Builder<'a> {
                 Supply::Link(files) => self.link_all(group, files, &mut made)?,
                 Supply::Copy(file) => {
                     let donor = &self.donors[usize::from(file.donor)];
-                    let from = &donor.manifest().entries()[file.sound.entry as usize].path;
+                    let from = donor.manifest().entries().at(file.entry as usize).path;
                     self.copy(donor.root(), from, Some(donor), group, group.first(), &mut made)?;
                 }
                 Supply::Kept => made.push((self.take_kept(group)?, Origin::Written)),
@@ -208,13 +216,14 @@ impl<'a> Builder<'a> {
     fn link_all(
         &self,
         group: &Group<'_>,
-        files: &[DonorFile],
+        files: &[Option<DonorFile>; 2],
         made: &mut Vec<(usize, Origin)>,
     ) -> Result<(), BuildError> {
-        for file in files {
-            for entry in group.names[usize::from(file.executable)] {
-                let (donor, entry) = (&self.donors[usize::from(file.donor)], *entry as usize);
-                let origin = self.link(donor, &file.sound, group, (entry, file.executable))?;
+        for (executable, file) in [false, true].into_iter().zip(files) {
+            let Some(file) = file else { continue };
+            for entry in group.names[usize::from(executable)] {
+                let entry = *entry as usize;
+                let origin = self.link(*file, group, (entry, executable))?;
                 made.push((entry, origin));
             }
         }
@@ -237,20 +246,24 @@ impl<'a> Builder<'a> {
                 continue;
             }
             if !has(head, &made) {
-                let model = self.path(model).clone();
-                self.copy(&self.root, &model, None, group, (head, executable), &mut made)?;
+                let model = self.path(model);
+                self.copy(&self.root, model, None, group, (head, executable), &mut made)?;
             }
             for entry in rest {
                 self.twin(head, group, (*entry as usize, executable), &mut made)?;
             }
         }
         if let Ok(mut origins) = self.origins.lock() {
-            origins.append(&mut made);
+            for (entry, origin) in made {
+                if let Some(place) = origins.get_mut(entry) {
+                    *place = Some(origin);
+                }
+            }
         }
         Ok(())
     }
 
-    fn create(&self, path: &TreePath) -> io::Result<File> {
+    fn create(&self, path: PathRef<'_>) -> io::Result<File> {
         self.root.create(path.as_bytes())
     }
 
@@ -271,7 +284,7 @@ impl<'a> Builder<'a> {
     fn copy(
         &self,
         from: &Root,
-        path: &TreePath,
+        path: PathRef<'_>,
         donor: Option<&StagedRelease>,
         group: &Group<'_>,
         (entry, executable): (usize, bool),
@@ -295,7 +308,7 @@ impl<'a> Builder<'a> {
         if BlobDigest::from(hasher.finalize()) != group.digest {
             return Err(BuildError::DonorChanged {
                 donor: donor.map_or("being staged", StagedRelease::folder).to_owned(),
-                path: path.clone(),
+                path: path.to_path(),
             });
         }
         self.complete(&output, executable, group.size)
@@ -307,18 +320,19 @@ impl<'a> Builder<'a> {
     /// Gives a donor's file one more name, here; by its extents where the file system can share them.
     fn link(
         &self,
-        donor: &StagedRelease,
-        sound: &Sound,
+        file: DonorFile,
         group: &Group<'_>,
         (entry, executable): (usize, bool),
     ) -> Result<Origin, BuildError> {
-        let from = &donor.manifest().entries()[sound.entry as usize].path;
+        let donor = &self.donors[usize::from(file.donor)];
+        let from = donor.manifest().entries().at(file.entry as usize).path;
+        let look = self.groups.look(file, self.donors);
         let to = self.path(entry);
         let changed = || BuildError::DonorChanged {
             donor: donor.folder().to_owned(),
-            path: from.clone(),
+            path: from.to_path(),
         };
-        let cloned = self.clone(donor.root(), from, sound, to, executable);
+        let cloned = self.clone(donor.root(), from, &look, to, executable);
         let origin = match cloned.map_err(BuildError::at("clone to", to.as_bytes()))? {
             Some(true) => Origin::Cloned,
             Some(false) => return Err(changed()),
@@ -337,7 +351,7 @@ impl<'a> Builder<'a> {
                     return Ok(Origin::Written);
                 }
                 Err(error) => return Err(BuildError::at("link to", to.as_bytes())(error.into())),
-                Ok(stamp) if stamp.same_but_ctime(&sound.stamp) => Origin::Linked(sound.stamp),
+                Ok(stamp) if stamp.same_but_ctime(&look) => Origin::Linked(file),
                 Ok(_) => return Err(changed()),
             },
         };
@@ -350,9 +364,9 @@ impl<'a> Builder<'a> {
     fn clone(
         &self,
         from: &Root,
-        path: &TreePath,
-        sound: &Sound,
-        to: &TreePath,
+        path: PathRef<'_>,
+        look: &FileStamp,
+        to: PathRef<'_>,
         executable: bool,
     ) -> io::Result<Option<bool>> {
         if !self.reflink.load(Ordering::Relaxed) {
@@ -370,10 +384,10 @@ impl<'a> Builder<'a> {
         }
         let mode = Mode::from_raw_mode(file_mode(executable));
         rustix::fs::fchmod(&output, mode)?;
-        Ok(Some(stamp_of(&input)? == sound.stamp))
+        Ok(Some(stamp_of(&input)? == *look))
     }
 
-    fn hard_link(&self, from: &Root, path: &TreePath, to: &TreePath) -> Result<FileStamp, Errno> {
+    fn hard_link(&self, from: &Root, path: PathRef<'_>, to: PathRef<'_>) -> Result<FileStamp, Errno> {
         let raw = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
         let (mut sources, mut targets) = (Parents::of(from), Parents::of(&self.root));
         let (source, name) = sources.split(path.as_bytes()).map_err(raw)?;
@@ -400,8 +414,7 @@ impl<'a> Builder<'a> {
                 Ok(())
             }
             Err(Errno::MLINK | Errno::PERM | Errno::OPNOTSUPP) => {
-                let from = from.clone();
-                self.copy(&self.root, &from, None, group, (entry, executable), made)
+                self.copy(&self.root, from, None, group, (entry, executable), made)
             }
             Err(error) => Err(BuildError::at("link to", to.as_bytes())(error.into())),
         }

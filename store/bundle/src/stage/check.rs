@@ -6,8 +6,8 @@ use std::io;
 use rustix::fs::FileType;
 use ship_durable::FileError;
 use ship_model::digest::BlobDigest;
-use ship_model::manifest::{EntryKind, MAX_ENTRIES, Manifest};
-use ship_model::path::TreePath;
+use ship_model::manifest::{EntryKind, EntryRef, Manifest};
+use ship_model::path::{PathRef, TreePath};
 
 use super::place::Place;
 use super::refresh;
@@ -15,12 +15,14 @@ use super::staged::{StagedError, StagedRelease, file_mode};
 use crate::beneath::{Parents, Root};
 use crate::content;
 use crate::progress::Progress;
-use crate::scan::{Found, Unlisted, scan};
+use crate::scan::{Found, Met, Unlisted, scan};
 use crate::shared::shared_links;
 use crate::stamp::FileStamp;
 
 /// Most problems that are told.
 pub const MAX_PROBLEMS: usize = 1000;
+/// Most names that were added and are remembered until the problems are sorted; others are counted.
+const MAX_EXTRA: usize = 10 * MAX_PROBLEMS;
 
 /// How closely a staged release is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,49 +139,48 @@ pub(super) fn check(
     stamps: Option<&[FileStamp]>,
     progress: &dyn Progress,
 ) -> io::Result<Checked> {
-    let listing = scan(root, None, 2 * MAX_ENTRIES)?;
+    let names = manifest.entries().len();
     let mut check = Check {
         root,
         manifest,
+        trusted: stamps,
+        parents: Parents::of(root),
         shared: shared_links(manifest).unwrap_or_default(),
+        shared_seen: 0,
         problems: Vec::new(),
-        files: Vec::new(),
+        extra: 0,
+        seen: vec![false; names],
+        stamps: vec![FileStamp::NONE; names],
+        unsure: Vec::new(),
         damaged: Vec::new(),
     };
-    for unlisted in listing.unlisted {
-        check.problems.push(match unlisted {
-            Unlisted::Name(error) => Problem {
-                path: error.path,
-                defect: Defect::Extra,
-            },
-            Unlisted::Io { path, source } => problem(&path, Defect::Unreadable(source)),
-        });
-    }
-    check.names(listing.found);
-    let files = std::mem::take(&mut check.files);
+    scan(root, None, &mut |met| check.met(met))?;
+    check.missing();
+    let unsure = std::mem::take(&mut check.unsure);
     let mut result = Checked {
-        stamps: vec![FileStamp::NONE; manifest.entries().len()],
+        stamps: check.stamps,
         rotten: Vec::new(),
         damaged: check.damaged,
         report: VerifyReport {
-            checked: manifest.entries().len() as u64,
+            checked: names as u64,
             hashed_bytes: 0,
             problems: check.problems,
-            more: 0,
+            more: check.extra.saturating_sub(MAX_EXTRA),
             stamps_kept: Ok(()),
         },
     };
-    hash_files(root, manifest, files, stamps, progress, &mut result);
+    hash_files(root, manifest, unsure, progress, &mut result);
+    result.damaged.sort_unstable();
     let problems = &mut result.report.problems;
     problems.sort_by(|a, b| a.path.cmp(&b.path));
     // However many names were added, they do not push out what they might hide.
     problems.sort_by_key(|problem| !problem.is_damage());
-    result.report.more = problems.len().saturating_sub(MAX_PROBLEMS);
+    result.report.more += problems.len().saturating_sub(MAX_PROBLEMS);
     problems.truncate(MAX_PROBLEMS);
     Ok(result)
 }
 
-fn problem(path: &TreePath, defect: Defect) -> Problem {
+fn problem(path: PathRef<'_>, defect: Defect) -> Problem {
     Problem {
         path: path.to_string(),
         defect,
@@ -189,45 +190,74 @@ fn problem(path: &TreePath, defect: Defect) -> Problem {
 struct Check<'a> {
     root: &'a Root,
     manifest: &'a Manifest,
+    /// A file that looks as stamped here counts as verified.
+    trusted: Option<&'a [FileStamp]>,
+    parents: Parents<'a>,
     shared: BTreeMap<TreePath, Vec<u8>>,
+    shared_seen: usize,
     problems: Vec<Problem>,
-    /// Regular files of the right mode: entry and stamp found.
-    files: Vec<(usize, FileStamp)>,
+    /// Names that were added.
+    extra: usize,
+    seen: Vec<bool>,
+    /// What files of the right mode and size look like.
+    stamps: Vec<FileStamp>,
+    /// Those of them that are to be hashed.
+    unsure: Vec<u32>,
     damaged: Vec<usize>,
 }
 
 impl Check<'_> {
-    fn names(&mut self, found: Vec<Found>) {
-        let entries = self.manifest.entries();
-        let mut seen = vec![false; entries.len()];
-        let mut shared_seen = 0;
-        let mut parents = Parents::of(self.root);
-        for found in found {
-            if let Some(target) = self.shared.get(&found.path) {
-                shared_seen += 1;
-                let defect = link_defect(&found, target, &mut parents);
+    fn met(&mut self, met: Met) {
+        match met {
+            Met::Name(found) => self.found(&found),
+            Met::Unlisted(Unlisted::Name(error)) => self.added(|| error.path),
+            Met::Unlisted(Unlisted::Io { path, source }) => {
                 self.problems
-                    .extend(defect.map(|defect| problem(&found.path, defect)));
-            } else if let Ok(at) = entries.binary_search_by(|entry| entry.path.cmp(&found.path)) {
-                seen[at] = true;
-                self.named(at, &found, &mut parents);
-            } else if !(found.kind() == FileType::Directory && self.implied(&found.path)) {
-                self.problems.push(problem(&found.path, Defect::Extra));
+                    .push(problem(path.by_ref(), Defect::Unreadable(source)));
             }
-        }
-        for (at, seen) in seen.into_iter().enumerate() {
-            let path = &entries[at].path;
-            if !seen && !self.shared.contains_key(path) {
-                self.damaged.push(at);
-                self.problems.push(problem(path, Defect::Missing));
-            }
-        }
-        if shared_seen < self.shared.len() {
-            self.shared_missing(&mut parents);
         }
     }
 
-    fn shared_missing(&mut self, parents: &mut Parents<'_>) {
+    fn added(&mut self, path: impl FnOnce() -> String) {
+        self.extra += 1;
+        if self.extra <= MAX_EXTRA {
+            self.problems.push(Problem {
+                path: path(),
+                defect: Defect::Extra,
+            });
+        }
+    }
+
+    fn found(&mut self, found: &Found) {
+        if let Some(target) = self.shared.get(&found.path) {
+            self.shared_seen += 1;
+            let defect = link_defect(found, target, &mut self.parents);
+            self.problems
+                .extend(defect.map(|defect| problem(found.path.by_ref(), defect)));
+        } else if let Some((at, entry)) = self.manifest.entries().find(found.path.as_bytes()) {
+            self.seen[at] = true;
+            self.named(at, entry, found);
+        } else if !(found.kind() == FileType::Directory && self.implied(&found.path)) {
+            self.added(|| found.path.to_string());
+        }
+    }
+
+    fn missing(&mut self) {
+        let manifest = self.manifest;
+        let seen = std::mem::take(&mut self.seen);
+        for (at, (entry, seen)) in manifest.entries().iter().zip(seen).enumerate() {
+            if !seen && (self.shared.is_empty() || !self.shared.contains_key(&entry.path.to_path())) {
+                self.damaged.push(at);
+                self.problems.push(problem(entry.path, Defect::Missing));
+            }
+        }
+        if self.shared_seen < self.shared.len() {
+            self.shared_missing();
+        }
+    }
+
+    fn shared_missing(&mut self) {
+        let mut parents = Parents::of(self.root);
         for path in self.shared.keys() {
             let there = parents.split(path.as_bytes()).and_then(|(parent, name)| {
                 Ok(rustix::fs::statat(
@@ -237,7 +267,7 @@ impl Check<'_> {
                 )?)
             });
             if there.is_err() {
-                self.problems.push(problem(path, Defect::Missing));
+                self.problems.push(problem(path.by_ref(), Defect::Missing));
             }
         }
     }
@@ -247,15 +277,14 @@ impl Check<'_> {
         let mut below = folder.as_bytes().to_vec();
         below.push(b'/');
         let entries = self.manifest.entries();
-        let next = entries.partition_point(|entry| entry.path.as_bytes() < &below[..]);
+        let next = entries.partition_point(|path| path.as_bytes() < &below[..]);
         entries
             .get(next)
             .is_some_and(|entry| entry.path.below(folder).is_some())
             || self.shared.keys().any(|name| name.below(folder).is_some())
     }
 
-    fn named(&mut self, at: usize, found: &Found, parents: &mut Parents<'_>) {
-        let entry = &self.manifest.entries()[at];
+    fn named(&mut self, at: usize, entry: EntryRef<'_>, found: &Found) {
         let defect = match (&entry.kind, found.kind()) {
             (EntryKind::File { executable, size, .. }, FileType::RegularFile) => {
                 if found.mode & 0o7777 != file_mode(*executable) {
@@ -263,18 +292,21 @@ impl Check<'_> {
                 } else if found.stamp.size != *size {
                     Some(Defect::Content)
                 } else {
-                    self.files.push((at, found.stamp));
+                    self.stamps[at] = found.stamp;
+                    if self.trusted.and_then(|stamps| stamps.get(at)) != Some(&found.stamp) {
+                        self.unsure.push(at as u32);
+                    }
                     None
                 }
             }
-            (EntryKind::Link { target }, _) => link_defect(found, target, parents),
+            (EntryKind::Link { target }, _) => link_defect(found, target, &mut self.parents),
             // One that shared names made their folder holds links, and is empty no more.
             (EntryKind::EmptyFolder, FileType::Directory) => None,
             _ => Some(Defect::Kind),
         };
         if let Some(defect) = defect {
             self.damaged.push(at);
-            self.problems.push(problem(&entry.path, defect));
+            self.problems.push(problem(entry.path, defect));
         }
     }
 }
@@ -293,50 +325,52 @@ fn link_defect(found: &Found, target: &[u8], parents: &mut Parents<'_>) -> Optio
     }
 }
 
-/// Hashes the files whose stamps do not tell that they are unchanged.
+/// Hashes the `unsure` files and takes the stamps of those that are wrong.
 fn hash_files(
     root: &Root,
     manifest: &Manifest,
-    files: Vec<(usize, FileStamp)>,
-    stamps: Option<&[FileStamp]>,
+    unsure: Vec<u32>,
     progress: &dyn Progress,
     result: &mut Checked,
 ) {
-    let (trusted, others): (Vec<_>, Vec<_>) = files
-        .into_iter()
-        .partition(|(at, stamp)| stamps.and_then(|stamps| stamps.get(*at)) == Some(stamp));
-    for (at, stamp) in trusted {
-        result.stamps[at] = stamp;
-    }
-    progress.total(others.iter().map(|(_, stamp)| stamp.size).sum());
-    let hashed = content::each(
-        others,
-        |(_, stamp)| stamp.size,
-        |(at, stamp), buffer| {
-            let path = manifest.entries()[at].path.as_bytes();
-            let digest = hash_one(root, path, stamp, buffer);
-            progress.done(stamp.size);
-            (at, stamp, digest)
+    let looks = std::mem::take(&mut result.stamps);
+    let look = |at: u32| looks.get(at as usize).copied().unwrap_or(FileStamp::NONE);
+    progress.total(unsure.iter().map(|at| look(*at).size).sum());
+    let work = |at: u32, buffer: &mut Vec<u8>| {
+        let (entry, stamp) = (manifest.entries().get(at as usize)?, look(at));
+        let EntryKind::File { digest, .. } = entry.kind else {
+            return None;
+        };
+        let found = hash_one(root, entry.path.as_bytes(), stamp, buffer);
+        progress.done(stamp.size);
+        let defect = match found {
+            Ok(found) if found == Some(digest) => None,
+            Ok(_) => Some(Defect::Content),
+            Err(error) => Some(Defect::Unreadable(error)),
+        };
+        Some((at, entry.path, stamp, defect))
+    };
+    let mut wrong = Vec::new();
+    content::each(
+        unsure,
+        |at| look(*at).size,
+        work,
+        |hashed| {
+            let Some((at, path, stamp, defect)) = hashed else {
+                return;
+            };
+            result.report.hashed_bytes += stamp.size;
+            if let Some(defect) = defect {
+                result.rotten.push(stamp.inode);
+                result.damaged.push(at as usize);
+                result.report.problems.push(problem(path, defect));
+                wrong.push(at as usize);
+            }
         },
     );
-    for (at, stamp, digest) in hashed {
-        let entry = &manifest.entries()[at];
-        result.report.hashed_bytes += stamp.size;
-        let wanted = match entry.kind {
-            EntryKind::File { digest, .. } => Some(digest),
-            _ => None,
-        };
-        let defect = match digest {
-            Ok(digest) if digest == wanted => {
-                result.stamps[at] = stamp;
-                continue;
-            }
-            Ok(_) => Defect::Content,
-            Err(error) => Defect::Unreadable(error),
-        };
-        result.rotten.push(stamp.inode);
-        result.damaged.push(at);
-        result.report.problems.push(problem(&entry.path, defect));
+    result.stamps = looks;
+    for at in wrong {
+        result.stamps[at] = FileStamp::NONE;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which ranges of which bundles carry what is missing, and reading several of them at once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::{self, BufReader, Read};
 use std::ops::Range;
 use std::sync::Mutex;
@@ -57,11 +57,11 @@ pub fn fetch_plan(
     missing: &[BlobDigest],
     bundles: &[(BundleDigest, BundleIndex)],
 ) -> Result<Vec<FetchRange>, NoBundle> {
-    let mut left: HashSet<BlobDigest> = missing.iter().copied().collect();
+    let mut left = Left::new(missing);
     let mut order: Vec<_> = bundles
         .iter()
         .map(|(digest, index)| {
-            let held = index.blobs().filter(|blob| left.contains(&blob.digest)).count();
+            let held = index.blobs().filter(|blob| left.has(blob.digest)).count();
             (std::cmp::Reverse(held), digest, index)
         })
         .collect();
@@ -70,20 +70,50 @@ pub fn fetch_plan(
     for (_, digest, index) in order {
         plan_bundle(*digest, index, &mut left, &mut ranges);
     }
-    match left.into_iter().min() {
+    match left.first() {
         None => Ok(ranges),
         Some(digest) => Err(NoBundle { digest }),
     }
 }
 
-fn plan_bundle(
-    bundle: BundleDigest,
-    index: &BundleIndex,
-    left: &mut HashSet<BlobDigest>,
-    ranges: &mut Vec<FetchRange>,
-) {
+/// Blobs that nothing gives yet, in 33 bytes each.
+struct Left {
+    blobs: Vec<BlobDigest>,
+    open: Vec<bool>,
+}
+
+impl Left {
+    fn new(missing: &[BlobDigest]) -> Self {
+        let mut blobs = missing.to_vec();
+        blobs.sort_unstable();
+        blobs.dedup();
+        Self {
+            open: vec![true; blobs.len()],
+            blobs,
+        }
+    }
+
+    fn has(&self, blob: BlobDigest) -> bool {
+        let at = self.blobs.binary_search(&blob).ok();
+        at.and_then(|at| self.open.get(at)) == Some(&true)
+    }
+
+    /// Whether it was there until now.
+    fn take(&mut self, blob: BlobDigest) -> bool {
+        let at = self.blobs.binary_search(&blob).ok();
+        at.and_then(|at| self.open.get_mut(at))
+            .is_some_and(std::mem::take)
+    }
+
+    fn first(self) -> Option<BlobDigest> {
+        let mut open = self.blobs.into_iter().zip(self.open);
+        open.find(|(_, open)| *open).map(|(blob, _)| blob)
+    }
+}
+
+fn plan_bundle(bundle: BundleDigest, index: &BundleIndex, left: &mut Left, ranges: &mut Vec<FetchRange>) {
     for (number, frame) in index.frames().iter().enumerate() {
-        let taken = frame.blobs.iter().filter(|blob| left.remove(&blob.digest));
+        let taken = frame.blobs.iter().filter(|blob| left.take(blob.digest));
         let blobs: Vec<_> = taken.map(|blob| blob.digest).collect();
         if blobs.is_empty() {
             continue;
@@ -202,11 +232,15 @@ fn read_range<S: Sink>(
     let opened = source.frames(bundle, range.offset, range.len);
     let opened = opened.map_err(|source| FetchError::Source { bundle, source })?;
     let mut input = BufReader::with_capacity(BUFFER, opened.take(range.len));
-    let wanted: HashSet<BlobDigest> = range.blobs.iter().copied().collect();
+    let mut wanted = range.blobs.iter().peekable();
     let damaged = |source| FetchError::Frame { bundle, source };
     for frame in index.frames().get(range.frames.clone()).unwrap_or_default() {
         let mut reader = FrameReader::new(&mut input, frame).map_err(damaged)?;
-        for blob in frame.blobs.iter().filter(|blob| wanted.contains(&blob.digest)) {
+        for blob in &frame.blobs {
+            // Both are in the bundle's order.
+            if wanted.next_if(|next| **next == blob.digest).is_none() {
+                continue;
+            }
             sink.blob(blob, &mut |piece| reader.blob(blob, piece), bundle)?;
         }
         reader.finish().map_err(damaged)?;

@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use rustix::fs::AtFlags;
 use ship_durable::{RemoveTreeError, remove_tree};
 use ship_model::digest::BlobDigest;
-use ship_model::path::TreePath;
+use ship_model::path::PathRef;
 
 use super::place::Place;
 use super::staged::file_mode;
@@ -87,7 +87,7 @@ impl Kept {
     /// Whether the file is there with these bytes. Hashed once.
     pub(super) fn holds(
         &self,
-        path: &TreePath,
+        path: PathRef<'_>,
         executable: bool,
         size: u64,
         digest: BlobDigest,
@@ -109,7 +109,7 @@ impl Kept {
     /// A file gets its last mode when its bytes were checked; the hash tells whether they reached the disk.
     fn is_whole(
         &self,
-        path: &TreePath,
+        path: PathRef<'_>,
         executable: bool,
         size: u64,
         digest: BlobDigest,
@@ -134,7 +134,7 @@ impl Kept {
     }
 
     /// Moves a file that [`Self::holds`] into the tree that is being built, under the same name.
-    pub(super) fn give(&self, path: &TreePath, to: &Root) -> io::Result<()> {
+    pub(super) fn give(&self, path: PathRef<'_>, to: &Root) -> io::Result<()> {
         let (mut sources, mut targets) = (Parents::of(&self.root), Parents::of(to));
         let (source, name) = sources.split(path.as_bytes())?;
         let (target, new_name) = targets.split(path.as_bytes())?;

@@ -31,7 +31,7 @@ mod staged;
 mod stamps;
 mod supply;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -63,6 +63,7 @@ use crate::index::BundleIndex;
 use crate::progress::Progress;
 use crate::shared::{SharedClash, shared_links};
 use build::Origin;
+use refresh::Before;
 use stamps::Stamps;
 
 /// What is to be staged, and from what.
@@ -179,8 +180,7 @@ impl StageError {
 /// keeps what was fetched.
 pub fn stage(task: &StageTask<'_>) -> Result<StageReport, StageError> {
     let start = now();
-    // Encoded once more when it is written: while files are fetched and hashed, the room is better used by others.
-    let id = Manifest::id_of(&task.manifest.encode().map_err(StageError::Manifest)?);
+    let id = task.manifest.id();
     let shared = shared_links(task.manifest).map_err(StageError::Shared)?;
     let staging = Staging {
         task,
@@ -284,6 +284,12 @@ impl Staging<'_> {
         let built = self
             .make_staging(&releases)
             .and_then(|root| self.build(root, &groups, &ranges));
+        drop((groups, ranges));
+        let built = built.and_then(|(report, linked)| {
+            refresh::renew(self.task.place, &linked, self.task.donors);
+            self.point("bundle.stage.after")?;
+            Ok(report)
+        });
         // The error that stopped us is the one to tell; what cannot be removed is removed at the next try.
         if built
             .as_ref()
@@ -314,7 +320,7 @@ impl Staging<'_> {
         root: Root,
         groups: &Groups<'_>,
         ranges: &[FetchRange],
-    ) -> Result<StageReport, StageError> {
+    ) -> Result<(StageReport, Before), StageError> {
         let task = self.task;
         let to_fetch = groups
             .iter()
@@ -336,17 +342,21 @@ impl Staging<'_> {
         ship_durable::sync_fs(task.place.releases()).map_err(StageError::Durable)?;
         self.point("bundle.stage.check.before")?;
         let origins = std::mem::take(&mut *builder.origins.lock().unwrap_or_else(|e| e.into_inner()));
-        let linked = linked(&origins);
-        let stamps = seal::read_back(&builder.root, task.manifest, origins).map_err(StageError::ReadBack)?;
+        let look = |file| groups.look(file, task.donors);
+        let stamps = seal::read_back(&builder.root, task.manifest, &origins, look);
+        let stamps = stamps.map_err(StageError::ReadBack)?;
         self.point("bundle.stage.name.before")?;
         self.name()?;
         self.point("bundle.stage.record.before")?;
         self.record(stamps)?;
         self.point("bundle.stage.renew.before")?;
-        refresh::renew(task.place, &linked);
-        self.point("bundle.stage.after")?;
+        let linked = origins.iter().filter_map(|origin| match origin {
+            Some(Origin::Linked(file)) => Some(look(*file)),
+            _ => None,
+        });
+        let linked = Before::new(linked.collect());
         let count = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
-        Ok(StageReport {
+        let report = StageReport {
             fetched_bytes: ranges.iter().map(|range| range.len).sum(),
             linked_files: count(&builder.counts.linked_files),
             linked_bytes: count(&builder.counts.linked_bytes),
@@ -354,7 +364,8 @@ impl Staging<'_> {
             written_files: count(&builder.counts.written_files),
             written_bytes: count(&builder.counts.written_bytes),
             ..report(self.id)
-        })
+        };
+        Ok((report, linked))
     }
 
     /// The tree gets its name. A record that an older tree of this name left goes first.
@@ -369,9 +380,8 @@ impl Staging<'_> {
     /// The stamps come last: with them the release counts.
     fn record(&self, entries: Vec<crate::stamp::FileStamp>) -> Result<(), StageError> {
         let place = self.task.place;
-        let encoded = self.task.manifest.encode().map_err(StageError::Manifest)?;
-        ship_durable::write_file(&place.manifest(), &encoded).map_err(StageError::Durable)?;
-        drop(encoded);
+        ship_durable::write_file(&place.manifest(), self.task.manifest.encoded())
+            .map_err(StageError::Durable)?;
         self.point("bundle.stage.stamps.before")?;
         let stamps = Stamps {
             release: self.id,
@@ -379,15 +389,6 @@ impl Staging<'_> {
         };
         ship_durable::write_file(&place.stamps(), &stamps.encode()).map_err(StageError::Durable)
     }
-}
-
-/// How donors' inodes looked before they got a further name.
-fn linked(origins: &[(usize, Origin)]) -> HashMap<u64, crate::stamp::FileStamp> {
-    let linked = origins.iter().filter_map(|(_, origin)| match origin {
-        Origin::Linked(before) => Some((before.inode, *before)),
-        Origin::Written | Origin::Twin | Origin::Cloned => None,
-    });
-    linked.collect()
 }
 
 /// Refuses early what would fill the file system: the bytes of every content that is written, in whole blocks.

@@ -3,40 +3,72 @@
 //! Everything here is a saving, never a need: a stamp that stays stale makes the next look hash the file. So failures
 //! are not told.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use rustix::fs::AtFlags;
 
 use super::place::{Place, STAMPS_SUFFIX};
-use super::staged::StagedRelease;
+use super::staged::{StagedRelease, read_stamps};
+use super::stamps::Stamps;
 use crate::beneath::Parents;
 use crate::stamp::FileStamp;
 
+/// What inodes looked like before they were touched; sorted, each once.
+#[derive(Debug, Default)]
+pub(super) struct Before(Box<[FileStamp]>);
+
+impl Before {
+    pub fn new(mut looks: Vec<FileStamp>) -> Self {
+        looks.sort_unstable_by_key(|look| look.inode);
+        looks.dedup_by_key(|look| look.inode);
+        Self(looks.into())
+    }
+
+    fn has(&self, stamp: &FileStamp) -> bool {
+        let at = self.0.binary_search_by_key(&stamp.inode, |look| look.inode);
+        *stamp != FileStamp::NONE && at.ok().and_then(|at| self.0.get(at)) == Some(stamp)
+    }
+}
+
 /// Renews the stamps of files that looked, just before we touched their inode, exactly as stamped.
 ///
-/// `before`: by inode. Between that look and this one nobody but us should have touched the file; who changes a
-/// read-only file and sets its mtime back within that time is found by the next full look.
-pub(super) fn renew(except: Place<'_>, before: &HashMap<u64, FileStamp>) {
-    if before.is_empty() {
+/// Between that look and this one nobody but us should have touched the file; who changes a read-only file and sets its
+/// mtime back within that time is found by the next full look. `open`: releases that are in memory already.
+pub(super) fn renew(except: Place<'_>, before: &Before, open: &[StagedRelease]) {
+    if before.0.is_empty() {
         return;
     }
-    others(except, |release| {
-        let mut renewed = Vec::new();
+    others(except, |place, stamps| {
+        if !stamps.entries.iter().any(|stamp| before.has(stamp)) {
+            return false;
+        }
+        let known = open
+            .iter()
+            .find(|release| release.folder() == place.folder() && release.id() == stamps.release);
+        let opened = if known.is_none() {
+            StagedRelease::open(place).ok()
+        } else {
+            None
+        };
+        let Some(release) = known.or(opened.as_ref()) else {
+            return false;
+        };
+        let mut renewed = false;
         let mut parents = Parents::of(release.root());
-        for (at, stamp) in release.stamps.entries.iter().enumerate() {
-            if *stamp == FileStamp::NONE || before.get(&stamp.inode) != Some(stamp) {
+        for (entry, stamp) in release.manifest().entries().iter().zip(&mut stamps.entries) {
+            if !before.has(stamp) {
                 continue;
             }
-            let path = release.manifest().entries()[at].path.as_bytes();
             let now = parents
-                .split(path)
+                .split(entry.path.as_bytes())
                 .and_then(|(parent, name)| Ok(rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?));
             let now = now.map(|stat| FileStamp::of(&stat));
             if let Ok(now) = now
                 && now != *stamp
                 && now.same_but_ctime(stamp)
             {
-                renewed.push((at, now));
+                *stamp = now;
+                renewed = true;
             }
         }
         renewed
@@ -48,30 +80,30 @@ pub(super) fn distrust(except: Place<'_>, inodes: &HashSet<u64>) {
     if inodes.is_empty() {
         return;
     }
-    others(except, |release| {
-        let stamps = release.stamps.entries.iter().enumerate();
-        let rotten = stamps.filter(|(_, stamp)| inodes.contains(&stamp.inode) && **stamp != FileStamp::NONE);
-        rotten.map(|(at, _)| (at, FileStamp::NONE)).collect()
+    others(except, |_, stamps| {
+        let mut changed = false;
+        for stamp in &mut stamps.entries {
+            if inodes.contains(&stamp.inode) && *stamp != FileStamp::NONE {
+                *stamp = FileStamp::NONE;
+                changed = true;
+            }
+        }
+        changed
     });
 }
 
-/// Changes stamps of every other release beside this one.
-fn others(except: Place<'_>, change: impl Fn(&StagedRelease) -> Vec<(usize, FileStamp)>) {
+/// Changes stamps of every other release beside this one; `change` tells whether it did.
+fn others(except: Place<'_>, change: impl Fn(Place<'_>, &mut Stamps) -> bool) {
     for name in beside(except) {
         let Ok(place) = Place::new(except.releases(), &name) else {
             continue;
         };
-        let Ok(mut release) = StagedRelease::open(place) else {
+        let Ok(mut stamps) = read_stamps(place) else {
             continue;
         };
-        let changes = change(&release);
-        if changes.is_empty() {
-            continue;
+        if change(place, &mut stamps) {
+            let _ = ship_durable::write_file(&place.stamps(), &stamps.encode());
         }
-        for (at, stamp) in changes {
-            release.stamps.entries[at] = stamp;
-        }
-        let _ = ship_durable::write_file(&place.stamps(), &release.stamps.encode());
     }
 }
 

@@ -1,6 +1,5 @@
 //! Listing staged releases, removing one, and sweeping what a crash left.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,10 +9,9 @@ use ship_model::digest::ReleaseId;
 use ship_model::manifest::MAX_ENTRIES;
 
 use super::place::{KEPT_PREFIX, MANIFEST_SUFFIX, Place, STAGING_PREFIX, STAMPS_SUFFIX};
-use super::refresh;
+use super::refresh::{self, Before};
 use super::staged::{StagedError, StagedRelease, open_tree};
-use crate::scan::scan;
-use crate::stamp::FileStamp;
+use crate::scan::{Met, scan};
 
 /// Why releases could not be listed or removed.
 #[derive(Debug, thiserror::Error)]
@@ -107,21 +105,27 @@ pub fn remove_staged(place: Place<'_>) -> Result<(), RemoveError> {
     remove_file(&place.manifest())?;
     remove_tree(&staging)?;
     fault::point("bundle.remove.tree.after").map_err(passed)?;
-    refresh::renew(place, &shared);
+    refresh::renew(place, &shared, &[]);
     Ok(())
 }
 
 /// Files of the tree that have names elsewhere, too.
-fn shared_inodes(place: Place<'_>) -> HashMap<u64, FileStamp> {
-    let listing = open_tree(place)
-        .ok()
-        .and_then(|root| scan(&root, None, 2 * MAX_ENTRIES).ok());
-    let found = listing.map(|listing| listing.found).unwrap_or_default();
-    found
-        .into_iter()
-        .filter(|found| found.kind() == FileType::RegularFile && found.links > 1)
-        .map(|found| (found.stamp.inode, found.stamp))
-        .collect()
+fn shared_inodes(place: Place<'_>) -> Before {
+    let mut looks = Vec::new();
+    let mut meet = |met| {
+        if let Met::Name(found) = met
+            && found.kind() == FileType::RegularFile
+            && found.links > 1
+            && (looks.len() as u64) < 2 * MAX_ENTRIES
+        {
+            looks.push(found.stamp);
+        }
+    };
+    // What cannot be listed costs hashing later, nothing else.
+    if let Ok(root) = open_tree(place) {
+        let _ = scan(&root, None, &mut meet);
+    }
+    Before::new(looks)
 }
 
 fn remove_file(path: &Path) -> Result<(), RemoveError> {

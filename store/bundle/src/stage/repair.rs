@@ -12,8 +12,8 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use ship_durable::remove_tree;
-use ship_model::manifest::{Entry, EntryKind, Manifest};
-use ship_model::path::TreePath;
+use ship_model::manifest::{EntryKind, EntryRef, Manifest};
+use ship_model::path::{PathRef, TreePath};
 use ship_model::spec::ReleaseSpec;
 
 use super::build::{BuildError, Builder};
@@ -100,8 +100,8 @@ impl Mending<'_> {
             .map_err(self.failed("list the release"))
     }
 
-    fn entry(&self, at: usize) -> &Entry {
-        &self.staged.manifest().entries()[at]
+    fn entry(&self, at: usize) -> EntryRef<'_> {
+        self.staged.manifest().entries().at(at)
     }
 
     /// Builds the damaged files aside, reads them back and moves each into its place.
@@ -118,16 +118,16 @@ impl Mending<'_> {
             return Ok(());
         }
         let spec = ReleaseSpec::static_files(self.staged.manifest().spec().app.clone());
-        let entries = wanted.iter().map(|at| self.entry(*at).clone()).collect();
+        let entries = wanted.iter().map(|at| self.entry(*at).to_entry()).collect();
         let part = Manifest::new(spec, entries).map_err(StageError::Manifest)?;
         let new = self.build(&part, repaired)?;
         let aside = self.aside()?;
-        for ((at, entry), stamp) in wanted.into_iter().zip(part.entries()).zip(new) {
-            self.put(&entry.path, |folder, name| {
-                move_in(&aside, &entry.path, folder, name)
+        for ((at, entry), stamp) in wanted.into_iter().zip(part.entries().iter()).zip(new) {
+            self.put(entry.path, |folder, name| {
+                move_in(&aside, entry.path, folder, name)
             })?;
             stamps[at] = stamp;
-            repaired.paths.push(entry.path.clone());
+            repaired.paths.push(entry.path.to_path());
         }
         Ok(())
     }
@@ -162,7 +162,10 @@ impl Mending<'_> {
         let origins = std::mem::take(&mut *builder.origins.lock().unwrap_or_else(|e| e.into_inner()));
         repaired.report.fetched_bytes = ranges.iter().map(|range| range.len).sum();
         // The renames to come move the ctime, so the stamps are taken anew by the last look, which trusts nothing else.
-        let mut stamps = seal::read_back(&builder.root, part, origins).map_err(StageError::ReadBack)?;
+        let mut stamps = seal::read_back(&builder.root, part, &origins, |file| {
+            groups.look(file, task.donors)
+        })
+        .map_err(StageError::ReadBack)?;
         stamps.fill(FileStamp::NONE);
         Ok(stamps)
     }
@@ -176,20 +179,20 @@ impl Mending<'_> {
     ) -> Result<(), StageError> {
         for at in damaged {
             let entry = self.entry(*at);
-            match &entry.kind {
+            match entry.kind {
                 EntryKind::File { .. } => continue,
                 EntryKind::Link { target } => {
-                    self.put(&entry.path, |folder, name| {
-                        Ok(rustix::fs::symlinkat(&**target, folder, name)?)
+                    self.put(entry.path, |folder, name| {
+                        Ok(rustix::fs::symlinkat(target, folder, name)?)
                     })?;
                 }
                 EntryKind::EmptyFolder => {
-                    self.put(&entry.path, |folder, name| {
+                    self.put(entry.path, |folder, name| {
                         Ok(rustix::fs::mkdirat(folder, name, closed())?)
                     })?;
                 }
             }
-            repaired.paths.push(entry.path.clone());
+            repaired.paths.push(entry.path.to_path());
         }
         for (path, target) in shared {
             let mut parents = Parents::of(self.staged.root());
@@ -199,7 +202,7 @@ impl Mending<'_> {
             if found.is_ok_and(|found| found.to_bytes() == &target[..]) {
                 continue;
             }
-            self.put(path, |folder, name| {
+            self.put(path.by_ref(), |folder, name| {
                 Ok(rustix::fs::symlinkat(&target[..], folder, name)?)
             })?;
             repaired.paths.push(path.clone());
@@ -209,7 +212,11 @@ impl Mending<'_> {
 
     /// Opens the folder of `path` for a moment and has `make` put the name there; what is in the way goes first unless a
     /// rename replaces it.
-    fn put(&self, path: &TreePath, make: impl Fn(&Root, &[u8]) -> io::Result<()>) -> Result<(), StageError> {
+    fn put(
+        &self,
+        path: PathRef<'_>,
+        make: impl Fn(&Root, &[u8]) -> io::Result<()>,
+    ) -> Result<(), StageError> {
         let failed = || BuildError::at("mend", path.as_bytes());
         let folder = self.folder(path.parent().unwrap_or_default()).map_err(failed())?;
         let open = Mode::from_raw_mode(0o755);
@@ -227,7 +234,7 @@ impl Mending<'_> {
     }
 
     /// Takes away what has a name that something else should have.
-    fn clear(&self, path: &TreePath) -> io::Result<()> {
+    fn clear(&self, path: PathRef<'_>) -> io::Result<()> {
         let mut parents = Parents::of(self.staged.root());
         let (parent, name) = parents.split(path.as_bytes())?;
         match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
@@ -274,7 +281,7 @@ fn is_in_the_way(error: &io::Error) -> bool {
     )
 }
 
-fn move_in(aside: &Root, path: &TreePath, folder: &Root, name: &[u8]) -> io::Result<()> {
+fn move_in(aside: &Root, path: PathRef<'_>, folder: &Root, name: &[u8]) -> io::Result<()> {
     let mut sources = Parents::of(aside);
     let (source, from) = sources.split(path.as_bytes())?;
     rustix::fs::renameat(source, from, folder.as_fd(), name)?;

@@ -105,7 +105,7 @@ impl Scrub<'_> {
             executable,
             size,
             digest,
-        } = self.staged.manifest().entries()[at].kind
+        } = self.staged.manifest().entries().at(at).kind
         else {
             return true;
         };
@@ -134,7 +134,7 @@ impl Scrub<'_> {
         seen: &mut HashSet<u64>,
         pace: &mut dyn FnMut(u64) -> bool,
     ) -> io::Result<Option<bool>> {
-        let path = self.staged.manifest().entries()[at].path.as_bytes();
+        let path = self.staged.manifest().entries().at(at).path.as_bytes();
         let mut file = self.staged.root().read(path)?;
         let stat = rustix::fs::fstat(&file)?;
         let stamp = content::stamp_of(&file)?;
@@ -198,7 +198,7 @@ impl Scrub<'_> {
         self.change(at, FileStamp::NONE);
         if self.done.problems.len() < MAX_PROBLEMS {
             self.done.problems.push(Problem {
-                path: self.staged.manifest().entries()[at].path.to_string(),
+                path: self.staged.manifest().entries().at(at).path.to_string(),
                 defect,
             });
         }

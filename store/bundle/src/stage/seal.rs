@@ -5,10 +5,11 @@ use std::io;
 
 use rustix::fs::{AtFlags, FileType, Mode};
 use ship_model::digest::BlobDigest;
-use ship_model::manifest::{EntryKind, Manifest};
+use ship_model::manifest::{EntryKind, EntryRef, Manifest};
 use ship_model::path::TreePath;
 
 use super::build::{BuildError, Origin};
+use super::supply::DonorFile;
 use crate::beneath::{Parents, Root};
 use crate::content;
 use crate::stamp::FileStamp;
@@ -37,19 +38,21 @@ pub(super) fn close_folders(root: &Root, folders: &BTreeSet<Vec<u8>>) -> Result<
 /// Hashes what was written, from the disk, and stamps every file.
 ///
 /// Call it when all is synced: then the kernel can drop its copy and must read anew. A linked file keeps the trust its
-/// donor's stamp gave it, as long as it still is that inode.
+/// donor's stamp gave it, as long as it still is that inode; `before` tells what it looked like before.
 pub(super) fn read_back(
     root: &Root,
     manifest: &Manifest,
-    origins: Vec<(usize, Origin)>,
+    origins: &[Option<Origin>],
+    before: impl Fn(DonorFile) -> FileStamp + Sync,
 ) -> Result<Vec<FileStamp>, ReadBackError> {
     let mut stamps = vec![FileStamp::NONE; manifest.entries().len()];
-    let bytes = |(entry, origin): &(usize, Origin)| match (origin, &manifest.entries()[*entry].kind) {
+    let made = origins.iter().zip(manifest.entries().iter()).enumerate();
+    let made = made.filter_map(|(entry, (origin, named))| Some((entry, (*origin)?, named)));
+    let bytes = |(_, origin, named): &(usize, Origin, EntryRef<'_>)| match (origin, &named.kind) {
         (Origin::Written, EntryKind::File { size, .. }) => *size,
         _ => 0,
     };
-    let read = content::each(origins, bytes, |(entry, origin), buffer| {
-        let named = &manifest.entries()[entry];
+    let work = |(entry, origin, named): (usize, Origin, EntryRef<'_>), buffer: &mut Vec<u8>| {
         let EntryKind::File { size, digest, .. } = named.kind else {
             return Ok((entry, FileStamp::NONE));
         };
@@ -59,12 +62,12 @@ pub(super) fn read_back(
             Origin::Twin | Origin::Cloned => {
                 look(root, path).map(|stamp| (stamp.size == size).then_some(stamp))
             }
-            Origin::Linked(before) => {
-                look(root, path).map(|stamp| stamp.same_but_ctime(&before).then_some(stamp))
+            Origin::Linked(file) => {
+                look(root, path).map(|stamp| stamp.same_but_ctime(&before(file)).then_some(stamp))
             }
         };
         let failed = |source| ReadBackError {
-            path: named.path.clone(),
+            path: named.path.to_path(),
             source,
         };
         match stamp {
@@ -72,12 +75,13 @@ pub(super) fn read_back(
             Ok(None) => Err(failed(None)),
             Err(error) => Err(failed(Some(error))),
         }
+    };
+    let mut failure = None;
+    content::each(made, bytes, work, |read| match read {
+        Ok((entry, stamp)) => stamps[entry] = stamp,
+        Err(error) => failure = failure.take().or(Some(error)),
     });
-    for result in read {
-        let (entry, stamp) = result?;
-        stamps[entry] = stamp;
-    }
-    Ok(stamps)
+    failure.map_or(Ok(stamps), Err)
 }
 
 fn written(

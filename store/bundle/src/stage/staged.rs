@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use ship_model::digest::{BlobDigest, ReleaseId};
-use ship_model::manifest::{DecodeError, Entry, EntryKind, MAX_ENCODED, Manifest};
+use ship_model::manifest::{DecodeError, EntryKind, EntryRef, MAX_ENCODED, Manifest};
 
 use super::place::Place;
 use super::stamps::{MAX_STAMPS, Stamps, StampsError};
@@ -44,13 +44,6 @@ pub struct StagedRelease {
     pub(super) stamps: Stamps,
 }
 
-/// A file of a staged release that was found to be as it was hashed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sound {
-    pub entry: u32,
-    pub stamp: FileStamp,
-}
-
 impl StagedRelease {
     /// Reads the record beside the tree.
     ///
@@ -59,16 +52,12 @@ impl StagedRelease {
     pub fn open(place: Place<'_>) -> Result<Self, StagedError> {
         let folder = || place.folder().to_owned();
         let root = open_tree(place)?;
+        let stamps = read_stamps(place)?;
         let encoded = read_record(place, &place.manifest(), "manifest", MAX_ENCODED as u64)?;
-        let stamps = read_record(place, &place.stamps(), "stamps", MAX_STAMPS)?;
-        let stamps = Stamps::decode(&stamps).map_err(|source| StagedError::Stamps {
-            folder: folder(),
-            source,
-        })?;
         if Manifest::id_of(&encoded) != stamps.release {
             return Err(StagedError::Other { folder: folder() });
         }
-        let manifest = Manifest::decode(&encoded).map_err(|source| StagedError::Manifest {
+        let manifest = Manifest::read(encoded).map_err(|source| StagedError::Manifest {
             folder: folder(),
             source,
         })?;
@@ -99,7 +88,7 @@ impl StagedRelease {
     pub fn is_doubtful(&self) -> bool {
         let named = self.manifest.entries().iter().zip(&self.stamps.entries);
         named
-            .filter(|(entry, _)| matches!(entry.kind, EntryKind::File { .. }))
+            .filter(|(entry, _)| entry.is_file())
             .any(|(_, stamp)| *stamp == FileStamp::NONE)
     }
 
@@ -110,29 +99,27 @@ impl StagedRelease {
     /// Its files as indexes into the manifest's entries, sorted by content: four bytes a file, for there may be many.
     pub(super) fn by_content(&self) -> Vec<u32> {
         let entries = self.manifest.entries();
-        let files = (0_u32..)
-            .zip(entries)
-            .filter(|(_, entry)| content_of(entry).is_some());
+        let files = (0_u32..).zip(entries.iter()).filter(|(_, entry)| entry.is_file());
         let mut order: Vec<u32> = files.map(|(at, _)| at).collect();
-        order.sort_by_key(|at| content_of(&entries[*at as usize]));
+        order.sort_unstable_by_key(|at| (entries.get(*at as usize).and_then(content_of), *at));
         order
     }
 
     /// The part of `order`, which [`Self::by_content`] made, that has this content and executable bit.
     pub(super) fn having<'o>(&self, order: &'o [u32], digest: BlobDigest, executable: bool) -> &'o [u32] {
-        let content = |at: &u32| content_of(&self.manifest.entries()[*at as usize]);
+        let content = |at: &u32| self.manifest.entries().get(*at as usize).and_then(content_of);
         let from = order.partition_point(|at| content(at) < Some((digest, executable)));
         let len = order[from..].partition_point(|at| content(at) == Some((digest, executable)));
         &order[from..from + len]
     }
 
-    /// Whether the file still is as stamped; one whose stamp is stale is hashed.
+    /// What a file looks like that is as it was published: as stamped, or, when the stamp is stale, hashed.
     pub(super) fn sound(
         &self,
         entry: usize,
         parents: &mut Parents<'_>,
         buffer: &mut Vec<u8>,
-    ) -> Option<Sound> {
+    ) -> Option<FileStamp> {
         let named = self.manifest.entries().get(entry)?;
         let stamped = self.stamps.entries.get(entry)?;
         let EntryKind::File {
@@ -157,14 +144,11 @@ impl StagedRelease {
                 return None;
             }
         }
-        Some(Sound {
-            entry: entry as u32,
-            stamp,
-        })
+        Some(stamp)
     }
 }
 
-fn content_of(entry: &Entry) -> Option<(BlobDigest, bool)> {
+fn content_of(entry: EntryRef<'_>) -> Option<(BlobDigest, bool)> {
     match entry.kind {
         EntryKind::File {
             digest, executable, ..
@@ -190,6 +174,15 @@ pub(super) fn open_tree(place: Place<'_>) -> Result<Root, StagedError> {
             source,
         }),
     }
+}
+
+/// The stamps alone.
+pub(super) fn read_stamps(place: Place<'_>) -> Result<Stamps, StagedError> {
+    let stamps = read_record(place, &place.stamps(), "stamps", MAX_STAMPS)?;
+    Stamps::decode(&stamps).map_err(|source| StagedError::Stamps {
+        folder: place.folder().to_owned(),
+        source,
+    })
 }
 
 fn read_record(

@@ -1,13 +1,16 @@
 //! Where each content of a new release comes from: a neighbour on this host, or a bundle.
 
+use std::collections::HashMap;
+
 use ship_model::digest::BlobDigest;
 use ship_model::manifest::{EntryKind, Manifest};
 
 use super::kept::Kept;
-use super::staged::{Sound, StagedRelease};
+use super::staged::StagedRelease;
 use crate::beneath::Parents;
+use crate::stamp::FileStamp;
 
-/// Every content of a release, sorted by digest, and where it comes from. A content takes 40 bytes and a name four: there
+/// Every content of a release, sorted by digest, and where it comes from. A content takes 32 bytes and a name four: there
 /// may be hundreds of thousands.
 #[derive(Debug)]
 pub(crate) struct Groups<'a> {
@@ -15,6 +18,8 @@ pub(crate) struct Groups<'a> {
     /// Files' entries by digest, those without the executable bit first, then by name.
     order: Vec<u32>,
     spans: Vec<Span>,
+    /// Donors' files whose stamp was stale, with what they look like, by donor and entry; any other looks as stamped.
+    renewed: HashMap<(u16, u32), FileStamp>,
 }
 
 #[derive(Debug)]
@@ -36,12 +41,12 @@ pub(crate) struct Group<'a> {
     pub supply: &'a Supply,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Supply {
-    /// The neighbours' files that names with the same executable bit are linked to; one for each bit that is found.
-    Link(Box<[DonorFile]>),
+    /// The neighbours' files that names without and with the executable bit are linked to; one at least is found.
+    Link([Option<DonorFile>; 2]),
     /// A neighbour has it, with the other executable bit.
-    Copy(Box<DonorFile>),
+    Copy(DonorFile),
     /// Nothing to read or fetch.
     Empty,
     /// An earlier try fetched it, under the name that gets a group's bytes first.
@@ -49,11 +54,11 @@ pub(crate) enum Supply {
     Fetch,
 }
 
+/// A file of a donor that was found to be as it was hashed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DonorFile {
     pub donor: u16,
-    pub executable: bool,
-    pub sound: Sound,
+    pub entry: u32,
 }
 
 /// The blobs that no donor has and no earlier try left, sorted.
@@ -74,15 +79,19 @@ pub(crate) fn supply<'a>(
         let order = donor.by_content();
         let mut parents = Parents::of(donor.root());
         let mut buffer = Vec::new();
+        let mut renewed = Vec::new();
         groups.offer(|digest, executable| {
             let mut candidates = donor.having(&order, digest, executable).iter();
-            let sound = candidates.find_map(|at| donor.sound(*at as usize, &mut parents, &mut buffer))?;
-            Some(DonorFile {
-                donor: number,
-                executable,
-                sound,
-            })
+            let (entry, stamp) = candidates.find_map(|at| {
+                let stamp = donor.sound(*at as usize, &mut parents, &mut buffer)?;
+                Some((*at, stamp))
+            })?;
+            if donor.stamps.entries.get(entry as usize) != Some(&stamp) {
+                renewed.push(((number, entry), stamp));
+            }
+            Some(DonorFile { donor: number, entry })
         });
+        groups.renewed.extend(renewed);
     }
     if let Some(kept) = kept {
         groups.take_kept(kept);
@@ -91,20 +100,20 @@ pub(crate) fn supply<'a>(
 }
 
 fn content(manifest: &Manifest, at: u32) -> (BlobDigest, bool, u64) {
-    match manifest.entries().get(at as usize).map(|entry| &entry.kind) {
+    match manifest.entries().get(at as usize).map(|entry| entry.kind) {
         Some(EntryKind::File {
             executable,
             size,
             digest,
-        }) => (*digest, *executable, *size),
+        }) => (digest, executable, size),
         _ => (BlobDigest::from_bytes([0; 32]), false, 0),
     }
 }
 
 impl<'a> Groups<'a> {
     fn of(manifest: &'a Manifest) -> Self {
-        let files = (0_u32..).zip(manifest.entries());
-        let files = files.filter(|(_, entry)| matches!(entry.kind, EntryKind::File { .. }));
+        let files = (0_u32..).zip(manifest.entries().iter());
+        let files = files.filter(|(_, entry)| entry.is_file());
         let mut order: Vec<u32> = files.map(|(at, _)| at).collect();
         let key = |at: &u32| {
             let (digest, executable, _) = content(manifest, *at);
@@ -133,7 +142,18 @@ impl<'a> Groups<'a> {
             manifest,
             order,
             spans,
+            renewed: HashMap::new(),
         }
+    }
+
+    /// What the donor's file looked like when it was found sound.
+    pub fn look(&self, file: DonorFile, donors: &[StagedRelease]) -> FileStamp {
+        let stamped = || {
+            let donor = donors.get(usize::from(file.donor))?;
+            donor.stamps.entries.get(file.entry as usize).copied()
+        };
+        let renewed = self.renewed.get(&(file.donor, file.entry)).copied();
+        renewed.or_else(stamped).unwrap_or(FileStamp::NONE)
     }
 
     pub fn len(&self) -> usize {
@@ -186,7 +206,7 @@ impl<'a> Groups<'a> {
         for at in 0..self.spans.len() {
             let Some(group) = self.get(at) else { continue };
             let (entry, executable) = group.first();
-            let path = &self.manifest.entries()[entry].path;
+            let path = self.manifest.entries().at(entry).path;
             if matches!(group.supply, Supply::Fetch)
                 && kept.holds(path, executable, group.size, group.digest, &mut buffer)
             {
@@ -212,22 +232,23 @@ fn improved(
     find: &mut impl FnMut(BlobDigest, bool) -> Option<DonorFile>,
 ) -> Option<Supply> {
     let mut links = match group.supply {
-        Supply::Link(links) => links.to_vec(),
-        Supply::Copy(_) | Supply::Empty | Supply::Kept | Supply::Fetch => Vec::new(),
+        Supply::Link(links) => *links,
+        Supply::Copy(_) | Supply::Empty | Supply::Kept | Supply::Fetch => [None; 2],
     };
-    let before = links.len();
-    for executable in [false, true] {
+    let mut better = false;
+    for (executable, link) in [false, true].into_iter().zip(&mut links) {
         let wanted = !group.names[usize::from(executable)].is_empty();
-        if wanted && links.iter().all(|file| file.executable != executable) {
-            links.extend(find(group.digest, executable));
+        if wanted && link.is_none() {
+            *link = find(group.digest, executable);
+            better |= link.is_some();
         }
     }
-    if links.len() > before {
-        return Some(Supply::Link(links.into()));
+    if better {
+        return Some(Supply::Link(links));
     }
     if !matches!(group.supply, Supply::Fetch) {
         return None;
     }
     let other = find(group.digest, !group.names[0].is_empty());
-    other.map(|file| Supply::Copy(Box::new(file)))
+    other.map(Supply::Copy)
 }

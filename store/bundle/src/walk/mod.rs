@@ -22,7 +22,7 @@ pub use warn::{MAX_WARNINGS, Warning};
 use crate::beneath::{Parents, Root};
 use crate::content;
 use crate::progress::Progress;
-use crate::scan::{Found, scan};
+use crate::scan::{Found, Met, scan};
 use crate::shared::{SharedClash, shared_links};
 
 /// How many offences are told at once.
@@ -70,14 +70,29 @@ pub fn walk(root: &Path, spec: &ReleaseSpec, progress: &dyn Progress) -> Result<
         source,
     };
     let opened = Root::open(root).map_err(root_error)?;
-    let listing = scan(&opened, Some(b".git"), MAX_ENTRIES + 1).map_err(root_error)?;
-    if listing.overfull {
-        return Err(tree_error(ManifestError::TooMany));
+    let mut offences: Vec<Offence> = Vec::new();
+    let (mut found, mut entries, mut total) = (Vec::new(), 0_u64, 0_u64);
+    let mut meet = |met| match met {
+        Met::Unlisted(unlisted) => offences.push(Offence::from(unlisted)),
+        // A folder that holds something is told by what it holds.
+        Met::Name(name) if name.kind() == FileType::Directory && !name.empty => {}
+        Met::Name(name) => {
+            entries += 1;
+            if entries > MAX_ENTRIES {
+                return;
+            }
+            offences.extend(Offence::of_kind(&name));
+            if name.kind() == FileType::RegularFile {
+                total = total.saturating_add(name.stamp.size);
+            }
+            found.push(name);
+        }
+    };
+    scan(&opened, Some(b".git"), &mut meet).map_err(root_error)?;
+    if entries > MAX_ENTRIES {
+        return Err(tree_error(ManifestError::TooMany { entries }));
     }
-    let mut offences: Vec<Offence> = listing.unlisted.into_iter().map(Offence::from).collect();
-    offences.extend(listing.found.iter().filter_map(Offence::of_kind));
-    let total = listing.found.iter().filter(|f| f.kind() == FileType::RegularFile);
-    progress.total(total.map(|f| f.stamp.size).sum());
+    progress.total(total);
     let walk = Walk {
         root: &opened,
         progress,
@@ -85,13 +100,11 @@ pub fn walk(root: &Path, spec: &ReleaseSpec, progress: &dyn Progress) -> Result<
         only_open: !offences.is_empty(),
         warnings: Mutex::default(),
     };
-    let mut entries = Vec::with_capacity(listing.found.len());
-    for read in walk.all(listing.found) {
-        match read {
-            Ok(entry) => entries.extend(entry),
-            Err(offence) => offences.push(offence),
-        }
-    }
+    let mut entries = Vec::with_capacity(found.len());
+    walk.all(found, |read| match read {
+        Ok(entry) => entries.extend(entry),
+        Err(offence) => offences.push(offence),
+    });
     if !offences.is_empty() {
         return Err(refused(root, offences));
     }
@@ -124,12 +137,12 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn all(&self, found: Vec<Found>) -> Vec<Result<Option<Entry>, Offence>> {
+    fn all(&self, found: Vec<Found>, take: impl FnMut(Result<Option<Entry>, Offence>)) {
         let bytes = |found: &Found| match found.kind() {
             FileType::RegularFile => found.stamp.size,
             _ => 0,
         };
-        content::each(found, bytes, |found, buffer| self.one(found, buffer))
+        content::each(found, bytes, |found, buffer| self.one(found, buffer), take);
     }
 
     /// None for a folder that holds something.

@@ -1,9 +1,7 @@
 //! What a person should look at before publishing: twins and likely secrets.
 
-use std::collections::HashMap;
-
 use ship_model::manifest::Manifest;
-use ship_model::path::TreePath;
+use ship_model::path::{TreePath, twins};
 use unicode_normalization::UnicodeNormalization;
 
 /// Most warnings that one walk gives.
@@ -25,21 +23,16 @@ pub enum Warning {
 /// Sorts the warnings found so far, adds twins, and cuts the list.
 pub(super) fn finish(manifest: &Manifest, warnings: &mut Vec<Warning>) {
     warnings.sort_unstable();
-    let mut seen: HashMap<Vec<u8>, &TreePath> = HashMap::new();
-    for entry in manifest.entries() {
-        // Only a text that is not plain lower-case ASCII has a twin that it does not spell itself.
-        let folded = fold(entry.path.as_bytes());
-        if let Some(twin) = seen.insert(folded, &entry.path) {
-            warnings.push(Warning::Twin {
-                path: twin.clone(),
-                twin: entry.path.clone(),
-            });
-            if warnings.len() >= MAX_WARNINGS {
-                break;
-            }
-        }
-    }
+    let entries = manifest.entries();
+    let path = |at: u32| entries.at(at as usize).path;
+    let twins = twins(entries.len() as u32, |at| fold(path(at).as_bytes()));
+    let twin = twins.iter().map(|(first, second)| Warning::Twin {
+        path: path(*first).to_path(),
+        twin: path(*second).to_path(),
+    });
     warnings.truncate(MAX_WARNINGS);
+    let room = MAX_WARNINGS - warnings.len();
+    warnings.extend(twin.take(room));
 }
 
 fn fold(path: &[u8]) -> Vec<u8> {

@@ -14,11 +14,11 @@ pub mod fingerprint;
 mod types;
 mod url;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use crate::digest::BlobDigest;
-use crate::manifest::{EntryKind, Manifest};
-use crate::path::TreePath;
+use crate::manifest::{EntryKind, EntryRef, Manifest};
+use crate::path::{PathRef, TreePath, twins};
 use crate::release::Target;
 use crate::spec::AssetRoot;
 
@@ -81,26 +81,28 @@ pub fn assets_of(manifest: &Manifest) -> Result<Vec<Asset>, AssetsError> {
 }
 
 fn refuse_twins(assets: &[Asset]) -> Result<(), AssetsError> {
-    let mut seen: HashMap<String, &TreePath> = HashMap::with_capacity(assets.len());
-    for asset in assets {
-        let name = String::from_utf8_lossy(asset.path.as_bytes()).to_lowercase();
-        if let Some(first) = seen.insert(name, &asset.path) {
-            return Err(AssetsError::Twins {
-                first: first.clone(),
-                second: asset.path.clone(),
-            });
-        }
+    let path = |at: u32| &assets[at as usize].path;
+    let fold = |at| {
+        String::from_utf8_lossy(path(at).as_bytes())
+            .to_lowercase()
+            .into_bytes()
+    };
+    match twins(assets.len() as u32, fold).first() {
+        None => Ok(()),
+        Some((first, second)) => Err(AssetsError::Twins {
+            first: path(*first).clone(),
+            second: path(*second).clone(),
+        }),
     }
-    Ok(())
 }
 
 fn below_root(manifest: &Manifest, root: &AssetRoot) -> Result<Vec<Asset>, AssetsError> {
-    let mut found: Vec<(&TreePath, &[u8], u64, BlobDigest)> = Vec::new();
-    for entry in manifest.entries() {
-        if let Some(below) = root.below(&entry.path)
-            && let Some((size, digest)) = file_at(manifest, &entry.path)
+    let mut found: Vec<(PathRef<'_>, &[u8], u64, BlobDigest)> = Vec::new();
+    for entry in manifest.entries().iter() {
+        if let Some(below) = root.below(entry.path)
+            && let Some((size, digest)) = file_at(manifest, entry)
         {
-            found.push((&entry.path, below, size, digest));
+            found.push((entry.path, below, size, digest));
         }
     }
     if found.is_empty() {
@@ -116,9 +118,9 @@ fn below_root(manifest: &Manifest, root: &AssetRoot) -> Result<Vec<Asset>, Asset
     }
     let neighbours = Neighbours::new(found.iter().map(|(path, ..)| path.as_bytes()));
     let base = root.url.strip_suffix('/').unwrap_or(&root.url);
-    let asset = |(path, below, size, digest): (&TreePath, &[u8], u64, BlobDigest)| Asset {
+    let asset = |(path, below, size, digest): (PathRef<'_>, &[u8], u64, BlobDigest)| Asset {
         url_path: format!("{base}/{}", encode_path(below)),
-        path: path.clone(),
+        path: path.to_path(),
         digest,
         size,
         fingerprinted: !root.mutable.iter().any(|mutable| mutable.as_bytes() == below)
@@ -128,14 +130,16 @@ fn below_root(manifest: &Manifest, root: &AssetRoot) -> Result<Vec<Asset>, Asset
 }
 
 /// The file that a name leads to. Links to files are followed; a link to a folder makes no assets.
-fn file_at(manifest: &Manifest, path: &TreePath) -> Option<(u64, BlobDigest)> {
-    let mut path = path.as_bytes().to_vec();
+fn file_at(manifest: &Manifest, entry: EntryRef<'_>) -> Option<(u64, BlobDigest)> {
+    let mut path;
+    let mut at = entry;
     for _ in 0..MAX_HOPS {
-        match &manifest.get(&path)?.kind {
-            EntryKind::File { size, digest, .. } => return Some((*size, *digest)),
-            EntryKind::Link { target } => path = resolve(&path, target)?,
+        match at.kind {
+            EntryKind::File { size, digest, .. } => return Some((size, digest)),
+            EntryKind::Link { target } => path = resolve(at.path.as_bytes(), target)?,
             EntryKind::EmptyFolder => return None,
         }
+        at = manifest.get(&path)?;
     }
     None
 }

@@ -1,8 +1,8 @@
 //! The rules of a tree as a whole: sizes, order, folders, and where links lead.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use super::{Entry, EntryKind, MAX_BYTES, MAX_ENTRIES, MAX_TARGET, ManifestError};
+use super::{Entries, Entry, EntryKind, MAX_BYTES, MAX_TARGET, ManifestError};
 use crate::path::{MAX_PATH, TreePath, escape};
 use crate::spec::ReleaseSpec;
 
@@ -12,12 +12,9 @@ const MAX_HOPS: u32 = 40;
 const MAX_STEPS: u64 = 5_000_000;
 
 /// The rules of a tree as a whole; `entries` must be sorted.
-pub(super) fn check(spec: &ReleaseSpec, entries: &[Entry]) -> Result<(), ManifestError> {
-    if entries.len() as u64 > MAX_ENTRIES {
-        return Err(ManifestError::TooMany);
-    }
+pub(super) fn check(spec: &ReleaseSpec, entries: Entries<'_>) -> Result<(), ManifestError> {
     let mut bytes = Some(0_u64);
-    for entry in entries {
+    for entry in entries.iter() {
         if let EntryKind::File { size, .. } = entry.kind {
             bytes = bytes.and_then(|sum| sum.checked_add(size));
         }
@@ -25,12 +22,13 @@ pub(super) fn check(spec: &ReleaseSpec, entries: &[Entry]) -> Result<(), Manifes
     if bytes.is_none_or(|sum| sum > MAX_BYTES) {
         return Err(ManifestError::TooLarge);
     }
-    if !entries.iter().any(|e| matches!(e.kind, EntryKind::File { .. })) {
+    if !entries.iter().any(|entry| entry.is_file()) {
         return Err(ManifestError::Empty);
     }
-    if let Some(pair) = entries.windows(2).find(|pair| pair[0].path >= pair[1].path) {
+    let mut pairs = entries.iter().zip(entries.iter().skip(1));
+    if let Some((_, second)) = pairs.find(|(first, second)| first.path >= second.path) {
         return Err(ManifestError::Order {
-            path: pair[1].path.clone(),
+            path: second.path.to_path(),
         });
     }
     check_parents(entries)?;
@@ -38,40 +36,58 @@ pub(super) fn check(spec: &ReleaseSpec, entries: &[Entry]) -> Result<(), Manifes
     check_links(spec, entries)
 }
 
-fn check_parents(entries: &[Entry]) -> Result<(), ManifestError> {
-    let named: HashMap<&[u8], &EntryKind> = entries.iter().map(|e| (e.path.as_bytes(), &e.kind)).collect();
-    let mut seen: HashSet<&[u8]> = HashSet::new();
-    for entry in entries {
+/// Entries of one folder mostly follow each other: a folder that is the same as that of the entry before was looked at.
+fn check_parents(entries: Entries<'_>) -> Result<(), ManifestError> {
+    let mut before: &[u8] = b"";
+    for entry in entries.iter() {
         let mut parent = entry.path.parent();
         while let Some(path) = parent {
-            if !seen.insert(path) {
+            if before
+                .strip_prefix(path)
+                .is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+            {
                 break;
             }
-            match named.get(path) {
+            match entries.find(path).map(|(_, found)| found.kind) {
                 None => {}
                 Some(EntryKind::EmptyFolder) => {
-                    let path = TreePath::new(path).unwrap_or_else(|_| entry.path.clone());
+                    let path = TreePath::new(path).unwrap_or_else(|_| entry.path.to_path());
                     return Err(ManifestError::NotEmpty { path });
                 }
                 Some(_) => {
-                    let path = entry.path.clone();
                     return Err(ManifestError::BelowFile {
-                        path,
-                        parent: escape(parent.unwrap_or_default()),
+                        path: entry.path.to_path(),
+                        parent: escape(path),
                     });
                 }
             }
             parent = path.iter().rposition(|b| *b == b'/').map(|at| &path[..at]);
         }
+        before = entry.path.parent().unwrap_or_default();
     }
     Ok(())
 }
 
-fn check_links(spec: &ReleaseSpec, entries: &[Entry]) -> Result<(), ManifestError> {
+/// What a link's target must be by itself.
+pub(super) fn target(entry: &Entry) -> Result<(), ManifestError> {
+    match &entry.kind {
+        EntryKind::Link { target } if is_target(target) => Ok(()),
+        EntryKind::Link { .. } => Err(ManifestError::Target {
+            path: entry.path.clone(),
+        }),
+        EntryKind::File { .. } | EntryKind::EmptyFolder => Ok(()),
+    }
+}
+
+fn is_target(target: &[u8]) -> bool {
+    !target.is_empty() && target.len() <= MAX_TARGET && !target.contains(&0)
+}
+
+fn check_links(spec: &ReleaseSpec, entries: Entries<'_>) -> Result<(), ManifestError> {
     let links: HashMap<&[u8], &[u8]> = entries
         .iter()
-        .filter_map(|e| match &e.kind {
-            EntryKind::Link { target } => Some((e.path.as_bytes(), &**target)),
+        .filter_map(|e| match e.kind {
+            EntryKind::Link { target } => Some((e.path.as_bytes(), target)),
             EntryKind::File { .. } | EntryKind::EmptyFolder => None,
         })
         .collect();
@@ -81,13 +97,13 @@ fn check_links(spec: &ReleaseSpec, entries: &[Entry]) -> Result<(), ManifestErro
         steps: MAX_STEPS,
         beyond: None,
     };
-    for entry in entries {
-        let EntryKind::Link { target } = &entry.kind else {
+    for entry in entries.iter() {
+        let EntryKind::Link { target } = entry.kind else {
             continue;
         };
-        if target.is_empty() || target.len() > MAX_TARGET || target.contains(&0) {
+        if !is_target(target) {
             return Err(ManifestError::Target {
-                path: entry.path.clone(),
+                path: entry.path.to_path(),
             });
         }
         match resolution.stays(entry.path.as_bytes()) {
@@ -95,7 +111,7 @@ fn check_links(spec: &ReleaseSpec, entries: &[Entry]) -> Result<(), ManifestErro
             None => return Err(ManifestError::Tangled),
             Some(false) => {
                 return Err(ManifestError::Leaves {
-                    path: entry.path.clone(),
+                    path: entry.path.to_path(),
                     target: escape(target),
                     beyond: resolution.beyond.take(),
                 });

@@ -1,6 +1,7 @@
 //! Trees that are well-formed, and those that are not.
 
 #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+use super::encoding::put_bytes16;
 use super::*;
 use crate::path::escape;
 
@@ -58,23 +59,30 @@ fn unchecked(entries: &[Entry]) -> Vec<u8> {
 #[test]
 fn a_manifest_reads_back_whatever_the_order_it_was_made_in() {
     let manifest = sample();
-    let encoded = manifest.encode().unwrap();
+    let encoded = manifest.encoded().to_vec();
     assert_eq!(Manifest::decode(&encoded).unwrap(), manifest);
-    let mut reversed = manifest.entries().to_vec();
+    let mut reversed = manifest
+        .entries()
+        .iter()
+        .map(EntryRef::to_entry)
+        .collect::<Vec<_>>();
     reversed.reverse();
     let again = Manifest::new(spec(), reversed).unwrap();
     assert_eq!(
-        Manifest::id_of(&again.encode().unwrap()),
+        Manifest::id_of(&again.encoded().to_vec()),
         Manifest::id_of(&encoded)
     );
     assert_eq!(manifest.total_bytes(), 21);
-    assert_eq!(manifest.get(b"lib/a"), Some(&entry("lib/a")));
+    assert_eq!(
+        manifest.get(b"lib/a").map(EntryRef::to_entry),
+        Some(entry("lib/a"))
+    );
     assert_eq!(manifest.get(b"lib"), None);
 }
 
 #[test]
 fn a_cut_manifest_is_refused_at_every_byte() {
-    let encoded = sample().encode().unwrap();
+    let encoded = sample().encoded().to_vec();
     for at in 0..encoded.len() {
         let cut = Manifest::decode(&encoded[..at]);
         assert!(
@@ -93,13 +101,13 @@ fn a_cut_manifest_is_refused_at_every_byte() {
 #[test]
 fn one_tree_has_one_encoding() {
     // Whatever bytes are read without complaint are the ones that would be written: no two ids for one tree.
-    let encoded = sample().encode().unwrap();
+    let encoded = sample().encoded().to_vec();
     for at in 0..encoded.len() {
         for bit in 0..8 {
             let mut flipped = encoded.clone();
             flipped[at] ^= 1 << bit;
             if let Ok(manifest) = Manifest::decode(&flipped) {
-                assert_eq!(manifest.encode().unwrap(), flipped, "bit {bit} at {at}");
+                assert_eq!(manifest.encoded().to_vec(), flipped, "bit {bit} at {at}");
                 assert_ne!(
                     manifest,
                     sample(),
@@ -146,9 +154,25 @@ fn announced_sizes_cannot_ask_for_memory() {
         many[at..].copy_from_slice(&count.to_le_bytes());
         assert!(matches!(
             Manifest::decode(&many),
-            Err(DecodeError::Limit { .. } | DecodeError::Truncated { .. })
+            Err(DecodeError::Tree(ManifestError::TooMany { .. }) | DecodeError::Truncated { .. })
         ));
     }
+}
+
+#[test]
+fn too_many_names_are_counted_and_told_what_to_do() {
+    let name = |number: u64| entry(&format!("{number:07}"));
+    let most = Manifest::new(spec(), (0..MAX_ENTRIES).map(name).collect()).unwrap();
+    assert_eq!(most.entries().len() as u64, MAX_ENTRIES);
+    let said = Manifest::new(spec(), (0..=MAX_ENTRIES).map(name).collect()).unwrap_err();
+    assert_eq!(
+        said.to_string(),
+        format!(
+            "it has {} names, more than the {MAX_ENTRIES} that a release may have: pack folders that change together \
+             into archives, or split the app",
+            MAX_ENTRIES + 1
+        )
+    );
 }
 
 #[test]
@@ -332,7 +356,7 @@ fn link_targets_are_bytes_within_limits() {
     }
     assert!(with(b"not\xffutf8").is_ok());
     let long = with(&[b'a'; MAX_TARGET]).unwrap();
-    assert_eq!(Manifest::decode(&long.encode().unwrap()).unwrap(), long);
+    assert_eq!(Manifest::decode(&long.encoded().to_vec()).unwrap(), long);
 }
 
 #[test]

@@ -31,7 +31,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::name::{AppName, ClassName, ProcessName};
-use crate::path::TreePath;
+use crate::path::{PathRef, TreePath};
 
 /// What a release says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,7 +232,7 @@ pub struct AssetRoot {
 
 impl AssetRoot {
     /// The rest of `path` if it is an asset of this root.
-    pub fn below<'p>(&self, path: &'p TreePath) -> Option<&'p [u8]> {
+    pub fn below<'p>(&self, path: PathRef<'p>) -> Option<&'p [u8]> {
         match &self.root {
             Some(root) => path.below(root),
             None => Some(path.as_bytes()).filter(|name| *name != b"ship.toml"),
