@@ -143,6 +143,8 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
                 state,
                 said: text("warming up"),
                 connections: 3,
+                strategy: ship_model::spec::Strategy::ListenFds,
+                reason: String::new(),
             }],
         }],
         listeners: vec![ListenerStatus {
@@ -153,6 +155,7 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
             steering,
         }],
         outcome: Some(outcome(SwitchResult::Switched)),
+        crash: None,
         counters: counters(),
         notes: vec![text("steering fell back")],
     }
@@ -291,6 +294,8 @@ fn slot(state: SlotState) -> Slot {
     Slot {
         home: None,
         heir_of: None,
+        way: None,
+        problem: None,
         process: Some(Process { pid: 4242, start: 99 }),
         state,
         failures: 1,
@@ -378,6 +383,8 @@ fn state(phase: RisingPhase, cause: Cause) -> State {
         }),
         outcome: Some(outcome(SwitchResult::Reverted)),
         outcome_of: Some(13),
+        crash: None,
+        hooks: Vec::new(),
         counters: counters(),
         stopping: true,
         stopped: true,
