@@ -290,6 +290,7 @@ fn assemble(
             rlim_max: files,
         }),
         memory: spec.limits.memory,
+        no_new_privs: spec.no_new_privs,
         account,
     })
 }

@@ -1,12 +1,14 @@
 //! The app's processes: started with exactly what they may have, found again, asked and forced to end.
 
 mod environment;
+mod rlimits;
 mod scan;
 mod spawn;
 mod tree;
 mod user;
 
 pub use environment::{Environment, EnvironmentError, environment};
+pub use rlimits::{LimitError, check_limits};
 pub use scan::{
     Found, Table, boot_id, descriptor_of, each_socket, is_alive, is_member, is_own_child, members,
     start_ticks,
