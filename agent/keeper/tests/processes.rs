@@ -231,3 +231,29 @@ fn a_keeper_killed_in_a_hook_leaves_it_to_the_next() {
     assert_eq!(said(&stage, "tries"), ["x", "x", "done"]);
     stage.stop();
 }
+
+#[test]
+fn a_process_without_new_privileges_has_none_and_an_impossible_limit_is_refused_before_anything_begins() {
+    let mut stage = Stage::new();
+    stage.start();
+    let mut intent = stage.intent(1, "", ANY);
+    intent.processes[0].no_new_privs = true;
+    stage.switch(intent);
+    let status = stage.status();
+    let pid = status.generations[0].processes[0].pid.unwrap();
+    assert_eq!(stage::memory_kib(pid, "NoNewPrivs"), 1);
+    let mut greedy = stage.intent(2, "", ANY);
+    greedy.processes[0].limits.nofile = Some(1 << 40);
+    match stage.client().switch(greedy) {
+        Err(ship_keeper::AskError::Refused { refusal, message }) => {
+            assert_eq!(refusal, Refusal::BadIntent);
+            assert!(
+                message.contains("process web: limits.nofile = 1099511627776 is above"),
+                "{message}"
+            );
+        }
+        other => panic!("taken: {other:?}"),
+    }
+    assert_eq!(stage.status().counters.switches, 1);
+    stage.stop();
+}

@@ -390,6 +390,7 @@ fn state(phase: RisingPhase, cause: Cause) -> State {
         stopped: true,
         bound: [(text("web/http"), text("tcp:127.0.0.21:8080"))].into(),
         layout: [(text("web/http"), vec![31, 32])].into(),
+        hooks: Vec::new(),
         notify_folder: Some(PathBuf::from("/tmp/ship-1")),
     }
 }

@@ -203,6 +203,7 @@ fn check_process(process: &ProcessSpec) -> Result<(), String> {
             return Err(format!("{path:?} is no path a probe can ask for"));
         }
     }
+    processes::check_limits(&process.limits).map_err(|error| error.to_string())?;
     if let Some(user) = &process.user {
         processes::account(user).map_err(|error| chain(&error))?;
     }

@@ -372,6 +372,7 @@ fn assemble(
             rlim_max: files,
         }),
         memory: spec.limits.memory,
+        no_new_privs: spec.no_new_privs,
         account,
         binds: match spec.strategy {
             _ if spec.listen.is_empty() => Binds::Untold,

@@ -2,6 +2,7 @@
 
 mod binds;
 mod environment;
+mod rlimits;
 mod scan;
 mod spawn;
 mod tree;
@@ -9,6 +10,7 @@ mod user;
 
 pub use binds::{Binds, News, nudge, receive, told_binds};
 pub use environment::{Environment, EnvironmentError, environment};
+pub use rlimits::{LimitError, check_limits};
 pub use scan::{
     Found, Table, boot_id, descriptor_of, each_socket, is_alive, is_member, is_own_child, members,
     start_ticks,

@@ -48,6 +48,8 @@ pub struct Launch {
     pub nofile: Option<libc::rlimit>,
     /// Limit of address space in bytes, when set.
     pub memory: Option<u64>,
+    /// Whether it can never gain privileges, nor anything it starts.
+    pub no_new_privs: bool,
     /// Whom it becomes, when that is another user.
     pub account: Option<Account>,
     /// Whether the keeper hears of its binds.
@@ -79,7 +81,7 @@ pub struct StartFailure {
 /// The step of a failure to run the program itself.
 pub const RUN: &str = "run the program";
 
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 9] = [
     "wait for the keeper",
     "hand over descriptors",
     "set limits",
@@ -88,6 +90,7 @@ const STEPS: [&str; 8] = [
     RUN,
     "leave the keeper's group",
     "have its binds told to the keeper (strategy \"listen-fds\" or \"stop-start\" does without)",
+    "give up new privileges",
 ];
 
 /// What the child touches, laid out before the fork: after it, nothing may be allocated.
@@ -103,6 +106,7 @@ struct Prepared {
     descriptors: Vec<RawFd>,
     nofile: Option<libc::rlimit>,
     memory: Option<libc::rlimit>,
+    no_new_privs: bool,
     ids: Option<(u32, u32)>,
     groups: Vec<u32>,
     go: RawFd,
@@ -151,6 +155,7 @@ pub fn fork(launch: &Launch) -> Result<Child, SpawnError> {
             rlim_cur: bytes,
             rlim_max: bytes,
         }),
+        no_new_privs: launch.no_new_privs,
         ids: launch.account.as_ref().map(|account| (account.uid, account.gid)),
         groups: launch
             .account
@@ -256,6 +261,9 @@ unsafe fn become_program(prepared: &mut Prepared) -> u8 {
             if libc::setgroups(groups.0, groups.1) != 0 || libc::setgid(gid) != 0 || libc::setuid(uid) != 0 {
                 return 3;
             }
+        }
+        if prepared.no_new_privs && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
+            return 8;
         }
         libc::umask(0o022);
         if libc::chdir(prepared.folder) != 0 {

@@ -20,6 +20,9 @@ app = "{app}"
 # strategy = "listen-fds"            # it takes its sockets as LISTEN_FDS, as under systemd: the first is descriptor 3.
                                      # uvicorn: --fd 3; node: server.listen({ fd: 3 }); gunicorn: nothing to do
                                      # "bind-join": it binds by itself, and is given its socket then; "auto": either
+                                     # others: "signal-reexec" and "signal-reload" with server = "nginx" (or "haproxy",
+                                     # "unicorn", "gunicorn", "puma", "php-fpm"), "command" with upgrade = { install = […] },
+                                     # "stop-start": the old one is stopped first, and users meet a gap
 # notify = true                      # only if it says READY=1 on NOTIFY_SOCKET
 # probe = { http = "/healthz", times = 3, interval = "200ms", timeout = "1s" }   # or { tcp = true }
 # ready_timeout = "30s"
@@ -27,7 +30,9 @@ app = "{app}"
 # drain = "30s"                      # how long it may finish what it has begun
 # stop_signal = "TERM"
 # stop_timeout = "10s"
+# overlap = false                    # a worker that ends before its successor starts
 # user = "www-data"
+# no_new_privs = true                # nothing it starts can gain privileges
 # limits = { nofile = 65536, memory = "1GiB" }
 # env = { RAILS_ENV = "production" }
 
@@ -41,6 +46,15 @@ app = "{app}"
 # [shared]
 # dirs = ["log", "tmp"]
 # files = [".env"]
+
+# --- Commands at the steps of a switch. The first two can refuse it; after a crash of ours one may run twice. ---
+# [hooks]
+# before_start = ["bin/check"]
+# before_switch = ["bin/warm", "--all"]
+# after_switch = [{ command = ["bin/tell"], timeout = "10s" }]
+# before_stop = ["bin/pause"]        # of the release that stops, before it drains
+# after_stop = ["bin/sweep"]
+# after_failure = ["bin/complain"]
 
 # [links]
 # external = ["/usr/bin/python3"]    # links that may leave the release
