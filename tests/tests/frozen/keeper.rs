@@ -84,6 +84,7 @@ fn outcome(result: SwitchResult) -> Outcome {
         result,
         failed_step: Some(Phase::Ready),
         reason: Some(text("503")),
+        rungs: Vec::new(),
         last_lines: vec![text("no database")],
         switch_ms: 403,
         boot_ms: 390,
@@ -143,7 +144,7 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
                 state,
                 said: text("warming up"),
                 connections: 3,
-                strategy: ship_model::spec::Strategy::ListenFds,
+                strategy: ship_model::spec::Strategy::default(),
                 reason: String::new(),
             }],
         }],
@@ -303,6 +304,9 @@ fn slot(state: SlotState) -> Slot {
         ready: true,
         probed: true,
         sockets: vec![31, 32],
+        home: None,
+        heir_of: None,
+        way: None,
     }
 }
 
@@ -343,6 +347,7 @@ fn rising(phase: RisingPhase, cause: Cause) -> Rising {
         first_answer_at: Some(105),
         proven_at: None,
         attempt: 2,
+        rungs: Vec::new(),
     }
 }
 
