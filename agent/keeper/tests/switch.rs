@@ -134,7 +134,7 @@ fn what_cannot_be_run_is_told() {
             .reason
             .as_ref()
             .unwrap()
-            .contains("cannot run the program: No such file"),
+            .contains("cannot run bin/absent: No such file"),
         "{outcome:?}"
     );
     assert_eq!(stage.status().phase, Phase::Empty);
