@@ -146,8 +146,8 @@ fn travel(names: u64, most: u64) {
     }
 }
 
-/// Twenty MiB for a process that does nothing, and 1.2 KiB for a name: with the most names that a release may have, that
-/// is more than enough below 256 MiB only if it grows less than in proportion, so the long run looks at that.
+/// Twenty MiB for a process that does nothing, and 1.2 KiB for a name: then the most names that a release may have stay
+/// within the bound, which the long run looks at.
 #[test]
 fn many_names_travel_in_little_memory() {
     let names = 60_000;
