@@ -16,7 +16,7 @@ mod check;
 mod encoding;
 mod entries;
 
-/// Most entries in one release. At paths of 80 bytes an agent takes 1.2 KiB for each, so that it stays within 256 MiB.
+use check::check;
 use encoding::{Reader, put_bytes32, put_entry};
 
 pub use entries::{Entries, EntryRef};
@@ -25,7 +25,7 @@ use crate::digest::{BlobDigest, ReleaseId};
 use crate::path::{PathError, PathRef, TreePath};
 use crate::spec::ReleaseSpec;
 
-/// Most entries in one release: with so many of them, at paths of 80 bytes, every process stays within 256 MiB.
+/// Most entries in one release. At paths of 80 bytes an agent takes 1.2 KiB for each, so that it stays within 256 MiB.
 pub const MAX_ENTRIES: u64 = 200_000;
 /// Largest encoded manifest, in bytes: it is held in memory by every process that works with the release.
 pub const MAX_ENCODED: usize = 48 << 20;
