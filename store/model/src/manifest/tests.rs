@@ -69,7 +69,7 @@ fn a_manifest_reads_back_whatever_the_order_it_was_made_in() {
     reversed.reverse();
     let again = Manifest::new(spec(), reversed).unwrap();
     assert_eq!(
-        Manifest::id_of(&again.encoded().to_vec()),
+        Manifest::id_of(again.encoded()),
         Manifest::id_of(&encoded)
     );
     assert_eq!(manifest.total_bytes(), 21);
@@ -356,7 +356,7 @@ fn link_targets_are_bytes_within_limits() {
     }
     assert!(with(b"not\xffutf8").is_ok());
     let long = with(&[b'a'; MAX_TARGET]).unwrap();
-    assert_eq!(Manifest::decode(&long.encoded().to_vec()).unwrap(), long);
+    assert_eq!(Manifest::decode(long.encoded()).unwrap(), long);
 }
 
 #[test]
