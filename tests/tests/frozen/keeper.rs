@@ -84,7 +84,6 @@ fn outcome(result: SwitchResult) -> Outcome {
         result,
         failed_step: Some(Phase::Ready),
         reason: Some(text("503")),
-        rungs: Vec::new(),
         last_lines: vec![text("no database")],
         switch_ms: 403,
         boot_ms: 390,
@@ -304,9 +303,6 @@ fn slot(state: SlotState) -> Slot {
         ready: true,
         probed: true,
         sockets: vec![31, 32],
-        home: None,
-        heir_of: None,
-        way: None,
     }
 }
 
@@ -347,7 +343,6 @@ fn rising(phase: RisingPhase, cause: Cause) -> Rising {
         first_answer_at: Some(105),
         proven_at: None,
         attempt: 2,
-        rungs: Vec::new(),
     }
 }
 
@@ -395,7 +390,6 @@ fn state(phase: RisingPhase, cause: Cause) -> State {
         stopped: true,
         bound: [(text("web/http"), text("tcp:127.0.0.21:8080"))].into(),
         layout: [(text("web/http"), vec![31, 32])].into(),
-        hooks: Vec::new(),
         notify_folder: Some(PathBuf::from("/tmp/ship-1")),
     }
 }
