@@ -57,7 +57,7 @@ fn release(number: u64, tree: &Path, files: &[(&str, &[u8])]) -> (Target, Manife
             .collect(),
     });
     let manifest = Manifest::new(spec, entries).unwrap();
-    let id = Manifest::id_of(&manifest.encoded().to_vec());
+    let id = Manifest::id_of(manifest.encoded());
     (
         Target {
             number: ReleaseNumber(number),
