@@ -38,6 +38,7 @@ pub struct State {
     /// The generation whose last lines belong to the outcome, until the edge has put them there.
     pub outcome_of: Option<u64>,
     /// The last crash of an active process; the edge puts its last lines in.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub crash: Option<Crash>,
     /// See [`Counters`].
     pub counters: Counters,
