@@ -68,10 +68,7 @@ fn a_manifest_reads_back_whatever_the_order_it_was_made_in() {
         .collect::<Vec<_>>();
     reversed.reverse();
     let again = Manifest::new(spec(), reversed).unwrap();
-    assert_eq!(
-        Manifest::id_of(again.encoded()),
-        Manifest::id_of(&encoded)
-    );
+    assert_eq!(Manifest::id_of(again.encoded()), Manifest::id_of(&encoded));
     assert_eq!(manifest.total_bytes(), 21);
     assert_eq!(
         manifest.get(b"lib/a").map(EntryRef::to_entry),
