@@ -69,12 +69,21 @@ pub(super) fn read(name: &ProcessName, found: &Found<'_, &toml::de::DeValue<'_>>
         drain_ms: duration(&fields, "drain", 30_000, 0),
         stop_signal: parsed(&fields, "stop_signal", signal).unwrap_or(way.stop_signal),
         stop_timeout_ms: duration(&fields, "stop_timeout", 10_000, 0),
-        lock_wait_ms: optional_duration(&fields, "lock_wait", 1),
+        lock_wait_ms: lock_wait(&fields),
         user: parsed(&fields, "user", user),
         no_new_privs: flag("no_new_privs", false),
         limits: limits(&fields),
         env: env(&fields),
     })
+}
+
+/// Read and checked, and refused as long as nobody looks at the lock.
+fn lock_wait(fields: &Fields<'_>) -> Option<u64> {
+    let wait = optional_duration(fields, "lock_wait", 1);
+    if let Some(found) = fields.get("lock_wait") {
+        found.bad_with("not yet: an app's lock against its update", "remove it for now");
+    }
+    wait
 }
 
 pub(super) fn parsed<T>(

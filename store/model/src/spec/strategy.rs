@@ -213,6 +213,11 @@ pub(super) fn canary(fields: &Fields<'_>, strategy: Strategy, listens: bool) -> 
     } else {
         (fields.number("canary", 1..=50)?, 30_000)
     };
+    // Read and checked, and refused as long as nobody steers by it.
+    found.bad_with(
+        "not yet: a share of a host's new connections",
+        "remove it for now",
+    );
     Some(Canary {
         percent: percent.try_into().ok()?,
         hold_ms,
