@@ -6,9 +6,6 @@ BROKEN = File.exist?("broken") ? File.read("broken") : ENV["BROKEN"]
 RELEASE = File.exist?("release") ? File.read("release") : ENV.fetch("SHIP_RELEASE", "")
 abort "this release cannot start" if BROKEN == "exit"
 
-# Without Ship, as in the benches, a release says itself which it is.
-RELEASE = ENV["SHIP_RELEASE"] || File.read(File.join(__dir__, "release"))
-
 class Stream
   def initialize(seconds)
     @pieces = (seconds * 10).to_i
