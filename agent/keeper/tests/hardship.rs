@@ -99,6 +99,10 @@ fn revert_on_a_full_disk(soak_ms: u64) {
     until("links are back", || {
         stage.link("current").as_deref() == Some("releases/1-00000001")
     });
+    // What 2 leaves behind when it ends gives room.
+    stage.until("2 is gone", |status| {
+        status.phase == Phase::Idle && status.generations.len() == 1
+    });
     mount.fill();
     // A new switch is refused, a dead keeper's successor knows what was done.
     let refused = refusal(client.switch(stage.intent(3, "", ANY)));
