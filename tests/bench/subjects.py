@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 
+import trials
 from fleet import CACHE, ROOT
 from measure import wait_for
 
@@ -89,9 +90,13 @@ class Subject:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:
                 pass
-        for pid in of_session(session):
+        self.kill_session(self.process)
+
+    @staticmethod
+    def kill_session(process):
+        for pid in of_session(process.pid):
             tell(pid, signal.SIGKILL)
-        self.process.wait()
+        process.wait()
 
     def signal_file(self, name, number):
         os.kill(pid_in(self.folder / name), number)
@@ -284,6 +289,7 @@ class Sample(StopStart):
 
     def make(self, number, tree):
         words = [self.binaries / "ship-sample", "make", "--out", tree, "--version", str(number)]
+        words += ["--broken"] if number == trials.SICK else []
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
     def command(self):
