@@ -115,7 +115,7 @@ impl Haproxy {
              defaults\n    mode http\n    retries 0\n    timeout client 60s\n    timeout server 20s\n    timeout connect 2s\n\
              frontend users\n    bind {}\n{extra}    http-request del-header upgrade if {{ path -f {} }}\n    \
              default_backend web\n\
-             backend web\n    option httpchk GET {check}\n    default-server pool-purge-delay 100ms\n",
+             backend web\n    option httpchk GET {check}\n",
             self.socket().display(),
             self.front,
             self.broken().display(),

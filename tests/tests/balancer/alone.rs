@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 use serde_json::Value;
-use ship_tests::{Fleet, Victim, wait};
+use ship_tests::{Fleet, Victim, http, wait};
 
 use crate::scene::{self, APP, Scene};
 
@@ -12,7 +12,7 @@ fn a_revert_with_the_agent_dead_loses_nothing_either() {
         return;
     }
     let scene = Scene::new(Fleet::start(2), 2);
-    let (told, checking) = (scene.haproxy(), scene.checking());
+    let (told, checking) = (scene.haproxy_beside(), scene.checking());
     scene.begin(|host| scene::runtime_api(host, &told) + &scene::agent_check(host, &checking));
     scene.publish(2, "");
     scene.promote(2);
@@ -35,10 +35,15 @@ fn a_revert_with_the_agent_dead_loses_nothing_either() {
     assert!(said.status.success() && said.stderr.is_empty(), "{said:?}");
     let report: Value = serde_json::from_slice(&said.stdout).unwrap();
     assert_eq!(report["release"], 1, "{report:#}");
-    told.all_up();
-    checking.all_up();
+    for haproxy in [&told, &checking] {
+        haproxy.all_up();
+        wait::until("the old release to be met through the balancer", || {
+            let page = http::get(haproxy.front(), "/").ok()?;
+            (page.header("x-release") == Some("1")).then_some(())
+        });
+    }
     for (who, load) in loads {
-        crate::nothing_lost(who, load);
+        crate::none_failed(who, &load.finish());
     }
     scene.fleet.freeze(false);
     wait::until("the agent to know of it", || {

@@ -51,13 +51,13 @@ fn users(front: SocketAddr) -> Load {
 
 /// Five balancers before the same hosts, each told in its own way and each with users of its own.
 #[test]
-fn servers_without_hot_restart_lose_nothing_behind_any_balancer() {
+fn a_server_without_hot_restart_loses_nothing_behind_any_balancer() {
     if !scene::installed() {
         return;
     }
     let scene = Scene::new(Fleet::start(3), 3);
     let nginx = ship_tests::Nginx::start(&scene.servers()).unwrap();
-    let (told, by_hand) = (scene.haproxy(), scene.haproxy());
+    let (told, by_hand) = (scene.haproxy_beside(), scene.haproxy_beside());
     let (checking, asking) = (scene.checking(), scene.asking());
     scene.begin(|host| {
         [

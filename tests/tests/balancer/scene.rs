@@ -127,6 +127,11 @@ impl Scene {
 
     /// One that checks servers itself, and is told by its runtime API.
     pub fn haproxy(&self) -> Haproxy {
+        Haproxy::start(&self.servers(), "/healthz", "", &[]).unwrap()
+    }
+
+    /// The same beside one of which the agent cannot know what it has under way.
+    pub fn haproxy_beside(&self) -> Haproxy {
         self.haproxy_with("/healthz", |_| CHECK.to_owned())
     }
 
@@ -147,7 +152,9 @@ impl Scene {
 
     fn haproxy_with(&self, check: &str, words: impl Fn(&Host) -> String) -> Haproxy {
         let words: Vec<String> = self.hosts.iter().map(words).collect();
-        Haproxy::start(&self.servers(), check, "", &words).unwrap()
+        // Connections that lie idle at a server would count as users until the deadline.
+        let extra = "    option http-server-close\n";
+        Haproxy::start(&self.servers(), check, extra, &words).unwrap()
     }
 
     /// Tells the agents of their balancers, and serves release 1.
