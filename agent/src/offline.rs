@@ -3,6 +3,8 @@
 //! Whatever is changed here is changed under the agent's own lock, so that an agent that comes back finds either the old state
 //! or the new one, and carries out what was noted.
 
+mod rotation;
+
 use std::time::{Duration, Instant};
 
 use ship_durable::{LockError, LockFile};
@@ -11,14 +13,18 @@ use ship_model::name::AppName;
 use ship_model::release::{ReleaseNumber, Target};
 use ship_model::report::{AppReport, LocalHold};
 
+use crate::balancer::PassageError;
 use crate::clock;
+use crate::config::Config;
 use crate::converge::{KEEPER_PATIENCE, View};
 use crate::journal::{Journal, LinkSwitch};
 use crate::keeper::Seen;
 use crate::layout::{AppLayout, HostLayout};
 use crate::revert::{Choice, RevertError, previous_after};
+use crate::session::chain;
 use crate::stage::{self, Here};
 use crate::switch;
+use rotation::Rotation;
 
 /// For a keeper to bring the release up.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -74,17 +80,27 @@ pub fn lock(layout: &HostLayout) -> Result<LockFile, LockError> {
     LockFile::acquire(&layout.lock())
 }
 
-/// Takes an app back. The caller holds the agent's lock.
+/// What is to be taken back.
+#[derive(Debug)]
+pub struct Wish<'a> {
+    pub app: &'a AppName,
+    /// None: the release before.
+    pub to: Option<ReleaseNumber>,
+    pub reason: &'a str,
+    pub force: bool,
+}
+
+/// Takes an app back. The caller holds the agent's lock. `say` hears what goes on without.
 ///
 /// # Errors
 /// [`RevertError`].
 pub fn revert(
+    config: &Config,
     layout: &HostLayout,
-    app: &AppName,
-    to: Option<ReleaseNumber>,
-    reason: &str,
-    force: bool,
+    wish: &Wish<'_>,
+    say: &dyn Fn(&str),
 ) -> Result<AppReport, RevertError> {
+    let app = wish.app;
     let scene = Scene::look(layout.app(app));
     if scene.here.is_empty() && scene.view.running.is_none() {
         return Err(RevertError::UnknownApp { app: app.clone() });
@@ -92,14 +108,14 @@ pub fn revert(
     let staged = scene.staged();
     let target = Choice {
         layout: &scene.layout,
-        asked: to,
+        asked: wish.to,
         running: scene.view.running,
         previous: scene.view.previous,
         staged: &staged,
-        force,
+        force: wish.force,
     }
     .make()?;
-    let mut journal = note(&scene, target, reason)?;
+    let mut journal = note(&scene, target, wish.reason)?;
     let is_static = scene
         .here
         .iter()
@@ -114,9 +130,33 @@ pub fn revert(
             source,
         })?;
     } else {
-        ask_keeper(&scene, target, reason)?;
+        let rotation = Rotation::leave(config, &scene, target, &mut journal, say);
+        let asked = ask_keeper(&scene, target, wish.reason);
+        let back = rotation.map_or(Ok(()), |rotation| rotation.come_back(&mut journal));
+        asked?;
+        settle(app, target, back, say)?;
     }
     Ok(report(layout, app))
+}
+
+/// What a balancer that does not lead here any more means to whoever took the app back.
+fn settle(
+    app: &AppName,
+    target: Target,
+    back: Result<(), PassageError>,
+    say: &dyn Fn(&str),
+) -> Result<(), RevertError> {
+    match back {
+        Err(error @ PassageError::ProxyFault { ready: true, .. }) => {
+            say(&chain(&error));
+            Ok(())
+        }
+        other => other.map_err(|source| RevertError::Rotation {
+            app: app.clone(),
+            number: target.number,
+            source,
+        }),
+    }
 }
 
 fn note(scene: &Scene, target: Target, reason: &str) -> Result<Journal, RevertError> {

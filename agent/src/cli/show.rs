@@ -23,6 +23,12 @@ pub fn failed(text: &str, hint: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Says what should be known, and stops nothing.
+pub fn note(text: &str) {
+    // Without a stderr there is nobody to tell.
+    writeln!(io::stderr().lock(), "note: {text}").ok();
+}
+
 fn print_json(value: &Value) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{value:#}")
 }

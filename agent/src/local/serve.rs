@@ -210,7 +210,8 @@ fn refusal(error: &RevertError, app: &str) -> Status {
         RevertError::Record { .. }
         | RevertError::Note { .. }
         | RevertError::Keeper { .. }
-        | RevertError::Switch { .. } => (FailureKind::Internal, ""),
+        | RevertError::Switch { .. }
+        | RevertError::Rotation { .. } => (FailureKind::Internal, ""),
     };
     refuse(kind, crate::session::chain(error), app, hint)
 }

@@ -90,13 +90,18 @@ pub struct UpdateFigures {
     pub lost_requests: u64,
 }
 
+/// The step of a failure before a host: the host could not be taken out of its balancer's rotation, or put back, or is reached in
+/// another way through it. No release is to blame for that.
+pub const BALANCER_STEP: &str = "balancer";
+
 /// A step that failed on a host, and what the host did about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppFailure {
     /// The epoch under which it failed: the host does not retry the release without a newer one.
     pub epoch: Epoch,
     pub release: Target,
-    /// `fetch`, `stage`, `spawn`, `ready`, `probe`, `switch`, `soak`, `run` (it crashed later), `assets`.
+    /// `fetch`, `stage`, `spawn`, `ready`, `probe`, `switch`, `soak`, `run` (it crashed later), `assets`,
+    /// [`BALANCER_STEP`].
     pub step: String,
     pub reason: String,
     /// Last lines the app wrote, at most 50.

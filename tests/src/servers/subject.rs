@@ -169,6 +169,22 @@ impl Subject {
         ))
     }
 
+    /// Without the recipe.
+    #[must_use]
+    pub fn plain_gunicorn() -> Option<Self> {
+        let words =
+            "-m gunicorn -k gthread --workers 2 --threads 16 --keep-alive 75 --graceful-timeout 20 app:app";
+        let words: Vec<&str> = words.split(' ').collect();
+        Some(Self {
+            drain: Duration::from_secs(1),
+            ..Self::new(
+                "gunicorn, plain",
+                Self::python(&words)?,
+                &[("tests/servers/wsgi/app.py", "app.py")],
+            )
+        })
+    }
+
     #[must_use]
     pub fn puma() -> Option<Self> {
         let puma = program("puma")?.to_string_lossy().into_owned();

@@ -1,0 +1,78 @@
+//! `ship-agent revert` with the agent dead tells the balancers itself.
+
+use rustix::process::Signal;
+use serde_json::Value;
+use ship_tests::{Fleet, Victim, http, wait};
+
+use crate::scene::{self, APP, Scene};
+
+#[test]
+fn a_revert_with_the_agent_dead_loses_nothing_either() {
+    if !scene::installed() {
+        return;
+    }
+    let scene = Scene::new(Fleet::start(2), 2);
+    let (told, checking) = (scene.haproxy_beside(), scene.checking());
+    scene.begin(|host| scene::runtime_api(host, &told) + &scene::agent_check(host, &checking));
+    scene.publish(2, "");
+    scene.promote(2);
+    told.all_up();
+    checking.all_up();
+    let loads = [("runtime API", &told), ("agent-check", &checking)];
+    let loads = loads.map(|(who, haproxy)| (who, crate::users(haproxy.front())));
+    // `up` would start it again: it stands still first, and its children with no sign die alone.
+    scene.fleet.freeze(true);
+    scene.fleet.signal(Victim::Agent("h1"), Signal::KILL);
+    wait::until("an agent that answers no more", || {
+        let said = scene.fleet.on_host("h1", &["status", "-o", "json"]).stdout;
+        let status: Value = serde_json::from_slice(&said).ok()?;
+        let dead = status["store_error"].as_str()?.contains("the agent does not run");
+        dead.then_some(())
+    });
+    let said = scene
+        .fleet
+        .on_host("h1", &["revert", APP, "-m", "500s", "-o", "json"]);
+    assert!(said.status.success() && said.stderr.is_empty(), "{said:?}");
+    let report: Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!(report["release"], 1, "{report:#}");
+    for haproxy in [&told, &checking] {
+        haproxy.all_up();
+        wait::until("the old release to be met through the balancer", || {
+            let page = http::get(haproxy.front(), "/").ok()?;
+            (page.header("x-release") == Some("1")).then_some(())
+        });
+    }
+    for (who, load) in loads {
+        crate::none_failed(who, &load.finish());
+    }
+    scene.fleet.freeze(false);
+    wait::until("the agent to know of it", || {
+        (scene.fleet.running(APP) == [Some(1), Some(2)]).then_some(())
+    });
+}
+
+/// The balancer is dead as well: what runs is bad, so that is no reason to stay with it.
+#[test]
+fn a_revert_with_agent_and_balancer_dead_goes_on_and_says_so() {
+    if !scene::installed() {
+        return;
+    }
+    let scene = Scene::new(Fleet::start(1), 1);
+    let mut haproxy = scene.haproxy();
+    scene.begin(|host| scene::runtime_api(host, &haproxy));
+    scene.publish(2, "");
+    scene.promote(2);
+    scene.fleet.freeze(true);
+    scene.fleet.signal(Victim::Agent("h1"), Signal::KILL);
+    haproxy.kill();
+    let said = scene.fleet.on_host("h1", &["revert", APP, "-o", "json"]);
+    let words = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success(), "{words}");
+    assert!(
+        words.contains("going back without the balancer: HAProxy cannot be reached"),
+        "{words}"
+    );
+    let report: Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!(report["release"], 1, "{report:#}");
+    scene.fleet.freeze(false);
+}
