@@ -52,6 +52,15 @@ class Subject:
     def env(self):
         return {}
 
+    def strategy(self):
+        """Keys of the process that say how it is replaced, where it is not by a listener handed over."""
+        return {}
+
+    @property
+    def linked(self):
+        """Where a release that runs under Ship is found by those that live on through releases."""
+        return self.folder / "home/current"
+
     # Bare.
     def start(self):
         raise NotImplementedError
@@ -311,6 +320,7 @@ class Starlet(Subject):
 class Nginx(Subject):
     # A master whose parent lives ignores USR2: it takes itself for the new one of an upgrade.
     daemon = "off"
+    stop_signal = "QUIT"
 
     def missing(self):
         return None if shutil.which("nginx") else "nginx-light"
@@ -321,18 +331,28 @@ class Nginx(Subject):
             f"server {{ listen 127.0.0.1:{self.port}; location / {{ default_type text/plain; "
             f"add_header X-Release {number}; return 200 'ok\\n'; }} }}\n"
         )
+        (tree / "nginx.conf").write_text(self.config(self.linked, self.folder / "run/nginx.pid"))
+
+    def config(self, current, pid):
+        return (
+            f"worker_processes 2;\npid {pid};\nerror_log {self.folder}/error;\nevents {{ }}\n"
+            f"http {{ access_log off; keepalive_requests 1000000; include {current}/site.conf; }}\n"
+        )
 
     def start(self):
         config = self.folder / "nginx.conf"
-        config.write_text(
-            f"worker_processes 2;\npid {self.folder}/pid;\nerror_log {self.folder}/error;\nevents {{ }}\n"
-            f"http {{ access_log off; keepalive_requests 1000000; include {self.current}/site.conf; }}\n"
-        )
+        config.write_text(self.config(self.current, self.folder / "pid"))
         self.run([shutil.which("nginx"), "-c", config, "-g", f"daemon {self.daemon};"], cwd=self.folder)
+
+    def command(self):
+        return [shutil.which("nginx"), "-c", str(self.linked / "nginx.conf"), "-g", f"daemon {self.daemon};"]
 
 
 class NginxReload(Nginx):
     name, way = "nginx reload", "HUP: new workers with the new configuration"
+
+    def strategy(self):
+        return {"strategy": "signal-reload", "restart": {"reload": {"signal": "HUP"}}}
 
     def restart(self):
         self.signal_file("pid", signal.SIGHUP)
@@ -341,6 +361,10 @@ class NginxReload(Nginx):
 class NginxUpgrade(Nginx):
     name, way = "nginx upgrade", "USR2: a second master; QUIT to the first once the second answers"
     daemon = "on"
+
+    def strategy(self):
+        signals = {"upgrade": "USR2", "pause": "WINCH", "resume": "HUP"}
+        return {"strategy": "signal-reexec", "restart": {"reexec": {**signals, "pidfile": "nginx.pid"}}}
 
     def restart(self):
         old = pid_in(self.folder / "pid")
@@ -359,6 +383,13 @@ class NginxUpgrade(Nginx):
 
 class Haproxy(Subject):
     name, way = "HAProxy reload", "USR2 to the master"
+    stop_signal = "USR1"
+
+    def command(self):
+        return [shutil.which("haproxy"), "-W", "-f", str(self.linked / "haproxy.cfg")]
+
+    def strategy(self):
+        return {"strategy": "signal-reload", "restart": {"reload": {"signal": "USR2"}}}
 
     def missing(self):
         return None if shutil.which("haproxy") else "haproxy"
