@@ -200,6 +200,7 @@ impl Stage {
             processes: vec![process],
             coexist: true,
             soak_ms: millis(soak),
+            standby: self.subject.standby,
             hooks: std::collections::BTreeMap::new(),
         }
     }

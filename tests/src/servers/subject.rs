@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ship_model::spec::{Restart, Strategy};
+use ship_model::spec::{Restart, Standby, Strategy};
 
 /// A server and its application.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub struct Subject {
     /// How it is replaced.
     pub strategy: Strategy,
     pub restart: Option<Restart>,
+    /// What stays of the release before.
+    pub standby: Option<Standby>,
     /// Whether it has `/stream`.
     pub streams: bool,
 }
@@ -71,6 +73,7 @@ impl Subject {
             plain: false,
             strategy: Strategy::ListenFds,
             restart: None,
+            standby: None,
             streams: true,
         }
     }

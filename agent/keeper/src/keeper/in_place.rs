@@ -68,7 +68,7 @@ impl Keeper {
                 let words = upgrade.install.clone();
                 self.run_upgrade(generation, slot, &words, upgrade.timeout_ms, main, purpose)
             }
-            None => Err("its strategy does not say how".to_owned()),
+            Some(Restart::Standby(_)) | None => Err("its strategy does not say how".to_owned()),
         }
     }
 
@@ -120,7 +120,7 @@ impl Keeper {
                 let words = upgrade.back.clone();
                 self.run_upgrade(generation, slot, &words, upgrade.timeout_ms, main, purpose)
             }
-            None => Ok(()),
+            Some(Restart::Standby(_)) | None => Ok(()),
         };
         if let Err(reason) = done {
             self.note(format!(

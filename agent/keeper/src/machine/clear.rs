@@ -78,7 +78,7 @@ impl Turn {
         let Some(active) = &self.state.active else { return };
         let (number, stop) = (active.number, active.time_to_stop());
         let (next, effect) = match stage {
-            Leaving::Warm | Leaving::Parting | Leaving::Draining => {
+            Leaving::Warm | Leaving::Standby | Leaving::Parting | Leaving::Draining => {
                 (Leaving::Stopping, Effect::Stop { generation: number })
             }
             Leaving::Stopping | Leaving::Killing => (Leaving::Killing, Effect::Kill { generation: number }),

@@ -208,6 +208,9 @@ impl Turn {
                 ..
             })
         );
+        if !urgent && self.state.has_two_slots() {
+            self.end_soak();
+        }
         if !urgent && !self.state.is_free() {
             return;
         }

@@ -98,6 +98,24 @@ pub struct RevertReadiness {
     pub to: Option<ReleaseRef>,
     /// Its generation is still warm: no process would be started.
     pub warm: bool,
+    /// The generation that stands by for it after a cut-over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<StandbyStatus>,
+    /// Why none stands by any more, though its hold is not over: a revert starts processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_lost: Option<String>,
+}
+
+/// A generation that stands by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyStatus {
+    /// Its number.
+    pub generation: u64,
+    /// What it runs.
+    pub release: u64,
+    /// When it drains, RFC 3339 in UTC; none: when the next switch needs its slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 /// A release that is not tried again.

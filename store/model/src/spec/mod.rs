@@ -22,7 +22,7 @@ pub use check::SpecDefect;
 pub use error::{SpecError, SpecErrors};
 pub use hooks::{Hook, HookPoint};
 pub use read::read_ship_toml;
-pub use restart::{Canary, Reexec, Reload, Restart, Strategy, Upgrade};
+pub use restart::{Canary, Reexec, Reload, Restart, Standby, Strategy, Upgrade};
 pub use template::init_template;
 
 use std::collections::BTreeMap;
@@ -76,6 +76,16 @@ impl ReleaseSpec {
 
     pub fn is_static(&self) -> bool {
         self.processes.is_empty()
+    }
+}
+
+impl ProcessSpec {
+    /// What stays of the generation before this one, where its strategy keeps it.
+    pub fn standby(&self) -> Option<Standby> {
+        match &self.restart {
+            Some(Restart::Standby(standby)) => Some(*standby),
+            _ => None,
+        }
     }
 }
 

@@ -22,6 +22,7 @@ app = "{app}"
                                      # "bind-join": it binds by itself, and is given its socket then; "auto": either
                                      # others: "signal-reexec" and "signal-reload" with server = "nginx" (or "haproxy",
                                      # "unicorn", "gunicorn", "puma", "php-fpm"), "command" with upgrade = { install = […] },
+                                     # "cut-over": hold = "10m" (or "keep") keeps the old one beside the new, to go back at once;
                                      # "stop-start": the old one is stopped first, and users meet a gap
 # notify = true                      # only if it says READY=1 on NOTIFY_SOCKET
 # probe = { http = "/healthz", times = 3, interval = "200ms", timeout = "1s" }   # or { tcp = true }
