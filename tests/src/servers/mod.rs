@@ -5,6 +5,7 @@
 
 mod in_place;
 mod join;
+mod otp;
 mod stage;
 mod subject;
 

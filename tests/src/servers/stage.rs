@@ -214,6 +214,9 @@ impl Stage {
             }
             return dir;
         }
+        if let Some(build) = self.subject.build.filter(|_| !dir.exists()) {
+            build(&dir, release, manners);
+        }
         if dir.exists() {
             return dir;
         }

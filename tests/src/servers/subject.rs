@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use ship_model::spec::{Restart, Standby, Strategy};
 
+use super::Manners;
+
 /// A server and its application.
 #[derive(Debug, Clone)]
 pub struct Subject {
@@ -21,6 +23,8 @@ pub struct Subject {
     pub websockets: bool,
     /// Whether its releases are made by `ship-sample make`.
     pub made: bool,
+    /// What builds a release of it in a folder.
+    pub build: Option<fn(&Path, u64, Manners)>,
     /// Whether nothing in it is ours, so that a bad release of it is made by other words of its command.
     pub plain: bool,
     /// How it is replaced.
@@ -32,7 +36,7 @@ pub struct Subject {
     pub streams: bool,
 }
 
-fn root() -> PathBuf {
+pub(super) fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().unwrap_or(tests).to_owned()
 }
@@ -70,6 +74,7 @@ impl Subject {
             drain: Duration::from_secs(60),
             websockets: false,
             made: false,
+            build: None,
             plain: false,
             strategy: Strategy::ListenFds,
             restart: None,

@@ -4,6 +4,7 @@
 mod http2;
 mod in_place;
 mod join;
+mod relup;
 
 use std::time::Duration;
 

@@ -85,6 +85,7 @@ impl Keeper {
             .state
             .generation(generation)
             .ok_or("its generation is gone")?;
+        let from = new.slots.get(slot).and_then(|slot| slot.heir_of);
         let new = new.intent.dir.clone();
         let old = self.state.active.as_ref().map(|active| active.intent.dir.clone());
         let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
@@ -93,7 +94,13 @@ impl Keeper {
             ("SHIP_OLD_DIR", old.as_deref().map(text).unwrap_or_default()),
             ("SHIP_MAIN_PID", main.pid.to_string()),
         ];
-        self.run_job((generation, slot), &new, words, &extra, timeout_ms, purpose)
+        // What brings the old one back must outlive the new generation, which is killed with all that bears its marks.
+        let active = self.state.active.as_ref().map(|active| active.number);
+        let place = match purpose {
+            Purpose::Back { .. } => active.zip(from).ok_or("nobody is there to go back to")?,
+            _ => (generation, slot),
+        };
+        self.run_job(place, &new, words, &extra, timeout_ms, purpose)
     }
 
     /// What was begun is taken back; what did nothing yet is asked once more for what it is, which changes nothing.
