@@ -85,7 +85,7 @@ impl Subject {
 
     /// Whether it must be told where to listen.
     pub(super) fn listens_at_own(&self) -> bool {
-        self.strategy.binds_itself() || self.strategy == Strategy::Auto
+        self.strategy.binds_itself() || self.strategy.takes_either()
     }
 
     /// Makes the files of a release in a folder.

@@ -71,6 +71,7 @@ fn intent(release: u64) -> Intent {
         ],
         coexist: false,
         soak_ms: 5_000,
+        standby: None,
         hooks: std::collections::BTreeMap::new(),
     }
 }
@@ -88,6 +89,7 @@ fn outcome(result: SwitchResult) -> Outcome {
         switch_ms: 403,
         boot_ms: 390,
         first_answer_ms: Some(395),
+        gap_ms: None,
         at: text("2025-10-09T08:53:20Z"),
     }
 }
@@ -129,6 +131,8 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
         revert: RevertReadiness {
             to: Some(reference),
             warm: true,
+            standby: None,
+            standby_lost: None,
         },
         held: Some(held()),
         generations: vec![GenerationStatus {
@@ -342,6 +346,7 @@ fn rising(phase: RisingPhase, cause: Cause) -> Rising {
         deadline: 104,
         first_answer_at: Some(105),
         proven_at: None,
+        gap_since: None,
         attempt: 2,
     }
 }
@@ -384,6 +389,7 @@ fn state(phase: RisingPhase, cause: Cause) -> State {
         outcome: Some(outcome(SwitchResult::Reverted)),
         outcome_of: Some(13),
         crash: None,
+        standby_lost: None,
         hooks: Vec::new(),
         counters: counters(),
         stopping: true,

@@ -23,6 +23,7 @@ impl Turn {
             deadline: self.now + PROMPT_MS,
             first_answer_at: None,
             proven_at: None,
+            gap_since: None,
             attempt: queued.attempt,
             rungs: Vec::new(),
         });

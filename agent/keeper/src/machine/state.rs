@@ -179,6 +179,9 @@ pub struct Rising {
     /// When all had answered as often as wanted, or were up where nothing is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_at: Option<u64>,
+    /// When the active generation stopped serving to make room for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap_since: Option<u64>,
     /// How often it was begun before.
     pub attempt: u32,
     /// Strategies that were left for another, with the reason.

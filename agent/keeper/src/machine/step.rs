@@ -265,6 +265,7 @@ impl Turn {
             switch_ms: 0,
             boot_ms: 0,
             first_answer_ms: None,
+            gap_ms: None,
             at: String::new(),
         });
         self.state.outcome_of = None;

@@ -260,6 +260,10 @@ pub struct Outcome {
     pub boot_ms: u64,
     /// From the request to the first good answer of the new generation; none without a probe.
     pub first_answer_ms: Option<u64>,
+    /// From when the old generation was told to go, where it had to go first, to the moment the new one got connections; none:
+    /// they ran side by side. Connections wait that long where the keeper has the listeners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap_ms: Option<u64>,
     /// When it ended, RFC 3339 in UTC.
     pub at: String,
 }

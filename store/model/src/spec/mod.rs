@@ -17,6 +17,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod values;
+mod ways;
 
 pub use check::SpecDefect;
 pub use error::{SpecError, SpecErrors};
@@ -24,6 +25,7 @@ pub use hooks::{Hook, HookPoint};
 pub use read::read_ship_toml;
 pub use restart::{Canary, Reexec, Reload, Restart, Standby, Strategy, Upgrade};
 pub use template::init_template;
+pub use ways::{Gap, ProcessWay, Waiting, ways};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -35,7 +35,8 @@ app = "{app}"
 # user = "www-data"
 # no_new_privs = true                # nothing it starts can gain privileges
 # limits = { nofile = 65536, memory = "1GiB" }
-# env = { RAILS_ENV = "production" }
+# env = { RAILS_ENV = "production" }  # besides, it finds where it listens: SHIP_LISTEN_HTTP=tcp:10.0.0.7:8080,
+                                     # SHIP_IP_HTTP, SHIP_PORT_HTTP (or SHIP_PATH_HTTP)
 
 # --- What browsers fetch. Names with a fingerprint (main.3f9a12bc.js) are kept of every release. ------
 # [[assets]]
