@@ -420,6 +420,55 @@ fn states() -> Vec<State> {
     phases.into_iter().enumerate().map(around).collect()
 }
 
+/// What came with the cut-over: an intent that asks for it, a standby, one that was lost, and the gap of a switch.
+#[test]
+fn a_standby_is_read_and_written() {
+    let mut wanted = intent(455);
+    wanted.standby = Some(ship_model::spec::Standby {
+        hold_ms: Some(600_000),
+    });
+    wanted.processes[0].strategy = ship_model::spec::Strategy::CutOver;
+    let standby = Retiring {
+        failed: false,
+        ..retiring(Leaving::Standby)
+    };
+    let kept = State {
+        retiring: vec![standby],
+        rising: Some(Rising {
+            gap_since: Some(110),
+            ..rising(RisingPhase::Spawned, Cause::Switch)
+        }),
+        standby_lost: Some(text("release 454 stood by until it ended")),
+        good: vec![wanted],
+        outcome: Some(Outcome {
+            gap_ms: Some(1_400),
+            ..outcome(SwitchResult::Switched)
+        }),
+        ..state(RisingPhase::Spawned, Cause::Switch)
+    };
+    let told = RevertReadiness {
+        standby: Some(StandbyStatus {
+            generation: 11,
+            release: 454,
+            until: Some(text("2025-10-09T09:03:20Z")),
+        }),
+        standby_lost: kept.standby_lost.clone(),
+        ..RevertReadiness::default()
+    };
+    let today = lines([
+        serde_json::to_value(&kept).unwrap(),
+        serde_json::to_value(&told).unwrap(),
+    ]);
+    writes_the_same("keeper-standby-1.jsonl", today.as_bytes());
+    let found = String::from_utf8(frozen("keeper-standby-1.jsonl")).unwrap();
+    let (first, second) = found.split_once('\n').unwrap();
+    assert_eq!(serde_json::from_str::<State>(first).unwrap(), kept);
+    assert_eq!(
+        serde_json::from_str::<RevertReadiness>(second.trim()).unwrap(),
+        told
+    );
+}
+
 /// Not through a real keeper: what it remembers names processes of this machine.
 #[test]
 fn the_memory_is_read_and_written() {
