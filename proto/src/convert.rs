@@ -210,6 +210,7 @@ impl From<UpdateFigures> for v1::UpdateFigures {
             stage_ms: figures.stage_ms,
             switch_ms: figures.switch_ms,
             lost_requests: figures.lost_requests,
+            gap_ms: figures.gap_ms,
         }
     }
 }
@@ -221,6 +222,7 @@ impl From<v1::UpdateFigures> for UpdateFigures {
             stage_ms: wire.stage_ms,
             switch_ms: wire.switch_ms,
             lost_requests: wire.lost_requests,
+            gap_ms: wire.gap_ms,
         }
     }
 }
@@ -296,6 +298,8 @@ impl From<AppReport> for v1::AppReport {
             connections: report.connections,
             restarts: report.restarts,
             damaged: into_all(report.damaged),
+            standby: report.standby.unwrap_or_default(),
+            balancers: report.balancers,
         }
     }
 }
@@ -338,6 +342,8 @@ impl TryFrom<v1::AppReport> for AppReport {
             update: wire.update.unwrap_or_default().into(),
             connections: wire.connections,
             restarts: wire.restarts,
+            standby: Some(wire.standby).filter(|words| !words.is_empty()),
+            balancers: wire.balancers,
             damaged: wire
                 .damaged
                 .into_iter()

@@ -23,6 +23,15 @@ pub fn rfc3339_now() -> String {
     rfc3339(now.tv_sec, u32::try_from(now.tv_nsec / 1_000_000).unwrap_or(0))
 }
 
+/// As [`rfc3339_now`], `ms` milliseconds from now, to the second: the two clocks drift.
+#[must_use]
+pub fn rfc3339_in(ms: u64) -> String {
+    let now = clock_gettime(ClockId::Realtime);
+    let ms = ms.saturating_add(u64::try_from(now.tv_nsec / 1_000_000).unwrap_or(0) + 500);
+    let seconds = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
+    rfc3339(now.tv_sec.saturating_add(seconds), 0)
+}
+
 fn rfc3339(seconds: i64, millis: u32) -> String {
     let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = civil(days);

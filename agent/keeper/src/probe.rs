@@ -17,6 +17,8 @@ pub use tally::{Answer, Progress, Tally};
 const MAX_ANSWER: usize = 64 * 1024;
 /// How often an attempt that waits for nothing but an accept is looked at.
 const LOOK_MS: u64 = 10;
+/// The same where it must be seen who accepts, before the request is sent.
+const OWNER_LOOK_MS: u64 = 2;
 
 /// A running probe of one process.
 #[derive(Debug)]
@@ -77,7 +79,8 @@ impl Probe {
     /// The descriptor to wait on, and what for.
     #[must_use]
     pub fn waits_on(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        let attempt = self.attempt.as_ref()?;
+        // Until it is known who accepts, there is nothing to be done that the kernel would wake us for.
+        let attempt = self.attempt.as_ref().filter(|attempt| attempt.proven)?;
         let flags = if attempt.sent || attempt.connected_at.is_some() {
             PollFlags::IN
         } else {
@@ -91,7 +94,8 @@ impl Probe {
     pub fn due(&self, now: u64) -> u64 {
         match &self.attempt {
             None => self.next_at,
-            Some(attempt) if self.spec.kind == ProbeKind::Tcp || !attempt.proven => now + LOOK_MS,
+            Some(attempt) if !attempt.proven => now + OWNER_LOOK_MS,
+            Some(_) if self.spec.kind == ProbeKind::Tcp => now + LOOK_MS,
             Some(attempt) => attempt.deadline,
         }
     }
@@ -118,6 +122,10 @@ impl Probe {
             match attempt.ends().and_then(|(client, server)| owned(client, server)) {
                 Some(true) => attempt.proven = true,
                 Some(false) => return self.conclude(elsewhere(group), now),
+                // Whoever boots refuses at first: that is an answer, not a silence to be waited out.
+                None if let Some(error) = attempt.broken() => {
+                    return self.conclude(Answer::None(words(&error, &group.bound())), now);
+                }
                 None if now >= attempt.deadline => return self.conclude(nobody_accepts(group), now),
                 None => return Progress::Asking,
             }
@@ -176,6 +184,11 @@ impl Attempt {
     /// Both addresses of the connection, once there is one.
     fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
         Some((self.stream.local_addr().ok()?, self.stream.peer_addr().ok()?))
+    }
+
+    /// What has ended the connection, or kept it from coming about.
+    fn broken(&self) -> Option<io::Error> {
+        self.stream.take_error().unwrap_or_else(Some)
     }
 
     fn advance(

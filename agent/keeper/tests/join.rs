@@ -101,6 +101,22 @@ fn two_servers_that_bind_share_their_address_and_only_the_proven_one_is_seen() {
 }
 
 #[test]
+fn who_refuses_while_it_boots_is_asked_again_and_not_waited_for() {
+    let mut stage = Stage::new();
+    stage.start();
+    let at = own_address();
+    let mut intent = binds(&stage, 1, Strategy::StopStart, at, &at.to_string());
+    let process = &mut intent.processes[0];
+    process.env.insert("FIXTURE".to_owned(), "slow,bind".to_owned());
+    process.notify = false;
+    // An attempt that nobody takes up would last longer than the whole switch may.
+    process.ready_timeout_ms = 15_000;
+    process.probe.as_mut().unwrap().timeout_ms = 60_000;
+    switched(&stage, intent);
+    assert_eq!(get(at, "/").unwrap(), "release 1");
+}
+
+#[test]
 fn what_a_process_does_decides_its_strategy() {
     let mut stage = Stage::new();
     stage.start();

@@ -60,6 +60,45 @@ fn in_a_switch_and_a_warm_revert() {
 }
 
 #[test]
+fn in_a_cut_over_and_a_revert_to_its_standby() {
+    fn kept(intent: Intent) -> Intent {
+        Intent {
+            soak_ms: 0,
+            standby: Some(ship_model::spec::Standby { hold_ms: None }),
+            ..intent
+        }
+    }
+    Journey {
+        prepare: |stage| {
+            stage.switch(kept(stage.intent(1, "", ANY)));
+            stage.switch(kept(stage.intent(2, "", ANY)));
+            stage.until("1 stands by", |status| status.revert.standby.is_some());
+        },
+        walk: |stage| {
+            // The standby makes room, and what runs stands by in its place.
+            if stage.client().switch(kept(stage.intent(4, "", ANY))).is_err() {
+                return 0;
+            }
+            let stands = |status: &Status| {
+                let standby = status.revert.standby.as_ref();
+                standby.is_some_and(|standby| standby.release == 2) && status.phase == Phase::Idle
+            };
+            if !follow(stage, stands) || stage.client().revert(None, "back", None).is_err() {
+                return 1;
+            }
+            follow(stage, |status| {
+                status.phase == Phase::Idle && status.generations.len() == 1
+            });
+            2
+        },
+        allowed: |taken| if taken == 2 { &[2] } else { &[2, 4] },
+        seamless: true,
+        points: 30,
+    }
+    .go();
+}
+
+#[test]
 fn in_a_cold_revert() {
     Journey {
         prepare: |stage| {

@@ -55,6 +55,15 @@ impl Rotation {
         }
     }
 
+    /// What kinds of balancers there are.
+    pub fn kinds(&self) -> Vec<String> {
+        let kinds = self
+            .settings
+            .iter()
+            .map(|settings| settings.kind.name().to_owned());
+        kinds.collect()
+    }
+
     /// When to look again, if something is waited for.
     pub fn retry(&self) -> Option<Instant> {
         self.retry

@@ -1,5 +1,6 @@
 //! What an app's loop says of itself: the report, the shelf, the answers to those who wait.
 
+use ship_keeper::protocol::RevertReadiness;
 use ship_model::name::AppName;
 use ship_model::report::{AppFailure, AppPhase, AppReport, DamagedRelease};
 
@@ -54,7 +55,21 @@ pub fn report(
         connections: status.map_or(0, keeper::connections),
         restarts: status.map_or(0, |status| status.counters.restarts),
         damaged: here.iter().filter_map(damaged).collect(),
+        standby: status.and_then(|status| standby(&status.revert)),
+        balancers: Vec::new(),
     }
+}
+
+/// What stands by, or why it does not any more.
+fn standby(revert: &RevertReadiness) -> Option<String> {
+    let Some(standby) = &revert.standby else {
+        return revert.standby_lost.clone();
+    };
+    let until = match &standby.until {
+        Some(until) => format!("until {until}"),
+        None => "until the next switch".to_owned(),
+    };
+    Some(format!("release {} stands by {until}", standby.release))
 }
 
 fn damaged(release: &Here) -> Option<DamagedRelease> {
@@ -84,6 +99,7 @@ impl App {
             &self.here,
             self.shop.union.holds(),
         );
+        report.balancers = self.rotation.kinds();
         report.failure = report.failure.or_else(|| self.unsaved_failure.clone());
         report.failure = report.failure.or_else(|| self.crash(view));
         if let Some(job) = self.job.as_ref().filter(|_| report.phase == AppPhase::Idle) {

@@ -7,7 +7,7 @@ use ship_keeper::protocol::{self, Intent, ListenSpec, ProbeSpec};
 use ship_model::desired::{DeployNumber, Epoch};
 use ship_model::name::ProcessName;
 use ship_model::release::Target;
-use ship_model::spec::{ListenAddr, Probe, ProbeKind, ProcessSpec, ReleaseSpec};
+use ship_model::spec::{ListenAddr, Probe, ProbeKind, ProcessSpec, ReleaseSpec, Standby};
 use thiserror::Error;
 
 use crate::config::Config;
@@ -66,6 +66,10 @@ pub fn intent(
             .map(|(_, process)| process.soak_ms)
             .max()
             .unwrap_or_default(),
+        standby: here
+            .iter()
+            .filter_map(|(_, process)| process.standby())
+            .reduce(Standby::or_longer),
         processes: here
             .into_iter()
             .map(|(name, spec)| process(name, spec, config.address, layout))
@@ -119,7 +123,8 @@ fn process(
         name: name.to_string(),
         command: spec.command.clone(),
         strategy: spec.strategy,
-        restart: spec.restart.clone(),
+        // What stands by is the generation, not the process.
+        restart: spec.restart.clone().filter(|_| spec.standby().is_none()),
         overlap: spec.overlap,
         canary: spec.canary,
         env: spec.env.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use ship_proto::v1::{
-    AppFailure, AppHost, AppPhase, AppStatus, DamagedRelease, HostLine, ReleaseLine, ReleaseRecord,
+    AppFailure, AppHost, AppPhase, AppStatus, DamagedRelease, HostLine, HostWay, ReleaseLine, ReleaseRecord,
     RolloutView, StepView, Target,
 };
 
@@ -183,6 +183,51 @@ pub struct App {
     pub hosts: Vec<Host>,
 }
 
+/// How one process takes over on one host, in `plan`.
+#[derive(Debug, Serialize)]
+pub struct Way {
+    pub host: String,
+    pub process: String,
+    pub strategy: String,
+    /// Null: the old one serves until the new one does.
+    pub gap: Option<Gap>,
+    /// Null: the old one does not stay beside the new one.
+    pub standby: Option<Standby>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Gap {
+    /// `coexist = false`.
+    pub cause: String,
+    /// As long as the last one on this host; null: there was none.
+    pub expected_ms: Option<u64>,
+    /// `queue`, `balancer haproxy`, `nobody`; null: nobody comes.
+    pub covered_by: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Standby {
+    /// Null: until the next switch.
+    pub hold_ms: Option<u64>,
+}
+
+impl From<&HostWay> for Way {
+    fn from(way: &HostWay) -> Self {
+        let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        Self {
+            host: way.host.clone(),
+            process: way.process.clone(),
+            strategy: way.strategy.clone(),
+            gap: some(&way.gap).map(|cause| Gap {
+                cause,
+                expected_ms: way.gap_ms,
+                covered_by: some(&way.covered_by),
+            }),
+            standby: way.standby.then_some(Standby { hold_ms: way.hold_ms }),
+        }
+    }
+}
+
 /// One host of an app in `status`.
 #[derive(Debug, Serialize)]
 pub struct Host {
@@ -202,6 +247,10 @@ pub struct Host {
     pub stage_ms: u64,
     pub switch_ms: u64,
     pub lost_requests: u64,
+    /// How long nobody served in its last switch that had a gap; null: none had one.
+    pub gap_ms: Option<u64>,
+    /// What stands by to go back to, or why nothing does any more; null: nothing to say.
+    pub standby: Option<String>,
     /// Releases that lie there and are not as published; none of them is switched to.
     pub damaged: Vec<Damaged>,
     pub failure: Option<Failure>,
@@ -281,6 +330,8 @@ impl From<&AppHost> for Host {
             stage_ms: update.stage_ms,
             switch_ms: update.switch_ms,
             lost_requests: update.lost_requests,
+            gap_ms: update.gap_ms,
+            standby: Some(report.standby.clone()).filter(|words| !words.is_empty()),
         }
     }
 }

@@ -251,6 +251,9 @@ fn trouble(host: &AppHost) -> Vec<String> {
             clean(&failure.reason)
         ));
     }
+    if let Some(standby) = &shown.standby {
+        lines.push(format!("  {} {name}: {}", paint(DIM, "standby:"), clean(standby)));
+    }
     if let Some(held) = &shown.held {
         lines.push(format!(
             "  {} {name}: reverted on the host to {}: {}",

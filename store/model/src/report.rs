@@ -70,6 +70,12 @@ pub struct AppReport {
     /// Releases on the host that are not as they were published; none of them is switched to. Not in `staged`.
     #[serde(default)]
     pub damaged: Vec<DamagedRelease>,
+    /// What a revert finds beside the release on the disk: a generation that stands by, or why none does any more.
+    #[serde(default)]
+    pub standby: Option<String>,
+    /// Kinds of the balancers that this host leaves before a gap: `haproxy`.
+    #[serde(default)]
+    pub balancers: Vec<String>,
 }
 
 /// A release whose files rotted or were changed on a host.
@@ -88,6 +94,9 @@ pub struct UpdateFigures {
     pub switch_ms: u64,
     /// Connections that a deadline cut while the old generation drained.
     pub lost_requests: u64,
+    /// How long nobody served in the last switch that had such a gap; none: no switch has had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap_ms: Option<u64>,
 }
 
 /// The step of a failure before a host: the host could not be taken out of its balancer's rotation, or put back, or is reached in

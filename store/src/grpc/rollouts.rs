@@ -166,6 +166,7 @@ impl Rollouts for RolloutsFace {
             Ok(plan) => Ok(Response::new(v1::PlanReply {
                 view: Some(view::of_plan(&plan)),
                 changes: true,
+                ways: view::of_ways(self.0.controller.ways(&plan).await),
             })),
             Err(SteerError::Plan(PlanRefused::AlreadyRuns { .. })) => {
                 let state = self.0.board.state(&env, &app);
@@ -182,6 +183,7 @@ impl Rollouts for RolloutsFace {
                 Ok(Response::new(v1::PlanReply {
                     view: Some(view),
                     changes: false,
+                    ways: Vec::new(),
                 }))
             }
             Err(error) => Err(status::steer(&error)),

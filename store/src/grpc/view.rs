@@ -3,7 +3,10 @@
 use ship_model::rollout::{
     DeployEntry, DeployKind, End, EnvState, Excuse, Outcome, Plan, Rollout, RolloutView, preview, view,
 };
+use ship_model::spec::{Gap, Waiting};
 use ship_proto::v1::{self, OutcomeKind};
+
+use crate::rollout::HostWay;
 
 /// A plan that has not begun.
 pub fn of_plan(plan: &Plan) -> v1::RolloutView {
@@ -12,6 +15,30 @@ pub fn of_plan(plan: &Plan) -> v1::RolloutView {
     shown.excused = excused(plan, None);
     shown.plan_id = plan.id.to_string();
     shown
+}
+
+/// How the processes of a plan take over.
+pub fn of_ways(ways: Vec<HostWay>) -> Vec<v1::HostWay> {
+    let worded = |found: HostWay| {
+        let covered_by = match (found.way.waiting, found.balancers.is_empty()) {
+            _ if found.way.gap.is_none() => String::new(),
+            (Waiting::Nobody, _) => String::new(),
+            (_, false) => format!("balancer {}", found.balancers.join(", ")),
+            (Waiting::Queued, true) => "queue".to_owned(),
+            (Waiting::Refused, true) => "nobody".to_owned(),
+        };
+        v1::HostWay {
+            host: found.host.to_string(),
+            process: found.way.process.to_string(),
+            strategy: found.way.strategy.name().to_owned(),
+            gap: found.way.gap.map_or("", Gap::words).to_owned(),
+            gap_ms: found.gap_ms.filter(|_| found.way.gap.is_some()),
+            covered_by,
+            standby: found.way.standby.is_some(),
+            hold_ms: found.way.standby.and_then(|standby| standby.hold_ms),
+        }
+    };
+    ways.into_iter().map(worded).collect()
 }
 
 /// A rollout under way, or the last one.

@@ -200,6 +200,7 @@ impl Stage {
             processes: vec![process],
             coexist: true,
             soak_ms: millis(soak),
+            standby: self.subject.standby,
             hooks: std::collections::BTreeMap::new(),
         }
     }
@@ -212,6 +213,9 @@ impl Stage {
                 crate::sample::make(&dir, version, manners == Manners::Sick);
             }
             return dir;
+        }
+        if let Some(build) = self.subject.build.filter(|_| !dir.exists()) {
+            build(&dir, release, manners);
         }
         if dir.exists() {
             return dir;
@@ -275,25 +279,12 @@ impl Stage {
     /// Users on new connections, kept ones, streams and, where the subject has them, WebSockets.
     #[must_use]
     pub fn users(&self, rate: u32) -> Users {
-        let base = format!("http://{}", self.address());
-        let rate = rate.to_string();
-        let mut words = vec![
-            "--rate".to_owned(),
-            rate.clone(),
-            "--keep-alive-rate".to_owned(),
+        Users::of(
+            self.address(),
             rate,
-        ];
-        words.extend(["--connections", "6", "--target"].map(str::to_owned));
-        words.push(format!("{base}/"));
-        if self.subject.streams {
-            words.extend(["--stream-rate", "1", "--stream"].map(str::to_owned));
-            words.push(format!("{base}/stream?seconds=1"));
-        }
-        if self.subject.websockets {
-            words.extend(["--sockets", "5", "--websocket"].map(str::to_owned));
-            words.push(format!("{base}/ws"));
-        }
-        Users(Load::with(&words))
+            self.subject.streams,
+            self.subject.websockets,
+        )
     }
 
     /// The app's log so far.
@@ -312,6 +303,29 @@ fn millis(time: Duration) -> u64 {
 pub struct Users(Load);
 
 impl Users {
+    /// So many requests a second of each kind.
+    pub(super) fn of(address: SocketAddr, rate: u32, streams: bool, websockets: bool) -> Self {
+        let base = format!("http://{address}");
+        let rate = rate.to_string();
+        let mut words = vec![
+            "--rate".to_owned(),
+            rate.clone(),
+            "--keep-alive-rate".to_owned(),
+            rate,
+        ];
+        words.extend(["--connections", "6", "--target"].map(str::to_owned));
+        words.push(format!("{base}/"));
+        if streams {
+            words.extend(["--stream-rate", "1", "--stream"].map(str::to_owned));
+            words.push(format!("{base}/stream?seconds=1"));
+        }
+        if websockets {
+            words.extend(["--sockets", "5", "--websocket"].map(str::to_owned));
+            words.push(format!("{base}/ws"));
+        }
+        Self(Load::with(&words))
+    }
+
     /// Ends them and gives what they saw.
     #[must_use]
     pub fn finish(self) -> Value {
@@ -332,7 +346,7 @@ impl Drop for Stage {
 }
 
 /// An address of the loopback net that no other test of this machine takes.
-fn own_address() -> SocketAddr {
+pub(super) fn own_address() -> SocketAddr {
     static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(8_000);
     let port = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let [_, a, b, c] = std::process::id().to_be_bytes();

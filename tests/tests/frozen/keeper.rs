@@ -71,6 +71,7 @@ fn intent(release: u64) -> Intent {
         ],
         coexist: false,
         soak_ms: 5_000,
+        standby: None,
         hooks: std::collections::BTreeMap::new(),
     }
 }
@@ -88,6 +89,7 @@ fn outcome(result: SwitchResult) -> Outcome {
         switch_ms: 403,
         boot_ms: 390,
         first_answer_ms: Some(395),
+        gap_ms: None,
         at: text("2025-10-09T08:53:20Z"),
     }
 }
@@ -129,6 +131,8 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
         revert: RevertReadiness {
             to: Some(reference),
             warm: true,
+            standby: None,
+            standby_lost: None,
         },
         held: Some(held()),
         generations: vec![GenerationStatus {
@@ -342,6 +346,7 @@ fn rising(phase: RisingPhase, cause: Cause) -> Rising {
         deadline: 104,
         first_answer_at: Some(105),
         proven_at: None,
+        gap_since: None,
         attempt: 2,
     }
 }
@@ -384,6 +389,7 @@ fn state(phase: RisingPhase, cause: Cause) -> State {
         outcome: Some(outcome(SwitchResult::Reverted)),
         outcome_of: Some(13),
         crash: None,
+        standby_lost: None,
         hooks: Vec::new(),
         counters: counters(),
         stopping: true,
@@ -412,6 +418,55 @@ fn states() -> Vec<State> {
     ];
     let around = |(nth, phase): (usize, RisingPhase)| state(phase, causes[nth % causes.len()].clone());
     phases.into_iter().enumerate().map(around).collect()
+}
+
+/// What came with the cut-over: an intent that asks for it, a standby, one that was lost, and the gap of a switch.
+#[test]
+fn a_standby_is_read_and_written() {
+    let mut wanted = intent(455);
+    wanted.standby = Some(ship_model::spec::Standby {
+        hold_ms: Some(600_000),
+    });
+    wanted.processes[0].strategy = ship_model::spec::Strategy::CutOver;
+    let standby = Retiring {
+        failed: false,
+        ..retiring(Leaving::Standby)
+    };
+    let kept = State {
+        retiring: vec![standby],
+        rising: Some(Rising {
+            gap_since: Some(110),
+            ..rising(RisingPhase::Spawned, Cause::Switch)
+        }),
+        standby_lost: Some(text("release 454 stood by until it ended")),
+        good: vec![wanted],
+        outcome: Some(Outcome {
+            gap_ms: Some(1_400),
+            ..outcome(SwitchResult::Switched)
+        }),
+        ..state(RisingPhase::Spawned, Cause::Switch)
+    };
+    let told = RevertReadiness {
+        standby: Some(StandbyStatus {
+            generation: 11,
+            release: 454,
+            until: Some(text("2025-10-09T09:03:20Z")),
+        }),
+        standby_lost: kept.standby_lost.clone(),
+        ..RevertReadiness::default()
+    };
+    let today = lines([
+        serde_json::to_value(&kept).unwrap(),
+        serde_json::to_value(&told).unwrap(),
+    ]);
+    writes_the_same("keeper-standby-1.jsonl", today.as_bytes());
+    let found = String::from_utf8(frozen("keeper-standby-1.jsonl")).unwrap();
+    let (first, second) = found.split_once('\n').unwrap();
+    assert_eq!(serde_json::from_str::<State>(first).unwrap(), kept);
+    assert_eq!(
+        serde_json::from_str::<RevertReadiness>(second.trim()).unwrap(),
+        told
+    );
 }
 
 /// Not through a real keeper: what it remembers names processes of this machine.

@@ -61,6 +61,8 @@ fn figures() -> UpdateFigures {
         stage_ms: 2,
         switch_ms: 3,
         lost_requests: 4,
+        // Came later: an old agent does not say it.
+        gap_ms: None,
     }
 }
 
@@ -105,6 +107,8 @@ fn app_report() -> AppReport {
         restarts: 9,
         // Came later: an old agent does not say it.
         damaged: Vec::new(),
+        standby: String::new(),
+        balancers: Vec::new(),
     }
 }
 
@@ -326,7 +330,11 @@ fn examples() -> Vec<Example> {
             // Came later.
             without: vec![],
         };
-        "PlanReply" PlanReply = PlanReply { view: Some(rollout_view()), changes: true };
+        "PlanReply" PlanReply = PlanReply { view: Some(rollout_view()), changes: true, ways: Vec::new() };
+        "HostWay" HostWay = HostWay {
+            host: text("h1"), process: text("web"), strategy: text("stop-start"), gap: text("coexist = false"), gap_ms: Some(1),
+            covered_by: text("queue"), standby: true, hold_ms: Some(2),
+        };
         "Started" Started = Started { app: text("web"), env: text("production"), deploy: 7 };
         "WatchRequest" WatchRequest = WatchRequest { app: text("web"), env: text("production"), deploy: 7 };
         "ControlRequest" ControlRequest = ControlRequest {

@@ -192,12 +192,7 @@ impl Keeper {
             self.state.rising.as_ref().map(|rising| rising.phase),
             Some(RisingPhase::Aborting | RisingPhase::Clearing(_))
         );
-        clearing
-            || self
-                .state
-                .retiring
-                .iter()
-                .any(|leaving| leaving.phase != Leaving::Warm)
+        clearing || self.state.retiring.iter().any(|leaving| !leaving.phase.is_warm())
     }
 
     /// Tells the machine which leaving generations are idle or gone.
@@ -227,7 +222,7 @@ impl Keeper {
             .state
             .retiring
             .iter()
-            .filter(|leaving| leaving.phase != Leaving::Warm);
+            .filter(|leaving| !leaving.phase.is_warm());
         let mut all: Vec<_> = retiring
             .map(|leaving| (leaving.generation.number, leaving.phase))
             .collect();

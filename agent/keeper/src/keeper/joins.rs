@@ -76,8 +76,7 @@ impl Keeper {
         };
         let untold = generation.slots.get(slot).is_some_and(|found| {
             let way = found.way.as_ref();
-            way.is_some_and(|way| way.strategy == Some(Strategy::ListenFds))
-                && spec.strategy == Strategy::Auto
+            way.is_some_and(|way| way.strategy == Some(Strategy::ListenFds)) && spec.strategy.takes_either()
         });
         let marks = self.marks(generation.home(slot).0, Some(&spec.name));
         let members = processes::members(&[process], &[], &marks);

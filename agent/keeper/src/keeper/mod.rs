@@ -2,6 +2,7 @@
 //!
 //! Every change of the machine's state is in the journal before any of its effects begins; see [`Keeper::apply`].
 
+mod addresses;
 mod adopt;
 mod asking;
 mod count;

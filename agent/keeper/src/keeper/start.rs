@@ -225,6 +225,7 @@ impl Keeper {
             ("NOTIFY_SOCKET", path(self.notify.path())),
         ];
         all.extend(ours.map(|(name, value)| (name.to_owned(), value)));
+        all.extend(self.addresses(spec));
         if let Some(account) = account {
             let own = [
                 ("HOME", &account.home),
@@ -376,7 +377,7 @@ fn assemble(
         account,
         binds: match spec.strategy {
             _ if spec.listen.is_empty() => Binds::Untold,
-            Strategy::Auto => Binds::ToldIfPossible,
+            Strategy::Auto | Strategy::CutOver => Binds::ToldIfPossible,
             Strategy::BindJoin => Binds::Joined,
             _ => Binds::Untold,
         },

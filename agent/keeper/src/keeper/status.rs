@@ -1,10 +1,13 @@
 //! What the keeper tells.
 
+use ship_model::spec::Strategy;
+
 use super::Keeper;
+use crate::clock::{now_ms, rfc3339_in};
 use crate::listen;
-use crate::machine::{Generation, RisingPhase};
+use crate::machine::{Generation, Retiring, RisingPhase};
 use crate::protocol::{
-    GenerationStatus, ListenerStatus, ProcessStatus, Reply, RevertReadiness, Role, Status,
+    GenerationStatus, ListenerStatus, ProcessStatus, Reply, RevertReadiness, Role, StandbyStatus, Status,
 };
 
 impl Keeper {
@@ -60,6 +63,8 @@ impl Keeper {
         RevertReadiness {
             warm: target.is_some_and(|target| warm == Some(target.release)),
             to: target.map(crate::protocol::Intent::reference),
+            standby: self.state.standby().map(standby),
+            standby_lost: self.state.standby_lost.clone(),
         }
     }
 
@@ -88,6 +93,7 @@ impl Keeper {
                     .way
                     .as_ref()
                     .and_then(|way| way.strategy)
+                    .filter(|_| spec.strategy != Strategy::CutOver)
                     .unwrap_or(spec.strategy),
                 reason: found
                     .way
@@ -126,5 +132,14 @@ impl Keeper {
                 })
             })
             .collect()
+    }
+}
+
+fn standby(kept: &Retiring) -> StandbyStatus {
+    let until = (kept.deadline < u64::MAX).then(|| rfc3339_in(kept.deadline.saturating_sub(now_ms())));
+    StandbyStatus {
+        generation: kept.generation.number,
+        release: kept.generation.intent.release,
+        until,
     }
 }

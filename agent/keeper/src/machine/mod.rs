@@ -8,8 +8,8 @@
 //! ```text
 //! rising:   PREPARED → (CLEARING) → (LINKING) → SPAWNED → READY → (YIELDING → SPAWNED → READY) → PROBED → LINKED → steered: becomes active
 //!               └──────────┴────────────┴──────────┴────────┴────────┴────────┴──▶ ABORTING → gone
-//! retiring: WARM (soak) → (PARTING) → DRAINING → STOPPING → KILLING → gone
-//!               └──▶ steered back: becomes active, what was active retires
+//! retiring: WARM (soak) → (STANDBY) → (PARTING) → DRAINING → STOPPING → KILLING → gone
+//!               └──────────┴──▶ steered back: becomes active, what was active retires
 //! ```
 //!
 //! Until new connections are steered, users see the active generation and nothing else; a rising one can only fail. A
@@ -27,6 +27,7 @@ mod recover;
 mod retire;
 mod rise;
 mod run;
+mod standby;
 mod state;
 mod step;
 mod take_over;

@@ -11,6 +11,7 @@ pub(super) const PROMPT_MS: u64 = 30_000;
 impl Turn {
     pub(super) fn begin(&mut self, queued: Queued) {
         self.end_soak();
+        self.state.standby_lost = None;
         let number = self.state.next_generation.max(1);
         self.state.next_generation = number + 1;
         self.state.rising = Some(Rising {
@@ -22,6 +23,7 @@ impl Turn {
             deadline: self.now + PROMPT_MS,
             first_answer_at: None,
             proven_at: None,
+            gap_since: None,
             attempt: queued.attempt,
             rungs: Vec::new(),
         });

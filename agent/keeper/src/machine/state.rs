@@ -37,6 +37,9 @@ pub struct State {
     pub outcome: Option<Outcome>,
     /// The generation whose last lines belong to the outcome, until the edge has put them there.
     pub outcome_of: Option<u64>,
+    /// Why no generation stands by any more before its hold was over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standby_lost: Option<String>,
     /// The last crash of an active process; the edge puts its last lines in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crash: Option<Crash>,
@@ -176,6 +179,9 @@ pub struct Rising {
     /// When all had answered as often as wanted, or were up where nothing is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_at: Option<u64>,
+    /// When the active generation stopped serving to make room for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap_since: Option<u64>,
     /// How often it was begun before.
     pub attempt: u32,
     /// Strategies that were left for another, with the reason.
@@ -239,8 +245,10 @@ pub struct Retiring {
 /// How far a leaving generation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Leaving {
-    /// Complete; may be steered back to.
+    /// Complete; may be steered back to. While it is, a crash of its successor brings it back.
     Warm,
+    /// Complete, after the soak; may be steered back to until its hold is over or its slot is needed.
+    Standby,
     /// The hooks that come before its end run.
     Parting,
     /// Told to drain.
@@ -264,4 +272,12 @@ pub struct Queued {
     pub not_before: u64,
     /// How often it was begun before.
     pub attempt: u32,
+}
+
+impl Leaving {
+    /// Whether it has not been told to go yet.
+    #[must_use]
+    pub fn is_warm(self) -> bool {
+        matches!(self, Self::Warm | Self::Standby)
+    }
 }

@@ -208,6 +208,9 @@ impl Turn {
                 ..
             })
         );
+        if !urgent && self.state.has_two_slots() {
+            self.end_soak();
+        }
         if !urgent && !self.state.is_free() {
             return;
         }
@@ -262,6 +265,7 @@ impl Turn {
             switch_ms: 0,
             boot_ms: 0,
             first_answer_ms: None,
+            gap_ms: None,
             at: String::new(),
         });
         self.state.outcome_of = None;

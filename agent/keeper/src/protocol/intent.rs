@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use ship_model::spec::{Canary, Hook, HookPoint, Restart, Strategy};
+use ship_model::spec::{Canary, Hook, HookPoint, Restart, Standby, Strategy};
 
 use super::ReleaseRef;
 
@@ -34,6 +34,10 @@ pub struct Intent {
     /// How long the old generation stays warm after the switch, for an instant way back.
     #[serde(default = "default_soak")]
     pub soak_ms: u64,
+    /// What stays of the generation before it after the soak; none: nothing. Both together are all that runs then: the next
+    /// switch waits until the standby is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<Standby>,
     /// Commands of the release at the steps of a switch.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hooks: BTreeMap<HookPoint, Vec<Hook>>,

@@ -98,6 +98,24 @@ pub struct RevertReadiness {
     pub to: Option<ReleaseRef>,
     /// Its generation is still warm: no process would be started.
     pub warm: bool,
+    /// The generation that stands by for it after a cut-over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<StandbyStatus>,
+    /// Why none stands by any more, though its hold is not over: a revert starts processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_lost: Option<String>,
+}
+
+/// A generation that stands by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyStatus {
+    /// Its number.
+    pub generation: u64,
+    /// What it runs.
+    pub release: u64,
+    /// When it drains, RFC 3339 in UTC; none: when the next switch needs its slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 /// A release that is not tried again.
@@ -242,6 +260,10 @@ pub struct Outcome {
     pub boot_ms: u64,
     /// From the request to the first good answer of the new generation; none without a probe.
     pub first_answer_ms: Option<u64>,
+    /// From when the old generation was told to go, where it had to go first, to the moment the new one got connections; none:
+    /// they ran side by side. Connections wait that long where the keeper has the listeners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap_ms: Option<u64>,
     /// When it ended, RFC 3339 in UTC.
     pub at: String,
 }

@@ -159,6 +159,7 @@ impl Stage {
             processes: vec![process],
             coexist: true,
             soak_ms: 60_000,
+            standby: None,
             hooks: std::collections::BTreeMap::new(),
         }
     }

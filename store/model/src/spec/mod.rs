@@ -17,13 +17,15 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod values;
+mod ways;
 
 pub use check::SpecDefect;
 pub use error::{SpecError, SpecErrors};
 pub use hooks::{Hook, HookPoint};
 pub use read::read_ship_toml;
-pub use restart::{Canary, Reexec, Reload, Restart, Strategy, Upgrade};
+pub use restart::{Canary, Reexec, Reload, Restart, Standby, Strategy, Upgrade};
 pub use template::init_template;
+pub use ways::{Gap, ProcessWay, Waiting, ways};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -76,6 +78,16 @@ impl ReleaseSpec {
 
     pub fn is_static(&self) -> bool {
         self.processes.is_empty()
+    }
+}
+
+impl ProcessSpec {
+    /// What stays of the generation before this one, where its strategy keeps it.
+    pub fn standby(&self) -> Option<Standby> {
+        match &self.restart {
+            Some(Restart::Standby(standby)) => Some(*standby),
+            _ => None,
+        }
     }
 }
 

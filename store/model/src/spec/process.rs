@@ -18,6 +18,7 @@ const KEYS: Keys = Keys::only(&[
     "pidfile",
     "upgrade",
     "force",
+    "hold",
     "coexist",
     "overlap",
     "canary",

@@ -9,6 +9,7 @@ use crate::path::TreePath;
 use crate::spec::assets::{overlap, tree_path};
 use crate::spec::error::SpecErrors;
 use crate::spec::fields::{Fields, Keys, Mistakes};
+use crate::spec::strategy::against_standby;
 use crate::spec::{ListenAddr, ProcessSpec, ReleaseSpec, Shared, assets, hooks, process};
 
 /// Largest `ship.toml` in bytes: its meaning is part of every manifest.
@@ -162,6 +163,14 @@ fn processes(fields: &Fields<'_>) -> BTreeMap<ProcessName, ProcessSpec> {
             }
         }
         processes.insert(process_name, spec);
+    }
+    for (name, other, reason) in against_standby(&processes) {
+        let message = format!(
+            "\"cut-over\" keeps the whole old release to go back to, but of process {other} {reason}"
+        );
+        table
+            .key(name.as_str())
+            .bad_with(message, "\"listen-fds\" or \"auto\"");
     }
     processes
 }

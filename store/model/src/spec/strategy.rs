@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use crate::name::ProcessName;
 use crate::spec::fields::{Fields, Found, Keys, nearest};
 use crate::spec::hooks::words;
 use crate::spec::process::{duration, parsed};
 use crate::spec::restart::{SERVERS, Server};
 use crate::spec::values::{pidfile, signal};
-use crate::spec::{Canary, ListenAddr, Reexec, Reload, Restart, Strategy, Upgrade};
+use crate::spec::{Canary, ListenAddr, ProcessSpec, Reexec, Reload, Restart, Standby, Strategy, Upgrade};
 
-/// Strategies that nothing carries out yet.
-const LATER: [Strategy; 1] = [Strategy::CutOver];
+/// How long a standby is kept where nothing is said.
+const HOLD_MS: u64 = 10 * 60_000;
 
 /// What a process says of how it is replaced.
 pub(super) struct Way {
@@ -27,13 +28,18 @@ pub(super) fn read(fields: &Fields<'_>, listen: &BTreeMap<String, ListenAddr>) -
         Strategy::SignalReexec => reexec(fields, server).map(Restart::Reexec),
         Strategy::SignalReload => reload(fields, server).map(Restart::Reload),
         Strategy::Command => upgrade(fields).map(Restart::Command),
+        Strategy::CutOver => Some(Restart::Standby(standby(fields))),
         _ => None,
     };
     refuse_strays(fields, strategy);
     if strategy == Strategy::BindJoin {
         check_joinable(fields, listen);
     }
-    if matches!(strategy, Strategy::BindJoin | Strategy::Starter) && listen.is_empty() {
+    if matches!(
+        strategy,
+        Strategy::BindJoin | Strategy::Starter | Strategy::CutOver
+    ) && listen.is_empty()
+    {
         fields.missing("listen", "listen = { http = \"tcp:8080\" }");
     }
     Way {
@@ -62,10 +68,6 @@ fn strategy(fields: &Fields<'_>) -> Strategy {
     };
     let found = Strategy::ALL.iter().find(|(name, _)| *name == text.value);
     match found {
-        Some((name, strategy)) if LATER.contains(strategy) => {
-            text.bad_with(format!("not yet: strategy {name:?}"), "\"listen-fds\" works");
-            Strategy::ListenFds
-        }
         Some((_, strategy)) => *strategy,
         None => {
             let names = Strategy::ALL.map(|(name, _)| name);
@@ -174,13 +176,50 @@ fn upgrade(fields: &Fields<'_>) -> Option<Upgrade> {
     })
 }
 
+/// `hold = "10m"`, or `hold = "keep"` until the next switch.
+fn standby(fields: &Fields<'_>) -> Standby {
+    let kept = fields.get("hold").and_then(|found| found.value.as_str()) == Some("keep");
+    Standby {
+        hold_ms: (!kept).then(|| duration(fields, "hold", HOLD_MS, 1)),
+    }
+}
+
+/// Why a process cannot stand by complete: what was ended, or became another release, is not there to go back to.
+pub(super) fn no_standby(process: &ProcessSpec) -> Option<&'static str> {
+    if !process.coexist {
+        Some("coexist = false ends the old one first")
+    } else if !process.overlap {
+        Some("overlap = false ends the old one first")
+    } else if process.strategy == Strategy::StopStart {
+        Some("\"stop-start\" ends the old one first")
+    } else if process.strategy.is_in_place() {
+        Some("its strategy leaves nothing of the old release")
+    } else {
+        None
+    }
+}
+
+/// For each process that is cut over to, the process of the same class that keeps the old release from standing by, and why.
+pub(super) fn against_standby(
+    processes: &BTreeMap<ProcessName, ProcessSpec>,
+) -> impl Iterator<Item = (&ProcessName, &ProcessName, &'static str)> {
+    let cut_over = processes
+        .iter()
+        .filter(|(_, process)| process.strategy == Strategy::CutOver);
+    cut_over.filter_map(|(name, process)| {
+        let mut beside = processes.iter().filter(|(_, other)| other.class == process.class);
+        beside.find_map(|(other, spec)| Some((name, other, no_standby(spec)?)))
+    })
+}
+
 /// A key that its strategy has no use for is a misunderstanding.
 fn refuse_strays(fields: &Fields<'_>, strategy: Strategy) {
-    let uses: [(&str, &[Strategy]); 4] = [
+    let uses: [(&str, &[Strategy]); 5] = [
         ("signals", &[Strategy::SignalReexec, Strategy::SignalReload]),
         ("pidfile", &[Strategy::SignalReexec]),
         ("upgrade", &[Strategy::Command]),
         ("force", &[Strategy::SignalReload]),
+        ("hold", &[Strategy::CutOver]),
     ];
     for (key, strategies) in uses {
         if let Some(found) = fields.get(key).filter(|_| !strategies.contains(&strategy)) {

@@ -22,6 +22,7 @@ app = "{app}"
                                      # "bind-join": it binds by itself, and is given its socket then; "auto": either
                                      # others: "signal-reexec" and "signal-reload" with server = "nginx" (or "haproxy",
                                      # "unicorn", "gunicorn", "puma", "php-fpm"), "command" with upgrade = { install = […] },
+                                     # "cut-over": hold = "10m" (or "keep") keeps the old one beside the new, to go back at once;
                                      # "stop-start": the old one is stopped first, and users meet a gap
 # notify = true                      # only if it says READY=1 on NOTIFY_SOCKET
 # probe = { http = "/healthz", times = 3, interval = "200ms", timeout = "1s" }   # or { tcp = true }
@@ -34,7 +35,8 @@ app = "{app}"
 # user = "www-data"
 # no_new_privs = true                # nothing it starts can gain privileges
 # limits = { nofile = 65536, memory = "1GiB" }
-# env = { RAILS_ENV = "production" }
+# env = { RAILS_ENV = "production" }  # besides, it finds where it listens: SHIP_LISTEN_HTTP=tcp:10.0.0.7:8080,
+                                     # SHIP_IP_HTTP, SHIP_PORT_HTTP (or SHIP_PATH_HTTP)
 
 # --- What browsers fetch. Names with a fingerprint (main.3f9a12bc.js) are kept of every release. ------
 # [[assets]]

@@ -59,6 +59,21 @@ keep = 2
 "#;
 
 #[test]
+fn a_standby_is_held_for_a_while_or_kept() {
+    let read = |hold: &str| {
+        let text = format!(
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = {{ http = \"tcp:80\" }}\nstrategy = \"cut-over\"\n{hold}"
+        );
+        let spec = read_ship_toml(&text, None).unwrap();
+        spec.check().unwrap();
+        spec.processes.values().next().unwrap().standby().unwrap().hold_ms
+    };
+    assert_eq!(read(""), Some(600_000));
+    assert_eq!(read("hold = \"90s\""), Some(90_000));
+    assert_eq!(read("hold = \"keep\""), None);
+}
+
+#[test]
 fn a_whole_file_is_read() {
     let spec = read(WHOLE).unwrap();
     assert_eq!(spec.platform, ["linux/amd64", "linux/arm64"]);
@@ -145,7 +160,19 @@ fn every_mistake_has_its_place_and_words() {
         ),
         (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nstrategy = \"cut-over\"",
-            "4:12: process.web.strategy: not yet: strategy \"cut-over\" (\"listen-fds\" works)",
+            "2:1: process.web.listen: is missing (listen = { http = \"tcp:8080\" })",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\nstrategy = \"cut-over\"\nhold = \"a while\"",
+            "6:8: process.web.hold: \"a while\" is not a duration: write \"500ms\", \"30s\", \"2m\" or \"1h\"",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nhold = \"1m\"",
+            "4:8: process.web.hold: has no meaning with strategy \"listen-fds\", only with cut-over",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\nstrategy = \"cut-over\"\n[process.jobs]\nclass = \"web\"\ncommand = [\"x\"]\noverlap = false",
+            "2:10: process.web: \"cut-over\" keeps the whole old release to go back to, but of process jobs overlap = false ends the old one first (\"listen-fds\" or \"auto\")",
         ),
         (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nstrategy = \"bind-join\"\nlisten = { http = \"unix:a.sock\" }",

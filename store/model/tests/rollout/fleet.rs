@@ -160,6 +160,8 @@ impl SimHost {
             connections: 0,
             restarts: 0,
             damaged: Vec::new(),
+            standby: None,
+            balancers: Vec::new(),
         }
     }
 }

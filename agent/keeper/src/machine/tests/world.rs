@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ship_model::spec::{Hook, HookPoint, Reexec, Reload, Restart, Strategy, Upgrade};
+use ship_model::spec::{Hook, HookPoint, Reexec, Reload, Restart, Standby, Strategy, Upgrade};
 
 use super::*;
 use crate::machine::GOOD_KEPT;
-use crate::protocol::{Limits, ProbeKind, ProbeSpec, ProcessSpec};
+use crate::protocol::{Limits, Phase, ProbeKind, ProbeSpec, ProcessSpec};
 
 /// A small generator of numbers that look random and are the same each time.
 pub(super) struct Dice(pub(super) u64);
@@ -63,6 +63,7 @@ pub(super) fn intent(release: u64, epoch: u64, coexist: bool) -> Intent {
         processes: vec![process("web", true), process("worker", false)],
         coexist,
         soak_ms: 2_000,
+        standby: None,
         hooks: std::collections::BTreeMap::new(),
     }
 }
@@ -89,6 +90,7 @@ pub(super) fn all_ways() -> Vec<(Strategy, Option<Restart>)> {
     vec![
         (Strategy::ListenFds, None),
         (Strategy::StopStart, None),
+        (Strategy::CutOver, None),
         (Strategy::SignalReexec, reexec(Some("WINCH"))),
         (Strategy::SignalReexec, reexec(None)),
         (Strategy::SignalReload, Some(reload)),
@@ -175,6 +177,7 @@ impl World {
                     self.state
                 );
                 self.check_apart(generation, slot);
+                self.check_slots(generation);
                 self.next_pid += 1;
                 let process = Process {
                     pid: self.next_pid,
@@ -385,9 +388,18 @@ impl World {
             state
                 .retiring
                 .iter()
-                .filter(|leaving| leaving.phase == Leaving::Warm)
+                .filter(|leaving| leaving.phase.is_warm())
                 .count()
                 <= 1
+        );
+        let keeps = |found: &Generation| found.intent.standby.is_some();
+        assert!(
+            state.standby().is_none() || state.active.as_ref().is_some_and(keeps),
+            "a standby of nobody's: {state:#?}"
+        );
+        assert!(
+            state.phase() != Phase::Idle || state.retiring.len() <= usize::from(state.standby().is_some()),
+            "not idle: {state:#?}"
         );
         let numbers: Vec<_> = state
             .generations()
@@ -449,6 +461,10 @@ impl World {
             }
             let web = &mut wanted.processes[0];
             (web.strategy, web.restart) = self.ways[self.dice.roll(self.ways.len())].clone();
+            if web.strategy == Strategy::CutOver {
+                let hold_ms = [None, Some(1_000), Some(4_000), Some(600_000)][self.dice.roll(4)];
+                wanted.standby = Some(Standby { hold_ms });
+            }
             match judge_switch(&self.state, &wanted) {
                 Verdict::Accept => self.take(&Event::Switch(Box::new(wanted))),
                 Verdict::Renew => self.take(&Event::Renew(Box::new(wanted))),
@@ -491,6 +507,22 @@ impl World {
         assert!(
             slot == 0 || !beside.any(apart),
             "slot {slot} of {generation} runs beside another: {:#?}",
+            self.state
+        );
+    }
+
+    /// With two slots no third generation is there when a wanted one begins: none is started before a standby has gone.
+    fn check_slots(&self, generation: u64) {
+        let rising = self.state.rising.as_ref();
+        let Some(rising) = rising.filter(|rising| rising.generation.number == generation) else {
+            return;
+        };
+        let active = self.state.active.iter().chain([&rising.generation]);
+        let two = active.into_iter().any(|found| found.intent.standby.is_some());
+        let waits = matches!(rising.cause, Cause::Switch | Cause::Boot);
+        assert!(
+            !two || !waits || self.state.retiring.is_empty(),
+            "a third generation: {:#?}",
             self.state
         );
     }
