@@ -69,6 +69,15 @@ impl Probe {
         }
     }
 
+    /// It has passed, and must go on answering.
+    #[must_use]
+    pub fn watching(self) -> Self {
+        Self {
+            tally: self.tally.watching(),
+            ..self
+        }
+    }
+
     /// What was wrong with the last attempt, when that is news: for a failure by time-out.
     pub fn last_problem(&mut self) -> Option<String> {
         self.tally.last_problem()

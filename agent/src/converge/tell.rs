@@ -54,6 +54,7 @@ pub fn report(
         connections: status.map_or(0, keeper::connections),
         restarts: status.map_or(0, |status| status.counters.restarts),
         damaged: here.iter().filter_map(damaged).collect(),
+        canary: status.and_then(keeper::canary),
     }
 }
 

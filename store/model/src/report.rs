@@ -70,6 +70,19 @@ pub struct AppReport {
     /// Releases on the host that are not as they were published; none of them is switched to. Not in `staged`.
     #[serde(default)]
     pub damaged: Vec<DamagedRelease>,
+    /// The release on its way that a share of the users is on.
+    #[serde(default)]
+    pub canary: Option<CanaryReport>,
+}
+
+/// A release that has proven itself, and that a share of a host's users is on before all are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryReport {
+    pub release: Target,
+    /// Of a hundred clients, so many come to it.
+    pub percent: u8,
+    /// When the share grows, in milliseconds since 1970 by the host's clock.
+    pub until_ms: u64,
 }
 
 /// A release whose files rotted or were changed on a host.
@@ -96,7 +109,7 @@ pub struct AppFailure {
     /// The epoch under which it failed: the host does not retry the release without a newer one.
     pub epoch: Epoch,
     pub release: Target,
-    /// `fetch`, `stage`, `spawn`, `ready`, `probe`, `switch`, `soak`, `run` (it crashed later), `assets`.
+    /// `fetch`, `stage`, `spawn`, `ready`, `probe`, `canary`, `switch`, `soak`, `run` (it crashed later), `assets`.
     pub step: String,
     pub reason: String,
     /// Last lines the app wrote, at most 50.

@@ -105,6 +105,7 @@ fn app_report() -> AppReport {
         restarts: 9,
         // Came later: an old agent does not say it.
         damaged: Vec::new(),
+            canary: None,
     }
 }
 

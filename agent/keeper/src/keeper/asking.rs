@@ -89,6 +89,14 @@ impl Asking {
         }
     }
 
+    /// It has passed, and must go on answering.
+    pub(super) fn watching(self) -> Self {
+        Self {
+            tally: self.tally.watching(),
+            ..self
+        }
+    }
+
     /// The descriptors to wait on, and what for.
     pub(super) fn waits_on(&self) -> Vec<(BorrowedFd<'_>, PollFlags)> {
         let mut all = self.lead.as_ref().map(Lead::waits_on).unwrap_or_default();

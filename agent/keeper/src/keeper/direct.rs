@@ -81,7 +81,7 @@ impl Keeper {
     pub(super) fn look_at_listeners(&mut self) {
         let active = self.state.active.as_ref().map_or(0, |active| active.number);
         let before = self.state.layout.clone();
-        let proven = self.state.rising.is_none();
+        let proven = self.state.rising.is_none() || self.state.canary().is_some();
         let mut lost = Vec::new();
         for (key, group) in self.listeners.iter_mut() {
             let had = group.socket(active).is_some();
@@ -90,6 +90,7 @@ impl Keeper {
             }
         }
         self.remember_layout();
+        self.look_at_canary();
         if self.state.layout != before {
             self.revision += 1;
         }

@@ -4,6 +4,7 @@
 
 mod adopt;
 mod asking;
+mod canary;
 mod count;
 mod direct;
 mod effects;

@@ -1,13 +1,13 @@
 //! The listeners of an app: bound once, kept for the app's life, and leading new connections to one generation.
 
 mod address;
+mod all;
 mod bpf;
 mod outside;
 mod path;
 mod shared;
 mod steered;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -15,13 +15,14 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use thiserror::Error;
 
 pub use address::{Address, AddressError};
-pub use bpf::Source;
+pub use all::{Listeners, key, listeners_of};
+pub use bpf::{Source, is_in};
 pub use outside::OutsideGroup;
 pub use path::PathGroup;
 pub use shared::SharedGroup;
-pub use steered::SteeredGroup;
+pub use steered::{Canary, SteeredGroup};
 
-use crate::protocol::{Intent, ListenSpec, ProcessSpec, Steering};
+use crate::protocol::Steering;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 pub(crate) const BACKLOG: i32 = 4096;
@@ -129,7 +130,7 @@ impl Group {
     }
 
     /// Takes a group back from the generations that listen on it. `layout` is the order of inodes as the last
-    /// keeper wrote it, `active` the generation that gets new connections.
+    /// keeper wrote it, `active` the generation that gets new connections, but for the share that `canary` has.
     ///
     /// # Errors
     /// When there is nothing to take or the system refuses; the sockets given are closed then.
@@ -138,6 +139,7 @@ impl Group {
         found: Vec<Adopted>,
         layout: &[u64],
         active: Option<u64>,
+        canary: Option<Canary>,
     ) -> Result<Self, ListenError> {
         match address {
             Address::Unix(path) => Ok(Self::Path(PathGroup::adopt(path, found))),
@@ -148,7 +150,7 @@ impl Group {
                 if shared || !steered::has_reuseport(&found) {
                     return Ok(Self::Shared(SharedGroup::adopt(*addr, found)));
                 }
-                SteeredGroup::adopt(*addr, found, layout, active).map(Self::Steered)
+                SteeredGroup::adopt(*addr, found, layout, active, canary).map(Self::Steered)
             }
         }
     }
@@ -166,6 +168,15 @@ impl Group {
                 group.take(generation);
                 Ok(None)
             }
+        }
+    }
+
+    /// Whether `generation` has what it needs to get new connections.
+    #[must_use]
+    pub fn has(&self, generation: u64) -> bool {
+        match self {
+            Self::Steered(_) | Self::Path(_) => self.socket(generation).is_some(),
+            Self::Shared(_) | Self::Outside(_) => true,
         }
     }
 
@@ -189,6 +200,17 @@ impl Group {
             Self::Steered(group) => group.steer(generation),
             Self::Shared(_) | Self::Outside(_) => Ok(()),
             Self::Path(group) => group.steer(generation),
+        }
+    }
+
+    /// Sends a share of the clients to another generation until [`Group::steer`]; false where all or none must be sent.
+    ///
+    /// # Errors
+    /// When it has no socket here or the system refuses; nothing has changed then.
+    pub fn share(&mut self, canary: Canary) -> Result<bool, ListenError> {
+        match self {
+            Self::Steered(group) => group.share(canary).map(|()| true),
+            Self::Shared(_) | Self::Path(_) | Self::Outside(_) => Ok(false),
         }
     }
 
@@ -370,127 +392,4 @@ fn new_listener(addr: std::net::SocketAddr) -> io::Result<OwnedFd> {
 
 fn inode_of(socket: impl AsFd) -> io::Result<u64> {
     crate::unix::inode(socket)
-}
-
-/// Begins the key of a listener that the app binds by itself.
-const OUTSIDE: &str = "outside ";
-
-/// All listeners of the app, by key.
-#[derive(Debug, Default)]
-pub struct Listeners {
-    groups: BTreeMap<String, Group>,
-}
-
-/// The name under which a listener outlives releases: its address, or, as port 0 says nothing, whose it is.
-#[must_use]
-pub fn key(process: &ProcessSpec, listener: &ListenSpec) -> String {
-    if process.strategy.is_outside() {
-        return format!("{OUTSIDE}{}", listener.addr);
-    }
-    match Address::parse(&listener.addr)
-        .ok()
-        .and_then(|address| address.tcp())
-    {
-        Some(addr) if addr.port() == 0 => format!("tcp:{addr}#{}.{}", process.name, listener.name),
-        Some(addr) => format!("tcp:{addr}"),
-        None => listener.addr.clone(),
-    }
-}
-
-impl Listeners {
-    /// Binds what `intent` needs and is not there yet. `bound` tells where port 0 was before. Answers the keys bound anew.
-    ///
-    /// # Errors
-    /// When one cannot be had; those bound by this call are closed again.
-    pub fn prepare(
-        &mut self,
-        intent: &Intent,
-        bound: &BTreeMap<String, String>,
-        steering: bool,
-    ) -> Result<Vec<String>, ListenError> {
-        let mut fresh: Vec<String> = Vec::new();
-        for (process, listener) in listeners_of(intent) {
-            let key = key(process, listener);
-            if self.groups.contains_key(&key) {
-                continue;
-            }
-            let made = Address::parse(&listener.addr)
-                .map_err(|source| ListenError::Address {
-                    name: listener.name.clone(),
-                    source,
-                })
-                .and_then(|address| {
-                    if process.strategy.is_outside() {
-                        return Ok(Group::Outside(OutsideGroup::new(address)));
-                    }
-                    Group::bind(&address, bound.get(&key).map(String::as_str), steering)
-                });
-            // The app itself still listens there: it is bound when that has ended.
-            let until_it_ends = self.groups.contains_key(&format!("{OUTSIDE}{}", listener.addr));
-            if until_it_ends && matches!(made, Err(ListenError::Taken { .. })) {
-                continue;
-            }
-            match made {
-                Ok(group) => {
-                    self.groups.insert(key.clone(), group);
-                    fresh.push(key);
-                }
-                Err(error) => {
-                    for key in fresh {
-                        self.groups.remove(&key);
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        Ok(fresh)
-    }
-
-    /// The group under `key`.
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<&Group> {
-        self.groups.get(key)
-    }
-
-    /// The group under `key`.
-    pub fn get_mut(&mut self, key: &str) -> Option<&mut Group> {
-        self.groups.get_mut(key)
-    }
-
-    /// Puts an adopted group in place.
-    pub fn insert(&mut self, key: String, group: Group) {
-        self.groups.insert(key, group);
-    }
-
-    /// All groups with their keys.
-    pub fn iter(&self) -> impl Iterator<Item = (&String, &Group)> {
-        self.groups.iter()
-    }
-
-    /// All groups with their keys.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&String, &mut Group)> {
-        self.groups.iter_mut()
-    }
-
-    /// Closes what is held of the addresses that the app's own processes are about to bind.
-    pub fn give_up(&mut self, process: &ProcessSpec) {
-        if process.strategy.is_outside() {
-            for listener in &process.listen {
-                self.groups.remove(&listener.addr);
-            }
-        }
-    }
-
-    /// Closes groups that no generation uses.
-    pub fn close_unused(&mut self) {
-        self.groups.retain(|_, group| !group.is_unused());
-    }
-}
-
-/// All listeners of an intent with their processes.
-pub fn listeners_of(intent: &Intent) -> impl Iterator<Item = (&ProcessSpec, &ListenSpec)> {
-    intent
-        .processes
-        .iter()
-        .flat_map(|process| process.listen.iter().map(move |listener| (process, listener)))
 }

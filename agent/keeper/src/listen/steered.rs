@@ -13,7 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::bpf::{self, Source};
+use super::bpf::{self, Share, Source};
 use super::{Adopted, BACKLOG, ListenError, Route, connect_tcp, inode_of, new_listener, new_tcp};
 
 #[derive(Debug)]
@@ -21,6 +21,17 @@ struct Member {
     socket: OwnedFd,
     inode: u64,
     holder: Option<u64>,
+}
+
+/// A generation that gets new connections of a share of the clients, while another gets all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Canary {
+    /// Which.
+    pub generation: u64,
+    /// 1 to 100.
+    pub percent: u8,
+    /// Shuffles the clients, so that they are not the same ones each time.
+    pub salt: u32,
 }
 
 /// See the module.
@@ -31,6 +42,7 @@ pub struct SteeredGroup {
     members: Vec<Member>,
     active: Option<u64>,
     probe: Option<Source>,
+    canary: Option<Canary>,
 }
 
 impl SteeredGroup {
@@ -52,6 +64,7 @@ impl SteeredGroup {
             members,
             active: None,
             probe: None,
+            canary: None,
         };
         group.attach()?;
         Ok(group)
@@ -65,6 +78,7 @@ impl SteeredGroup {
         found: Vec<Adopted>,
         layout: &[u64],
         active: Option<u64>,
+        canary: Option<Canary>,
     ) -> Result<Self, ListenError> {
         let order = order_after_death(layout, |inode| found.iter().any(|found| found.inode == inode));
         let mut members: Vec<_> = found
@@ -81,6 +95,7 @@ impl SteeredGroup {
             members,
             active,
             probe: None,
+            canary,
         };
         if active.and_then(|generation| group.index(generation)).is_some() {
             group.attach()?;
@@ -157,15 +172,28 @@ impl SteeredGroup {
 
     pub(super) fn steer(&mut self, generation: u64) -> Result<(), ListenError> {
         if self.index(generation).is_none() {
-            let source = io::Error::other(format!("generation {generation} has no socket there"));
-            return Err(ListenError::System {
-                action: "steer",
-                addr: self.bound.to_string(),
-                source,
-            });
+            return Err(self.no_socket(generation));
         }
-        let before = self.active.replace(generation);
-        self.attach().inspect_err(|_| self.active = before)
+        let before = (self.active.replace(generation), self.canary.take());
+        self.attach()
+            .inspect_err(|_| (self.active, self.canary) = before)
+    }
+
+    /// Sends a share of the clients to another generation than all others.
+    pub(super) fn share(&mut self, canary: Canary) -> Result<(), ListenError> {
+        if self.index(canary.generation).is_none() {
+            return Err(self.no_socket(canary.generation));
+        }
+        let before = self.canary.replace(canary);
+        self.attach().inspect_err(|_| self.canary = before)
+    }
+
+    fn no_socket(&self, generation: u64) -> ListenError {
+        ListenError::System {
+            action: "steer",
+            addr: self.bound.to_string(),
+            source: io::Error::other(format!("generation {generation} has no socket there")),
+        }
     }
 
     /// New connections wait at the spare.
@@ -184,12 +212,21 @@ impl SteeredGroup {
             .active
             .and_then(|generation| self.index(generation))
             .unwrap_or(last);
-        bpf::attach(self.members[last].socket.as_fd(), active as u32, self.probe).map_err(|source| {
-            ListenError::System {
-                action: bpf::ATTACH,
-                addr: self.bound.to_string(),
-                source,
-            }
+        let socket = self.members[last].socket.as_fd();
+        bpf::attach(socket, active as u32, self.probe, self.in_program()).map_err(|source| ListenError::System {
+            action: bpf::ATTACH,
+            addr: self.bound.to_string(),
+            source,
+        })
+    }
+
+    /// A canary that has left the group has no share of it.
+    fn in_program(&self) -> Option<Share> {
+        let canary = self.canary?;
+        Some(Share {
+            index: self.index(canary.generation)? as u32,
+            percent: canary.percent,
+            salt: canary.salt,
         })
     }
 
@@ -215,6 +252,7 @@ impl SteeredGroup {
         if self.active == Some(generation) {
             self.active = None;
         }
+        self.canary = self.canary.filter(|canary| canary.generation != generation);
         if let Some(index) = self.index(generation) {
             self.members[index].holder = None;
         }

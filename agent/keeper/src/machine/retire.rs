@@ -205,6 +205,7 @@ impl Turn {
                 HookPoint::AfterStop
             };
             self.begin_hooks(&gone.generation, point);
+            self.restore_active();
         }
     }
 

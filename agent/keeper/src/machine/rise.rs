@@ -23,6 +23,7 @@ impl Turn {
             first_answer_at: None,
             proven_at: None,
             attempt: queued.attempt,
+            canary: None,
             rungs: Vec::new(),
         });
         self.push(Effect::Bind { generation: number });
@@ -144,6 +145,7 @@ impl Turn {
                 });
                 self.fail(&reason);
             }
+            RisingPhase::Canary => self.grow(),
             RisingPhase::Probed => self.fail("the links were not moved in time"),
             RisingPhase::Linked => self.fail("new connections could not be steered in time"),
         }

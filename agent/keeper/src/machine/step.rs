@@ -95,6 +95,7 @@ impl Turn {
             }
             Event::Linked { generation, result } => self.linked(*generation, result),
             Event::Steered { generation, result } => self.steered(*generation, result),
+            Event::Shared { generation, result } => self.shared(*generation, result),
             Event::Hooked {
                 generation,
                 point,
@@ -282,6 +283,7 @@ impl Turn {
             RisingPhase::Spawned => Phase::Spawned,
             RisingPhase::Ready => Phase::Ready,
             RisingPhase::Probed | RisingPhase::Hooking(_) => Phase::Probed,
+            RisingPhase::Canary => Phase::Canary,
             RisingPhase::Linked => Phase::Linked,
             RisingPhase::Aborting => Phase::Aborting,
         }

@@ -165,6 +165,14 @@ pub struct Limits {
     pub memory: Option<u64>,
 }
 
+impl ProbeKind {
+    /// Whether the keeper does not ask this itself.
+    #[must_use]
+    pub fn is_asked_by_child(&self) -> bool {
+        matches!(self, Self::Grpc { .. } | Self::Command { .. })
+    }
+}
+
 impl Intent {
     /// The release by number.
     #[must_use]

@@ -113,6 +113,7 @@ pub struct ProcessSpec {
     /// Whether the old process may still run when the new one starts; for workers without a listener.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub overlap: bool,
+    /// How many of a host's clients come to it first, once it is proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

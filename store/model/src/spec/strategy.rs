@@ -195,10 +195,20 @@ fn refuse_strays(fields: &Fields<'_>, strategy: Strategy) {
 }
 
 /// `canary = 5`, or `canary = { percent = 5, hold = "30s" }`.
-pub(super) fn canary(fields: &Fields<'_>, strategy: Strategy, listens: bool) -> Option<Canary> {
+pub(super) fn canary(
+    fields: &Fields<'_>,
+    strategy: Strategy,
+    listen: &BTreeMap<String, ListenAddr>,
+    coexist: bool,
+) -> Option<Canary> {
     let found = fields.get("canary")?;
-    if strategy.is_in_place() || strategy == Strategy::StopStart || !listens {
+    if strategy.is_in_place() || strategy == Strategy::StopStart || !coexist || listen.is_empty() {
         found.bad("needs a listener, and a strategy that runs two generations side by side");
+        return None;
+    }
+    let unix = |addr: &ListenAddr| matches!(addr, ListenAddr::Unix { .. });
+    if listen.values().all(unix) {
+        found.bad("needs a TCP listener: the clients of a Unix socket have no addresses to be told apart by");
         return None;
     }
     let (percent, hold_ms) = if found.value.is_table() {
@@ -213,11 +223,6 @@ pub(super) fn canary(fields: &Fields<'_>, strategy: Strategy, listens: bool) -> 
     } else {
         (fields.number("canary", 1..=50)?, 30_000)
     };
-    // Read and checked, and refused as long as nobody steers by it.
-    found.bad_with(
-        "not yet: a share of a host's new connections",
-        "remove it for now",
-    );
     Some(Canary {
         percent: percent.try_into().ok()?,
         hold_ms,

@@ -160,6 +160,7 @@ impl SimHost {
             connections: 0,
             restarts: 0,
             damaged: Vec::new(),
+            canary: None,
         }
     }
 }
