@@ -1,7 +1,7 @@
 //! A small web server over a handed-over listener, with good and bad manners chosen by the environment.
 //!
 //! `FIXTURE=` a comma list of: `exit` (ends with status 3), `exit-later` (ends once the file `FIXTURE_TRIGGER` is there),
-//! `never-ready`, `speak-later` (says something at the trigger), `sick` (probes are answered with 500), `slow` (takes a while to boot), `shutdown-on-drain` (shuts its
+//! `never-ready`, `speak-later` (says something at the trigger), `sick` (probes are answered with 500), `sick-later` (so they are from the trigger on), `slow` (takes a while to boot), `shutdown-on-drain` (shuts its
 //! listener down when it is to drain), `shutdown-later` (does so at the trigger), `stubborn` (a child in a session of its own),
 //! `unix` (the listener is a Unix socket), `noisy` (writes much), `prefork` (a child serves, not it itself), `orphan` (so does
 //! a grandchild whose parent has ended), `bind` (takes no listener, binds each address of `FIXTURE_BIND` by itself), `idle`
@@ -316,7 +316,7 @@ fn answer(mut reader: impl BufRead, mut writer: impl Write, sick: bool) {
         }
         let path = request.split(' ').nth(1).unwrap_or("/");
         let (code, body) = match path {
-            "/healthz" if sick => (500, "sick".to_owned()),
+            "/healthz" if sick || sick_later() => (500, "sick".to_owned()),
             "/healthz" => (200, "well".to_owned()),
             "/env" => (
                 200,
@@ -342,6 +342,11 @@ fn answer(mut reader: impl BufRead, mut writer: impl Write, sick: bool) {
             return;
         }
     }
+}
+
+fn sick_later() -> bool {
+    let manners = var("FIXTURE");
+    manners.split(',').any(|word| word == "sick-later") && Path::new(&var("FIXTURE_TRIGGER")).exists()
 }
 
 fn descriptors() -> String {

@@ -227,7 +227,7 @@ fn nothing_yet(app: ship_model::name::AppName) -> AppReport {
         connections: 0,
         restarts: 0,
         damaged: Vec::new(),
-            canary: None,
+        canary: None,
     }
 }
 

@@ -154,6 +154,11 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
             bound: text("tcp:127.0.0.21:8080"),
             steering,
         }],
+        canary: (phase == Phase::Canary).then_some(CanaryStatus {
+            release: 455,
+            percent: 10,
+            until: 1_760_000_030,
+        }),
         outcome: Some(outcome(SwitchResult::Switched)),
         crash: None,
         counters: counters(),
@@ -193,6 +198,7 @@ fn statuses() -> Vec<Status> {
         Stopping,
         Aborting,
         ShuttingDown,
+        Canary,
     ];
     let roles = [
         Role::Rising,
@@ -343,6 +349,7 @@ fn rising(phase: RisingPhase, cause: Cause) -> Rising {
         first_answer_at: Some(105),
         proven_at: None,
         attempt: 2,
+        canary: (phase == RisingPhase::Canary).then_some(1),
     }
 }
 
@@ -409,6 +416,7 @@ fn states() -> Vec<State> {
         RisingPhase::Probed,
         RisingPhase::Linked,
         RisingPhase::Aborting,
+        RisingPhase::Canary,
     ];
     let around = |(nth, phase): (usize, RisingPhase)| state(phase, causes[nth % causes.len()].clone());
     phases.into_iter().enumerate().map(around).collect()

@@ -105,7 +105,7 @@ fn app_report() -> AppReport {
         restarts: 9,
         // Came later: an old agent does not say it.
         damaged: Vec::new(),
-            canary: None,
+        canary: None,
     }
 }
 
@@ -294,6 +294,7 @@ fn examples() -> Vec<Example> {
             release: Some(target(454)),
             reason: text("\"app.js\" has other bytes than the release says"),
         };
+        "Canary" Canary = Canary { release: Some(target(454)), percent: 10, until_ms: 1_760_000_030_000 };
         "DesiredApp" DesiredApp = desired_app();
         "DesiredHost" DesiredHost = DesiredHost { apps: vec![desired_app()] };
         "UpdateFigures" UpdateFigures = figures();

@@ -168,7 +168,8 @@ impl Keeper {
             let layout = self.state.layout.get(&key).cloned().unwrap_or_default();
             let active = self.state.active.as_ref().map(|active| active.number);
             let canary = self.canary_at(&key);
-            let group = Group::adopt(&address, found, &layout, active, canary).map_err(|error| chain(&error))?;
+            let group =
+                Group::adopt(&address, found, &layout, active, canary).map_err(|error| chain(&error))?;
             self.listeners.insert(key, group);
         }
         Ok(())

@@ -74,7 +74,10 @@ impl Keeper {
             group.is_some_and(|group| !group.has(generation))
         });
         let Some((process, listener)) = lost else { return };
-        let slot = intent.processes.iter().position(|known| known.name == process.name);
+        let slot = intent
+            .processes
+            .iter()
+            .position(|known| known.name == process.name);
         self.events.push_back(Event::ProbeFailed {
             generation,
             slot: slot.unwrap_or_default(),

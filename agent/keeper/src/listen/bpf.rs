@@ -83,7 +83,9 @@ pub fn is_in(client: IpAddr, salt: u32, percent: u8) -> bool {
         percent,
         salt,
     };
-    share.threshold().is_none_or(|threshold| lot(client, salt) < threshold)
+    share
+        .threshold()
+        .is_none_or(|threshold| lot(client, salt) < threshold)
 }
 
 const SPREAD: u32 = 0x9e37_79b1;
@@ -197,12 +199,7 @@ fn share_part(share: Share) -> Vec<libc::sock_filter> {
         code.push(arithmetic(libc::BPF_MUL, factor));
     }
     code.extend([keep_in_x(), arithmetic(libc::BPF_RSH, 16), xor_x()]);
-    code.push(jump(
-        libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K,
-        1,
-        0,
-        threshold,
-    ));
+    code.push(jump(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 1, 0, threshold));
     code.push(to_share);
     code
 }

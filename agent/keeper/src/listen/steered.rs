@@ -175,8 +175,7 @@ impl SteeredGroup {
             return Err(self.no_socket(generation));
         }
         let before = (self.active.replace(generation), self.canary.take());
-        self.attach()
-            .inspect_err(|_| (self.active, self.canary) = before)
+        self.attach().inspect_err(|_| (self.active, self.canary) = before)
     }
 
     /// Sends a share of the clients to another generation than all others.
@@ -213,10 +212,12 @@ impl SteeredGroup {
             .and_then(|generation| self.index(generation))
             .unwrap_or(last);
         let socket = self.members[last].socket.as_fd();
-        bpf::attach(socket, active as u32, self.probe, self.in_program()).map_err(|source| ListenError::System {
-            action: bpf::ATTACH,
-            addr: self.bound.to_string(),
-            source,
+        bpf::attach(socket, active as u32, self.probe, self.in_program()).map_err(|source| {
+            ListenError::System {
+                action: bpf::ATTACH,
+                addr: self.bound.to_string(),
+                source,
+            }
         })
     }
 

@@ -115,7 +115,8 @@ impl Turn {
                 let rungs = rising.canaries().map(|process| Rung {
                     process: process.name.clone(),
                     strategy: process.strategy,
-                    reason: "without its canary: its listeners can be led to a generation only as a whole".to_owned(),
+                    reason: "without its canary: its listeners can be led to a generation only as a whole"
+                        .to_owned(),
                 });
                 let rungs: Vec<_> = rungs.collect();
                 rising.rungs.extend(rungs);
@@ -175,7 +176,8 @@ impl Turn {
         let whole = |generation: &Generation| {
             let adopted = |slot: usize| {
                 let mut living = living.iter();
-                living.any(|found| (found.generation, found.slot) == (generation.number, slot) && found.adopted)
+                living
+                    .any(|found| (found.generation, found.slot) == (generation.number, slot) && found.adopted)
             };
             generation.is_whole() && (0..generation.slots.len()).all(adopted)
         };

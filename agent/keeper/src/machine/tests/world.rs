@@ -436,7 +436,10 @@ impl World {
             );
         }
         let canary = state.canary().map(|(generation, ..)| generation.number);
-        assert!(self.shared.is_none() || self.shared == canary, "who is no canary keeps its share");
+        assert!(
+            self.shared.is_none() || self.shared == canary,
+            "who is no canary keeps its share"
+        );
         assert!(state.good.len() <= GOOD_KEPT);
         assert!(numbers.len() <= 5, "{numbers:?}");
     }
