@@ -3,13 +3,14 @@
 mod tally;
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::PollFlags;
 
 use crate::listen::{Group, Route};
 use crate::protocol::{ProbeKind, ProbeSpec};
+use crate::sockets::Ends;
 
 pub use tally::{Answer, Progress, Tally};
 
@@ -106,13 +107,8 @@ impl Probe {
     }
 
     /// Goes on as far as it can without waiting. Where the route does not prove who answers, `owned` tells whether the
-    /// generation's processes have accepted the connection from a client's address to theirs; none when nobody has yet.
-    pub fn advance(
-        &mut self,
-        group: &mut Group,
-        now: u64,
-        owned: impl Fn(SocketAddr, SocketAddr) -> Option<bool>,
-    ) -> Progress {
+    /// generation's processes have accepted a connection; none when nobody has yet.
+    pub fn advance(&mut self, group: &mut Group, now: u64, owned: impl Fn(Ends) -> Option<bool>) -> Progress {
         if self.attempt.is_none() && now >= self.next_at {
             match group.probe(self.generation) {
                 Ok(route) => self.attempt = Some(Attempt::new(route, now + self.spec.timeout_ms.max(1))),
@@ -124,7 +120,7 @@ impl Probe {
         };
         if !attempt.proven {
             // Asked before the request is sent: afterwards the answer may be over too soon to see whose it was.
-            match attempt.ends().and_then(|(client, server)| owned(client, server)) {
+            match Ends::of(&attempt.stream).and_then(owned) {
                 Some(true) => attempt.proven = true,
                 Some(false) => return self.conclude(elsewhere(group), now),
                 None if now >= attempt.deadline => return self.conclude(nobody_accepts(group), now),
@@ -180,11 +176,6 @@ impl Attempt {
             deadline,
             connected_at: None,
         }
-    }
-
-    /// Both addresses of the connection, once there is one.
-    fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
-        Some((self.stream.local_addr().ok()?, self.stream.peer_addr().ok()?))
     }
 
     fn advance(

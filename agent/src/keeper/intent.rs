@@ -151,6 +151,9 @@ fn listener(addr: &ListenAddr, own: IpAddr, run: &Path) -> String {
         ListenAddr::Tcp { ip, port } => {
             format!("tcp:{}", std::net::SocketAddr::new(ip.unwrap_or(own), *port))
         }
+        ListenAddr::Udp { ip, port } => {
+            format!("udp:{}", std::net::SocketAddr::new(ip.unwrap_or(own), *port))
+        }
         ListenAddr::Unix { path } => format!("unix:{}", run.join(path).display()),
     }
 }
@@ -166,7 +169,9 @@ const SOMEBODY_ACCEPTS: Probe = Probe {
 };
 
 fn probe(asked: &Probe, spec: &ProcessSpec) -> Option<ProbeSpec> {
-    let first = || spec.listen.keys().next().cloned();
+    let mut connected = spec.listen.iter().filter(|(_, addr)| addr.takes_connections());
+    let first = connected.next().map(|(name, _)| name.clone());
+    let any = || spec.listen.keys().next().cloned();
     Some(ProbeSpec {
         kind: match &asked.kind {
             ProbeKind::Http { path } => protocol::ProbeKind::Http { path: path.clone() },
@@ -177,8 +182,8 @@ fn probe(asked: &Probe, spec: &ProcessSpec) -> Option<ProbeSpec> {
             ProbeKind::Command { words } => protocol::ProbeKind::Command { words: words.clone() },
         },
         listener: match asked.kind {
-            ProbeKind::Command { .. } => asked.listener.clone().or_else(first).unwrap_or_default(),
-            _ => asked.listener.clone().or_else(first)?,
+            ProbeKind::Command { .. } => asked.listener.clone().or(first).or_else(any).unwrap_or_default(),
+            _ => asked.listener.clone().or(first)?,
         },
         times: asked.times,
         interval_ms: asked.interval_ms,
@@ -202,6 +207,7 @@ mod tests {
         for (addr, text) in [
             (tcp(None), "tcp:127.41.7.1:80"),
             (tcp(Some(six)), "tcp:[::1]:80"),
+            (ListenAddr::Udp { ip: None, port: 53 }, "udp:127.41.7.1:53"),
             (unix("web.sock"), "unix:/run/ship/web/web.sock"),
             (unix("/tmp/s"), "unix:/tmp/s"),
         ] {

@@ -4,7 +4,7 @@ use super::asking::Asking;
 use super::{Keeper, chain};
 use crate::clock::now_ms;
 use crate::listen::{self, Canary};
-use crate::machine::{Event, Generation};
+use crate::machine::Generation;
 use crate::probe::Probe;
 use crate::protocol::{Intent, ListenSpec, ProbeSpec, ProcessSpec};
 
@@ -61,28 +61,6 @@ impl Keeper {
             Some(Asked::ByChild(asking)) => self.askings.push(asking.watching()),
             None => {}
         }
-    }
-
-    /// One that gives up its listener while users come to it has failed.
-    pub(super) fn look_at_canary(&mut self) {
-        let Some((found, ..)) = self.state.canary() else {
-            return;
-        };
-        let (generation, intent) = (found.number, &found.intent);
-        let lost = listen::listeners_of(intent).find(|(process, listener)| {
-            let group = self.listeners.get(&listen::key(process, listener));
-            group.is_some_and(|group| !group.has(generation))
-        });
-        let Some((process, listener)) = lost else { return };
-        let slot = intent
-            .processes
-            .iter()
-            .position(|known| known.name == process.name);
-        self.events.push_back(Event::ProbeFailed {
-            generation,
-            slot: slot.unwrap_or_default(),
-            reason: format!("it has shut its listener {} down", listener.name),
-        });
     }
 }
 

@@ -51,6 +51,7 @@ pub(super) fn check(process: &ProcessSpec) -> Result<(), String> {
     for listener in listeners.filter(|_| process.strategy == Strategy::BindJoin) {
         let why = match Address::parse(&listener.addr) {
             Ok(Address::Unix(_)) => "is a Unix socket; only TCP addresses are joined",
+            Ok(Address::Udp(_)) => "is a UDP address; only TCP addresses are joined",
             Ok(Address::Tcp(addr)) if addr.port() == 0 => {
                 "has port 0; a process that binds by itself must know its port"
             }

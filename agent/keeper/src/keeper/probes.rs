@@ -32,7 +32,7 @@ impl Keeper {
             let Some(group) = listeners.get_mut(&probe.key) else {
                 return false;
             };
-            let owned = |client, server| self.owns(generation, client, server);
+            let owned = |ends| self.owns(generation, ends);
             let progress = probe.advance(group, now, owned);
             if let Some(problem) = probe.last_problem() {
                 events.push(Event::ProbeProblem {

@@ -138,6 +138,7 @@ impl Keeper {
                     addr: listener.addr.clone(),
                     bound: group.bound(),
                     steering: group.steering(),
+                    reason: group.remark().unwrap_or_default(),
                 })
             })
             .collect()

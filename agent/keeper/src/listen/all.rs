@@ -20,13 +20,12 @@ pub fn key(process: &ProcessSpec, listener: &ListenSpec) -> String {
     if process.strategy.is_outside() {
         return format!("{OUTSIDE}{}", listener.addr);
     }
-    match Address::parse(&listener.addr)
-        .ok()
-        .and_then(|address| address.tcp())
-    {
-        Some(addr) if addr.port() == 0 => format!("tcp:{addr}#{}.{}", process.name, listener.name),
-        Some(addr) => format!("tcp:{addr}"),
-        None => listener.addr.clone(),
+    match Address::parse(&listener.addr) {
+        Ok(address) if address.inet().is_some_and(|(_, addr)| addr.port() == 0) => {
+            format!("{address}#{}.{}", process.name, listener.name)
+        }
+        Ok(address) => address.to_string(),
+        Err(_) => listener.addr.clone(),
     }
 }
 

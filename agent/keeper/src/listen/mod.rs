@@ -9,12 +9,14 @@ mod shared;
 mod steered;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use thiserror::Error;
 
-pub use address::{Address, AddressError};
+pub use address::{Address, AddressError, Transport};
 pub use all::{Listeners, key, listeners_of};
 pub use bpf::{Source, is_in};
 pub use outside::OutsideGroup;
@@ -73,7 +75,7 @@ impl ListenError {
 /// The sockets behind one address.
 #[derive(Debug)]
 pub enum Group {
-    /// One TCP socket per generation, chosen by a BPF program.
+    /// One socket per generation, chosen by a BPF program.
     Steered(SteeredGroup),
     /// One socket for all.
     Shared(SharedGroup),
@@ -104,29 +106,33 @@ pub struct Route {
 }
 
 impl Group {
-    /// Binds `address`; port 0 takes the port of `before`, or a free one.
+    /// Binds `address`; port 0 takes the port of `before`, or a free one. Where generations cannot have a socket each, one is
+    /// bound for all; see [`Group::remark`].
     ///
     /// # Errors
     /// [`ListenError::Taken`] when another program listens there.
     pub fn bind(address: &Address, before: Option<&str>, steering: bool) -> Result<Self, ListenError> {
-        match address {
-            Address::Unix(path) => Ok(Self::Path(PathGroup::bind(path)?)),
-            Address::Tcp(addr) => {
-                let wanted = before
-                    .and_then(|bound| Address::parse(bound).ok())
-                    .and_then(|bound| bound.tcp());
-                let addr = wanted.filter(|_| addr.port() == 0).unwrap_or(*addr);
-                if steering {
-                    match SteeredGroup::bind(addr) {
-                        Err(ListenError::System {
-                            action: bpf::ATTACH, ..
-                        }) => {}
-                        other => return other.map(Self::Steered),
-                    }
-                }
-                SharedGroup::bind(addr).map(Self::Shared)
+        let before = before.and_then(|bound| Address::parse(bound).ok());
+        let port_is_open = address.inet().is_some_and(|(_, addr)| addr.port() == 0);
+        let wanted = before.filter(|_| port_is_open).unwrap_or_else(|| address.clone());
+        let better = match (&wanted, wanted.inet()) {
+            _ if !steering => Err("the keeper was told not to steer".to_owned()),
+            (Address::Unix(path), _) => {
+                let group = PathGroup::bind(path)?;
+                let tried = group.try_out();
+                tried
+                    .map(|()| Self::Path(group))
+                    .map_err(|error| format!("its path cannot name one socket after the other: {error}"))
             }
-        }
+            (_, Some((transport, addr))) => match SteeredGroup::bind(transport, addr) {
+                Err(error @ ListenError::Taken { .. }) => return Err(error),
+                other => other
+                    .map(Self::Steered)
+                    .map_err(|error| crate::keeper::chain(&error)),
+            },
+            (_, None) => Err(String::new()),
+        };
+        better.or_else(|reason| SharedGroup::bind(&wanted, reason).map(Self::Shared))
     }
 
     /// Takes a group back from the generations that listen on it. `layout` is the order of inodes as the last
@@ -141,17 +147,26 @@ impl Group {
         active: Option<u64>,
         canary: Option<Canary>,
     ) -> Result<Self, ListenError> {
-        match address {
-            Address::Unix(path) => Ok(Self::Path(PathGroup::adopt(path, found))),
-            Address::Tcp(addr) => {
-                let one = found.first().map(|found| found.inode);
-                let distinct = found.iter().any(|found| Some(found.inode) != one);
-                let shared = !distinct && found.len() > 1;
-                if shared || !steered::has_reuseport(&found) {
-                    return Ok(Self::Shared(SharedGroup::adopt(*addr, found)));
-                }
-                SteeredGroup::adopt(*addr, found, layout, active, canary).map(Self::Steered)
+        let one = found.first().map(|found| found.inode);
+        let distinct = found.iter().any(|found| Some(found.inode) != one);
+        let shared = !distinct && found.len() > 1;
+        match (address, address.inet()) {
+            (Address::Unix(path), _) if !shared && PathGroup::is_of(path, &found) => {
+                Ok(Self::Path(PathGroup::adopt(path, found)))
             }
+            (_, Some((transport, addr))) if !shared && steered::has_reuseport(&found) => {
+                SteeredGroup::adopt(transport, addr, found, layout, active, canary).map(Self::Steered)
+            }
+            _ => Ok(Self::Shared(SharedGroup::adopt(address, found))),
+        }
+    }
+
+    /// Why this is less than it could be; none where it is not.
+    #[must_use]
+    pub fn remark(&self) -> Option<String> {
+        match self {
+            Self::Shared(group) => Some(format!("one socket for all generations: {}", group.reason())),
+            Self::Steered(_) | Self::Path(_) | Self::Outside(_) => None,
         }
     }
 
@@ -225,6 +240,15 @@ impl Group {
         }
     }
 
+    /// Takes over what waits for a generation that accepts nothing more here: see [`Group::orphans`].
+    pub fn abandon(&mut self, generation: u64) {
+        match self {
+            Self::Steered(group) => group.abandon(generation),
+            Self::Path(group) => group.abandon(generation),
+            Self::Shared(_) | Self::Outside(_) => {}
+        }
+    }
+
     /// Takes the socket of a generation that is gone.
     pub fn release(&mut self, generation: u64) {
         match self {
@@ -265,8 +289,8 @@ impl Group {
     /// When it cannot be made, or is refused at once.
     pub fn connect(&self) -> io::Result<OwnedFd> {
         match self {
-            Self::Steered(group) => connect_tcp(group.bound(), None),
-            Self::Shared(group) => connect_tcp(group.bound(), None),
+            Self::Steered(group) => connect_inet(group.transport(), group.bound(), None),
+            Self::Shared(group) => group.connect(),
             Self::Path(group) => crate::unix::connect_nonblocking(group.path()),
             Self::Outside(group) => group.probe().map(|route| route.socket),
         }
@@ -278,7 +302,8 @@ impl Group {
         match self {
             Self::Steered(group) => group.inspect(generation, proven),
             Self::Shared(group) => group.inspect(),
-            Self::Path(_) | Self::Outside(_) => false,
+            Self::Path(group) => group.inspect(generation),
+            Self::Outside(_) => false,
         }
     }
 
@@ -286,8 +311,8 @@ impl Group {
     #[must_use]
     pub fn bound(&self) -> String {
         match self {
-            Self::Steered(group) => format!("tcp:{}", group.bound()),
-            Self::Shared(group) => format!("tcp:{}", group.bound()),
+            Self::Steered(group) => group.address().to_string(),
+            Self::Shared(group) => group.at().to_string(),
             Self::Path(group) => format!("unix:{}", group.path().display()),
             Self::Outside(group) => group.address().to_string(),
         }
@@ -306,12 +331,47 @@ impl Group {
 
     /// The bound TCP address, if it has one.
     #[must_use]
-    pub fn tcp(&self) -> Option<std::net::SocketAddr> {
+    pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
-            Self::Steered(group) => Some(group.bound()),
-            Self::Shared(group) => Some(group.bound()),
+            Self::Steered(group) => group.address().tcp(),
+            Self::Shared(group) => group.at().tcp(),
             Self::Path(_) => None,
             Self::Outside(group) => group.address().tcp(),
+        }
+    }
+
+    /// What goes over it; a Unix stream is as good as TCP.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        let udp = match self {
+            Self::Steered(group) => group.transport() == Transport::Udp,
+            Self::Shared(group) => matches!(group.at(), Address::Udp(_)),
+            Self::Path(_) => false,
+            Self::Outside(group) => matches!(group.address(), Address::Udp(_)),
+        };
+        if udp { Transport::Udp } else { Transport::Tcp }
+    }
+
+    /// Whether users come to it by a path.
+    #[must_use]
+    pub fn is_unix(&self) -> bool {
+        match self {
+            Self::Steered(_) => false,
+            Self::Shared(group) => matches!(group.at(), Address::Unix(_)),
+            Self::Path(_) => true,
+            Self::Outside(group) => matches!(group.address(), Address::Unix(_)),
+        }
+    }
+
+    /// The socket of `generation` that hangs up when it is shut down, to be waited on for that. Datagram sockets do not, and
+    /// may have errors for their app to fetch, which would wake the keeper for ever.
+    #[must_use]
+    pub fn hangs_up(&self, generation: u64) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Steered(group) if group.transport() == Transport::Udp => None,
+            // Only TCP's can be revived; another would wake the keeper for ever.
+            Self::Shared(group) if group.at().tcp().is_none() => None,
+            _ => self.socket(generation),
         }
     }
 
@@ -328,15 +388,19 @@ impl Group {
     pub fn orphans(&self) -> Vec<BorrowedFd<'_>> {
         match self {
             Self::Steered(group) => group.orphans(),
-            Self::Shared(_) | Self::Outside(_) => Vec::new(),
             Self::Path(group) => group.orphans(),
+            Self::Shared(_) | Self::Outside(_) => Vec::new(),
         }
     }
 
-    /// Whether connections wait to be accepted by `generation`.
+    /// Whether connections or datagrams wait for `generation` alone.
     #[must_use]
     pub fn has_queue(&self, generation: u64) -> bool {
-        self.socket(generation).is_some_and(has_queue)
+        match self {
+            // Its successor takes them as well.
+            Self::Shared(_) => false,
+            _ => self.socket(generation).is_some_and(has_queue),
+        }
     }
 }
 
@@ -352,11 +416,11 @@ pub(crate) fn has_queue(socket: BorrowedFd<'_>) -> bool {
         && !polled[0].revents().contains(PollFlags::HUP)
 }
 
-/// Begins a TCP connection, from `source` when given.
-fn connect_tcp(to: std::net::SocketAddr, source: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+/// Begins a connection, from `source` when given.
+fn connect_inet(transport: Transport, to: SocketAddr, source: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
     let socket = match source {
         Some(bound) => bound.try_clone_to_owned()?,
-        None => new_tcp(to)?,
+        None => new_client(transport, to)?,
     };
     match rustix::net::connect(&socket, &bpf::reachable(to)) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
@@ -364,29 +428,32 @@ fn connect_tcp(to: std::net::SocketAddr, source: Option<BorrowedFd<'_>>) -> io::
     }
 }
 
-fn new_tcp(for_addr: std::net::SocketAddr) -> io::Result<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+fn open(transport: Transport, for_addr: SocketAddr, flags: SocketFlags) -> io::Result<OwnedFd> {
     let family = if for_addr.is_ipv4() {
         AddressFamily::INET
     } else {
         AddressFamily::INET6
     };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
+    let kind = match transport {
+        Transport::Tcp => SocketType::STREAM,
+        Transport::Udp => SocketType::DGRAM,
+    };
+    Ok(rustix::net::socket_with(family, kind, flags, None)?)
 }
 
-/// A new TCP socket with the options every listener has.
+fn new_client(transport: Transport, to: SocketAddr) -> io::Result<OwnedFd> {
+    open(transport, to, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+}
+
+/// A new socket to be bound, with the options every listener has.
 ///
 /// It must block: a generation that inherits it may know only blocking accepts.
-fn new_listener(addr: std::net::SocketAddr) -> io::Result<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType};
-    let family = if addr.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+fn new_socket(transport: Transport, addr: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = open(transport, addr, SocketFlags::CLOEXEC)?;
+    // Among datagram sockets it would let any other program have the address as well.
+    if transport == Transport::Tcp {
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
     Ok(socket)
 }
 

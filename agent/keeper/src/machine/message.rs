@@ -35,6 +35,8 @@ pub enum Event {
         generation: u64,
         /// Inodes per slot, or the reason.
         sockets: Result<Vec<Vec<u64>>, String>,
+        /// Slots whose listeners are less than they could be, and why.
+        remarks: Vec<(usize, String)>,
     },
     /// A process exists and waits to be let go.
     Forked {

@@ -4,6 +4,7 @@ use ship_model::spec::HookPoint;
 
 use super::step::Turn;
 use super::{Effect, Generation, Process, Queued, Rising, RisingPhase, Slot, SlotState};
+use crate::protocol::Rung;
 
 /// An effect that is done at once but for a sick disk; without an answer by then the switch fails.
 pub(super) const PROMPT_MS: u64 = 30_000;
@@ -37,7 +38,12 @@ impl Turn {
             .filter(|rising| rising.generation.number == generation && rising.phase != RisingPhase::Aborting)
     }
 
-    pub(super) fn bound(&mut self, generation: u64, sockets: &Result<Vec<Vec<u64>>, String>) {
+    pub(super) fn bound(
+        &mut self,
+        generation: u64,
+        sockets: &Result<Vec<Vec<u64>>, String>,
+        remarks: &[(usize, String)],
+    ) {
         let Some(rising) = self.rising(generation) else {
             return;
         };
@@ -53,6 +59,16 @@ impl Turn {
                 for (slot, inodes) in rising.generation.slots.iter_mut().zip(sockets) {
                     slot.sockets.clone_from(inodes);
                 }
+                let processes = &rising.generation.intent.processes;
+                let rungs = remarks.iter().filter_map(|(slot, reason)| {
+                    let process = processes.get(*slot)?;
+                    Some(Rung {
+                        process: process.name.clone(),
+                        strategy: process.strategy,
+                        reason: reason.clone(),
+                    })
+                });
+                rising.rungs.extend(rungs);
                 if !self.rise_through(HookPoint::BeforeStart) {
                     self.clear_or_spawn();
                 }

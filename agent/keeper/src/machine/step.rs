@@ -39,7 +39,11 @@ impl Turn {
             Event::Stop => self.stop(),
             Event::Renew(intent) => self.renew(intent),
             Event::Missing(release) => self.state.good.retain(|intent| intent.release != *release),
-            Event::Bound { generation, sockets } => self.bound(*generation, sockets),
+            Event::Bound {
+                generation,
+                sockets,
+                remarks,
+            } => self.bound(*generation, sockets, remarks),
             Event::Forked {
                 generation,
                 slot,

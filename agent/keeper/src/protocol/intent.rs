@@ -108,7 +108,7 @@ pub struct ProcessSpec {
 pub struct ListenSpec {
     /// Its name, for LISTEN_FDNAMES and the probe.
     pub name: String,
-    /// `tcp:IP:PORT`, `tcp:PORT` (all IPv4 addresses), `tcp:[IP6]:PORT` or `unix:/absolute/path`. Port 0 takes a free one and keeps it.
+    /// `tcp:IP:PORT`, `tcp:PORT` (all IPv4 addresses), `tcp:[IP6]:PORT`, the same with `udp`, or `unix:/absolute/path`. Port 0 takes a free one and keeps it.
     pub addr: String,
 }
 

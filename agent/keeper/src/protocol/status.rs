@@ -214,6 +214,9 @@ pub struct ListenerStatus {
     pub bound: String,
     /// How new connections are led to a generation.
     pub steering: Steering,
+    /// Why in no better way; empty where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 /// How new connections are led to one generation.
@@ -226,8 +229,8 @@ pub enum Steering {
     Path,
     /// None: the app listens by itself.
     Outside,
-    /// One socket for all generations, as this kernel lets us do no better: who answers during a switch is left to them,
-    /// and the probe looks up which process answered.
+    /// One socket for all generations, as no more was allowed, see [`ListenerStatus::reason`]: who answers during a switch
+    /// is left to them, and the probe looks up which process answered.
     Shared,
 }
 

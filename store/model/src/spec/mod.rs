@@ -153,8 +153,21 @@ pub enum ListenAddr {
         ip: Option<IpAddr>,
         port: u16,
     },
+    /// Datagrams. Each is led to a generation by itself.
+    Udp {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ip: Option<IpAddr>,
+        port: u16,
+    },
     /// Absolute, or relative to the app's run folder.
     Unix { path: String },
+}
+
+impl ListenAddr {
+    /// Whether clients connect to it, so that a probe can ask there.
+    pub fn takes_connections(&self) -> bool {
+        !matches!(self, Self::Udp { .. })
+    }
 }
 
 /// What proves that a new generation serves.

@@ -49,6 +49,7 @@ fn check_joinable(fields: &Fields<'_>, listen: &BTreeMap<String, ListenAddr>) {
     for (name, addr) in listen {
         let why = match addr {
             ListenAddr::Unix { .. } => "is a Unix socket, which cannot be joined",
+            ListenAddr::Udp { .. } => "takes datagrams, and only TCP listeners can be joined",
             ListenAddr::Tcp { port: 0, .. } => "has port 0, which a process that binds by itself cannot know",
             ListenAddr::Tcp { .. } => continue,
         };
@@ -208,7 +209,9 @@ pub(super) fn canary(
     }
     let unix = |addr: &ListenAddr| matches!(addr, ListenAddr::Unix { .. });
     if listen.values().all(unix) {
-        found.bad("needs a TCP listener: the clients of a Unix socket have no addresses to be told apart by");
+        found.bad(
+            "needs a TCP or UDP listener: the clients of a Unix socket have no addresses to be told apart by",
+        );
         return None;
     }
     let (percent, hold_ms) = if found.value.is_table() {

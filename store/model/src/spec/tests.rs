@@ -185,7 +185,7 @@ fn every_mistake_has_its_place_and_words() {
         ),
         (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"unix:a\" }\ncanary = 5\nlock_wait = \"1m\"",
-            "5:10: process.web.canary: needs a TCP listener: the clients of a Unix socket have no addresses to be told apart by\n6:13: process.web.lock_wait: not yet: an app's lock against its update (remove it for now)",
+            "5:10: process.web.canary: needs a TCP or UDP listener: the clients of a Unix socket have no addresses to be told apart by\n6:13: process.web.lock_wait: not yet: an app's lock against its update (remove it for now)",
         ),
         (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\ncanary = 60",

@@ -172,7 +172,11 @@ impl World {
                 } else {
                     Ok(vec![vec![1], vec![]])
                 };
-                self.answers.push(Event::Bound { generation, sockets });
+                self.answers.push(Event::Bound {
+                    generation,
+                    sockets,
+                    remarks: Vec::new(),
+                });
             }
             Effect::Fork { generation, slot } => {
                 assert!(
