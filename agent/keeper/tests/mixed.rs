@@ -46,8 +46,9 @@ impl Datagrams {
         let stop = Arc::new(AtomicBool::new(false));
         let threads = (0..4).map(|_| {
             let stop = stop.clone();
+            let socket = client();
+            let (mut sent, mut seen) = (0, vec![ask_udp(&socket, addr).unwrap()]);
             std::thread::spawn(move || {
-                let (socket, mut sent, mut seen) = (client(), 0, Vec::new());
                 while !stop.load(Ordering::Relaxed) {
                     let answer = ask_udp(&socket, addr).unwrap_or_else(|error| error.to_string());
                     sent += 1;
@@ -71,6 +72,18 @@ impl Datagrams {
         eprintln!("{} datagrams", sent.iter().sum::<usize>());
         assert!(sent.iter().all(|sent| *sent > 20), "{sent:?}");
         seen
+    }
+}
+
+/// Every datagram was answered, by these releases in this order; a slow client may have missed one between.
+fn only(all: &[Vec<String>], releases: &[&str]) {
+    for seen in all {
+        let mut wanted = releases.iter();
+        let in_order = seen.iter().all(|seen| wanted.any(|wanted| wanted == seen));
+        assert!(
+            in_order && seen.first().map(String::as_str) == releases.first().copied(),
+            "{seen:?}"
+        );
     }
 }
 
@@ -138,9 +151,7 @@ fn datagrams_are_steered_and_none_is_lost() {
     assert_eq!(stage.switch(last).result, SwitchResult::Switched);
     stage.until("the old one is gone", |status| status.generations.len() == 1);
     assert_eq!(bound(&stage, "http"), format!("udp:{addr}"));
-    for seen in load.end() {
-        assert_eq!(seen, ["release 1", "release 3", "release 1", "release 4"]);
-    }
+    only(&load.end(), &["release 1", "release 3", "release 1", "release 4"]);
 }
 
 #[test]
@@ -164,9 +175,7 @@ fn datagrams_wait_for_the_next_one_where_two_may_not_run() {
         assert_eq!(stage.switch(alone(number)).result, SwitchResult::Switched);
         stage.until("the old one is gone", |status| status.generations.len() == 1);
     }
-    for seen in load.end() {
-        assert_eq!(seen, ["release 1", "release 2", "release 3"]);
-    }
+    only(&load.end(), &["release 1", "release 2", "release 3"]);
 }
 
 #[test]
@@ -266,9 +275,10 @@ fn listeners_of_every_kind_in_one_process() {
         assert_eq!(account.failed, Vec::<String>::new());
         assert!(!account.releases.contains_key("release 3"), "{account:?}");
     }
-    for seen in datagrams.end() {
-        assert_eq!(seen, ["release 1", "release 2", "release 1", "release 4"]);
-    }
+    only(
+        &datagrams.end(),
+        &["release 1", "release 2", "release 1", "release 4"],
+    );
     let kinds: Vec<_> = stage
         .status()
         .listeners

@@ -119,6 +119,7 @@ fn process(
         name: name.to_string(),
         command: spec.command.clone(),
         strategy: spec.strategy,
+        asked_for: None,
         restart: spec.restart.clone(),
         overlap: spec.overlap,
         canary: spec.canary,

@@ -137,6 +137,19 @@ impl Keeper {
 
     /// The kernel does not tell its binds: it goes on with what it was handed, or not at all.
     fn untold(&mut self, join: &Join, error: &std::io::Error) {
+        let spec = self
+            .state
+            .generation(join.generation)
+            .and_then(|found| found.intent.processes.get(join.slot));
+        if spec.is_some_and(|spec| spec.strategy == Strategy::BindJoin) {
+            let reason = format!("this system does not tell its binds ({error}), so it cannot be joined");
+            self.events.push_back(Event::Way {
+                generation: join.generation,
+                slot: join.slot,
+                way: alone(reason),
+            });
+            return;
+        }
         let words = format!(
             "this system does not tell its binds ({error}), and its addresses are the keeper's: if it binds by itself, it finds them taken and needs strategy = \"stop-start\""
         );
@@ -159,7 +172,11 @@ impl Keeper {
             Err(_) if notices.still_waits(bind).is_err() => return None,
             Err(error) => {
                 notices.let_go_on(bind);
-                return Some(undecided(may_not(&error)));
+                let declared = spec.is_some_and(|spec| spec.strategy == Strategy::BindJoin);
+                return Some(match declared {
+                    true => alone(may_not(&error)),
+                    false => undecided(may_not(&error)),
+                });
             }
         };
         let (Some(asked), Some(spec)) = (asked, spec) else {
@@ -178,7 +195,7 @@ impl Keeper {
             }
             Err(remark) => {
                 notices.let_go_on(bind);
-                Some(undecided(remark))
+                Some(alone(remark))
             }
         }
     }
@@ -222,6 +239,14 @@ impl Keeper {
     }
 }
 
+/// It binds its address by itself, and nobody can share that with it.
+fn alone(reason: String) -> Way {
+    Way {
+        strategy: Some(Strategy::StopStart),
+        reason,
+    }
+}
+
 fn undecided(reason: String) -> Way {
     Way {
         strategy: None,
@@ -231,6 +256,6 @@ fn undecided(reason: String) -> Way {
 
 fn may_not(error: &std::io::Error) -> Remark {
     format!(
-        "it may not be looked at while it binds ({error}); give the keeper CAP_SYS_PTRACE or its own user, or take strategy = \"stop-start\""
+        "it may not be looked at while it binds ({error}); give the keeper CAP_SYS_PTRACE or its own user"
     )
 }

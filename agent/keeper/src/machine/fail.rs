@@ -48,6 +48,7 @@ impl Turn {
             asked_at,
             not_before,
             attempt,
+            rungs: Vec::new(),
         });
     }
 
@@ -137,6 +138,7 @@ impl Turn {
             asked_at: self.now,
             not_before: self.now,
             attempt,
+            rungs: rising.rungs.clone(),
         });
     }
 }

@@ -150,7 +150,10 @@ impl Turn {
         rising
             .flat_map(|rising| &rising.generation.intent.processes)
             .chain(leaving.flat_map(living_processes))
-            .filter(|process| !process.overlap || apart(&process.name))
+            .filter(|process| {
+                // One that binds by itself finds its address taken as long as the other is there.
+                !process.overlap || process.strategy.is_outside() || apart(&process.name)
+            })
             .map(|process| process.name.clone())
             .collect()
     }

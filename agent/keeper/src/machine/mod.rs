@@ -17,6 +17,7 @@
 //! a canary, a share of them sees the rising one before; see `canary`.) A
 //! warm generation is complete and idle: going back to it starts nothing. Times are milliseconds since boot.
 
+mod alone;
 mod canary;
 mod clear;
 mod fail;

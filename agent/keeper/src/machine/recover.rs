@@ -207,6 +207,7 @@ impl Turn {
             asked_at,
             not_before,
             attempt: 0,
+            rungs: Vec::new(),
         });
     }
 }

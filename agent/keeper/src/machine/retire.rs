@@ -187,7 +187,9 @@ impl Turn {
             self.state.rising = None;
             self.push(Effect::Forget { generation });
             self.begin_noted(generation, HookPoint::AfterFailure);
-            self.restore_active();
+            if !self.goes_on() {
+                self.restore_active();
+            }
             return;
         }
         let found = self

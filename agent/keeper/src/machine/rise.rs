@@ -25,7 +25,7 @@ impl Turn {
             proven_at: None,
             attempt: queued.attempt,
             canary: None,
-            rungs: Vec::new(),
+            rungs: queued.rungs,
         });
         self.push(Effect::Bind { generation: number });
     }

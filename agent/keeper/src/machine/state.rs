@@ -269,4 +269,7 @@ pub struct Queued {
     pub not_before: u64,
     /// How often it was begun before.
     pub attempt: u32,
+    /// Strategies that were left for another, with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rungs: Vec<Rung>,
 }

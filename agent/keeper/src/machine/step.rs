@@ -132,6 +132,7 @@ impl Turn {
             asked_at: self.now,
             not_before: self.now,
             attempt: 0,
+            rungs: Vec::new(),
         });
     }
 

@@ -25,6 +25,9 @@ impl Turn {
             return;
         };
         found.way = Some(way.clone());
+        if way.strategy == Some(Strategy::StopStart) && self.begin_alone(generation, slot, &way.reason) {
+            return;
+        }
         let Some(strategy) = way.strategy.filter(|strategy| *strategy != spec.strategy) else {
             return;
         };

@@ -50,6 +50,9 @@ pub struct ProcessSpec {
     /// How it takes over from its predecessor, the process of the same name in the active generation.
     #[serde(default, skip_serializing_if = "is_default")]
     pub strategy: Strategy,
+    /// The strategy that was asked for, where that was not possible and `strategy` was taken instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_for: Option<Strategy>,
     /// What the strategy is carried out with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<Restart>,
@@ -170,6 +173,19 @@ impl ProbeKind {
     #[must_use]
     pub fn is_asked_by_child(&self) -> bool {
         matches!(self, Self::Grpc { .. } | Self::Command { .. })
+    }
+}
+
+impl ProcessSpec {
+    /// As it was asked for, whatever was taken instead.
+    #[must_use]
+    pub fn as_asked(&self) -> Self {
+        let strategy = self.asked_for.unwrap_or(self.strategy);
+        Self {
+            strategy,
+            asked_for: None,
+            ..self.clone()
+        }
     }
 }
 

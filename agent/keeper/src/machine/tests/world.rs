@@ -28,6 +28,7 @@ pub(super) fn process(name: &str, probed: bool) -> ProcessSpec {
         strategy: Strategy::ListenFds,
         restart: None,
         overlap: true,
+        asked_for: None,
         canary: None,
         env: BTreeMap::new(),
         env_file: None,
