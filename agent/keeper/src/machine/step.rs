@@ -140,7 +140,12 @@ impl Turn {
         self.state.epoch = self.state.epoch.max(intent.epoch);
         self.state.held = None;
         if let Some(active) = &mut self.state.active {
-            active.intent = intent.clone();
+            // They are the same but for strategies that were not possible.
+            let processes = std::mem::take(&mut active.intent.processes);
+            active.intent = Intent {
+                processes,
+                ..intent.clone()
+            };
         }
     }
 
