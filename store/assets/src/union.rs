@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ship_durable::fault;
 use ship_model::assets::{Asset, AssetsError, assets_of};
@@ -31,7 +31,7 @@ pub(crate) struct Stored {
 /// May be shared between threads; two processes must not add to one folder.
 #[derive(Debug)]
 pub struct Union {
-    folder: PathBuf,
+    folder: Arc<Path>,
     records: PathBuf,
     next: AtomicU64,
     state: RwLock<State>,
@@ -119,10 +119,9 @@ impl Union {
             }
         }
         state.releases.sort_by_key(|release| release.number);
-        let (folder, records) = (folder.to_owned(), records.to_owned());
         Ok(Self {
-            folder,
-            records,
+            folder: folder.into(),
+            records: records.to_owned(),
             next: AtomicU64::new(0),
             state: RwLock::new(state),
         })
@@ -213,13 +212,13 @@ impl Union {
         Ok(())
     }
 
-    /// Every file of the union with its digest, for a [`crate::Shelf`].
-    pub(crate) fn files(&self) -> Vec<(TreePath, Stored)> {
-        self.read()
-            .files
-            .iter()
-            .map(|(name, stored)| (name.clone(), *stored))
-            .collect()
+    pub(crate) fn root(&self) -> &Arc<Path> {
+        &self.folder
+    }
+
+    /// A file of the union by its name below the folder.
+    pub(crate) fn find(&self, name: &TreePath) -> Option<Stored> {
+        self.read().files.get(name).copied()
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
