@@ -90,6 +90,7 @@ pub(super) fn all_ways() -> Vec<(Strategy, Option<Restart>)> {
     vec![
         (Strategy::ListenFds, None),
         (Strategy::StopStart, None),
+        (Strategy::BindJoin, None),
         (Strategy::SignalReexec, reexec(Some("WINCH"))),
         (Strategy::SignalReexec, reexec(None)),
         (Strategy::SignalReload, Some(reload)),
@@ -208,6 +209,17 @@ impl World {
                     return;
                 }
                 self.answers.push(Event::Started { generation, slot });
+                let spec = &self.state.generation(generation).unwrap().intent.processes[slot];
+                if spec.strategy == Strategy::BindJoin && self.dice.roll(3) == 0 {
+                    self.answers.push(Event::Way {
+                        generation,
+                        slot,
+                        way: Way {
+                            strategy: Some(Strategy::StopStart),
+                            reason: "may not be looked at".to_owned(),
+                        },
+                    });
+                }
                 if slot == 0 && self.dice.roll(8) > 0 {
                     self.answers.push(Event::Ready { generation, slot });
                 }
