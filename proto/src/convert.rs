@@ -5,7 +5,7 @@ use ship_model::digest::{BundleDigest, ReleaseId};
 use ship_model::name::NameError;
 use ship_model::release::{Provenance, ReleaseNumber, ReleaseRecord, Target};
 use ship_model::report::{
-    AppFailure, AppPhase, AppReport, DamagedRelease, HostReport, LocalHold, UpdateFigures,
+    AppFailure, AppPhase, AppReport, CanaryReport, DamagedRelease, HostReport, LocalHold, UpdateFigures,
 };
 
 use crate::v1;
@@ -300,7 +300,29 @@ impl From<AppReport> for v1::AppReport {
             damaged: into_all(report.damaged),
             standby: report.standby.unwrap_or_default(),
             balancers: report.balancers,
+            canary: report.canary.map(Into::into),
         }
+    }
+}
+
+impl From<CanaryReport> for v1::Canary {
+    fn from(canary: CanaryReport) -> Self {
+        Self {
+            release: Some(canary.release.into()),
+            percent: canary.percent.into(),
+            until_ms: canary.until_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::Canary> for CanaryReport {
+    type Error = WireError;
+    fn try_from(wire: v1::Canary) -> Result<Self, WireError> {
+        Ok(Self {
+            release: require(wire.release, "canary's release")?.try_into()?,
+            percent: u8::try_from(wire.percent).unwrap_or(100),
+            until_ms: wire.until_ms,
+        })
     }
 }
 
@@ -349,6 +371,7 @@ impl TryFrom<v1::AppReport> for AppReport {
                 .into_iter()
                 .map(TryFrom::try_from)
                 .collect::<Result<_, _>>()?,
+            canary: wire.canary.map(CanaryReport::try_from).transpose()?,
         })
     }
 }

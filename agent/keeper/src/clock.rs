@@ -1,5 +1,7 @@
 //! The two clocks a keeper reads: milliseconds since boot for decisions, the time of day for people.
 
+use std::time::Duration;
+
 use rustix::time::{ClockId, clock_gettime};
 
 /// Milliseconds since boot, sleep included; the same for every process, so it may be kept in a journal.
@@ -14,6 +16,14 @@ pub fn now_ms() -> u64 {
 pub fn monotonic_us() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
+}
+
+/// The time of day, since 1970.
+#[must_use]
+pub fn wall_clock() -> Duration {
+    let now = clock_gettime(ClockId::Realtime);
+    let millis = u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000;
+    Duration::from_millis(u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + millis)
 }
 
 /// The time of day in UTC, RFC 3339 with milliseconds.

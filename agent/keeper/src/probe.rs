@@ -3,13 +3,14 @@
 mod tally;
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::PollFlags;
 
 use crate::listen::{Group, Route};
 use crate::protocol::{ProbeKind, ProbeSpec};
+use crate::sockets::Ends;
 
 pub use tally::{Answer, Progress, Tally};
 
@@ -71,6 +72,15 @@ impl Probe {
         }
     }
 
+    /// It has passed, and must go on answering.
+    #[must_use]
+    pub fn watching(self) -> Self {
+        Self {
+            tally: self.tally.watching(),
+            ..self
+        }
+    }
+
     /// What was wrong with the last attempt, when that is news: for a failure by time-out.
     pub fn last_problem(&mut self) -> Option<String> {
         self.tally.last_problem()
@@ -101,13 +111,8 @@ impl Probe {
     }
 
     /// Goes on as far as it can without waiting. Where the route does not prove who answers, `owned` tells whether the
-    /// generation's processes have accepted the connection from a client's address to theirs; none when nobody has yet.
-    pub fn advance(
-        &mut self,
-        group: &mut Group,
-        now: u64,
-        owned: impl Fn(SocketAddr, SocketAddr) -> Option<bool>,
-    ) -> Progress {
+    /// generation's processes have accepted a connection; none when nobody has yet.
+    pub fn advance(&mut self, group: &mut Group, now: u64, owned: impl Fn(Ends) -> Option<bool>) -> Progress {
         if self.attempt.is_none() && now >= self.next_at {
             match group.probe(self.generation) {
                 Ok(route) => self.attempt = Some(Attempt::new(route, now + self.spec.timeout_ms.max(1))),
@@ -119,7 +124,7 @@ impl Probe {
         };
         if !attempt.proven {
             // Asked before the request is sent: afterwards the answer may be over too soon to see whose it was.
-            match attempt.ends().and_then(|(client, server)| owned(client, server)) {
+            match Ends::of(&attempt.stream).and_then(owned) {
                 Some(true) => attempt.proven = true,
                 Some(false) => return self.conclude(elsewhere(group), now),
                 // Whoever boots refuses at first: that is an answer, not a silence to be waited out.
@@ -179,11 +184,6 @@ impl Attempt {
             deadline,
             connected_at: None,
         }
-    }
-
-    /// Both addresses of the connection, once there is one.
-    fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
-        Some((self.stream.local_addr().ok()?, self.stream.peer_addr().ok()?))
     }
 
     /// What has ended the connection, or kept it from coming about.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ship_durable::fault::{FAULT_VARIABLE, TRACE_VARIABLE};
 use ship_keeper::protocol::*;
+use ship_model::spec::Canary;
 use stage::{Load, Stage, exited, get, until};
 
 const ANY: &str = "tcp:127.0.0.1:0";
@@ -158,6 +159,29 @@ fn in_a_switch_between_two_that_may_not_run_at_once() {
         // While nobody serves, users wait with the keeper.
         seamless: false,
         points: 20,
+    }
+    .go();
+}
+
+#[test]
+fn in_a_canary() {
+    Journey {
+        prepare: |stage| drop(stage.switch(stage.intent(1, "", ANY))),
+        walk: |stage| {
+            let mut intent = stage.intent(2, "", ANY);
+            intent.processes[0].canary = Some(Canary {
+                percent: 25,
+                hold_ms: 150,
+            });
+            if stage.client().switch(intent).is_err() {
+                return 0;
+            }
+            follow(stage, |status| status.phase == Phase::Soak);
+            1
+        },
+        allowed: |taken| if taken == 1 { &[2] } else { &[1, 2] },
+        seamless: true,
+        points: 25,
     }
     .go();
 }

@@ -118,6 +118,15 @@ fn remarks(out: &mut impl Write, app: &v1::AppReport) -> io::Result<()> {
             local_time(held.at_ms)
         )?;
     }
+    if let Some(canary) = &app.canary {
+        writeln!(
+            out,
+            "  release {} is a canary: {} % of the clients until {}",
+            release(canary.release.as_ref()),
+            canary.percent,
+            local_time(canary.until_ms)
+        )?;
+    }
     for damaged in &app.damaged {
         let (number, reason) = (
             release(damaged.release.as_ref()),
@@ -166,6 +175,11 @@ fn app_json(app: &v1::AppReport) -> Value {
             "release": number(&damaged.release),
             "reason": damaged.reason,
         })).collect::<Vec<_>>(),
+        "canary": app.canary.as_ref().map(|canary| json!({
+            "release": number(&canary.release),
+            "percent": canary.percent,
+            "until": utc(canary.until_ms),
+        })),
         "failure": app.failure.as_ref().map(|failure| json!({
             "epoch": failure.epoch,
             "release": number(&failure.release),

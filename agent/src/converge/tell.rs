@@ -57,6 +57,7 @@ pub fn report(
         damaged: here.iter().filter_map(damaged).collect(),
         standby: status.and_then(|status| standby(&status.revert)),
         balancers: Vec::new(),
+        canary: status.and_then(keeper::canary),
     }
 }
 

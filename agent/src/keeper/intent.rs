@@ -125,6 +125,7 @@ fn process(
         strategy: spec.strategy,
         // What stands by is the generation, not the process.
         restart: spec.restart.clone().filter(|_| spec.standby().is_none()),
+        asked_for: None,
         overlap: spec.overlap,
         canary: spec.canary,
         env: spec.env.clone(),
@@ -156,6 +157,9 @@ fn listener(addr: &ListenAddr, own: IpAddr, run: &Path) -> String {
         ListenAddr::Tcp { ip, port } => {
             format!("tcp:{}", std::net::SocketAddr::new(ip.unwrap_or(own), *port))
         }
+        ListenAddr::Udp { ip, port } => {
+            format!("udp:{}", std::net::SocketAddr::new(ip.unwrap_or(own), *port))
+        }
         ListenAddr::Unix { path } => format!("unix:{}", run.join(path).display()),
     }
 }
@@ -171,7 +175,9 @@ const SOMEBODY_ACCEPTS: Probe = Probe {
 };
 
 fn probe(asked: &Probe, spec: &ProcessSpec) -> Option<ProbeSpec> {
-    let first = || spec.listen.keys().next().cloned();
+    let mut connected = spec.listen.iter().filter(|(_, addr)| addr.takes_connections());
+    let first = connected.next().map(|(name, _)| name.clone());
+    let any = || spec.listen.keys().next().cloned();
     Some(ProbeSpec {
         kind: match &asked.kind {
             ProbeKind::Http { path } => protocol::ProbeKind::Http { path: path.clone() },
@@ -182,8 +188,8 @@ fn probe(asked: &Probe, spec: &ProcessSpec) -> Option<ProbeSpec> {
             ProbeKind::Command { words } => protocol::ProbeKind::Command { words: words.clone() },
         },
         listener: match asked.kind {
-            ProbeKind::Command { .. } => asked.listener.clone().or_else(first).unwrap_or_default(),
-            _ => asked.listener.clone().or_else(first)?,
+            ProbeKind::Command { .. } => asked.listener.clone().or(first).or_else(any).unwrap_or_default(),
+            _ => asked.listener.clone().or(first)?,
         },
         times: asked.times,
         interval_ms: asked.interval_ms,
@@ -207,6 +213,7 @@ mod tests {
         for (addr, text) in [
             (tcp(None), "tcp:127.41.7.1:80"),
             (tcp(Some(six)), "tcp:[::1]:80"),
+            (ListenAddr::Udp { ip: None, port: 53 }, "udp:127.41.7.1:53"),
             (unix("web.sock"), "unix:/run/ship/web/web.sock"),
             (unix("/tmp/s"), "unix:/tmp/s"),
         ] {

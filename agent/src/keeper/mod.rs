@@ -14,7 +14,7 @@ pub use watch::{KeeperWatch, Seen};
 use ship_keeper::protocol::{Phase, ProcessState, ReleaseRef, Role, Status};
 use ship_model::digest::ReleaseId;
 use ship_model::release::{ReleaseNumber, Target};
-use ship_model::report::AppPhase;
+use ship_model::report::{AppPhase, CanaryReport};
 
 /// The model's word for a keeper's release; none when its id is not one.
 pub fn target(release: &ReleaseRef) -> Option<Target> {
@@ -48,9 +48,13 @@ pub fn is_healthy(status: &Status) -> bool {
 pub fn phase(status: &Status) -> AppPhase {
     match status.phase {
         Phase::Empty | Phase::Idle => AppPhase::Idle,
-        Phase::Prepared | Phase::Clearing | Phase::Spawned | Phase::Ready | Phase::Probed | Phase::Linked => {
-            AppPhase::Switching
-        }
+        Phase::Prepared
+        | Phase::Clearing
+        | Phase::Spawned
+        | Phase::Ready
+        | Phase::Canary
+        | Phase::Probed
+        | Phase::Linked => AppPhase::Switching,
         Phase::Soak => AppPhase::Soaking,
         Phase::Draining | Phase::Stopping | Phase::ShuttingDown => AppPhase::Draining,
         Phase::Aborting => AppPhase::Reverting,
@@ -63,9 +67,21 @@ pub fn step(failed: Option<Phase>) -> &'static str {
         Some(Phase::Prepared | Phase::Clearing) => "spawn",
         Some(Phase::Spawned) => "ready",
         Some(Phase::Ready) => "probe",
+        Some(Phase::Canary) => "canary",
         Some(Phase::Soak) => "soak",
         _ => "switch",
     }
+}
+
+/// The share of the users that a release on its way has.
+pub fn canary(status: &Status) -> Option<CanaryReport> {
+    let canary = status.canary.as_ref()?;
+    let release = status.switching_to.as_ref().and_then(target)?;
+    (release.number.0 == canary.release).then_some(CanaryReport {
+        release,
+        percent: canary.percent,
+        until_ms: canary.until.saturating_mul(1000),
+    })
 }
 
 /// Connections of all generations.

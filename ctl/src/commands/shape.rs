@@ -253,9 +253,21 @@ pub struct Host {
     pub standby: Option<String>,
     /// Releases that lie there and are not as published; none of them is switched to.
     pub damaged: Vec<Damaged>,
+    /// The release on its way that a share of its clients is on.
+    pub canary: Option<Canary>,
     pub failure: Option<Failure>,
     /// The release that somebody reverted to on the host itself, and why.
     pub held: Option<Held>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Canary {
+    pub release: Option<u64>,
+    pub percent: u32,
+    /// When the share grows.
+    pub until: Option<String>,
+    #[serde(skip)]
+    pub until_ms: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -317,6 +329,12 @@ impl From<&AppHost> for Host {
             healthy: report.healthy,
             phase: phase(report.phase()),
             damaged: report.damaged.iter().map(Damaged::from).collect(),
+            canary: report.canary.as_ref().map(|canary| Canary {
+                release: number(canary.release.as_ref()),
+                percent: canary.percent,
+                until: rfc3339(canary.until_ms),
+                until_ms: canary.until_ms,
+            }),
             failure: report.failure.as_ref().map(Failure::from),
             held: report.held.as_ref().map(|held| Held {
                 release: number(held.to.as_ref()),

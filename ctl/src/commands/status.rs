@@ -207,8 +207,11 @@ fn table(hosts: &[AppHost]) -> Table {
         let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
         let listen: Vec<String> = shown.listen.values().map(|address| clean(address)).collect();
         let doing = match (host.runs_app, shown.phase) {
-            (false, _) => "assets only",
-            (true, phase) => phase,
+            (false, _) => "assets only".to_owned(),
+            (true, phase) => match &shown.canary {
+                Some(canary) => format!("canary {} %", canary.percent),
+                None => phase.to_owned(),
+            },
         };
         table.row([
             clean(&shown.host).into(),

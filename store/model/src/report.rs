@@ -76,6 +76,19 @@ pub struct AppReport {
     /// Kinds of the balancers that this host leaves before a gap: `haproxy`.
     #[serde(default)]
     pub balancers: Vec<String>,
+    /// The release on its way that a share of the users is on.
+    #[serde(default)]
+    pub canary: Option<CanaryReport>,
+}
+
+/// A release that has proven itself, and that a share of a host's users is on before all are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryReport {
+    pub release: Target,
+    /// Of a hundred clients, so many come to it.
+    pub percent: u8,
+    /// When the share grows, in milliseconds since 1970 by the host's clock.
+    pub until_ms: u64,
 }
 
 /// A release whose files rotted or were changed on a host.
@@ -109,7 +122,7 @@ pub struct AppFailure {
     /// The epoch under which it failed: the host does not retry the release without a newer one.
     pub epoch: Epoch,
     pub release: Target,
-    /// `fetch`, `stage`, `spawn`, `ready`, `probe`, `switch`, `soak`, `run` (it crashed later), `assets`,
+    /// `fetch`, `stage`, `spawn`, `ready`, `probe`, `canary`, `switch`, `soak`, `run` (it crashed later), `assets`,
     /// [`BALANCER_STEP`].
     pub step: String,
     pub reason: String,

@@ -229,6 +229,7 @@ fn nothing_yet(app: ship_model::name::AppName) -> AppReport {
         damaged: Vec::new(),
         standby: None,
         balancers: Vec::new(),
+        canary: None,
     }
 }
 

@@ -159,6 +159,7 @@ impl Stage {
             strategy: self.subject.strategy,
             restart: self.subject.restart.clone(),
             overlap: true,
+            asked_for: None,
             canary: None,
             watchdog_ms: None,
             lock_wait_ms: None,

@@ -25,6 +25,7 @@ fn process_spec(probe: ProbeKind) -> ProcessSpec {
         strategy: ship_model::spec::Strategy::ListenFds,
         restart: None,
         overlap: true,
+        asked_for: None,
         canary: None,
         env: [(text("RAILS_ENV"), text("production"))].into(),
         env_file: Some(PathBuf::from("/srv/ship/web/shared/env")),
@@ -158,6 +159,11 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
             bound: text("tcp:127.0.0.21:8080"),
             steering,
         }],
+        canary: (phase == Phase::Canary).then_some(CanaryStatus {
+            release: 455,
+            percent: 10,
+            until: 1_760_000_030,
+        }),
         outcome: Some(outcome(SwitchResult::Switched)),
         crash: None,
         counters: counters(),
@@ -197,6 +203,7 @@ fn statuses() -> Vec<Status> {
         Stopping,
         Aborting,
         ShuttingDown,
+        Canary,
     ];
     let roles = [
         Role::Rising,
@@ -348,6 +355,7 @@ fn rising(phase: RisingPhase, cause: Cause) -> Rising {
         proven_at: None,
         gap_since: None,
         attempt: 2,
+        canary: (phase == RisingPhase::Canary).then_some(1),
     }
 }
 
@@ -385,6 +393,7 @@ fn state(phase: RisingPhase, cause: Cause) -> State {
             asked_at: 108,
             not_before: 109,
             attempt: 1,
+            rungs: Vec::new(),
         }),
         outcome: Some(outcome(SwitchResult::Reverted)),
         outcome_of: Some(13),
@@ -415,6 +424,7 @@ fn states() -> Vec<State> {
         RisingPhase::Probed,
         RisingPhase::Linked,
         RisingPhase::Aborting,
+        RisingPhase::Canary,
     ];
     let around = |(nth, phase): (usize, RisingPhase)| state(phase, causes[nth % causes.len()].clone());
     phases.into_iter().enumerate().map(around).collect()

@@ -109,6 +109,7 @@ fn app_report() -> AppReport {
         damaged: Vec::new(),
         standby: String::new(),
         balancers: Vec::new(),
+        canary: None,
     }
 }
 
@@ -299,6 +300,7 @@ fn examples() -> Vec<Example> {
             release: Some(target(454)),
             reason: text("\"app.js\" has other bytes than the release says"),
         };
+        "Canary" Canary = Canary { release: Some(target(454)), percent: 10, until_ms: 1_760_000_030_000 };
         "DesiredApp" DesiredApp = desired_app();
         "DesiredHost" DesiredHost = DesiredHost { apps: vec![desired_app()] };
         "UpdateFigures" UpdateFigures = figures();

@@ -167,7 +167,9 @@ impl Keeper {
             let address = Address::parse(&bound).map_err(|error| error.to_string())?;
             let layout = self.state.layout.get(&key).cloned().unwrap_or_default();
             let active = self.state.active.as_ref().map(|active| active.number);
-            let group = Group::adopt(&address, found, &layout, active).map_err(|error| chain(&error))?;
+            let canary = self.canary_at(&key);
+            let group =
+                Group::adopt(&address, found, &layout, active, canary).map_err(|error| chain(&error))?;
             self.listeners.insert(key, group);
         }
         Ok(())

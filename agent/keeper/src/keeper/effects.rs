@@ -14,6 +14,7 @@ impl Keeper {
             Effect::Fork { generation, slot } => self.fork(*generation, *slot),
             Effect::Go { generation, slot } => self.go(*generation, *slot),
             Effect::Probe { generation, slot } => self.begin_probe(*generation, *slot),
+            Effect::Watch { generation, slot } => self.begin_watch(*generation, *slot),
             Effect::EndProbes { generation } => {
                 self.probes.retain(|probe| probe.generation != *generation);
                 self.end_askings(*generation);
@@ -35,6 +36,13 @@ impl Keeper {
             Effect::Steer { generation } => {
                 let result = self.steer(*generation);
                 self.events.push_back(Event::Steered {
+                    generation: *generation,
+                    result,
+                });
+            }
+            Effect::Share { generation, stage } => {
+                let result = self.share(*generation, *stage);
+                self.events.push_back(Event::Shared {
                     generation: *generation,
                     result,
                 });
@@ -80,9 +88,11 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::Fork { .. } => "fork",
         Effect::Go { .. } => "go",
         Effect::Probe { .. } => "probe",
+        Effect::Watch { .. } => "watch",
         Effect::EndProbes { .. } => "endprobes",
         Effect::Link { .. } => "link",
         Effect::Steer { .. } => "steer",
+        Effect::Share { .. } => "share",
         Effect::Hold { .. } => "hold",
         Effect::Drain { .. } => "drain",
         Effect::Stop { .. } => "stop",

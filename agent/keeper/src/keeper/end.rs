@@ -203,6 +203,14 @@ impl Keeper {
         }
         for (generation, stage) in self.leaving() {
             if stage == Leaving::Draining {
+                if !self
+                    .state
+                    .rising
+                    .as_ref()
+                    .is_some_and(|rising| rising.phase == RisingPhase::Clearing(stage))
+                {
+                    self.take_queues_over(generation);
+                }
                 let queued = self
                     .listeners
                     .iter()

@@ -5,6 +5,7 @@
 mod addresses;
 mod adopt;
 mod asking;
+mod canary;
 mod count;
 mod direct;
 mod effects;
@@ -17,6 +18,7 @@ mod joins;
 mod limits;
 mod links;
 mod lives;
+mod lost;
 mod notices;
 mod output;
 mod probes;
@@ -194,6 +196,9 @@ pub struct Keeper {
     /// Connections by generation and slot, when they were last counted.
     counted: BTreeMap<(u64, usize), u64>,
     next_look: u64,
+    /// When it is looked whether connections wait, and listeners where some did at the last look.
+    next_queue_look: u64,
+    waited_at: Vec<String>,
     /// When connections are counted again for a status.
     next_count: u64,
     /// When it has been quiet for long enough to give memory back.
@@ -261,6 +266,8 @@ impl Keeper {
             cut: BTreeMap::new(),
             counted: BTreeMap::new(),
             next_look: 0,
+            next_queue_look: 0,
+            waited_at: Vec::new(),
             next_count: 0,
             quiet_at: None,
             exiting: false,

@@ -7,7 +7,7 @@ use crate::control::Asked;
 use crate::listen::{self, Address, ListenError};
 use crate::machine::{Event, Verdict, judge_revert, judge_switch};
 use crate::processes;
-use crate::protocol::{Intent, ProcessSpec, Refusal, Reply, Request};
+use crate::protocol::{Intent, ListenSpec, ProcessSpec, Refusal, Reply, Request};
 
 impl Keeper {
     pub(super) fn answer(&mut self, asked: Asked) {
@@ -194,6 +194,15 @@ fn check_process(process: &ProcessSpec) -> Result<(), String> {
         if !asks_nowhere && !listeners.any(|listener| listener.name == probe.listener) {
             return Err(format!(
                 "its probe asks at listener {:?}, which it does not have",
+                probe.listener
+            ));
+        }
+        let udp = |listener: &ListenSpec| {
+            listener.name == probe.listener && matches!(Address::parse(&listener.addr), Ok(Address::Udp(_)))
+        };
+        if !needs_none && process.listen.iter().any(udp) {
+            return Err(format!(
+                "its probe cannot ask at listener {:?}, which takes datagrams; ask at another one, or by a command",
                 probe.listener
             ));
         }

@@ -1,13 +1,16 @@
 //! What the keeper tells.
 
+use std::time::Duration;
+
 use ship_model::spec::Strategy;
 
 use super::Keeper;
-use crate::clock::{now_ms, rfc3339_in};
+use crate::clock::{now_ms, rfc3339_in, wall_clock};
 use crate::listen;
 use crate::machine::{Generation, Retiring, RisingPhase};
 use crate::protocol::{
-    GenerationStatus, ListenerStatus, ProcessStatus, Reply, RevertReadiness, Role, StandbyStatus, Status,
+    CanaryStatus, GenerationStatus, ListenerStatus, ProcessStatus, Reply, RevertReadiness, Role,
+    StandbyStatus, Status,
 };
 
 impl Keeper {
@@ -50,11 +53,23 @@ impl Keeper {
                 .map(|(generation, role)| self.generation(generation, role))
                 .collect(),
             listeners: self.listener_statuses(),
+            canary: self.canary_status(),
             outcome: state.outcome.clone(),
             crash: state.crash.clone(),
             counters: state.counters.clone(),
             notes: self.notes.iter().cloned().collect(),
         }
+    }
+
+    fn canary_status(&self) -> Option<CanaryStatus> {
+        let (percent, grows_at) = self.state.canary_share()?;
+        // To the nearest second, so that the same moment looks the same each time.
+        let left = Duration::from_millis(grows_at.saturating_sub(now_ms()) + 500);
+        Some(CanaryStatus {
+            release: self.state.canary()?.0.intent.release,
+            percent,
+            until: wall_clock().saturating_add(left).as_secs(),
+        })
     }
 
     fn revert_readiness(&self) -> RevertReadiness {
@@ -129,6 +144,7 @@ impl Keeper {
                     addr: listener.addr.clone(),
                     bound: group.bound(),
                     steering: group.steering(),
+                    reason: group.remark().unwrap_or_default(),
                 })
             })
             .collect()

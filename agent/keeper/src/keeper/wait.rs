@@ -89,7 +89,7 @@ impl Keeper {
         }
         for (generation, _) in self.state.generations() {
             for (_, group) in self.listeners.iter() {
-                if let Some(socket) = group.socket(generation.number) {
+                if let Some(socket) = group.hangs_up(generation.number) {
                     // Nothing but the hang-up of a listener that was shut down.
                     add(socket, PollFlags::empty());
                 }
@@ -120,6 +120,7 @@ impl Keeper {
             .chain(self.reloads_due())
             .chain(self.watchdogs_due())
             .chain(look)
+            .chain(self.queues_due())
             .chain(self.quiet_at)
             .min()?;
         let millis = next.saturating_sub(now);

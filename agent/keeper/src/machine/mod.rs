@@ -6,15 +6,19 @@
 //! done again.
 //!
 //! ```text
-//! rising:   PREPARED → (CLEARING) → (LINKING) → SPAWNED → READY → (YIELDING → SPAWNED → READY) → PROBED → LINKED → steered: becomes active
-//!               └──────────┴────────────┴──────────┴────────┴────────┴────────┴──▶ ABORTING → gone
+//! rising:   PREPARED → (CLEARING) → (LINKING) → SPAWNED → READY → (YIELDING → SPAWNED → READY) → (CANARY) → PROBED → LINKED → steered: becomes active
+//!               └──────────┴────────────┴──────────┴────────┴────────┴────────│────────┴──▶ ABORTING → gone
+//!                                                                             └──▶ retiring
 //! retiring: WARM (soak) → (STANDBY) → (PARTING) → DRAINING → STOPPING → KILLING → gone
 //!               └──────────┴──▶ steered back: becomes active, what was active retires
 //! ```
 //!
-//! Until new connections are steered, users see the active generation and nothing else; a rising one can only fail. A
+//! Until new connections are steered, users see the active generation and nothing else; a rising one can only fail. (With
+//! a canary, a share of them sees the rising one before; see `canary`.) A
 //! warm generation is complete and idle: going back to it starts nothing. Times are milliseconds since boot.
 
+mod alone;
+mod canary;
 mod clear;
 mod fail;
 mod give_way;

@@ -152,7 +152,7 @@ impl Turn {
         rising.proven_at = Some(now);
         self.push(Effect::EndProbes { generation });
         if !self.rise_through(HookPoint::BeforeSwitch) {
-            self.link_proven();
+            self.share_or_link();
         }
     }
 

@@ -48,11 +48,13 @@ pub fn recover(
 impl Turn {
     fn same_boot(&mut self, living: &[Living]) {
         self.mark_the_dead(living);
-        if let Some(rising) = self.state.rising.take() {
-            self.end_rising(rising);
+        if !self.resume_canary(living) {
+            if let Some(rising) = self.state.rising.take() {
+                self.end_rising(rising);
+            }
+            self.link_active();
+            self.steer_active();
         }
-        self.link_active();
-        self.steer_active();
         self.resume_active(living);
         self.resume_retiring(living);
         self.resume_hooks();
@@ -222,6 +224,7 @@ impl Turn {
             asked_at,
             not_before,
             attempt: 0,
+            rungs: Vec::new(),
         });
     }
 }

@@ -192,7 +192,9 @@ impl Turn {
             self.state.rising = None;
             self.push(Effect::Forget { generation });
             self.begin_noted(generation, HookPoint::AfterFailure);
-            self.restore_active();
+            if !self.goes_on() {
+                self.restore_active();
+            }
             return;
         }
         let found = self
@@ -210,6 +212,7 @@ impl Turn {
                 HookPoint::AfterStop
             };
             self.begin_hooks(&gone.generation, point);
+            self.restore_active();
         }
     }
 

@@ -4,6 +4,7 @@ use ship_model::spec::HookPoint;
 
 use super::step::Turn;
 use super::{Effect, Generation, Process, Queued, Rising, RisingPhase, Slot, SlotState};
+use crate::protocol::Rung;
 
 /// An effect that is done at once but for a sick disk; without an answer by then the switch fails.
 pub(super) const PROMPT_MS: u64 = 30_000;
@@ -25,7 +26,8 @@ impl Turn {
             proven_at: None,
             gap_since: None,
             attempt: queued.attempt,
-            rungs: Vec::new(),
+            canary: None,
+            rungs: queued.rungs,
         });
         self.push(Effect::Bind { generation: number });
     }
@@ -38,7 +40,12 @@ impl Turn {
             .filter(|rising| rising.generation.number == generation && rising.phase != RisingPhase::Aborting)
     }
 
-    pub(super) fn bound(&mut self, generation: u64, sockets: &Result<Vec<Vec<u64>>, String>) {
+    pub(super) fn bound(
+        &mut self,
+        generation: u64,
+        sockets: &Result<Vec<Vec<u64>>, String>,
+        remarks: &[(usize, String)],
+    ) {
         let Some(rising) = self.rising(generation) else {
             return;
         };
@@ -54,6 +61,16 @@ impl Turn {
                 for (slot, inodes) in rising.generation.slots.iter_mut().zip(sockets) {
                     slot.sockets.clone_from(inodes);
                 }
+                let processes = &rising.generation.intent.processes;
+                let rungs = remarks.iter().filter_map(|(slot, reason)| {
+                    let process = processes.get(*slot)?;
+                    Some(Rung {
+                        process: process.name.clone(),
+                        strategy: process.strategy,
+                        reason: reason.clone(),
+                    })
+                });
+                rising.rungs.extend(rungs);
                 if !self.rise_through(HookPoint::BeforeStart) {
                     self.clear_or_spawn();
                 }
@@ -146,6 +163,7 @@ impl Turn {
                 });
                 self.fail(&reason);
             }
+            RisingPhase::Canary => self.grow(),
             RisingPhase::Probed => self.fail("the links were not moved in time"),
             RisingPhase::Linked => self.fail("new connections could not be steered in time"),
         }

@@ -184,6 +184,9 @@ pub struct Rising {
     pub gap_since: Option<u64>,
     /// How often it was begun before.
     pub attempt: u32,
+    /// How often the share of users that it has was doubled; none: users have never come to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<u32>,
     /// Strategies that were left for another, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rungs: Vec<Rung>,
@@ -206,6 +209,8 @@ pub enum RisingPhase {
     Spawned,
     /// All are ready; being probed.
     Ready,
+    /// All answered; a share of the users comes to it.
+    Canary,
     /// All answered; the links are being moved.
     Probed,
     /// The links are moved; being steered to.
@@ -272,6 +277,9 @@ pub struct Queued {
     pub not_before: u64,
     /// How often it was begun before.
     pub attempt: u32,
+    /// Strategies that were left for another, with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rungs: Vec<Rung>,
 }
 
 impl Leaving {

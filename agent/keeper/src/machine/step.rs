@@ -39,7 +39,11 @@ impl Turn {
             Event::Stop => self.stop(),
             Event::Renew(intent) => self.renew(intent),
             Event::Missing(release) => self.state.good.retain(|intent| intent.release != *release),
-            Event::Bound { generation, sockets } => self.bound(*generation, sockets),
+            Event::Bound {
+                generation,
+                sockets,
+                remarks,
+            } => self.bound(*generation, sockets, remarks),
             Event::Forked {
                 generation,
                 slot,
@@ -95,6 +99,7 @@ impl Turn {
             }
             Event::Linked { generation, result } => self.linked(*generation, result),
             Event::Steered { generation, result } => self.steered(*generation, result),
+            Event::Shared { generation, result } => self.shared(*generation, result),
             Event::Hooked {
                 generation,
                 point,
@@ -127,6 +132,7 @@ impl Turn {
             asked_at: self.now,
             not_before: self.now,
             attempt: 0,
+            rungs: Vec::new(),
         });
     }
 
@@ -134,7 +140,12 @@ impl Turn {
         self.state.epoch = self.state.epoch.max(intent.epoch);
         self.state.held = None;
         if let Some(active) = &mut self.state.active {
-            active.intent = intent.clone();
+            // They are the same but for strategies that were not possible.
+            let processes = std::mem::take(&mut active.intent.processes);
+            active.intent = Intent {
+                processes,
+                ..intent.clone()
+            };
         }
     }
 
@@ -286,6 +297,7 @@ impl Turn {
             RisingPhase::Spawned => Phase::Spawned,
             RisingPhase::Ready => Phase::Ready,
             RisingPhase::Probed | RisingPhase::Hooking(_) => Phase::Probed,
+            RisingPhase::Canary => Phase::Canary,
             RisingPhase::Linked => Phase::Linked,
             RisingPhase::Aborting => Phase::Aborting,
         }

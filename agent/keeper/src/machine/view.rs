@@ -73,7 +73,7 @@ impl State {
         let retiring = self.retiring.iter().map(|leaving| {
             let role = match leaving.phase {
                 phase if phase.is_warm() => Role::Warm,
-                _ if leaving.failed => Role::Failed,
+                Leaving::Killing if leaving.failed => Role::Failed,
                 _ => Role::Retiring,
             };
             (&leaving.generation, role)

@@ -25,6 +25,9 @@ impl Turn {
             return;
         };
         found.way = Some(way.clone());
+        if way.strategy == Some(Strategy::StopStart) && self.begin_alone(generation, slot, &way.reason) {
+            return;
+        }
         // A cut-over stays one, whichever way it came to its sockets.
         let told = way
             .strategy

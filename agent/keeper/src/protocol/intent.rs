@@ -54,6 +54,9 @@ pub struct ProcessSpec {
     /// How it takes over from its predecessor, the process of the same name in the active generation.
     #[serde(default, skip_serializing_if = "is_default")]
     pub strategy: Strategy,
+    /// The strategy that was asked for, where that was not possible and `strategy` was taken instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_for: Option<Strategy>,
     /// What the strategy is carried out with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<Restart>,
@@ -112,7 +115,7 @@ pub struct ProcessSpec {
 pub struct ListenSpec {
     /// Its name, for LISTEN_FDNAMES and the probe.
     pub name: String,
-    /// `tcp:IP:PORT`, `tcp:PORT` (all IPv4 addresses), `tcp:[IP6]:PORT` or `unix:/absolute/path`. Port 0 takes a free one and keeps it.
+    /// `tcp:IP:PORT`, `tcp:PORT` (all IPv4 addresses), `tcp:[IP6]:PORT`, the same with `udp`, or `unix:/absolute/path`. Port 0 takes a free one and keeps it.
     pub addr: String,
 }
 
@@ -167,6 +170,27 @@ pub struct Limits {
     /// Bytes of address space (RLIMIT_AS: it counts mappings, not resident memory).
     #[serde(default)]
     pub memory: Option<u64>,
+}
+
+impl ProbeKind {
+    /// Whether the keeper does not ask this itself.
+    #[must_use]
+    pub fn is_asked_by_child(&self) -> bool {
+        matches!(self, Self::Grpc { .. } | Self::Command { .. })
+    }
+}
+
+impl ProcessSpec {
+    /// As it was asked for, whatever was taken instead.
+    #[must_use]
+    pub fn as_asked(&self) -> Self {
+        let strategy = self.asked_for.unwrap_or(self.strategy);
+        Self {
+            strategy,
+            asked_for: None,
+            ..self.clone()
+        }
+    }
 }
 
 impl Intent {

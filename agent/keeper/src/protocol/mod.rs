@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 pub use intent::{Intent, Limits, ListenSpec, ProbeKind, ProbeSpec, ProcessSpec};
 pub use status::{
-    Counters, Crash, GenerationStatus, Held, ListenerStatus, Outcome, Phase, ProcessState, ProcessStatus,
-    ReleaseRef, RevertReadiness, Role, Rung, StandbyStatus, Status, Steering, SwitchResult,
+    CanaryStatus, Counters, Crash, GenerationStatus, Held, ListenerStatus, Outcome, Phase, ProcessState,
+    ProcessStatus, ReleaseRef, RevertReadiness, Role, Rung, StandbyStatus, Status, Steering, SwitchResult,
 };
 
 /// The `v` of every line.

@@ -34,6 +34,9 @@ pub struct Status {
     pub generations: Vec<GenerationStatus>,
     /// The listeners and where they are bound.
     pub listeners: Vec<ListenerStatus>,
+    /// The share of the users that comes to the release on its way, while only a share does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryStatus>,
     /// How the last switch or revert ended.
     pub outcome: Option<Outcome>,
     /// The last crash of a process that users got, until it has run for a while again, or another release has taken over by
@@ -75,6 +78,8 @@ pub enum Phase {
     Spawned,
     /// They are ready and are being probed.
     Ready,
+    /// They answered; a share of the users comes to them, see [`Status::canary`].
+    Canary,
     /// They answered; the links are being moved.
     Probed,
     /// The links are moved; new connections are about to be steered.
@@ -148,7 +153,7 @@ pub struct GenerationStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// Started, not yet proven.
+    /// Started and not yet proven, or proven and with a share of the users at most.
     Rising,
     /// Gets new connections.
     Active,
@@ -203,6 +208,17 @@ pub enum ProcessState {
     Ended,
 }
 
+/// A release that a share of the users is on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryStatus {
+    /// The release.
+    pub release: u64,
+    /// Of a hundred clients, so many come to it; where its processes have several shares, the smallest.
+    pub percent: u8,
+    /// When the share grows, in seconds since 1970.
+    pub until: u64,
+}
+
 /// Where a listener is bound.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerStatus {
@@ -216,6 +232,9 @@ pub struct ListenerStatus {
     pub bound: String,
     /// How new connections are led to a generation.
     pub steering: Steering,
+    /// Why in no better way; empty where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 /// How new connections are led to one generation.
@@ -228,8 +247,8 @@ pub enum Steering {
     Path,
     /// None: the app listens by itself.
     Outside,
-    /// One socket for all generations, as this kernel lets us do no better: who answers during a switch is left to them,
-    /// and the probe looks up which process answered.
+    /// One socket for all generations, as no more was allowed, see [`ListenerStatus::reason`]: who answers during a switch
+    /// is left to them, and the probe looks up which process answered.
     Shared,
 }
 
@@ -304,7 +323,7 @@ pub enum SwitchResult {
     Switched,
     /// It failed before users saw it; what ran before runs on.
     Failed,
-    /// Back on the earlier release, asked for or because the new one crashed.
+    /// Back on the earlier release: that was asked for, or the new one failed with users on it, all or a share of them.
     Reverted,
 }
 

@@ -122,6 +122,7 @@ impl Stage {
             strategy: ship_model::spec::Strategy::ListenFds,
             restart: None,
             overlap: true,
+            asked_for: None,
             canary: None,
             env: [("FIXTURE".to_owned(), manners.to_owned())].into(),
             env_file: None,

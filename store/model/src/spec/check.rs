@@ -227,10 +227,11 @@ fn check_probe(process: &ProcessSpec, key: &str) -> Checked {
         return Ok(());
     };
     let listener = match &probe.listener {
-        Some(listener) => process.listen.contains_key(listener),
-        None => !process.listen.is_empty(),
+        Some(listener) => process.listen.get(listener),
+        None => process.listen.values().find(|addr| addr.takes_connections()),
     };
     let command = matches!(probe.kind, ProbeKind::Command { .. });
+    let listener = listener.is_some_and(|listener| command || listener.takes_connections());
     must(
         listener || (command && probe.listener.is_none()),
         key,

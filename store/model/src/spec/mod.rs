@@ -125,6 +125,7 @@ pub struct ProcessSpec {
     /// Whether the old process may still run when the new one starts; for workers without a listener.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub overlap: bool,
+    /// How many of a host's clients come to it first, once it is proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -164,8 +165,21 @@ pub enum ListenAddr {
         ip: Option<IpAddr>,
         port: u16,
     },
+    /// Datagrams. Each is led to a generation by itself.
+    Udp {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ip: Option<IpAddr>,
+        port: u16,
+    },
     /// Absolute, or relative to the app's run folder.
     Unix { path: String },
+}
+
+impl ListenAddr {
+    /// Whether clients connect to it, so that a probe can ask there.
+    pub fn takes_connections(&self) -> bool {
+        !matches!(self, Self::Udp { .. })
+    }
 }
 
 /// What proves that a new generation serves.

@@ -53,14 +53,15 @@ pub(super) fn read(name: &ProcessName, found: &Found<'_, &toml::de::DeValue<'_>>
     let listen = listeners(&fields);
     let flag = |key: &str, default: bool| fields.flag(key).map_or(default, |flag| flag.value);
     let way = strategy::read(&fields, &listen);
+    let coexist = flag("coexist", true);
     Some(ProcessSpec {
         command: command(&fields),
         class: class(&fields, name)?,
         strategy: way.strategy,
         restart: way.restart,
-        coexist: flag("coexist", true),
+        coexist,
         overlap: flag("overlap", true),
-        canary: strategy::canary(&fields, way.strategy, !listen.is_empty()),
+        canary: strategy::canary(&fields, way.strategy, &listen, coexist),
         probe: probe::read(&fields, &listen),
         listen,
         notify: flag("notify", false),

@@ -178,10 +178,14 @@ fn processes(fields: &Fields<'_>) -> BTreeMap<ProcessName, ProcessSpec> {
 /// What two listeners cannot share; none for a port the kernel chooses.
 fn place(addr: &ListenAddr) -> Option<String> {
     match addr {
-        ListenAddr::Tcp { port: 0, .. } => None,
+        ListenAddr::Tcp { port: 0, .. } | ListenAddr::Udp { port: 0, .. } => None,
         ListenAddr::Tcp { ip, port } => {
             let ip = ip.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
             Some(format!("{}:{port}", ip.unwrap_or_default()))
+        }
+        ListenAddr::Udp { ip, port } => {
+            let ip = ip.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+            Some(format!("udp:{}:{port}", ip.unwrap_or_default()))
         }
         ListenAddr::Unix { path } => Some(path.clone()),
     }

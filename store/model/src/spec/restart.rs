@@ -157,6 +157,18 @@ pub struct Canary {
     pub hold_ms: u64,
 }
 
+impl Canary {
+    /// The share in per cent after so many holds: doubled each time, and all where that would be more than half. So 5 is
+    /// followed by 10, 20, 40 and 100.
+    pub fn share(self, holds: u32) -> u8 {
+        let doubled = u64::from(self.percent) << holds.min(8);
+        u8::try_from(doubled)
+            .ok()
+            .filter(|share| *share <= 50)
+            .unwrap_or(100)
+    }
+}
+
 /// A kind of server, by what its signals mean.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -229,3 +241,16 @@ pub(super) const SERVERS: [Server; 6] = [
         reload_risk: None,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::Canary;
+
+    #[test]
+    fn a_share_is_doubled_until_all_are_in() {
+        for (percent, shares) in [(5, [5, 10, 20, 40, 100, 100]), (25, [25, 50, 100, 100, 100, 100])] {
+            let canary = Canary { percent, hold_ms: 1 };
+            assert_eq!([0, 1, 2, 3, 4, 99].map(|holds| canary.share(holds)), shares);
+        }
+    }
+}

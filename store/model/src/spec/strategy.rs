@@ -55,6 +55,7 @@ fn check_joinable(fields: &Fields<'_>, listen: &BTreeMap<String, ListenAddr>) {
     for (name, addr) in listen {
         let why = match addr {
             ListenAddr::Unix { .. } => "is a Unix socket, which cannot be joined",
+            ListenAddr::Udp { .. } => "takes datagrams, and only TCP listeners can be joined",
             ListenAddr::Tcp { port: 0, .. } => "has port 0, which a process that binds by itself cannot know",
             ListenAddr::Tcp { .. } => continue,
         };
@@ -234,10 +235,22 @@ fn refuse_strays(fields: &Fields<'_>, strategy: Strategy) {
 }
 
 /// `canary = 5`, or `canary = { percent = 5, hold = "30s" }`.
-pub(super) fn canary(fields: &Fields<'_>, strategy: Strategy, listens: bool) -> Option<Canary> {
+pub(super) fn canary(
+    fields: &Fields<'_>,
+    strategy: Strategy,
+    listen: &BTreeMap<String, ListenAddr>,
+    coexist: bool,
+) -> Option<Canary> {
     let found = fields.get("canary")?;
-    if strategy.is_in_place() || strategy == Strategy::StopStart || !listens {
+    if strategy.is_in_place() || strategy == Strategy::StopStart || !coexist || listen.is_empty() {
         found.bad("needs a listener, and a strategy that runs two generations side by side");
+        return None;
+    }
+    let unix = |addr: &ListenAddr| matches!(addr, ListenAddr::Unix { .. });
+    if listen.values().all(unix) {
+        found.bad(
+            "needs a TCP or UDP listener: the clients of a Unix socket have no addresses to be told apart by",
+        );
         return None;
     }
     let (percent, hold_ms) = if found.value.is_table() {
@@ -252,11 +265,6 @@ pub(super) fn canary(fields: &Fields<'_>, strategy: Strategy, listens: bool) -> 
     } else {
         (fields.number("canary", 1..=50)?, 30_000)
     };
-    // Read and checked, and refused as long as nobody steers by it.
-    found.bad_with(
-        "not yet: a share of a host's new connections",
-        "remove it for now",
-    );
     Some(Canary {
         percent: percent.try_into().ok()?,
         hold_ms,

@@ -16,7 +16,7 @@ app = "{app}"
 # [process.web]
 # command = ["bin/server"]           # a path with a slash is inside the release
 # class = "web"                      # hosts of this class run it
-# listen = { http = "tcp:8080" }     # or "tcp:[::]:8080", "tcp:127.0.0.1:0", "unix:web.sock"
+# listen = { http = "tcp:8080" }     # or "tcp:[::]:8080", "tcp:127.0.0.1:0", "udp:5353", "unix:web.sock"
 # strategy = "listen-fds"            # it takes its sockets as LISTEN_FDS, as under systemd: the first is descriptor 3.
                                      # uvicorn: --fd 3; node: server.listen({ fd: 3 }); gunicorn: nothing to do
                                      # "bind-join": it binds by itself, and is given its socket then; "auto": either
@@ -27,6 +27,9 @@ app = "{app}"
 # notify = true                      # only if it says READY=1 on NOTIFY_SOCKET
 # probe = { http = "/healthz", times = 3, interval = "200ms", timeout = "1s" }   # or { tcp = true }
 # ready_timeout = "30s"
+# canary = { percent = 5, hold = "30s" }   # of a host's clients, by their addresses, so many come to it first, then twice
+                                     # as many after each hold: 5, 10, 20, 40 and all. Who is in stays in. Behind a
+                                     # balancer its address is the client's: there the waves of a rollout do this
 # soak = "10s"                       # how long the old one stays warm after a switch
 # drain = "30s"                      # how long it may finish what it has begun
 # stop_signal = "TERM"

@@ -211,8 +211,8 @@ fn every_mistake_has_its_place_and_words() {
             "4:10: process.web.canary: needs a listener, and a strategy that runs two generations side by side",
         ),
         (
-            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\ncanary = 5\nlock_wait = \"1m\"",
-            "5:10: process.web.canary: not yet: a share of a host's new connections (remove it for now)\n6:13: process.web.lock_wait: not yet: an app's lock against its update (remove it for now)",
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"unix:a\" }\ncanary = 5\nlock_wait = \"1m\"",
+            "5:10: process.web.canary: needs a TCP or UDP listener: the clients of a Unix socket have no addresses to be told apart by\n6:13: process.web.lock_wait: not yet: an app's lock against its update (remove it for now)",
         ),
         (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\ncanary = 60",

@@ -162,6 +162,7 @@ impl SimHost {
             damaged: Vec::new(),
             standby: None,
             balancers: Vec::new(),
+            canary: None,
         }
     }
 }

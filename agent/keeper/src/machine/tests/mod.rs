@@ -29,6 +29,7 @@ fn random_lives_with_every_strategy_keep_their_promises() {
 }
 
 fn lives(many: u64, ways: &[(Strategy, Option<Restart>)]) {
+    let mut shares = 0;
     for seed in 0..many {
         eprintln!("seed {seed} with {ways:?}");
         let mut world = World::new(seed);
@@ -46,6 +47,7 @@ fn lives(many: u64, ways: &[(Strategy, Option<Restart>)]) {
         assert_eq!(world.state.hooks, [], "seed {seed}: hooks that never ran");
         if let Some(active) = &world.state.active {
             assert_eq!(world.steered, Some(active.number), "seed {seed}");
+            assert_eq!(world.shared, None, "seed {seed}");
             let alive: BTreeSet<_> = world.alive.keys().map(|(generation, _)| *generation).collect();
             let standby = world.state.standby().map(|standby| standby.generation.number);
             let meant = standby.into_iter().chain([active.number]).collect();
@@ -63,7 +65,10 @@ fn lives(many: u64, ways: &[(Strategy, Option<Restart>)]) {
             }
         }
         assert!(world.exited, "seed {seed}: does not stop: {:#?}", world.state);
+        shares += world.shares;
     }
+    let outside = ways.iter().all(|(strategy, _)| strategy.is_outside());
+    assert!(shares > 0 || outside, "only {shares} canaries");
 }
 
 fn ran(release: u64) -> State {

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ship_model::spec::{Hook, HookPoint, Reexec, Reload, Restart, Standby, Strategy, Upgrade};
+use ship_model::spec::{Canary, Hook, HookPoint, Reexec, Reload, Restart, Standby, Strategy, Upgrade};
 
 use super::*;
 use crate::machine::GOOD_KEPT;
-use crate::protocol::{Limits, Phase, ProbeKind, ProbeSpec, ProcessSpec};
+use crate::protocol::{Limits, ListenSpec, Phase, ProbeKind, ProbeSpec, ProcessSpec};
 
 /// A small generator of numbers that look random and are the same each time.
 pub(super) struct Dice(pub(super) u64);
@@ -28,6 +28,7 @@ pub(super) fn process(name: &str, probed: bool) -> ProcessSpec {
         strategy: Strategy::ListenFds,
         restart: None,
         overlap: true,
+        asked_for: None,
         canary: None,
         env: BTreeMap::new(),
         env_file: None,
@@ -91,6 +92,7 @@ pub(super) fn all_ways() -> Vec<(Strategy, Option<Restart>)> {
         (Strategy::ListenFds, None),
         (Strategy::StopStart, None),
         (Strategy::CutOver, None),
+        (Strategy::BindJoin, None),
         (Strategy::SignalReexec, reexec(Some("WINCH"))),
         (Strategy::SignalReexec, reexec(None)),
         (Strategy::SignalReload, Some(reload)),
@@ -107,6 +109,10 @@ pub(super) struct World {
     pub(super) answers: Vec<Event>,
     pub(super) proven: BTreeSet<u64>,
     pub(super) steered: Option<u64>,
+    /// Gets a share of the users.
+    pub(super) shared: Option<u64>,
+    /// How often users came to a canary.
+    pub(super) shares: usize,
     pub(super) current: Option<std::path::PathBuf>,
     pub(super) next_pid: u32,
     pub(super) epoch: u64,
@@ -129,6 +135,8 @@ impl World {
             answers: Vec::new(),
             proven: BTreeSet::new(),
             steered: None,
+            shared: None,
+            shares: 0,
             current: None,
             next_pid: 100,
             epoch: 0,
@@ -168,7 +176,11 @@ impl World {
                 } else {
                     Ok(vec![vec![1], vec![]])
                 };
-                self.answers.push(Event::Bound { generation, sockets });
+                self.answers.push(Event::Bound {
+                    generation,
+                    sockets,
+                    remarks: Vec::new(),
+                });
             }
             Effect::Fork { generation, slot } => {
                 assert!(
@@ -200,6 +212,17 @@ impl World {
                     return;
                 }
                 self.answers.push(Event::Started { generation, slot });
+                let spec = &self.state.generation(generation).unwrap().intent.processes[slot];
+                if spec.strategy == Strategy::BindJoin && self.dice.roll(3) == 0 {
+                    self.answers.push(Event::Way {
+                        generation,
+                        slot,
+                        way: Way {
+                            strategy: Some(Strategy::StopStart),
+                            reason: "may not be looked at".to_owned(),
+                        },
+                    });
+                }
                 if slot == 0 && self.dice.roll(8) > 0 {
                     self.answers.push(Event::Ready { generation, slot });
                 }
@@ -247,12 +270,39 @@ impl World {
                     );
                 }
                 self.steered = Some(generation);
+                self.shared = None;
                 self.answers.push(Event::Steered {
                     generation,
                     result: Ok(()),
                 });
             }
+            Effect::Share { generation, .. } => {
+                assert!(
+                    self.proven.contains(&generation),
+                    "shared with {generation}, which is not proven"
+                );
+                let result = match self.dice.roll(20) {
+                    0 => Err("no".to_owned()),
+                    1 if self.shared.is_none() => Ok(false),
+                    _ => {
+                        self.shared = Some(generation);
+                        self.shares += 1;
+                        Ok(true)
+                    }
+                };
+                self.answers.push(Event::Shared { generation, result });
+            }
+            Effect::Watch { generation, slot } => {
+                if self.dice.roll(6) == 0 {
+                    self.answers.push(Event::ProbeFailed {
+                        generation,
+                        slot,
+                        reason: "500".to_owned(),
+                    });
+                }
+            }
             Effect::Stop { generation } | Effect::Kill { generation } => {
+                assert_ne!(self.shared, Some(generation), "ended with users on it");
                 let slots: Vec<_> = self
                     .alive
                     .keys()
@@ -414,6 +464,11 @@ impl World {
                 "users see an unproven generation"
             );
         }
+        let canary = state.canary().map(|(generation, ..)| generation.number);
+        assert!(
+            self.shared.is_none() || self.shared == canary,
+            "who is no canary keeps its share"
+        );
         assert!(state.good.len() <= GOOD_KEPT);
         assert!(numbers.len() <= 5, "{numbers:?}");
     }
@@ -459,7 +514,18 @@ impl World {
             if self.dice.roll(2) == 0 {
                 wanted.hooks = self.some_hooks();
             }
+            let canary = coexist && self.dice.roll(2) == 0;
             let web = &mut wanted.processes[0];
+            if canary {
+                web.canary = Some(Canary {
+                    percent: 20,
+                    hold_ms: 500,
+                });
+                web.listen = vec![ListenSpec {
+                    name: "http".to_owned(),
+                    addr: "tcp:127.0.0.1:0".to_owned(),
+                }];
+            }
             (web.strategy, web.restart) = self.ways[self.dice.roll(self.ways.len())].clone();
             if web.strategy == Strategy::CutOver {
                 let hold_ms = [None, Some(1_000), Some(4_000), Some(600_000)][self.dice.roll(4)];
