@@ -142,6 +142,8 @@ fn process(
         limits: protocol::Limits {
             nofile: spec.limits.nofile,
             memory: spec.limits.memory,
+            pids: spec.limits.pids,
+            cpu: spec.limits.cpu,
         },
     }
 }

@@ -51,6 +51,8 @@ fn process_spec(probe: ProbeKind) -> ProcessSpec {
         limits: Limits {
             nofile: Some(65_536),
             memory: Some(1 << 30),
+            pids: None,
+            cpu: None,
         },
     }
 }
@@ -157,6 +159,8 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
         outcome: Some(outcome(SwitchResult::Switched)),
         crash: None,
         counters: counters(),
+        groups: None,
+        falls_back: Vec::new(),
         notes: vec![text("steering fell back")],
     }
 }

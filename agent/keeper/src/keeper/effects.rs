@@ -70,6 +70,7 @@ impl Keeper {
         self.tell(None, "the app is stopped; the keeper exits");
         self.control.unbind();
         let _ = std::fs::remove_file(self.notify.path());
+        self.groups.leave();
         self.exiting = true;
     }
 }

@@ -9,6 +9,7 @@ mod direct;
 mod effects;
 mod end;
 mod folders;
+mod groups;
 mod hooks;
 mod in_place;
 mod jobs;
@@ -43,6 +44,7 @@ use crate::machine::{self, Event, Process, State};
 use crate::memory::{Memory, MemoryError};
 use crate::notify::NotifySocket;
 use crate::probe::Probe;
+use crate::processes::{Groups, GroupsAt, keeper_name};
 use crate::protocol::SOCKET_NAME;
 use crate::relay::Relay;
 use asking::Asking;
@@ -78,6 +80,10 @@ pub struct Config {
     pub run: PathBuf,
     /// Whether listeners are steered by a program in the kernel; false takes the fallback.
     pub steering: bool,
+    /// Where control groups are made.
+    pub groups: GroupsAt,
+    /// Where the kernel tells of memory and control groups: `/proc`.
+    pub machine: PathBuf,
 }
 
 /// Why a keeper could not begin.
@@ -118,6 +124,8 @@ struct Running {
     watchdog: Watchdog,
     /// Why its watchdog has ended it.
     missed: Option<String>,
+    /// How many of its group had been killed for want of memory when it began.
+    memory_kills: u64,
     /// When it was sent the signal to reload, in microseconds of the monotonic clock, until it says that it does.
     reload_asked_us: Option<u64>,
 }
@@ -136,6 +144,7 @@ impl Running {
             errno: None,
             watchdog: Watchdog::new(watchdog_ms),
             missed: None,
+            memory_kills: 0,
             reload_asked_us: None,
         }
     }
@@ -151,6 +160,7 @@ pub struct Keeper {
     unsaved: bool,
     events: VecDeque<Event>,
     listeners: Listeners,
+    groups: Groups,
     running: BTreeMap<(u64, usize), Running>,
     /// All main processes a generation had, also those that ended: their groups may live on.
     mains: BTreeMap<u64, Vec<Process>>,
@@ -224,6 +234,8 @@ impl Keeper {
             source,
         })?;
         let log = LogFile::new(config.state.join("logs").join("app.log"));
+        let name = keeper_name(&config.app, &config.state);
+        let groups = Groups::find(&config.machine, &config.groups, &name);
         let mut keeper = Self {
             config,
             memory,
@@ -231,6 +243,7 @@ impl Keeper {
             unsaved: false,
             events: VecDeque::new(),
             listeners: Listeners::default(),
+            groups,
             running: BTreeMap::new(),
             mains: BTreeMap::new(),
             labels: BTreeMap::new(),

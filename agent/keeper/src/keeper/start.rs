@@ -59,9 +59,13 @@ impl Keeper {
             .clone();
         let _ = std::fs::remove_file(self.drain_file(generation));
         let watchdog_ms = found.intent.processes.get(slot).and_then(|spec| spec.watchdog_ms);
-        let launch = self.launch(&found, slot).map_err(|error| error.to_string())?;
+        let mut launch = self.launch(&found, slot).map_err(|error| error.to_string())?;
+        if self.prepare_groups(&found, slot) {
+            launch.memory = None;
+        }
         let child = processes::fork(&launch).map_err(|error| chain(&error))?;
         let pid = child.pid;
+        self.enter_groups(&found, slot, pid);
         let pidfd = Pid::from_raw(pid.cast_signed())
             .ok_or(io::ErrorKind::NotFound.into())
             .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from))
@@ -77,6 +81,7 @@ impl Keeper {
                 go: Some(child.go),
                 failure: Some(child.failure),
                 own_child: true,
+                memory_kills: self.memory_kills(generation, slot),
                 ..Running::found(process, pidfd, watchdog_ms)
             },
         );

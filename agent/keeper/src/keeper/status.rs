@@ -50,6 +50,8 @@ impl Keeper {
             outcome: state.outcome.clone(),
             crash: state.crash.clone(),
             counters: state.counters.clone(),
+            groups: self.groups.main().ok().map(|path| path.display().to_string()),
+            falls_back: self.falls_back(),
             notes: self.notes.iter().cloned().collect(),
         }
     }

@@ -160,9 +160,16 @@ pub struct Limits {
     /// Open files.
     #[serde(default)]
     pub nofile: Option<u64>,
-    /// Bytes of address space (RLIMIT_AS: it counts mappings, not resident memory).
+    /// Bytes of memory of the process and all it starts, together; where no control group can hold that, bytes of address
+    /// space of each of them (RLIMIT_AS: it counts mappings).
     #[serde(default)]
     pub memory: Option<u64>,
+    /// Processes and threads, together; held by a control group or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// Its weight when processor time is short, 1 to 10000 where others have 100; held by a control group or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u64>,
 }
 
 impl Intent {

@@ -42,6 +42,12 @@ pub struct Status {
     pub crash: Option<Crash>,
     /// Counted since the app's first start on this host.
     pub counters: Counters,
+    /// Where in the kernel's control groups its processes are; none where there are no groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<String>,
+    /// What this host cannot do for its processes, and what is done instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub falls_back: Vec<String>,
     /// Things an operator should know: fallbacks taken, adoption that failed, a journal that cannot be written.
     pub notes: Vec<String>,
 }

@@ -189,9 +189,15 @@ pub enum ProbeKind {
 pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nofile: Option<u64>,
-    /// Bytes.
+    /// Bytes, of the process and all it starts, together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
+    /// Processes and threads, together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// Weight when processor time is short, 1 to 10000; others have 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u64>,
 }
 
 impl Limits {

@@ -167,7 +167,7 @@ fn listeners(fields: &Fields<'_>) -> BTreeMap<String, ListenAddr> {
 }
 
 fn limits(fields: &Fields<'_>) -> Limits {
-    let Some(table) = fields.table("limits", Keys::only(&["nofile", "memory"])) else {
+    let Some(table) = fields.table("limits", Keys::only(&["nofile", "memory", "pids", "cpu"])) else {
         return Limits::default();
     };
     let memory = |text: &str| match size(text)? {
@@ -177,6 +177,8 @@ fn limits(fields: &Fields<'_>) -> Limits {
     Limits {
         nofile: table.number("nofile", 16..=1 << 30),
         memory: parsed(&table, "memory", memory),
+        pids: table.number("pids", 1..=1 << 22),
+        cpu: table.number("cpu", 1..=10_000),
     }
 }
 

@@ -33,7 +33,7 @@ app = "{app}"
 # overlap = false                    # a worker that ends before its successor starts
 # user = "www-data"
 # no_new_privs = true                # nothing it starts can gain privileges
-# limits = { nofile = 65536, memory = "1GiB" }
+# limits = { nofile = 65536, memory = "1GiB", pids = 500, cpu = 100 }   # of all it starts together; cpu is a weight, 1 to 10000
 # env = { RAILS_ENV = "production" }
 
 # --- What browsers fetch. Names with a fingerprint (main.3f9a12bc.js) are kept of every release. ------

@@ -35,7 +35,7 @@ drain = "0s"
 stop_signal = "SIGQUIT"
 stop_timeout = "500ms"
 user = "www-data"
-limits = { nofile = 65_536, memory = "1GiB" }
+limits = { nofile = 65_536, memory = "1GiB", pids = 500, cpu = 50 }
 env = { RAILS_ENV = "production" }
 [process.worker]
 command = ["bin/worker"]
@@ -78,6 +78,7 @@ fn a_whole_file_is_read() {
     assert_eq!(web.stop_signal, "QUIT");
     assert_eq!(web.limits.memory, Some(1 << 30));
     assert_eq!(web.limits.nofile, Some(65_536));
+    assert_eq!((web.limits.pids, web.limits.cpu), (Some(500), Some(50)));
     let worker = &spec.processes[&ProcessName::new("worker").unwrap()];
     assert_eq!(worker.class.as_str(), "worker");
     assert_eq!((worker.ready_timeout_ms, worker.drain_ms), (30_000, 30_000));
