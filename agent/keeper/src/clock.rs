@@ -16,6 +16,13 @@ pub fn monotonic_us() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
 }
 
+/// Milliseconds of Unix time, for people; it may be set back and forth.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let now = clock_gettime(ClockId::Realtime);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
 /// The time of day in UTC, RFC 3339 with milliseconds.
 #[must_use]
 pub fn rfc3339_now() -> String {

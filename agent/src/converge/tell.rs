@@ -1,7 +1,7 @@
 //! What an app's loop says of itself: the report, the shelf, the answers to those who wait.
 
 use ship_model::name::AppName;
-use ship_model::report::{AppFailure, AppPhase, AppReport, DamagedRelease};
+use ship_model::report::{AppFailure, AppPhase, AppReport, AppWait, DamagedRelease};
 
 use super::app::App;
 use super::view::View;
@@ -54,6 +54,17 @@ pub fn report(
         connections: status.map_or(0, keeper::connections),
         restarts: status.map_or(0, |status| status.counters.restarts),
         damaged: here.iter().filter_map(damaged).collect(),
+        processes: status.map(keeper::processes).unwrap_or_default(),
+        waits: status.and_then(|status| status.waits.as_ref()).map(wait),
+        remarks: status.map(keeper::remarks).unwrap_or_default(),
+    }
+}
+
+fn wait(waits: &ship_keeper::protocol::Waits) -> AppWait {
+    AppWait {
+        on: format!("the app's own lock (held by {})", waits.processes.join(", ")),
+        until_ms: waits.until.saturating_mul(1000),
+        overrules: waits.overrules,
     }
 }
 

@@ -162,6 +162,7 @@ impl Stage {
             canary: None,
             watchdog_ms: None,
             lock_wait_ms: None,
+            lock_overrule: false,
             no_new_privs: false,
             env,
             env_file: None,
@@ -199,6 +200,7 @@ impl Stage {
             environment: "test".to_owned(),
             processes: vec![process],
             coexist: true,
+            must_coexist: false,
             soak_ms: millis(soak),
             hooks: std::collections::BTreeMap::new(),
         }

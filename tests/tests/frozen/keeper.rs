@@ -42,6 +42,7 @@ fn process_spec(probe: ProbeKind) -> ProcessSpec {
         notify: true,
         watchdog_ms: None,
         lock_wait_ms: None,
+        lock_overrule: false,
         no_new_privs: false,
         ready_timeout_ms: 30_000,
         drain_ms: 30_000,
@@ -72,6 +73,7 @@ fn intent(release: u64) -> Intent {
             process_spec(ProbeKind::Tcp),
         ],
         coexist: false,
+        must_coexist: false,
         soak_ms: 5_000,
         hooks: std::collections::BTreeMap::new(),
     }
@@ -127,6 +129,7 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
         epoch: 41,
         running: Some(reference.clone()),
         switching_to: Some(reference.clone()),
+        waits: None,
         queued: Some(reference.clone()),
         revert: RevertReadiness {
             to: Some(reference),
@@ -144,6 +147,8 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
                 start_ticks: 99,
                 state,
                 said: text("warming up"),
+                reloading: false,
+                stopping: false,
                 connections: 3,
                 strategy: ship_model::spec::Strategy::default(),
                 reason: String::new(),
@@ -347,6 +352,9 @@ fn rising(phase: RisingPhase, cause: Cause) -> Rising {
         first_answer_at: Some(105),
         proven_at: None,
         attempt: 2,
+        tight: None,
+        lock_until: None,
+        unlocked: false,
     }
 }
 
@@ -384,6 +392,7 @@ fn state(phase: RisingPhase, cause: Cause) -> State {
             asked_at: 108,
             not_before: 109,
             attempt: 1,
+            lock_until: None,
         }),
         outcome: Some(outcome(SwitchResult::Reverted)),
         outcome_of: Some(13),

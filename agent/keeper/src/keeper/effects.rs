@@ -40,6 +40,7 @@ impl Keeper {
                 });
             }
             Effect::Hold { generation } => self.hold(*generation),
+            Effect::Overrule { generation } => self.overrule(*generation),
             Effect::Drain { generation } => self.drain(*generation),
             Effect::Stop { generation } => self.stop(*generation),
             Effect::Kill { generation } => self.kill(*generation),
@@ -85,6 +86,7 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::Link { .. } => "link",
         Effect::Steer { .. } => "steer",
         Effect::Hold { .. } => "hold",
+        Effect::Overrule { .. } => "overrule",
         Effect::Drain { .. } => "drain",
         Effect::Stop { .. } => "stop",
         Effect::Kill { .. } => "kill",

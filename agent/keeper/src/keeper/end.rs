@@ -181,20 +181,18 @@ impl Keeper {
         homes
     }
 
-    /// Takes away drain files that no living process looks at.
+    /// Takes away drain and lock files that no living process looks at.
     fn remove_drain_files(&self) {
         let mut used = Vec::new();
         for (found, _) in self.state.generations() {
             used.push(found.number.to_string());
             used.extend((0..found.slots.len()).map(|slot| found.home(slot).0.to_string()));
         }
-        let folder = self.config.run.join("drain");
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry
-                .file_name()
-                .to_str()
-                .is_none_or(|name| !used.iter().any(|known| known == name))
-            {
+        let folders = ["drain", "lock"].map(|name| std::fs::read_dir(self.config.run.join(name)));
+        for entry in folders.into_iter().flatten().flatten().flatten() {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.split('.').next());
+            if number.is_none_or(|number| !used.iter().any(|known| known == number)) {
                 let _ = std::fs::remove_file(entry.path());
             }
         }

@@ -17,10 +17,12 @@ mod joins;
 mod limits;
 mod links;
 mod lives;
+mod lock;
 mod notices;
 mod output;
 mod probes;
 mod requests;
+mod room;
 mod start;
 mod status;
 mod store;
@@ -119,6 +121,8 @@ struct Running {
     said: String,
     /// `STOPPING=1`.
     stopping: bool,
+    /// `RELOADING=1`, until it is ready again.
+    reloading: bool,
     /// `ERRNO=`.
     errno: Option<i32>,
     watchdog: Watchdog,
@@ -141,6 +145,7 @@ impl Running {
             own_child: false,
             said: String::new(),
             stopping: false,
+            reloading: false,
             errno: None,
             watchdog: Watchdog::new(watchdog_ms),
             missed: None,
@@ -161,6 +166,7 @@ pub struct Keeper {
     events: VecDeque<Event>,
     listeners: Listeners,
     groups: Groups,
+    locks: lock::Locks,
     running: BTreeMap<(u64, usize), Running>,
     /// All main processes a generation had, also those that ended: their groups may live on.
     mains: BTreeMap<u64, Vec<Process>>,
@@ -244,6 +250,7 @@ impl Keeper {
             events: VecDeque::new(),
             listeners: Listeners::default(),
             groups,
+            locks: lock::Locks::default(),
             running: BTreeMap::new(),
             mains: BTreeMap::new(),
             labels: BTreeMap::new(),
@@ -365,6 +372,7 @@ impl Keeper {
         self.save(before.map_err(|error| error.to_string()));
         self.resident.keep_small();
         let _ = fault::point(&format!("keeper.{word}.after"));
+        self.release_locks();
     }
 
     /// Makes the state the one the next keeper finds, unless something has gone wrong `before`.

@@ -117,6 +117,7 @@ impl Keeper {
         let account = account(spec)?;
         let mut environment = self.environment(generation, spec, account.as_ref())?;
         let owner = account.as_ref().map(|account| (account.uid, account.gid));
+        self.make_lock_file(generation.home(slot).0, spec, owner);
         let mut descriptors = self.descriptors(generation.number, slot, spec, owner)?;
         let stored = self.store.of(&spec.name);
         name_descriptors(
@@ -249,6 +250,10 @@ impl Keeper {
         }
         if spec.strategy == Strategy::Starter {
             all.extend(self.starter(generation.number, spec));
+        }
+        if spec.lock_wait_ms.is_some() {
+            let file = path(&self.lock_file(generation.number, &spec.name));
+            all.insert("SHIP_LOCK_FILE".to_owned(), file);
         }
         if let Some(period) = spec.watchdog_ms {
             all.insert("WATCHDOG_USEC".to_owned(), (period * 1000).to_string());

@@ -35,6 +35,7 @@ impl Keeper {
         self.look_at_listeners();
         self.advance_relays();
         self.look_at_leaving();
+        self.look_at_locks();
         self.resident.keep_small();
         self.answer_requests();
         Ok(leave)
@@ -120,6 +121,7 @@ impl Keeper {
             .chain(self.reloads_due())
             .chain(self.watchdogs_due())
             .chain(look)
+            .chain(self.lock_due())
             .chain(self.quiet_at)
             .min()?;
         let millis = next.saturating_sub(now);

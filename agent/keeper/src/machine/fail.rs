@@ -48,6 +48,7 @@ impl Turn {
             asked_at,
             not_before,
             attempt,
+            lock_until: None,
         });
     }
 
@@ -134,6 +135,7 @@ impl Turn {
             asked_at: self.now,
             not_before: self.now,
             attempt,
+            lock_until: rising.lock_until,
         });
     }
 }

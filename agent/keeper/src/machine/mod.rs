@@ -6,7 +6,7 @@
 //! done again.
 //!
 //! ```text
-//! rising:   PREPARED → (CLEARING) → (LINKING) → SPAWNED → READY → (YIELDING → SPAWNED → READY) → PROBED → LINKED → steered: becomes active
+//! rising:   PREPARED → (LOCKED) → (CLEARING) → (LINKING) → SPAWNED → READY → (YIELDING → SPAWNED → READY) → (LOCKED) → PROBED → LINKED → steered: becomes active
 //!               └──────────┴────────────┴──────────┴────────┴────────┴────────┴──▶ ABORTING → gone
 //! retiring: WARM (soak) → (PARTING) → DRAINING → STOPPING → KILLING → gone
 //!               └──▶ steered back: becomes active, what was active retires
@@ -21,11 +21,13 @@ mod give_way;
 mod hooks;
 mod in_place;
 mod judge;
+mod lock;
 mod message;
 mod prove;
 mod recover;
 mod retire;
 mod rise;
+mod room;
 mod run;
 mod state;
 mod step;

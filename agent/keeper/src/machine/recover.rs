@@ -205,6 +205,7 @@ impl Turn {
             asked_at,
             not_before,
             attempt: 0,
+            lock_until: None,
         });
     }
 }

@@ -24,6 +24,9 @@ impl Turn {
             proven_at: None,
             attempt: queued.attempt,
             rungs: Vec::new(),
+            tight: None,
+            lock_until: queued.lock_until,
+            unlocked: false,
         });
         self.push(Effect::Bind { generation: number });
     }
@@ -36,7 +39,13 @@ impl Turn {
             .filter(|rising| rising.generation.number == generation && rising.phase != RisingPhase::Aborting)
     }
 
-    pub(super) fn bound(&mut self, generation: u64, sockets: &Result<Vec<Vec<u64>>, String>) {
+    /// It has its sockets; `tight` tells why there is no room in memory for it beside the active generation.
+    pub(super) fn bound(
+        &mut self,
+        generation: u64,
+        sockets: &Result<Vec<Vec<u64>>, String>,
+        tight: Option<&String>,
+    ) {
         let Some(rising) = self.rising(generation) else {
             return;
         };
@@ -51,6 +60,9 @@ impl Turn {
             Ok(sockets) => {
                 for (slot, inodes) in rising.generation.slots.iter_mut().zip(sockets) {
                     slot.sockets.clone_from(inodes);
+                }
+                if tight.is_some_and(|reason| !self.find_room(reason)) {
+                    return;
                 }
                 if !self.rise_through(HookPoint::BeforeStart) {
                     self.clear_or_spawn();
@@ -130,6 +142,7 @@ impl Turn {
         match rising.phase {
             RisingPhase::Clearing(stage) => self.clear_further(stage),
             RisingPhase::Yielding(_) => self.end_by_force(),
+            RisingPhase::Locked { .. } => self.locked_for_long(),
             RisingPhase::Hooking(_) => self.fail("its hooks did not end in time"),
             RisingPhase::Aborting => self.kill_again(),
             RisingPhase::Prepared => self.fail("the listeners were not bound in time"),

@@ -39,7 +39,12 @@ impl Turn {
             Event::Stop => self.stop(),
             Event::Renew(intent) => self.renew(intent),
             Event::Missing(release) => self.state.good.retain(|intent| intent.release != *release),
-            Event::Bound { generation, sockets } => self.bound(*generation, sockets),
+            Event::Bound {
+                generation,
+                sockets,
+                tight,
+            } => self.bound(*generation, sockets, tight.as_ref()),
+            Event::Unlocked { generation } => self.unlocked(*generation),
             Event::Forked {
                 generation,
                 slot,
@@ -127,6 +132,7 @@ impl Turn {
             asked_at: self.now,
             not_before: self.now,
             attempt: 0,
+            lock_until: None,
         });
     }
 
@@ -275,13 +281,14 @@ impl Turn {
 
     pub(super) fn phase_word(phase: RisingPhase) -> Phase {
         match phase {
-            RisingPhase::Prepared | RisingPhase::Linking | RisingPhase::Hooking(HookPoint::BeforeStart) => {
-                Phase::Prepared
-            }
+            RisingPhase::Prepared
+            | RisingPhase::Linking
+            | RisingPhase::Locked { proven: false }
+            | RisingPhase::Hooking(HookPoint::BeforeStart) => Phase::Prepared,
             RisingPhase::Clearing(_) | RisingPhase::Yielding(_) => Phase::Clearing,
             RisingPhase::Spawned => Phase::Spawned,
             RisingPhase::Ready => Phase::Ready,
-            RisingPhase::Probed | RisingPhase::Hooking(_) => Phase::Probed,
+            RisingPhase::Probed | RisingPhase::Locked { .. } | RisingPhase::Hooking(_) => Phase::Probed,
             RisingPhase::Linked => Phase::Linked,
             RisingPhase::Aborting => Phase::Aborting,
         }

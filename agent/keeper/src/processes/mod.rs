@@ -11,7 +11,7 @@ mod user;
 
 pub use binds::{Binds, News, nudge, receive, told_binds};
 pub use environment::{Environment, EnvironmentError, environment};
-pub use groups::{Controller, Groups, GroupsAt, Held, amount, keeper_name};
+pub use groups::{Controller, Groups, GroupsAt, Held, amount, keeper_name, resident};
 pub use rlimits::{LimitError, check_limits};
 pub use scan::{
     Found, Table, boot_id, descriptor_of, each_socket, is_alive, is_member, is_own_child, members,

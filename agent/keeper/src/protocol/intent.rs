@@ -31,6 +31,9 @@ pub struct Intent {
     /// listeners queue meanwhile.
     #[serde(default = "yes")]
     pub coexist: bool,
+    /// Where there is no memory for two at once, the switch fails; if not, the old one is stopped first then.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub must_coexist: bool,
     /// How long the old generation stays warm after the switch, for an instant way back.
     #[serde(default = "default_soak")]
     pub soak_ms: u64,
@@ -92,6 +95,9 @@ pub struct ProcessSpec {
     /// While it holds a lock on the file `SHIP_LOCK_FILE` it is not replaced, for so long at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_wait_ms: Option<u64>,
+    /// When that time is over it is replaced all the same; if not, the switch fails.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub lock_overrule: bool,
     /// It can never gain privileges.
     #[serde(default, skip_serializing_if = "is_default")]
     pub no_new_privs: bool,

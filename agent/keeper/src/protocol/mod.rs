@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use intent::{Intent, Limits, ListenSpec, ProbeKind, ProbeSpec, ProcessSpec};
 pub use status::{
     Counters, Crash, GenerationStatus, Held, ListenerStatus, Outcome, Phase, ProcessState, ProcessStatus,
-    ReleaseRef, RevertReadiness, Role, Rung, Status, Steering, SwitchResult,
+    ReleaseRef, RevertReadiness, Role, Rung, Status, Steering, SwitchResult, Waits,
 };
 
 /// The `v` of every line.

@@ -141,6 +141,7 @@ impl Stage {
             notify: true,
             watchdog_ms: None,
             lock_wait_ms: None,
+            lock_overrule: false,
             no_new_privs: false,
             ready_timeout_ms: 20_000,
             drain_ms: 5_000,
@@ -158,6 +159,7 @@ impl Stage {
             environment: "test".to_owned(),
             processes: vec![process],
             coexist: true,
+            must_coexist: false,
             soak_ms: 60_000,
             hooks: std::collections::BTreeMap::new(),
         }

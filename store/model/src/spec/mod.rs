@@ -110,6 +110,9 @@ pub struct ProcessSpec {
     pub restart: Option<Restart>,
     /// Whether two generations may serve at the same time.
     pub coexist: bool,
+    /// Where there is no memory for two, the switch fails; if not, the old one is stopped first then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub must_coexist: bool,
     /// Whether the old process may still run when the new one starts; for workers without a listener.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub overlap: bool,
@@ -132,6 +135,9 @@ pub struct ProcessSpec {
     /// A process that holds a lock on the file `SHIP_LOCK_FILE` is not replaced for so long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_wait_ms: Option<u64>,
+    /// When that time is over it is replaced all the same; if not, the switch fails.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub lock_overrule: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// It and what it starts can never gain privileges, by a setuid file for one.

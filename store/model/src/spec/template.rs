@@ -30,6 +30,10 @@ app = "{app}"
 # drain = "30s"                      # how long it may finish what it has begun
 # stop_signal = "TERM"
 # stop_timeout = "10s"
+# coexist = true                     # old and new run side by side for a moment; where there is no memory for two, the old one
+                                     # is stopped first (false: always; "always": the update fails then)
+# lock_wait = "10m"                  # while it holds a lock (flock) on the file SHIP_LOCK_FILE it is not replaced, for so long;
+# lock_deadline = "fail"             # then the update fails, or with "go" it is replaced all the same
 # overlap = false                    # a worker that ends before its successor starts
 # user = "www-data"
 # no_new_privs = true                # nothing it starts can gain privileges

@@ -90,6 +90,14 @@ fn a_whole_file_is_read() {
 }
 
 #[test]
+fn an_app_can_say_not_now_and_want_both_generations() {
+    let text = "app = \"a\"\n[process.web]\ncommand = [\"x\"]\ncoexist = \"always\"\nlock_wait = \"10m\"\nlock_deadline = \"go\"";
+    let web = read(text).unwrap().processes.into_values().next().unwrap();
+    assert_eq!((web.lock_wait_ms, web.lock_overrule), (Some(600_000), true));
+    assert!(web.coexist && web.must_coexist);
+}
+
+#[test]
 fn the_smallest_files() {
     let app = AppName::new("shop").unwrap();
     assert_eq!(
@@ -185,8 +193,20 @@ fn every_mistake_has_its_place_and_words() {
             "4:10: process.web.canary: needs a listener, and a strategy that runs two generations side by side",
         ),
         (
-            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\ncanary = 5\nlock_wait = \"1m\"",
-            "5:10: process.web.canary: not yet: a share of a host's new connections (remove it for now)\n6:13: process.web.lock_wait: not yet: an app's lock against its update (remove it for now)",
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlock_deadline = \"go\"\ncoexist = \"never\"",
+            "4:17: process.web.lock_deadline: means nothing without lock_wait (lock_wait = \"10m\")\n5:11: process.web.coexist: must be true, false or \"always\" (coexist = true)",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlock_wait = \"1m\"\nlock_deadline = \"maybe\"",
+            "5:17: process.web.lock_deadline: must be \"fail\" (the default) or \"go\"",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlimits = { pids = 0, cpu = 20000 }",
+            "4:19: process.web.limits.pids: must be a whole number from 1 to 4194304\n4:28: process.web.limits.cpu: must be a whole number from 1 to 10000",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\ncanary = 5",
+            "5:10: process.web.canary: not yet: a share of a host's new connections (remove it for now)",
         ),
         (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\ncanary = 60",

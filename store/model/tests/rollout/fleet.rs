@@ -159,6 +159,9 @@ impl SimHost {
             update: UpdateFigures::default(),
             connections: 0,
             restarts: 0,
+            processes: Vec::new(),
+            waits: None,
+            remarks: Vec::new(),
             damaged: Vec::new(),
         }
     }

@@ -42,6 +42,7 @@ pub(super) fn process(name: &str, probed: bool) -> ProcessSpec {
         notify: probed,
         watchdog_ms: None,
         lock_wait_ms: None,
+        lock_overrule: false,
         no_new_privs: false,
         ready_timeout_ms: 5_000,
         drain_ms: 1_000,
@@ -62,6 +63,7 @@ pub(super) fn intent(release: u64, epoch: u64, coexist: bool) -> Intent {
         environment: String::new(),
         processes: vec![process("web", true), process("worker", false)],
         coexist,
+        must_coexist: false,
         soak_ms: 2_000,
         hooks: std::collections::BTreeMap::new(),
     }
@@ -158,7 +160,56 @@ impl World {
         self.check();
     }
 
+    /// While the app holds its lock nothing is taken from it.
+    fn check_lock(&self, effect: &Effect) {
+        let (Some(rising), Some(active)) = (&self.state.rising, &self.state.active) else {
+            return;
+        };
+        let locks = active.is_living()
+            && active
+                .intent
+                .processes
+                .iter()
+                .any(|process| process.lock_wait_ms.is_some());
+        if !locks || rising.unlocked || rising.phase == RisingPhase::Aborting || self.state.stopping {
+            return;
+        }
+        let taken = match effect {
+            Effect::Hold { generation }
+            | Effect::Drain { generation }
+            | Effect::Stop { generation }
+            | Effect::Kill { generation }
+            | Effect::End { generation, .. } => *generation == active.number,
+            Effect::Steer { generation } => *generation == rising.generation.number,
+            Effect::Link { current, .. } => {
+                current.as_ref() == Some(&rising.generation.intent.dir)
+                    && rising.generation.intent.dir != active.intent.dir
+            }
+            Effect::Ask { .. } => true,
+            _ => false,
+        };
+        assert!(
+            !taken,
+            "{effect:?} though the app holds its lock: {:#?}",
+            self.state
+        );
+    }
+
+    /// The app lets itself be replaced.
+    pub(super) fn unlock(&mut self) {
+        if let Some(rising) = self
+            .state
+            .rising
+            .as_ref()
+            .filter(|rising| matches!(rising.phase, RisingPhase::Locked { .. }))
+        {
+            let generation = rising.generation.number;
+            self.take(&Event::Unlocked { generation });
+        }
+    }
+
     pub(super) fn carry_out(&mut self, effect: Effect) {
+        self.check_lock(&effect);
         match effect {
             Effect::Bind { generation } => {
                 let sockets = if self.dice.roll(20) == 0 {
@@ -166,7 +217,12 @@ impl World {
                 } else {
                     Ok(vec![vec![1], vec![]])
                 };
-                self.answers.push(Event::Bound { generation, sockets });
+                let tight = (self.dice.roll(6) == 0).then(|| "little".to_owned());
+                self.answers.push(Event::Bound {
+                    generation,
+                    sockets,
+                    tight,
+                });
             }
             Effect::Fork { generation, slot } => {
                 assert!(
@@ -312,7 +368,8 @@ impl World {
                     }
                 }
             }
-            Effect::Undo { .. }
+            Effect::Overrule { .. }
+            | Effect::Undo { .. }
             | Effect::Confirm { .. }
             | Effect::Pause { .. }
             | Effect::Resume { .. }
@@ -444,6 +501,12 @@ impl World {
         if self.dice.roll(3) > 0 {
             let mut wanted = intent(release, self.epoch, coexist);
             wanted.processes[1].overlap = self.dice.roll(3) > 0;
+            wanted.must_coexist = coexist && self.dice.roll(4) == 0;
+            if self.dice.roll(3) == 0 {
+                let locked = &mut wanted.processes[self.dice.roll(2)];
+                locked.lock_wait_ms = Some(1 + self.dice.roll(4_000) as u64);
+                locked.lock_overrule = self.dice.roll(2) == 0;
+            }
             if self.dice.roll(2) == 0 {
                 wanted.hooks = self.some_hooks();
             }

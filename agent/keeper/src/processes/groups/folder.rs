@@ -37,6 +37,10 @@ impl Folder {
         &self.path
     }
 
+    pub(super) fn mount(&self) -> &Path {
+        &self.mount
+    }
+
     pub(super) fn version(&self) -> Version {
         self.version
     }

@@ -13,6 +13,7 @@
 mod folder;
 mod limit;
 mod place;
+mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use folder::Folder;
 pub use limit::amount;
 use place::Machine;
+pub use room::resident;
 
 use crate::protocol::Limits;
 

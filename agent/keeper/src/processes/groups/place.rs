@@ -43,6 +43,13 @@ impl Machine {
         self.mounts.iter().find(has)
     }
 
+    /// The group whose memory this process uses, where its hierarchy is mounted, and which kind that is.
+    pub(super) fn own_memory_group(&self) -> Option<(PathBuf, PathBuf, Version)> {
+        let mount = self.legacy("memory").or_else(|| self.unified())?;
+        let own = mount.own.as_ref()?.strip_prefix(&mount.root).ok()?;
+        Some((mount.target.join(own), mount.target.clone(), mount.version))
+    }
+
     /// The folder of a keeper's groups in a hierarchy; or why there may be none.
     pub(super) fn place(&self, mount: &Mount, at: &GroupsAt, name: &str) -> Result<Folder, String> {
         let place = match at {
