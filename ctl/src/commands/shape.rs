@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use ship_proto::v1::{
-    AppFailure, AppHost, AppPhase, AppStatus, DamagedRelease, HostLine, ReleaseLine, ReleaseRecord,
-    RolloutView, StepView, Target,
+    AppFailure, AppHost, AppPhase, AppStatus, AppWait, DamagedRelease, HostLine, ProcessReport, ReleaseLine,
+    ReleaseRecord, RolloutView, StepView, Target,
 };
 
 use crate::ui::outcome_name;
-use crate::words::{full_id, rfc3339};
+use crate::words::{clean, full_id, rfc3339};
 
 pub fn number(target: Option<&Target>) -> Option<u64> {
     target.map(|target| target.number)
@@ -202,11 +202,56 @@ pub struct Host {
     pub stage_ms: u64,
     pub switch_ms: u64,
     pub lost_requests: u64,
+    pub processes: Vec<Process>,
+    /// What its switch waits for; null: nothing.
+    pub waits: Option<Wait>,
+    /// What fell back to another way there, and why.
+    pub remarks: Vec<String>,
     /// Releases that lie there and are not as published; none of them is switched to.
     pub damaged: Vec<Damaged>,
     pub failure: Option<Failure>,
     /// The release that somebody reverted to on the host itself, and why.
     pub held: Option<Held>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Process {
+    pub name: String,
+    pub release: u64,
+    pub pid: Option<u32>,
+    pub state: String,
+    /// The last STATUS= it sent.
+    pub said: String,
+}
+
+impl From<&ProcessReport> for Process {
+    fn from(process: &ProcessReport) -> Self {
+        Self {
+            name: process.name.clone(),
+            release: process.release,
+            pid: Some(process.pid).filter(|pid| *pid > 0),
+            state: process.state.clone(),
+            said: clean(&process.said),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Wait {
+    pub on: String,
+    pub until: Option<String>,
+    /// The switch goes on then all the same; if not, it fails.
+    pub overrules: bool,
+}
+
+impl From<&AppWait> for Wait {
+    fn from(wait: &AppWait) -> Self {
+        Self {
+            on: wait.on.clone(),
+            until: rfc3339(wait.until_ms),
+            overrules: wait.overrules,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -281,6 +326,9 @@ impl From<&AppHost> for Host {
             stage_ms: update.stage_ms,
             switch_ms: update.switch_ms,
             lost_requests: update.lost_requests,
+            processes: report.processes.iter().map(Process::from).collect(),
+            waits: report.waits.as_ref().map(Wait::from),
+            remarks: report.remarks,
         }
     }
 }

@@ -259,6 +259,12 @@ fn trouble(host: &AppHost) -> Vec<String> {
             clean(&held.reason)
         ));
     }
+    if let Some(waits) = &shown.waits {
+        lines.push(format!("  {} {name}: {}", paint(DOUBT, "!"), waiting(waits)));
+    }
+    for remark in &shown.remarks {
+        lines.push(format!("  {} {name}: {}", paint(DIM, "note:"), clean(remark)));
+    }
     if host.runs_app && shown.release != shown.desired && shown.phase == "idle" {
         lines.push(format!(
             "  {} {name}: shipctl why {name}",
@@ -266,6 +272,17 @@ fn trouble(host: &AppHost) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// What a host's switch waits for, and what then.
+pub fn waiting(waits: &shape::Wait) -> String {
+    let then = if waits.overrules {
+        "then it is replaced all the same"
+    } else {
+        "then the switch fails"
+    };
+    let until = waits.until.clone().unwrap_or_default();
+    format!("waiting for {} until {until}; {then}", clean(&waits.on))
 }
 
 /// What the store knows of the fleet now.
