@@ -5,7 +5,8 @@ use ship_model::digest::{BundleDigest, ReleaseId};
 use ship_model::name::NameError;
 use ship_model::release::{Provenance, ReleaseNumber, ReleaseRecord, Target};
 use ship_model::report::{
-    AppFailure, AppPhase, AppReport, CanaryReport, DamagedRelease, HostReport, LocalHold, UpdateFigures,
+    AppFailure, AppPhase, AppReport, AppWait, CanaryReport, DamagedRelease, HostReport, LocalHold,
+    ProcessReport, UpdateFigures,
 };
 
 use crate::v1;
@@ -301,6 +302,53 @@ impl From<AppReport> for v1::AppReport {
             standby: report.standby.unwrap_or_default(),
             balancers: report.balancers,
             canary: report.canary.map(Into::into),
+            processes: into_all(report.processes),
+            waits: report.waits.map(Into::into),
+            remarks: report.remarks,
+        }
+    }
+}
+
+impl From<ProcessReport> for v1::ProcessReport {
+    fn from(process: ProcessReport) -> Self {
+        Self {
+            name: process.name,
+            release: process.release,
+            pid: process.pid,
+            state: process.state,
+            said: process.said,
+        }
+    }
+}
+
+impl From<v1::ProcessReport> for ProcessReport {
+    fn from(wire: v1::ProcessReport) -> Self {
+        Self {
+            name: wire.name,
+            release: wire.release,
+            pid: wire.pid,
+            state: wire.state,
+            said: wire.said,
+        }
+    }
+}
+
+impl From<AppWait> for v1::AppWait {
+    fn from(wait: AppWait) -> Self {
+        Self {
+            on: wait.on,
+            until_ms: wait.until_ms,
+            overrules: wait.overrules,
+        }
+    }
+}
+
+impl From<v1::AppWait> for AppWait {
+    fn from(wire: v1::AppWait) -> Self {
+        Self {
+            on: wire.on,
+            until_ms: wire.until_ms,
+            overrules: wire.overrules,
         }
     }
 }
@@ -372,6 +420,9 @@ impl TryFrom<v1::AppReport> for AppReport {
                 .map(TryFrom::try_from)
                 .collect::<Result<_, _>>()?,
             canary: wire.canary.map(CanaryReport::try_from).transpose()?,
+            processes: wire.processes.into_iter().map(Into::into).collect(),
+            waits: wire.waits.map(Into::into),
+            remarks: wire.remarks,
         })
     }
 }

@@ -21,9 +21,14 @@ pub fn monotonic_us() -> u64 {
 /// The time of day, since 1970.
 #[must_use]
 pub fn wall_clock() -> Duration {
+    Duration::from_millis(unix_ms())
+}
+
+/// Milliseconds of Unix time, for people; it may be set back and forth.
+#[must_use]
+pub fn unix_ms() -> u64 {
     let now = clock_gettime(ClockId::Realtime);
-    let millis = u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000;
-    Duration::from_millis(u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + millis)
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
 /// The time of day in UTC, RFC 3339 with milliseconds.

@@ -109,6 +109,26 @@ fn remarks(out: &mut impl Write, app: &v1::AppReport) -> io::Result<()> {
     for (name, address) in &app.listen {
         writeln!(out, "  {name} listens on {address}")?;
     }
+    for process in &app.processes {
+        let said = match process.said.as_str() {
+            "" => String::new(),
+            said => format!(": {}", escape(said.as_bytes())),
+        };
+        if process.state != "up" || !said.is_empty() {
+            let (name, state) = (&process.name, &process.state);
+            writeln!(
+                out,
+                "  process {name} of release {} is {state}{said}",
+                process.release
+            )?;
+        }
+    }
+    if let Some(waits) = &app.waits {
+        writeln!(out, "  {}", waiting(waits))?;
+    }
+    for remark in &app.remarks {
+        writeln!(out, "  note: {}", escape(remark.as_bytes()))?;
+    }
     if let Some(held) = &app.held {
         let reason = escape(held.reason.as_bytes());
         let to = release(held.to.as_ref());
@@ -152,6 +172,22 @@ fn remarks(out: &mut impl Write, app: &v1::AppReport) -> io::Result<()> {
     Ok(())
 }
 
+fn waiting(waits: &v1::AppWait) -> String {
+    let left = waits
+        .until_ms
+        .saturating_sub(crate::clock::wall_ms())
+        .div_ceil(1000);
+    let then = if waits.overrules {
+        "then it is replaced all the same"
+    } else {
+        "then the switch fails"
+    };
+    format!(
+        "waiting for {}, {left} s left; {then}",
+        escape(waits.on.as_bytes())
+    )
+}
+
 fn app_json(app: &v1::AppReport) -> Value {
     let number = |target: &Option<v1::Target>| target.as_ref().map(|target| target.number);
     json!({
@@ -167,6 +203,19 @@ fn app_json(app: &v1::AppReport) -> Value {
         "listen": app.listen,
         "connections": app.connections,
         "restarts": app.restarts,
+        "processes": app.processes.iter().map(|process| json!({
+            "name": process.name,
+            "release": process.release,
+            "pid": process.pid,
+            "state": process.state,
+            "said": process.said,
+        })).collect::<Vec<_>>(),
+        "waits": app.waits.as_ref().map(|waits| json!({
+            "on": waits.on,
+            "until": utc(waits.until_ms),
+            "overrules": waits.overrules,
+        })),
+        "remarks": app.remarks,
         "fetched_bytes": app.update.as_ref().map(|update| update.fetched_bytes),
         "stage_ms": app.update.as_ref().map(|update| update.stage_ms),
         "switch_ms": app.update.as_ref().map(|update| update.switch_ms),

@@ -2,7 +2,7 @@
 
 use ship_keeper::protocol::RevertReadiness;
 use ship_model::name::AppName;
-use ship_model::report::{AppFailure, AppPhase, AppReport, DamagedRelease};
+use ship_model::report::{AppFailure, AppPhase, AppReport, AppWait, DamagedRelease};
 
 use super::app::App;
 use super::view::View;
@@ -58,6 +58,17 @@ pub fn report(
         standby: status.and_then(|status| standby(&status.revert)),
         balancers: Vec::new(),
         canary: status.and_then(keeper::canary),
+        processes: status.map(keeper::processes).unwrap_or_default(),
+        waits: status.and_then(|status| status.waits.as_ref()).map(wait),
+        remarks: status.map(keeper::remarks).unwrap_or_default(),
+    }
+}
+
+fn wait(waits: &ship_keeper::protocol::Waits) -> AppWait {
+    AppWait {
+        on: format!("the app's own lock (held by {})", waits.processes.join(", ")),
+        until_ms: waits.until.saturating_mul(1000),
+        overrules: waits.overrules,
     }
 }
 

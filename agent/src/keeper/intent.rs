@@ -60,6 +60,7 @@ pub fn intent(
         epoch: order.epoch.0,
         environment: config.env.to_string(),
         coexist: here.iter().all(|(_, process)| process.coexist),
+        must_coexist: here.iter().any(|(_, process)| process.must_coexist),
         hooks: spec.hooks.clone(),
         soak_ms: here
             .iter()
@@ -143,11 +144,14 @@ fn process(
         stop_signal: spec.stop_signal.clone(),
         stop_timeout_ms: spec.stop_timeout_ms,
         lock_wait_ms: spec.lock_wait_ms,
+        lock_overrule: spec.lock_overrule,
         no_new_privs: spec.no_new_privs,
         user: spec.user.clone(),
         limits: protocol::Limits {
             nofile: spec.limits.nofile,
             memory: spec.limits.memory,
+            pids: spec.limits.pids,
+            cpu: spec.limits.cpu,
         },
     }
 }

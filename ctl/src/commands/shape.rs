@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use ship_proto::v1::{
-    AppFailure, AppHost, AppPhase, AppStatus, DamagedRelease, HostLine, HostWay, ReleaseLine, ReleaseRecord,
-    RolloutView, StepView, Target,
+    AppFailure, AppHost, AppPhase, AppStatus, AppWait, DamagedRelease, HostLine, HostWay, ProcessReport,
+    ReleaseLine, ReleaseRecord, RolloutView, StepView, Target,
 };
 
 use crate::ui::outcome_name;
-use crate::words::{full_id, rfc3339};
+use crate::words::{clean, full_id, rfc3339};
 
 pub fn number(target: Option<&Target>) -> Option<u64> {
     target.map(|target| target.number)
@@ -251,6 +251,11 @@ pub struct Host {
     pub gap_ms: Option<u64>,
     /// What stands by to go back to, or why nothing does any more; null: nothing to say.
     pub standby: Option<String>,
+    pub processes: Vec<Process>,
+    /// What its switch waits for; null: nothing.
+    pub waits: Option<Wait>,
+    /// What fell back to another way there, and why.
+    pub remarks: Vec<String>,
     /// Releases that lie there and are not as published; none of them is switched to.
     pub damaged: Vec<Damaged>,
     /// The release on its way that a share of its clients is on.
@@ -268,6 +273,46 @@ pub struct Canary {
     pub until: Option<String>,
     #[serde(skip)]
     pub until_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Process {
+    pub name: String,
+    pub release: u64,
+    pub pid: Option<u32>,
+    pub state: String,
+    /// The last STATUS= it sent.
+    pub said: String,
+}
+
+impl From<&ProcessReport> for Process {
+    fn from(process: &ProcessReport) -> Self {
+        Self {
+            name: process.name.clone(),
+            release: process.release,
+            pid: Some(process.pid).filter(|pid| *pid > 0),
+            state: process.state.clone(),
+            said: clean(&process.said),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Wait {
+    pub on: String,
+    pub until: Option<String>,
+    /// The switch goes on then all the same; if not, it fails.
+    pub overrules: bool,
+}
+
+impl From<&AppWait> for Wait {
+    fn from(wait: &AppWait) -> Self {
+        Self {
+            on: wait.on.clone(),
+            until: rfc3339(wait.until_ms),
+            overrules: wait.overrules,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -350,6 +395,9 @@ impl From<&AppHost> for Host {
             lost_requests: update.lost_requests,
             gap_ms: update.gap_ms,
             standby: Some(report.standby.clone()).filter(|words| !words.is_empty()),
+            processes: report.processes.iter().map(Process::from).collect(),
+            waits: report.waits.as_ref().map(Wait::from),
+            remarks: report.remarks,
         }
     }
 }

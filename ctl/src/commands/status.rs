@@ -265,6 +265,12 @@ fn trouble(host: &AppHost) -> Vec<String> {
             clean(&held.reason)
         ));
     }
+    if let Some(waits) = &shown.waits {
+        lines.push(format!("  {} {name}: {}", paint(DOUBT, "!"), waiting(waits)));
+    }
+    for remark in &shown.remarks {
+        lines.push(format!("  {} {name}: {}", paint(DIM, "note:"), clean(remark)));
+    }
     if host.runs_app && shown.release != shown.desired && shown.phase == "idle" {
         lines.push(format!(
             "  {} {name}: shipctl why {name}",
@@ -272,6 +278,17 @@ fn trouble(host: &AppHost) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// What a host's switch waits for, and what then.
+pub fn waiting(waits: &shape::Wait) -> String {
+    let then = if waits.overrules {
+        "then it is replaced all the same"
+    } else {
+        "then the switch fails"
+    };
+    let until = waits.until.clone().unwrap_or_default();
+    format!("waiting for {} until {until}; {then}", clean(&waits.on))
 }
 
 /// What the store knows of the fleet now.
@@ -317,6 +334,7 @@ mod tests {
                         stage_ms: 20,
                         switch_ms: 30,
                         lost_requests: 0,
+                        gap_ms: None,
                     }),
                     failure: Some(AppFailure {
                         release: target(2),

@@ -132,6 +132,25 @@ fn on_host(app: &AppStatus, here: &AppHost, now_ms: u64) -> Vec<String> {
     if shown.phase != "idle" {
         lines.push(format!("{name}: it is {} now", shown.phase));
     }
+    if let Some(waits) = &shown.waits {
+        lines.push(format!("{name}: {}", status::waiting(waits)));
+    }
+    for process in &shown.processes {
+        let said = match process.said.as_str() {
+            "" => String::new(),
+            said => format!(" and says: {said}"),
+        };
+        let (process, release, state) = (clean(&process.name), process.release, clean(&process.state));
+        lines.push(format!(
+            "{name}: process {process} of release {release} is {state}{said}"
+        ));
+    }
+    lines.extend(
+        shown
+            .remarks
+            .iter()
+            .map(|remark| format!("{name}: {}", clean(remark))),
+    );
     lines
 }
 

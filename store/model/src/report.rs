@@ -79,6 +79,15 @@ pub struct AppReport {
     /// The release on its way that a share of the users is on.
     #[serde(default)]
     pub canary: Option<CanaryReport>,
+    /// Its processes, of all generations that live, oldest first.
+    #[serde(default)]
+    pub processes: Vec<ProcessReport>,
+    /// What its switch waits for.
+    #[serde(default)]
+    pub waits: Option<AppWait>,
+    /// Things an operator should know of it: what fell back to another way, and why.
+    #[serde(default)]
+    pub remarks: Vec<String>,
 }
 
 /// A release that has proven itself, and that a share of a host's users is on before all are.
@@ -89,6 +98,30 @@ pub struct CanaryReport {
     pub percent: u8,
     /// When the share grows, in milliseconds since 1970 by the host's clock.
     pub until_ms: u64,
+}
+
+/// One process of an app on a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessReport {
+    pub name: String,
+    pub release: u64,
+    /// 0 while there is none.
+    pub pid: u32,
+    /// `starting`, `up`, `reloading`, `stopping`, `backing off`, `waiting`, `ended`.
+    pub state: String,
+    /// What it last said of itself by `STATUS=`, at most 200 characters; to be escaped before it is shown.
+    pub said: String,
+}
+
+/// A switch that is prepared and waits for the app to let itself be replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppWait {
+    /// `the app's own lock (held by worker)`.
+    pub on: String,
+    /// Unix time in milliseconds when the wait is over.
+    pub until_ms: u64,
+    /// The switch goes on then all the same; if not, it fails.
+    pub overrules: bool,
 }
 
 /// A release whose files rotted or were changed on a host.

@@ -1,5 +1,6 @@
 //! Rollouts in the words of the wire.
 
+use ship_model::report::AppWait;
 use ship_model::rollout::{
     DeployEntry, DeployKind, End, EnvState, Excuse, Outcome, Plan, Rollout, RolloutView, preview, view,
 };
@@ -53,6 +54,21 @@ pub fn of_rollout(rollout: &Rollout) -> v1::RolloutView {
         shown.last_lines.clone_from(&stop.last_lines);
     }
     shown
+}
+
+/// Says at each step under way which of its hosts wait for their app, for what and how long still. `waits` knows a host's wait.
+pub fn add_waits(shown: &mut v1::RolloutView, now_ms: u64, waits: impl Fn(&str) -> Option<AppWait>) {
+    for step in shown.steps.iter_mut().filter(|step| step.state == "running") {
+        for line in &mut step.hosts {
+            let Some(wait) = waits(&line.host) else { continue };
+            let left = wait.until_ms.saturating_sub(now_ms).div_ceil(1000);
+            line.detail = format!("waiting for {}, {left} s left", wait.on);
+            if !step.detail.is_empty() {
+                step.detail.push_str("; ");
+            }
+            step.detail.push_str(&format!("{} is {}", line.host, line.detail));
+        }
+    }
 }
 
 /// A rollout of which only its line in the history is left.

@@ -43,6 +43,7 @@ fn process_spec(probe: ProbeKind) -> ProcessSpec {
         notify: true,
         watchdog_ms: None,
         lock_wait_ms: None,
+        lock_overrule: false,
         no_new_privs: false,
         ready_timeout_ms: 30_000,
         drain_ms: 30_000,
@@ -52,6 +53,8 @@ fn process_spec(probe: ProbeKind) -> ProcessSpec {
         limits: Limits {
             nofile: Some(65_536),
             memory: Some(1 << 30),
+            pids: None,
+            cpu: None,
         },
     }
 }
@@ -71,6 +74,7 @@ fn intent(release: u64) -> Intent {
             process_spec(ProbeKind::Tcp),
         ],
         coexist: false,
+        must_coexist: false,
         soak_ms: 5_000,
         standby: None,
         hooks: std::collections::BTreeMap::new(),
@@ -128,6 +132,7 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
         epoch: 41,
         running: Some(reference.clone()),
         switching_to: Some(reference.clone()),
+        waits: None,
         queued: Some(reference.clone()),
         revert: RevertReadiness {
             to: Some(reference),
@@ -147,6 +152,8 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
                 start_ticks: 99,
                 state,
                 said: text("warming up"),
+                reloading: false,
+                stopping: false,
                 connections: 3,
                 strategy: ship_model::spec::Strategy::default(),
                 reason: String::new(),
@@ -158,6 +165,7 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
             addr: text("tcp:8080"),
             bound: text("tcp:127.0.0.21:8080"),
             steering,
+            reason: String::new(),
         }],
         canary: (phase == Phase::Canary).then_some(CanaryStatus {
             release: 455,
@@ -167,6 +175,8 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
         outcome: Some(outcome(SwitchResult::Switched)),
         crash: None,
         counters: counters(),
+        groups: None,
+        falls_back: Vec::new(),
         notes: vec![text("steering fell back")],
     }
 }
@@ -356,6 +366,9 @@ fn rising(phase: RisingPhase, cause: Cause) -> Rising {
         gap_since: None,
         attempt: 2,
         canary: (phase == RisingPhase::Canary).then_some(1),
+        tight: None,
+        lock_until: None,
+        unlocked: false,
     }
 }
 
@@ -394,6 +407,7 @@ fn state(phase: RisingPhase, cause: Cause) -> State {
             not_before: 109,
             attempt: 1,
             rungs: Vec::new(),
+            lock_until: None,
         }),
         outcome: Some(outcome(SwitchResult::Reverted)),
         outcome_of: Some(13),

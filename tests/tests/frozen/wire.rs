@@ -106,6 +106,9 @@ fn app_report() -> AppReport {
         connections: 8,
         restarts: 9,
         // Came later: an old agent does not say it.
+        processes: Vec::new(),
+        waits: None,
+        remarks: Vec::new(),
         damaged: Vec::new(),
         standby: String::new(),
         balancers: Vec::new(),

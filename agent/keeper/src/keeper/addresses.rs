@@ -34,7 +34,7 @@ fn variables(listener: &str, bound: &str) -> Vec<(String, String)> {
     let name: String = listener.chars().map(letter).collect();
     let mut told = vec![(format!("SHIP_LISTEN_{name}"), bound.to_owned())];
     match Address::parse(bound) {
-        Ok(Address::Tcp(addr)) => {
+        Ok(Address::Tcp(addr) | Address::Udp(addr)) => {
             told.push((format!("SHIP_IP_{name}"), addr.ip().to_string()));
             told.push((format!("SHIP_PORT_{name}"), addr.port().to_string()));
         }

@@ -35,6 +35,7 @@ impl Keeper {
         self.complete_outcome(&mut next);
         self.adopt_state(next);
         self.remember_layout();
+        self.sweep_groups();
         for effect in effects {
             self.carry_out(&effect);
             self.resident.keep_small();
@@ -112,7 +113,8 @@ impl Keeper {
             .processes
             .get(slot)
             .and_then(|spec| spec.watchdog_ms);
-        let running = Running::found(process, pidfd, watchdog_ms);
+        let mut running = Running::found(process, pidfd, watchdog_ms);
+        running.memory_kills = self.memory_kills(number, slot);
         self.running.insert((number, slot), running);
         self.adopt_binds(generation, slot, process);
         Some(Living {
@@ -183,6 +185,7 @@ impl Keeper {
         for generation in generations {
             let mains = self.mains.get(&generation.number).cloned().unwrap_or_default();
             let marks = self.marks(generation.number, None);
+            self.groups.kill(generation.number, None);
             loop {
                 let members = processes::members(&mains, &[], &marks);
                 if members.is_empty() || now_ms() > until {

@@ -48,6 +48,7 @@ impl Keeper {
                 });
             }
             Effect::Hold { generation } => self.hold(*generation),
+            Effect::Overrule { generation } => self.overrule(*generation),
             Effect::Drain { generation } => self.drain(*generation),
             Effect::Stop { generation } => self.stop(*generation),
             Effect::Kill { generation } => self.kill(*generation),
@@ -78,6 +79,7 @@ impl Keeper {
         self.tell(None, "the app is stopped; the keeper exits");
         self.control.unbind();
         let _ = std::fs::remove_file(self.notify.path());
+        self.groups.leave();
         self.exiting = true;
     }
 }
@@ -94,6 +96,7 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::Steer { .. } => "steer",
         Effect::Share { .. } => "share",
         Effect::Hold { .. } => "hold",
+        Effect::Overrule { .. } => "overrule",
         Effect::Drain { .. } => "drain",
         Effect::Stop { .. } => "stop",
         Effect::Kill { .. } => "kill",

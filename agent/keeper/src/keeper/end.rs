@@ -73,12 +73,16 @@ impl Keeper {
         for member in processes::members(&[main], &others, &self.marks(home, Some(&spec.name))) {
             processes::send(member.pid, member.start, Signal::KILL);
         }
+        self.kill_group_of(generation, slot);
     }
 
     pub(super) fn kill(&mut self, generation: u64) {
         let open = self.count_connections(generation);
         self.cut.entry(generation).or_insert(open);
         self.send_to_members(generation, None, Signal::KILL);
+        for home in self.homes(generation) {
+            self.groups.kill(home, None);
+        }
         // One that waits to be let go ends when the pipe is closed, even if the signal could not reach it.
         for ((number, _), running) in &mut self.running {
             if *number == generation {
@@ -99,8 +103,16 @@ impl Keeper {
     fn send_to_members(&self, generation: u64, process: Option<&str>, signal: Signal) {
         let mains = self.mains.get(&generation).cloned().unwrap_or_default();
         let others = self.others(generation);
-        for member in processes::members(&mains, &others, &self.marks(generation, process)) {
+        let members = processes::members(&mains, &others, &self.marks(generation, process));
+        for member in &members {
             processes::send(member.pid, member.start, signal);
+        }
+        let mut escaped = self.escaped(generation, process);
+        escaped.retain(|pid| members.iter().all(|member| member.pid != *pid));
+        for pid in escaped {
+            if let Some(start) = processes::start_ticks(pid) {
+                processes::send(pid, start, signal);
+            }
         }
     }
 
@@ -115,6 +127,7 @@ impl Keeper {
         for member in processes::members(&[process], &others, &self.marks(home, name.as_deref())) {
             processes::send(member.pid, member.start, Signal::KILL);
         }
+        self.kill_group_of(generation, slot);
     }
 
     pub(super) fn forget(&mut self, generation: u64) {
@@ -135,6 +148,7 @@ impl Keeper {
         self.joins.retain(|join| join.generation != generation);
         self.asked.retain(|(number, _), _| *number != generation);
         self.remove_drain_files();
+        self.sweep_groups();
     }
 
     /// What was stored by processes that no release here has any more is closed.
@@ -147,7 +161,7 @@ impl Keeper {
 
     /// The generations whose drain file tells this one's processes to drain. One that another generation looks at as well is
     /// left out: there only the stop signal can tell.
-    fn homes(&self, generation: u64) -> Vec<u64> {
+    pub(super) fn homes(&self, generation: u64) -> Vec<u64> {
         let homes_of = |found: &Generation| -> Vec<u64> {
             (0..found.slots.len()).map(|slot| found.home(slot).0).collect()
         };
@@ -167,20 +181,18 @@ impl Keeper {
         homes
     }
 
-    /// Takes away drain files that no living process looks at.
+    /// Takes away drain and lock files that no living process looks at.
     fn remove_drain_files(&self) {
         let mut used = Vec::new();
         for (found, _) in self.state.generations() {
             used.push(found.number.to_string());
             used.extend((0..found.slots.len()).map(|slot| found.home(slot).0.to_string()));
         }
-        let folder = self.config.run.join("drain");
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry
-                .file_name()
-                .to_str()
-                .is_none_or(|name| !used.iter().any(|known| known == name))
-            {
+        let folders = ["drain", "lock"].map(|name| std::fs::read_dir(self.config.run.join(name)));
+        for entry in folders.into_iter().flatten().flatten().flatten() {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.split('.').next());
+            if number.is_none_or(|number| !used.iter().any(|known| known == number)) {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
@@ -250,7 +262,8 @@ impl Keeper {
         }
         let mains = self.mains.get(&generation).cloned().unwrap_or_default();
         let others = self.others(generation);
-        if processes::members(&mains, &others, &self.marks(generation, None)).is_empty() {
+        let members = processes::members(&mains, &others, &self.marks(generation, None));
+        if members.is_empty() && self.escaped(generation, None).is_empty() {
             let cut = self.cut.get(&generation).copied().unwrap_or(0);
             self.events.push_back(Event::Gone { generation, cut });
         }

@@ -11,6 +11,7 @@ mod direct;
 mod effects;
 mod end;
 mod folders;
+mod groups;
 mod hooks;
 mod in_place;
 mod jobs;
@@ -18,11 +19,13 @@ mod joins;
 mod limits;
 mod links;
 mod lives;
+mod lock;
 mod lost;
 mod notices;
 mod output;
 mod probes;
 mod requests;
+mod room;
 mod start;
 mod status;
 mod store;
@@ -46,6 +49,7 @@ use crate::machine::{self, Event, Process, State};
 use crate::memory::{Memory, MemoryError};
 use crate::notify::NotifySocket;
 use crate::probe::Probe;
+use crate::processes::{Groups, GroupsAt, keeper_name};
 use crate::protocol::SOCKET_NAME;
 use crate::relay::Relay;
 use asking::Asking;
@@ -81,6 +85,10 @@ pub struct Config {
     pub run: PathBuf,
     /// Whether listeners are steered by a program in the kernel; false takes the fallback.
     pub steering: bool,
+    /// Where control groups are made.
+    pub groups: GroupsAt,
+    /// Where the kernel tells of memory and control groups: `/proc`.
+    pub machine: PathBuf,
 }
 
 /// Why a keeper could not begin.
@@ -116,11 +124,15 @@ struct Running {
     said: String,
     /// `STOPPING=1`.
     stopping: bool,
+    /// `RELOADING=1`, until it is ready again.
+    reloading: bool,
     /// `ERRNO=`.
     errno: Option<i32>,
     watchdog: Watchdog,
     /// Why its watchdog has ended it.
     missed: Option<String>,
+    /// How many of its group had been killed for want of memory when it began.
+    memory_kills: u64,
     /// When it was sent the signal to reload, in microseconds of the monotonic clock, until it says that it does.
     reload_asked_us: Option<u64>,
 }
@@ -136,9 +148,11 @@ impl Running {
             own_child: false,
             said: String::new(),
             stopping: false,
+            reloading: false,
             errno: None,
             watchdog: Watchdog::new(watchdog_ms),
             missed: None,
+            memory_kills: 0,
             reload_asked_us: None,
         }
     }
@@ -154,6 +168,8 @@ pub struct Keeper {
     unsaved: bool,
     events: VecDeque<Event>,
     listeners: Listeners,
+    groups: Groups,
+    locks: lock::Locks,
     running: BTreeMap<(u64, usize), Running>,
     /// All main processes a generation had, also those that ended: their groups may live on.
     mains: BTreeMap<u64, Vec<Process>>,
@@ -230,6 +246,8 @@ impl Keeper {
             source,
         })?;
         let log = LogFile::new(config.state.join("logs").join("app.log"));
+        let name = keeper_name(&config.app, &config.state);
+        let groups = Groups::find(&config.machine, &config.groups, &name);
         let mut keeper = Self {
             config,
             memory,
@@ -237,6 +255,8 @@ impl Keeper {
             unsaved: false,
             events: VecDeque::new(),
             listeners: Listeners::default(),
+            groups,
+            locks: lock::Locks::default(),
             running: BTreeMap::new(),
             mains: BTreeMap::new(),
             labels: BTreeMap::new(),
@@ -360,6 +380,7 @@ impl Keeper {
         self.save(before.map_err(|error| error.to_string()));
         self.resident.keep_small();
         let _ = fault::point(&format!("keeper.{word}.after"));
+        self.release_locks();
     }
 
     /// Makes the state the one the next keeper finds, unless something has gone wrong `before`.

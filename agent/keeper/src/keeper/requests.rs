@@ -165,6 +165,7 @@ fn check_process(process: &ProcessSpec) -> Result<(), String> {
     let plain = |name: &str| {
         !name.is_empty()
             && name.len() <= 64
+            && !name.starts_with('.')
             && name
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))

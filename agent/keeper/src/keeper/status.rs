@@ -45,6 +45,7 @@ impl Keeper {
             epoch: state.epoch,
             running: state.active.as_ref().map(|active| active.intent.reference()),
             switching_to: rising.map(|rising| rising.generation.intent.reference()),
+            waits: self.waits(),
             queued: state.queued_reference(),
             revert: self.revert_readiness(),
             held: state.held.clone(),
@@ -57,6 +58,8 @@ impl Keeper {
             outcome: state.outcome.clone(),
             crash: state.crash.clone(),
             counters: state.counters.clone(),
+            groups: self.groups.main().ok().map(|path| path.display().to_string()),
+            falls_back: self.falls_back(),
             notes: self.notes.iter().cloned().collect(),
         }
     }
@@ -102,6 +105,8 @@ impl Keeper {
                     .get(&place)
                     .map(|running| running.said.clone())
                     .unwrap_or_default(),
+                reloading: self.running.get(&place).is_some_and(|running| running.reloading),
+                stopping: self.running.get(&place).is_some_and(|running| running.stopping),
                 connections: u32::try_from(self.counted.get(&place).copied().unwrap_or(0))
                     .unwrap_or(u32::MAX),
                 strategy: found

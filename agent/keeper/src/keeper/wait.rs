@@ -35,6 +35,7 @@ impl Keeper {
         self.look_at_listeners();
         self.advance_relays();
         self.look_at_leaving();
+        self.look_at_locks();
         self.resident.keep_small();
         self.answer_requests();
         Ok(leave)
@@ -121,6 +122,7 @@ impl Keeper {
             .chain(self.watchdogs_due())
             .chain(look)
             .chain(self.queues_due())
+            .chain(self.lock_due())
             .chain(self.quiet_at)
             .min()?;
         let millis = next.saturating_sub(now);

@@ -36,6 +36,7 @@ impl Turn {
             reason: reason.to_owned(),
         });
         let (cause, attempt, asked_at) = (rising.cause.clone(), rising.attempt, rising.asked_at);
+        let lock_until = rising.lock_until;
         rising.phase = RisingPhase::Aborting;
         rising.deadline = now + super::retire::KILL_AGAIN_MS;
         self.state.queued = Some(Queued {
@@ -45,6 +46,7 @@ impl Turn {
             not_before: now,
             attempt,
             rungs,
+            lock_until,
         });
         self.drop_hooks(generation);
         self.push(Effect::EndProbes { generation });

@@ -15,11 +15,24 @@ impl Turn {
             let apart = processes.iter().any(|process| {
                 process.strategy == Strategy::StopStart || !process.overlap && !process.listen.is_empty()
             });
-            rising.generation.intent.coexist && !apart && !self.changes_hands(&rising.generation)
+            rising.generation.intent.coexist
+                && rising.tight.is_none()
+                && !apart
+                && !self.changes_hands(&rising.generation)
         });
-        match &self.state.active {
-            Some(active) if active.is_living() && !(coexist && active.intent.coexist) => self.clear(),
-            _ => self.link_or_spawn(),
+        let clears = self
+            .state
+            .active
+            .as_ref()
+            .is_some_and(|active| active.is_living() && !(coexist && active.intent.coexist));
+        let replaces = |rising: &super::Rising| rising.generation.links_first();
+        if (clears || self.state.rising.as_ref().is_some_and(replaces)) && self.wait_for_lock(false) {
+            return;
+        }
+        if clears {
+            self.clear();
+        } else {
+            self.link_or_spawn();
         }
     }
 

@@ -49,6 +49,7 @@ impl Turn {
             not_before,
             attempt,
             rungs: Vec::new(),
+            lock_until: None,
         });
     }
 
@@ -139,6 +140,7 @@ impl Turn {
             not_before: self.now,
             attempt,
             rungs: rising.rungs.clone(),
+            lock_until: rising.lock_until,
         });
     }
 }

@@ -37,6 +37,13 @@ pub enum Event {
         sockets: Result<Vec<Vec<u64>>, String>,
         /// Slots whose listeners are less than they could be, and why.
         remarks: Vec<(usize, String)>,
+        /// Why there is no room in memory for it beside the active generation; none: there is.
+        tight: Option<String>,
+    },
+    /// No process of the active generation holds its lock; the keeper does, so that none can take it now.
+    Unlocked {
+        /// Which generation may go on.
+        generation: u64,
     },
     /// A process exists and waits to be let go.
     Forked {
@@ -241,6 +248,11 @@ pub enum Effect {
     /// Send new connections to no generation: they wait with the keeper.
     Hold {
         /// The generation that got them.
+        generation: u64,
+    },
+    /// Tell that the active generation is replaced though a process of it holds its lock.
+    Overrule {
+        /// Which is replaced.
         generation: u64,
     },
     /// Let the drain file appear.

@@ -6,7 +6,7 @@
 //! done again.
 //!
 //! ```text
-//! rising:   PREPARED → (CLEARING) → (LINKING) → SPAWNED → READY → (YIELDING → SPAWNED → READY) → (CANARY) → PROBED → LINKED → steered: becomes active
+//! rising:   PREPARED → (LOCKED) → (CLEARING) → (LINKING) → SPAWNED → READY → (YIELDING → SPAWNED → READY) → (CANARY) → (LOCKED) → PROBED → LINKED → steered: becomes active
 //!               └──────────┴────────────┴──────────┴────────┴────────┴────────│────────┴──▶ ABORTING → gone
 //!                                                                             └──▶ retiring
 //! retiring: WARM (soak) → (STANDBY) → (PARTING) → DRAINING → STOPPING → KILLING → gone
@@ -25,11 +25,13 @@ mod give_way;
 mod hooks;
 mod in_place;
 mod judge;
+mod lock;
 mod message;
 mod prove;
 mod recover;
 mod retire;
 mod rise;
+mod room;
 mod run;
 mod standby;
 mod state;

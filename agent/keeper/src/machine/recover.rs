@@ -225,6 +225,7 @@ impl Turn {
             not_before,
             attempt: 0,
             rungs: Vec::new(),
+            lock_until: None,
         });
     }
 }

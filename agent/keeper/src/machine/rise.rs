@@ -28,6 +28,9 @@ impl Turn {
             attempt: queued.attempt,
             canary: None,
             rungs: queued.rungs,
+            tight: None,
+            lock_until: queued.lock_until,
+            unlocked: false,
         });
         self.push(Effect::Bind { generation: number });
     }
@@ -40,11 +43,13 @@ impl Turn {
             .filter(|rising| rising.generation.number == generation && rising.phase != RisingPhase::Aborting)
     }
 
+    /// It has its sockets; `tight` tells why there is no room in memory for it beside the active generation.
     pub(super) fn bound(
         &mut self,
         generation: u64,
         sockets: &Result<Vec<Vec<u64>>, String>,
         remarks: &[(usize, String)],
+        tight: Option<&String>,
     ) {
         let Some(rising) = self.rising(generation) else {
             return;
@@ -70,7 +75,13 @@ impl Turn {
                         reason: reason.clone(),
                     })
                 });
+                let rungs: Vec<_> = rungs.collect();
+                // Begun again, it has them already.
+                rising.rungs.retain(|rung| !rungs.contains(rung));
                 rising.rungs.extend(rungs);
+                if tight.is_some_and(|reason| !self.find_room(reason)) {
+                    return;
+                }
                 if !self.rise_through(HookPoint::BeforeStart) {
                     self.clear_or_spawn();
                 }
@@ -149,6 +160,7 @@ impl Turn {
         match rising.phase {
             RisingPhase::Clearing(stage) => self.clear_further(stage),
             RisingPhase::Yielding(_) => self.end_by_force(),
+            RisingPhase::Locked { .. } => self.locked_for_long(),
             RisingPhase::Hooking(_) => self.fail("its hooks did not end in time"),
             RisingPhase::Aborting => self.kill_again(),
             RisingPhase::Prepared => self.fail("the listeners were not bound in time"),

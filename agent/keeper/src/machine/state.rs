@@ -190,6 +190,20 @@ pub struct Rising {
     /// Strategies that were left for another, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rungs: Vec<Rung>,
+    /// Why there is no room in memory for it beside the active generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tight: Option<String>,
+    /// Until when it waits for the app's own lock, once it has begun to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_until: Option<u64>,
+    /// The app lets itself be replaced, or is not asked any more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unlocked: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// How far a rising generation is.
@@ -201,6 +215,11 @@ pub enum RisingPhase {
     Clearing(Leaving),
     /// The links are moved first, since a process that lives on finds its release by them.
     Linking,
+    /// The running app holds its lock: it is not replaced yet.
+    Locked {
+        /// The new one is proven; if not, it is not started yet, since that would touch the running one.
+        proven: bool,
+    },
     /// Its hooks of this step run; it goes on when they have.
     Hooking(HookPoint),
     /// Processes that may not run beside their successors are asked to end.
@@ -280,6 +299,9 @@ pub struct Queued {
     /// Strategies that were left for another, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rungs: Vec<Rung>,
+    /// As [`Rising::lock_until`], of the time it was begun before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_until: Option<u64>,
 }
 
 impl Leaving {

@@ -43,7 +43,9 @@ impl Turn {
                 generation,
                 sockets,
                 remarks,
-            } => self.bound(*generation, sockets, remarks),
+                tight,
+            } => self.bound(*generation, sockets, remarks, tight.as_ref()),
+            Event::Unlocked { generation } => self.unlocked(*generation),
             Event::Forked {
                 generation,
                 slot,
@@ -133,6 +135,7 @@ impl Turn {
             not_before: self.now,
             attempt: 0,
             rungs: Vec::new(),
+            lock_until: None,
         });
     }
 
@@ -290,13 +293,14 @@ impl Turn {
 
     pub(super) fn phase_word(phase: RisingPhase) -> Phase {
         match phase {
-            RisingPhase::Prepared | RisingPhase::Linking | RisingPhase::Hooking(HookPoint::BeforeStart) => {
-                Phase::Prepared
-            }
+            RisingPhase::Prepared
+            | RisingPhase::Linking
+            | RisingPhase::Locked { proven: false }
+            | RisingPhase::Hooking(HookPoint::BeforeStart) => Phase::Prepared,
             RisingPhase::Clearing(_) | RisingPhase::Yielding(_) => Phase::Clearing,
             RisingPhase::Spawned => Phase::Spawned,
             RisingPhase::Ready => Phase::Ready,
-            RisingPhase::Probed | RisingPhase::Hooking(_) => Phase::Probed,
+            RisingPhase::Probed | RisingPhase::Locked { .. } | RisingPhase::Hooking(_) => Phase::Probed,
             RisingPhase::Canary => Phase::Canary,
             RisingPhase::Linked => Phase::Linked,
             RisingPhase::Aborting => Phase::Aborting,

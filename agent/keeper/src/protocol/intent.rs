@@ -31,6 +31,9 @@ pub struct Intent {
     /// listeners queue meanwhile.
     #[serde(default = "yes")]
     pub coexist: bool,
+    /// Where there is no memory for two at once, the switch fails; if not, the old one is stopped first then.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub must_coexist: bool,
     /// How long the old generation stays warm after the switch, for an instant way back.
     #[serde(default = "default_soak")]
     pub soak_ms: u64,
@@ -99,6 +102,9 @@ pub struct ProcessSpec {
     /// While it holds a lock on the file `SHIP_LOCK_FILE` it is not replaced, for so long at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_wait_ms: Option<u64>,
+    /// When that time is over it is replaced all the same; if not, the switch fails.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub lock_overrule: bool,
     /// It can never gain privileges.
     #[serde(default, skip_serializing_if = "is_default")]
     pub no_new_privs: bool,
@@ -167,9 +173,16 @@ pub struct Limits {
     /// Open files.
     #[serde(default)]
     pub nofile: Option<u64>,
-    /// Bytes of address space (RLIMIT_AS: it counts mappings, not resident memory).
+    /// Bytes of memory of the process and all it starts, together; where no control group can hold that, bytes of address
+    /// space of each of them (RLIMIT_AS: it counts mappings).
     #[serde(default)]
     pub memory: Option<u64>,
+    /// Processes and threads, together; held by a control group or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// Its weight when processor time is short, 1 to 10000 where others have 100; held by a control group or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u64>,
 }
 
 impl ProbeKind {

@@ -13,6 +13,7 @@ pub use intent::{Intent, Limits, ListenSpec, ProbeKind, ProbeSpec, ProcessSpec};
 pub use status::{
     CanaryStatus, Counters, Crash, GenerationStatus, Held, ListenerStatus, Outcome, Phase, ProcessState,
     ProcessStatus, ReleaseRef, RevertReadiness, Role, Rung, StandbyStatus, Status, Steering, SwitchResult,
+    Waits,
 };
 
 /// The `v` of every line.

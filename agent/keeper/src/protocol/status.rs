@@ -24,6 +24,9 @@ pub struct Status {
     pub running: Option<ReleaseRef>,
     /// The release on its way.
     pub switching_to: Option<ReleaseRef>,
+    /// What the switch waits for before it takes anything from what runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<Waits>,
     /// Accepted, and begun when the machine is free.
     pub queued: Option<ReleaseRef>,
     /// What a revert would go to now.
@@ -45,8 +48,42 @@ pub struct Status {
     pub crash: Option<Crash>,
     /// Counted since the app's first start on this host.
     pub counters: Counters,
+    /// Where in the kernel's control groups its processes are; none where there are no groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<String>,
+    /// What this host cannot do for its processes, and what is done instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub falls_back: Vec<String>,
     /// Things an operator should know: fallbacks taken, adoption that failed, a journal that cannot be written.
     pub notes: Vec<String>,
+}
+
+/// A lock that the app holds while it must not be replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waits {
+    /// Processes that hold it.
+    pub processes: Vec<String>,
+    /// Milliseconds until the wait is over.
+    pub left_ms: u64,
+    /// When that is, in seconds of Unix time.
+    pub until: u64,
+    /// The switch goes on then all the same; if not, it fails.
+    pub overrules: bool,
+}
+
+impl std::fmt::Display for Waits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let then = if self.overrules {
+            "then it is replaced all the same"
+        } else {
+            "then the switch fails"
+        };
+        let (names, left) = (self.processes.join(", "), self.left_ms.div_ceil(1000));
+        write!(
+            f,
+            "waiting for the app's own lock (held by {names}), {left} s left; {then}"
+        )
+    }
 }
 
 /// A release by number, with the deploy that brought it.
@@ -178,6 +215,12 @@ pub struct ProcessStatus {
     pub state: ProcessState,
     /// The last `STATUS=` it sent.
     pub said: String,
+    /// It has said `RELOADING=1`, and not that it is ready again.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reloading: bool,
+    /// It has said `STOPPING=1`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stopping: bool,
     /// Its established connections, its descendants' included.
     pub connections: u32,
     /// How it takes over; under `auto` what it turned out to be, once it has.
@@ -188,8 +231,8 @@ pub struct ProcessStatus {
     pub reason: String,
 }
 
-fn is_default(strategy: &Strategy) -> bool {
-    *strategy == Strategy::default()
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// What a process is doing.

@@ -198,6 +198,16 @@ fn check_process(name: &ProcessName, process: &ProcessSpec) -> Checked {
         key("timeouts"),
         "one is longer than a day",
     )?;
+    must(
+        process.lock_wait_ms.is_some() || !process.lock_overrule,
+        key("lock_deadline"),
+        "there is no lock to wait for",
+    )?;
+    must(
+        process.coexist || !process.must_coexist,
+        key("coexist"),
+        "it is both refused and wanted",
+    )?;
     let canary = process
         .canary
         .is_none_or(|canary| (1..=50).contains(&canary.percent) && !process.listen.is_empty());

@@ -122,6 +122,9 @@ pub struct ProcessSpec {
     pub restart: Option<Restart>,
     /// Whether two generations may serve at the same time.
     pub coexist: bool,
+    /// Where there is no memory for two, the switch fails; if not, the old one is stopped first then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub must_coexist: bool,
     /// Whether the old process may still run when the new one starts; for workers without a listener.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub overlap: bool,
@@ -145,6 +148,9 @@ pub struct ProcessSpec {
     /// A process that holds a lock on the file `SHIP_LOCK_FILE` is not replaced for so long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_wait_ms: Option<u64>,
+    /// When that time is over it is replaced all the same; if not, the switch fails.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub lock_overrule: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// It and what it starts can never gain privileges, by a setuid file for one.
@@ -215,9 +221,15 @@ pub enum ProbeKind {
 pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nofile: Option<u64>,
-    /// Bytes.
+    /// Bytes, of the process and all it starts, together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
+    /// Processes and threads, together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// Weight when processor time is short, 1 to 10000; others have 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u64>,
 }
 
 impl Limits {

@@ -34,10 +34,14 @@ app = "{app}"
 # drain = "30s"                      # how long it may finish what it has begun
 # stop_signal = "TERM"
 # stop_timeout = "10s"
+# coexist = true                     # old and new run side by side for a moment; where there is no memory for two, the old one
+                                     # is stopped first (false: always; "always": the update fails then)
+# lock_wait = "10m"                  # while it holds a lock (flock) on the file SHIP_LOCK_FILE it is not replaced, for so long;
+# lock_deadline = "fail"             # then the update fails, or with "go" it is replaced all the same
 # overlap = false                    # a worker that ends before its successor starts
 # user = "www-data"
 # no_new_privs = true                # nothing it starts can gain privileges
-# limits = { nofile = 65536, memory = "1GiB" }
+# limits = { nofile = 65536, memory = "1GiB", pids = 500, cpu = 100 }   # of all it starts together; cpu is a weight, 1 to 10000
 # env = { RAILS_ENV = "production" }  # besides, it finds where it listens: SHIP_LISTEN_HTTP=tcp:10.0.0.7:8080,
                                      # SHIP_IP_HTTP, SHIP_PORT_HTTP (or SHIP_PATH_HTTP)
 

@@ -35,7 +35,7 @@ drain = "0s"
 stop_signal = "SIGQUIT"
 stop_timeout = "500ms"
 user = "www-data"
-limits = { nofile = 65_536, memory = "1GiB" }
+limits = { nofile = 65_536, memory = "1GiB", pids = 500, cpu = 50 }
 env = { RAILS_ENV = "production" }
 [process.worker]
 command = ["bin/worker"]
@@ -93,6 +93,7 @@ fn a_whole_file_is_read() {
     assert_eq!(web.stop_signal, "QUIT");
     assert_eq!(web.limits.memory, Some(1 << 30));
     assert_eq!(web.limits.nofile, Some(65_536));
+    assert_eq!((web.limits.pids, web.limits.cpu), (Some(500), Some(50)));
     let worker = &spec.processes[&ProcessName::new("worker").unwrap()];
     assert_eq!(worker.class.as_str(), "worker");
     assert_eq!((worker.ready_timeout_ms, worker.drain_ms), (30_000, 30_000));
@@ -101,6 +102,14 @@ fn a_whole_file_is_read() {
     // What is read survives being part of a manifest.
     let json = serde_json::to_string(&spec).unwrap();
     assert_eq!(serde_json::from_str::<ReleaseSpec>(&json).unwrap(), spec);
+}
+
+#[test]
+fn an_app_can_say_not_now_and_want_both_generations() {
+    let text = "app = \"a\"\n[process.web]\ncommand = [\"x\"]\ncoexist = \"always\"\nlock_wait = \"10m\"\nlock_deadline = \"go\"";
+    let web = read(text).unwrap().processes.into_values().next().unwrap();
+    assert_eq!((web.lock_wait_ms, web.lock_overrule), (Some(600_000), true));
+    assert!(web.coexist && web.must_coexist);
 }
 
 #[test]
@@ -211,8 +220,20 @@ fn every_mistake_has_its_place_and_words() {
             "4:10: process.web.canary: needs a listener, and a strategy that runs two generations side by side",
         ),
         (
-            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"unix:a\" }\ncanary = 5\nlock_wait = \"1m\"",
-            "5:10: process.web.canary: needs a TCP or UDP listener: the clients of a Unix socket have no addresses to be told apart by\n6:13: process.web.lock_wait: not yet: an app's lock against its update (remove it for now)",
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"unix:a\" }\ncanary = 5",
+            "5:10: process.web.canary: needs a TCP or UDP listener: the clients of a Unix socket have no addresses to be told apart by",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlock_deadline = \"go\"\ncoexist = \"never\"",
+            "4:17: process.web.lock_deadline: means nothing without lock_wait (lock_wait = \"10m\")\n5:11: process.web.coexist: must be true, false or \"always\" (coexist = true)",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlock_wait = \"1m\"\nlock_deadline = \"maybe\"",
+            "5:17: process.web.lock_deadline: must be \"fail\" (the default) or \"go\"",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlimits = { pids = 0, cpu = 20000 }",
+            "4:19: process.web.limits.pids: must be a whole number from 1 to 4194304\n4:28: process.web.limits.cpu: must be a whole number from 1 to 10000",
         ),
         (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\ncanary = 60",

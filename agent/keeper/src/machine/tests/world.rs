@@ -13,11 +13,12 @@ pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     pub(super) fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % sides
+        // SplitMix64: of a plain congruential generator neighbouring rolls hang together, and some ways never meet.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) as usize % sides
     }
 }
 
@@ -43,6 +44,7 @@ pub(super) fn process(name: &str, probed: bool) -> ProcessSpec {
         notify: probed,
         watchdog_ms: None,
         lock_wait_ms: None,
+        lock_overrule: false,
         no_new_privs: false,
         ready_timeout_ms: 5_000,
         drain_ms: 1_000,
@@ -63,6 +65,7 @@ pub(super) fn intent(release: u64, epoch: u64, coexist: bool) -> Intent {
         environment: String::new(),
         processes: vec![process("web", true), process("worker", false)],
         coexist,
+        must_coexist: false,
         soak_ms: 2_000,
         standby: None,
         hooks: std::collections::BTreeMap::new(),
@@ -168,7 +171,56 @@ impl World {
         self.check();
     }
 
+    /// While the app holds its lock nothing is taken from it.
+    fn check_lock(&self, effect: &Effect) {
+        let (Some(rising), Some(active)) = (&self.state.rising, &self.state.active) else {
+            return;
+        };
+        let locks = active.is_living()
+            && active
+                .intent
+                .processes
+                .iter()
+                .any(|process| process.lock_wait_ms.is_some());
+        if !locks || rising.unlocked || rising.phase == RisingPhase::Aborting || self.state.stopping {
+            return;
+        }
+        let taken = match effect {
+            Effect::Hold { generation }
+            | Effect::Drain { generation }
+            | Effect::Stop { generation }
+            | Effect::Kill { generation }
+            | Effect::End { generation, .. } => *generation == active.number,
+            Effect::Steer { generation } => *generation == rising.generation.number,
+            Effect::Link { current, .. } => {
+                current.as_ref() == Some(&rising.generation.intent.dir)
+                    && rising.generation.intent.dir != active.intent.dir
+            }
+            Effect::Ask { .. } => true,
+            _ => false,
+        };
+        assert!(
+            !taken,
+            "{effect:?} though the app holds its lock: {:#?}",
+            self.state
+        );
+    }
+
+    /// The app lets itself be replaced.
+    pub(super) fn unlock(&mut self) {
+        if let Some(rising) = self
+            .state
+            .rising
+            .as_ref()
+            .filter(|rising| matches!(rising.phase, RisingPhase::Locked { .. }))
+        {
+            let generation = rising.generation.number;
+            self.take(&Event::Unlocked { generation });
+        }
+    }
+
     pub(super) fn carry_out(&mut self, effect: Effect) {
+        self.check_lock(&effect);
         match effect {
             Effect::Bind { generation } => {
                 let sockets = if self.dice.roll(20) == 0 {
@@ -176,10 +228,12 @@ impl World {
                 } else {
                     Ok(vec![vec![1], vec![]])
                 };
+                let tight = (self.dice.roll(12) == 0).then(|| "little".to_owned());
                 self.answers.push(Event::Bound {
                     generation,
                     sockets,
                     remarks: Vec::new(),
+                    tight,
                 });
             }
             Effect::Fork { generation, slot } => {
@@ -365,7 +419,8 @@ impl World {
                     }
                 }
             }
-            Effect::Undo { .. }
+            Effect::Overrule { .. }
+            | Effect::Undo { .. }
             | Effect::Confirm { .. }
             | Effect::Pause { .. }
             | Effect::Resume { .. }
@@ -511,10 +566,16 @@ impl World {
         if self.dice.roll(3) > 0 {
             let mut wanted = intent(release, self.epoch, coexist);
             wanted.processes[1].overlap = self.dice.roll(3) > 0;
+            wanted.must_coexist = coexist && self.dice.roll(4) == 0;
+            if self.dice.roll(3) == 0 {
+                let locked = &mut wanted.processes[self.dice.roll(2)];
+                locked.lock_wait_ms = Some(1 + self.dice.roll(4_000) as u64);
+                locked.lock_overrule = self.dice.roll(2) == 0;
+            }
             if self.dice.roll(2) == 0 {
                 wanted.hooks = self.some_hooks();
             }
-            let canary = coexist && self.dice.roll(2) == 0;
+            let canary = coexist && self.dice.roll(4) > 0;
             let web = &mut wanted.processes[0];
             if canary {
                 web.canary = Some(Canary {
