@@ -11,9 +11,9 @@ import measure
 from measure import wait_for
 
 # How long users are watched while a release that cannot work is tried.
-BAD = 5.0
+BAD = 4.0
 # What an operator by hand waits for, and a keeper.
-PATIENCE = 4.0
+PATIENCE = 3.0
 
 # What a release that cannot work has in the place of the app, by the name of its file: what ends at once, and what starts and
 # answers 500 to everything, without saying which release it is.
@@ -94,7 +94,7 @@ def bad_releases(server, users):
     return seen
 
 
-def warm_revert(server, release_at, times=3):
+def warm_revert(server, release_at, times=2):
     """Seconds from the word to the end of the last answer of the release that was taken back, on new connections."""
     found = []
     for _ in range(times):
@@ -137,7 +137,7 @@ class Asking:
             thread.join()
 
 
-def boot(subject, tree, release_at, times=3):
+def boot(subject, tree, release_at, times=2):
     """Seconds from the start of the command, with a listener handed over, to its first answer. None where Ship hands none over."""
     if subject.strategy():
         return []
