@@ -154,7 +154,7 @@ fn settle(
         other => other.map_err(|source| RevertError::Rotation {
             app: app.clone(),
             number: target.number,
-            source,
+            source: Box::new(source),
         }),
     }
 }

@@ -57,7 +57,7 @@ pub enum RevertError {
     Rotation {
         app: AppName,
         number: ReleaseNumber,
-        source: PassageError,
+        source: Box<PassageError>,
     },
     #[error("{app}: the agent is busy with too many requests")]
     Busy { app: AppName },

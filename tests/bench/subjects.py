@@ -381,9 +381,12 @@ class NginxUpgrade(Nginx):
         wait_for("the first master to end", lambda: gone(old))
 
     def end(self):
-        pid = pid_in(self.folder / "pid")
-        tell(pid, signal.SIGQUIT)
-        wait_for("nginx to end", lambda: gone(pid))
+        pid_in(self.folder / "pid")
+        # Two of them, when an upgrade was given up.
+        masters = [pid_in(file) for file in self.folder.glob("pid*")]
+        for pid in masters:
+            tell(pid, signal.SIGQUIT)
+        wait_for("nginx to end", lambda: all(gone(pid) for pid in masters))
         super().end()
 
 

@@ -8,6 +8,9 @@
 //!   └ unreachable: nothing was stopped                                                      the balancer ─▶ ready ─▶ note
 //! ```
 //!
+//! The agent walks it ([`crate::converge`]), or, while it is dead, `ship-agent revert` ([`crate::offline`]). A balancer that leads
+//! elsewhere than the host itself is a *proxy fault*: it stops a rollout and is held against no release.
+//!
 //! * [`settings`]: what `agent.toml` says.
 //! * [`rule`]: what is due, without sockets.
 //! * [`passage`]: out and back in, blocking; each half may be done again after a crash.

@@ -61,7 +61,7 @@ enum Command {
     },
     /// Takes an app back on this host, to the previous release or to one that still lies here.
     ///
-    /// Works with store and network dead, and with the agent dead. It holds until the environment is changed again; the
+    /// Works with store and network dead, and with the agent dead; the host's balancers are told in any case. It holds until the environment is changed again; the
     /// store is told as soon as it is back.
     Revert {
         /// APP, or APP@NUMBER.

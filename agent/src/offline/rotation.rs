@@ -67,10 +67,7 @@ impl<'a> Rotation<'a> {
 
     fn prepare(config: &'a Config, scene: &'a Scene, mut own: Vec<Settings>, say: &dyn Fn(&str)) -> Self {
         let board = Arc::new(Board::default());
-        let healthy = scene
-            .keeper
-            .status()
-            .is_some_and(|status| keeper::is_healthy(status));
+        let healthy = scene.keeper.status().is_some_and(keeper::is_healthy);
         board.healthy(&scene.layout.app, healthy);
         let asks = |one: &Settings| matches!(one.kind, Kind::AgentCheck { .. } | Kind::Readiness { .. });
         let mut answering = None;

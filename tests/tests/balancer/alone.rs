@@ -1,5 +1,7 @@
 //! `ship-agent revert` with the agent dead tells the balancers itself.
 
+use std::os::unix::process::ExitStatusExt;
+
 use rustix::process::Signal;
 use serde_json::Value;
 use ship_tests::{Fleet, Victim, http, wait};
@@ -75,4 +77,35 @@ fn a_revert_with_agent_and_balancer_dead_goes_on_and_says_so() {
     let report: Value = serde_json::from_slice(&said.stdout).unwrap();
     assert_eq!(report["release"], 1, "{report:#}");
     scene.fleet.freeze(false);
+}
+
+/// Whoever takes the app back dies when the host is about to leave rotation: the next agent goes on, and puts it back.
+#[test]
+fn a_revert_that_dies_with_the_agent_dead_is_ended_by_the_next_agent() {
+    if !scene::installed() {
+        return;
+    }
+    let scene = Scene::new(Fleet::start(2), 2);
+    let haproxy = scene.haproxy();
+    scene.begin(|host| scene::runtime_api(host, &haproxy));
+    scene.publish(2, "");
+    scene.promote(2);
+    haproxy.all_up();
+    let load = crate::users(haproxy.front());
+    scene.fleet.freeze(true);
+    let dead = scene.fleet.signal(Victim::Agent("h1"), Signal::KILL);
+    let said = std::process::Command::new(ship_tests::bin("ship-agent"))
+        .args(["revert", APP, "--config"])
+        .arg(scene.fleet.dir().join("hosts/h1/agent.toml"))
+        .env("SHIP_FAULT", "agent.offline.noted=kill")
+        .output()
+        .unwrap();
+    assert_eq!(said.status.signal(), Some(9), "{said:?}");
+    scene.fleet.freeze(false);
+    scene.fleet.reborn(Victim::Agent("h1"), dead);
+    wait::until("the first host to be back on release 1", || {
+        (scene.fleet.running(APP) == [Some(1), Some(2)]).then_some(())
+    });
+    haproxy.all_up();
+    crate::none_failed("a revert that died", &load.finish());
 }

@@ -58,8 +58,3 @@ fn users(haproxy: &Haproxy, more: &[&str]) -> Load {
 fn gunicorn_without_the_contract_behind_haproxy() {
     loses_nothing_behind_haproxy("gunicorn behind HAProxy", Subject::plain_gunicorn());
 }
-
-#[test]
-fn uvicorn_without_the_contract_behind_haproxy() {
-    loses_nothing_behind_haproxy("uvicorn behind HAProxy", Subject::plain_uvicorn());
-}
