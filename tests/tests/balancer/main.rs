@@ -39,11 +39,39 @@ fn nothing_lost(summary: &Value) {
     }
 }
 
+/// The plan to go on, or back where it was promoted, says of each host that there is a gap and that the balancer covers it;
+/// how long, once there was one.
+fn gap_is_planned(scene: &Scene, promoted: bool) {
+    let revert: &[&str] = if promoted { &["--revert"] } else { &[] };
+    let args = [&["plan", APP, "-o", "json"], revert].concat();
+    let plan = scene.fleet.shipctl(&args).expect(0).json();
+    let ways = plan["ways"].as_array().cloned().unwrap_or_default();
+    assert_eq!(ways.len(), 3, "{plan:#}");
+    for way in ways {
+        let gap = &way["gap"];
+        assert_eq!(gap["cause"], "strategy = \"stop-start\"", "{plan:#}");
+        let by = gap["covered_by"].as_str().unwrap_or_default();
+        assert!(by.starts_with("balancer "), "{plan:#}");
+        assert_eq!(gap["expected_ms"].is_u64(), promoted, "{plan:#}");
+    }
+    let mut args = vec!["plan", APP];
+    args.extend(revert);
+    let said = scene.fleet.shipctl(&args).expect(0).stdout;
+    let long = if promoted {
+        "as the last time"
+    } else {
+        "unknown, the first time"
+    };
+    assert!(said.contains("a gap") && said.contains(long), "{said}");
+}
+
 /// Promotes and reverts under load through the balancer.
 fn to_and_fro(scene: &Scene) {
     let load = Load::start(&[scene.haproxy.front()], "/", 30);
     scene.publish(2, false);
+    gap_is_planned(scene, false);
     scene.fleet.shipctl(&["promote", APP]).expect(0);
+    gap_is_planned(scene, true);
     assert_eq!(scene.fleet.running(APP), [Some(2); 3]);
     scene.haproxy.all_up();
     scene.fleet.shipctl(&["revert", APP]).expect(0);
