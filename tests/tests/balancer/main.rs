@@ -49,6 +49,32 @@ fn users(front: SocketAddr) -> Load {
     Load::start(&[front], "/", 15)
 }
 
+/// The plan to go on, or back where it was promoted, says of each host that there is a gap and that the balancer covers it;
+/// how long, once there was one.
+fn gap_is_planned(scene: &Scene, promoted: bool) {
+    let revert: &[&str] = if promoted { &["--revert"] } else { &[] };
+    let args = [&["plan", APP, "-o", "json"], revert].concat();
+    let plan = scene.fleet.shipctl(&args).expect(0).json();
+    let ways = plan["ways"].as_array().cloned().unwrap_or_default();
+    assert_eq!(ways.len(), 3, "{plan:#}");
+    for way in ways {
+        let gap = &way["gap"];
+        assert_eq!(gap["cause"], "strategy = \"stop-start\"", "{plan:#}");
+        let by = gap["covered_by"].as_str().unwrap_or_default();
+        assert!(by.starts_with("balancer"), "{plan:#}");
+        assert_eq!(gap["expected_ms"].is_u64(), promoted, "{plan:#}");
+    }
+    let mut args = vec!["plan", APP];
+    args.extend(revert);
+    let said = scene.fleet.shipctl(&args).expect(0).stdout;
+    let long = if promoted {
+        "as the last time"
+    } else {
+        "unknown, the first time"
+    };
+    assert!(said.contains("a gap") && said.contains(long), "{said}");
+}
+
 /// Five balancers before the same hosts, each told in its own way and each with users of its own.
 #[test]
 fn a_server_without_hot_restart_loses_nothing_behind_any_balancer() {
@@ -84,7 +110,9 @@ fn a_server_without_hot_restart_loses_nothing_behind_any_balancer() {
     ];
     let loads = fronts.map(|(who, front)| (who, users(front)));
     scene.publish(2, "");
+    gap_is_planned(&scene, false);
     scene.promote(2);
+    gap_is_planned(&scene, true);
     all_in_rotation();
     scene.fleet.shipctl(&["revert", APP]).expect(0);
     scene.all_run(1);
