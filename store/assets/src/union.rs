@@ -113,7 +113,11 @@ impl Union {
             let path = entry.map_err(failed)?.path();
             if path.is_file() && !starts_with_dot(&path) {
                 match Record::read(&path) {
-                    Ok(record) => state.take(&record),
+                    Ok(record) => {
+                        let assets = record.assets.iter();
+                        let files = assets.map(|asset| (&*asset.url, asset.digest, asset.size));
+                        state.take(record.release, files);
+                    }
                     Err(error) => tracing::warn!(%error, "asset record left out"),
                 }
             }
@@ -204,10 +208,11 @@ impl Union {
             });
         }
         ship_durable::sync_fs(&self.folder).map_err(|source| AddError::Sync { source })?;
-        let record = Record::new(target, assets);
-        record.write(&self.records)?;
+        Record::write(target, assets, &self.records)?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.take(&record);
+        let fingerprinted = assets.iter().filter(|asset| asset.fingerprinted);
+        let files = fingerprinted.map(|asset| (&*asset.url_path, asset.digest, asset.size));
+        state.take(target, files);
         state.releases.sort_by_key(|release| release.number);
         Ok(())
     }
@@ -298,20 +303,14 @@ impl Union {
 }
 
 impl State {
-    fn take(&mut self, record: &Record) {
-        for asset in &record.assets {
-            if let Some(name) = folder_name(&asset.url) {
-                self.files.insert(
-                    name,
-                    Stored {
-                        digest: asset.digest,
-                        size: asset.size,
-                    },
-                );
+    fn take<'a>(&mut self, release: Target, files: impl Iterator<Item = (&'a str, BlobDigest, u64)>) {
+        for (url, digest, size) in files {
+            if let Some(name) = folder_name(url) {
+                self.files.insert(name, Stored { digest, size });
             }
         }
-        if !self.releases.contains(&record.release) {
-            self.releases.push(record.release);
+        if !self.releases.contains(&release) {
+            self.releases.push(release);
         }
     }
 }
