@@ -56,14 +56,10 @@ fn get_from(client: IpAddr, addr: SocketAddr) -> std::io::Result<String> {
 /// Clients that the release of this number answers.
 fn on(release: u64, clients: &[IpAddr], addr: SocketAddr) -> BTreeSet<IpAddr> {
     let answered = format!("release {release}");
-    let mut all = clients.iter().copied();
-    let mut found = BTreeSet::new();
-    while let Some(client) = all.next() {
-        if get_from(client, addr).unwrap() == answered {
-            found.insert(client);
-        }
-    }
-    found
+    let clients = clients.iter().copied();
+    clients
+        .filter(|client| get_from(*client, addr).unwrap() == answered)
+        .collect()
 }
 
 /// Those that a share of so many per cent of this release is made of.
@@ -96,7 +92,8 @@ impl Crowd {
             let (stop, clients) = (stop.clone(), clients.to_vec());
             std::thread::spawn(move || {
                 let mut seen = Seen::default();
-                while !stop.load(Ordering::Relaxed) {
+                // Each of them comes once at least, however short it is.
+                while seen.good == 0 || !stop.load(Ordering::Relaxed) {
                     for client in &clients {
                         seen.take(*client, get_from(*client, addr));
                         std::thread::sleep(std::time::Duration::from_millis(1));

@@ -165,7 +165,10 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
             addr: text("tcp:8080"),
             bound: text("tcp:127.0.0.21:8080"),
             steering,
-            reason: String::new(),
+            reason: match phase {
+                Phase::Canary => text("one socket for all generations: refused"),
+                _ => String::new(),
+            },
         }],
         canary: (phase == Phase::Canary).then_some(CanaryStatus {
             release: 455,

@@ -152,7 +152,7 @@ impl Group {
         let shared = !distinct && found.len() > 1;
         match (address, address.inet()) {
             (Address::Unix(path), _) if !shared && PathGroup::is_of(path, &found) => {
-                Ok(Self::Path(PathGroup::adopt(path, found)))
+                Ok(Self::Path(PathGroup::adopt(path, found, active)))
             }
             (_, Some((transport, addr))) if !shared && steered::has_reuseport(&found) => {
                 SteeredGroup::adopt(transport, addr, found, layout, active, canary).map(Self::Steered)

@@ -77,7 +77,7 @@ impl PathGroup {
         found.iter().all(known)
     }
 
-    pub(super) fn adopt(path: &Path, found: Vec<Adopted>) -> Self {
+    pub(super) fn adopt(path: &Path, found: Vec<Adopted>, active: Option<u64>) -> Self {
         let members = found
             .into_iter()
             .map(|found| Member {
@@ -89,7 +89,7 @@ impl PathGroup {
         Self {
             path: path.to_owned(),
             members,
-            active: None,
+            active,
         }
     }
 

@@ -194,7 +194,7 @@ impl Turn {
             return false;
         }
         if rising.phase == RisingPhase::Canary {
-            self.steer_active();
+            // Nothing is steered anew: that would send all back to the old one for a moment.
             self.enter_stage();
             self.watch();
         } else {

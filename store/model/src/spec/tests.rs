@@ -244,6 +244,10 @@ fn every_mistake_has_its_place_and_words() {
             "5:31: process.web.probe.times: must be a whole number from 1 to 100",
         ),
         (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { dns = \"udp:53\" }\nprobe = { tcp = true }",
+            "5:9: process.web.probe: needs a listener that takes connections, and this one takes datagrams (probe = { command = [\"bin/check\"] } asks any)",
+        ),
+        (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\nprobe = { tcp = true, listener = \"htp\" }",
             "5:34: process.web.probe.listener: \"htp\" is not one of this process's listeners",
         ),
