@@ -183,44 +183,7 @@ fn requests() -> Vec<Request> {
         Request::Status,
         Request::Watch,
         Request::Stop,
-        Request::Switch {
-            intent: Box::new(careful_intent()),
-        },
     ]
-}
-
-/// With what came later: limits held by groups, a lock, and memory for two generations.
-fn careful_intent() -> Intent {
-    let mut careful = Intent {
-        coexist: true,
-        must_coexist: true,
-        ..intent(456)
-    };
-    let process = &mut careful.processes[0];
-    (process.limits.pids, process.limits.cpu) = (Some(500), Some(50));
-    (process.lock_wait_ms, process.lock_overrule) = (Some(600_000), true);
-    careful
-}
-
-/// With what came later: a switch that waits, and what this host cannot do.
-fn waiting_status() -> Status {
-    let mut waiting = status(Phase::Probed, Role::Active, ProcessState::Up, Steering::Bpf);
-    waiting.waits = Some(Waits {
-        processes: vec![text("worker")],
-        left_ms: 42_000,
-        until: 1_760_000_042,
-        overrules: true,
-    });
-    waiting.groups = Some(text("/sys/fs/cgroup/ship/web-0a1b2c3d"));
-    waiting.falls_back = vec![text("limits.cpu is not held: no cpu controller")];
-    for process in waiting
-        .generations
-        .iter_mut()
-        .flat_map(|generation| &mut generation.processes)
-    {
-        (process.reloading, process.stopping) = (true, true);
-    }
-    waiting
 }
 
 fn statuses() -> Vec<Status> {
@@ -288,7 +251,7 @@ fn replies() -> Vec<Reply> {
     };
     let mut replies = vec![Reply::Accepted, Reply::Already];
     replies.extend(refusals.map(refused));
-    replies.extend(statuses().into_iter().chain([waiting_status()]).map(told));
+    replies.extend(statuses().into_iter().map(told));
     replies
 }
 
@@ -461,20 +424,7 @@ fn states() -> Vec<State> {
         RisingPhase::Aborting,
     ];
     let around = |(nth, phase): (usize, RisingPhase)| state(phase, causes[nth % causes.len()].clone());
-    let locked = [true, false].map(|proven| {
-        let mut locked = state(RisingPhase::Locked { proven }, Cause::Switch);
-        if let Some(rising) = &mut locked.rising {
-            (rising.tight, rising.lock_until, rising.unlocked) =
-                (Some(text("64 KiB available")), Some(110), !proven);
-        }
-        locked
-            .queued
-            .iter_mut()
-            .for_each(|queued| queued.lock_until = Some(111));
-        locked
-    });
-    let first = phases.into_iter().enumerate().map(around);
-    first.chain(locked).collect()
+    phases.into_iter().enumerate().map(around).collect()
 }
 
 /// Not through a real keeper: what it remembers names processes of this machine.

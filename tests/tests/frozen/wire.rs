@@ -298,18 +298,6 @@ fn examples() -> Vec<Example> {
             release: Some(target(454)),
             reason: text("\"app.js\" has other bytes than the release says"),
         };
-        "ProcessReport" ProcessReport = ProcessReport {
-            name: text("web"),
-            release: 455,
-            pid: 77,
-            state: text("reloading"),
-            said: text("12 requests"),
-        };
-        "AppWait" AppWait = AppWait {
-            on: text("the app's own lock (held by worker)"),
-            until_ms: 1_760_000_042_000,
-            overrules: true,
-        };
         "DesiredApp" DesiredApp = desired_app();
         "DesiredHost" DesiredHost = DesiredHost { apps: vec![desired_app()] };
         "UpdateFigures" UpdateFigures = figures();
