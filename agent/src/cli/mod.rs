@@ -1,6 +1,7 @@
 //! `ship-agent` on the command line: the agent itself, and the words to it.
 
 mod ask;
+mod exec;
 mod probe;
 mod show;
 mod take_back;
@@ -34,6 +35,8 @@ Examples:
   ship-agent revert web@454 -m \"500s\"   to a release that still lies here
   ship-agent verify --full              reads every byte of every release again
   ship-agent logs web -f                what the app says
+  ship-agent doctor                     what this host lets us do, and what falls back
+  ship-agent exec web -- bin/console    a command in the surroundings of the running release
   ship-agent probe --grpc 127.0.0.1:50051 --service shop.v1.Orders"
 )]
 pub struct Cli {
@@ -103,6 +106,15 @@ enum Command {
         #[arg(long, default_value_t = 2000, value_name = "MS")]
         timeout_ms: u64,
     },
+    /// Tells what this host lets agent and keepers do, and what falls back where it does not.
+    ///
+    /// Run it as the user that the agent runs as. Nothing is changed.
+    Doctor {
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Runs a command in the surroundings of a release: its user, environment, folder and limits.
+    Exec(exec::Exec),
     /// Prints what an app and its keeper wrote.
     Logs {
         app: AppName,
@@ -174,6 +186,10 @@ pub fn main() -> ExitCode {
             service,
             timeout_ms,
         } => probe::probe(&grpc, &service, std::time::Duration::from_millis(timeout_ms)),
+        Command::Doctor { output } => {
+            show::findings(&crate::doctor::look(std::path::Path::new("/proc")), output)
+        }
+        Command::Exec(verb) => exec::run(verb),
         Command::Logs {
             app,
             lines,

@@ -11,6 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
 use super::Output;
+use crate::doctor::Finding;
 
 /// Says what went wrong and what to type next; the exit code of an error.
 pub fn failed(text: &str, hint: &str) -> ExitCode {
@@ -245,6 +246,31 @@ fn app_json(app: &v1::AppReport) -> Value {
             "at": utc(held.at_ms),
         })),
     })
+}
+
+/// The answer to `doctor`; what is missing is told and is no failure.
+pub fn findings(findings: &[Finding], output: Output) -> ExitCode {
+    let printed = match output {
+        Output::Json => print_json(&json!({
+            "findings": findings.iter().map(|finding| json!({
+                "what": finding.what,
+                "have": finding.have,
+                "text": finding.text,
+            })).collect::<Vec<_>>(),
+        })),
+        Output::Text => findings.iter().try_for_each(|finding| {
+            let word = if finding.have { "have" } else { "MISSING" };
+            writeln!(
+                io::stdout().lock(),
+                "{word:7}  {}: {}",
+                finding.what,
+                finding.text
+            )
+        }),
+    };
+    // Nobody is left to read it, as with `| head`.
+    printed.ok();
+    ExitCode::SUCCESS
 }
 
 /// The answer to `revert`.

@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use super::Keeper;
 use super::count::pause_after;
 use crate::clock::now_ms;
-use crate::machine::{Event, Generation, Leaving, Process, RisingPhase};
+use crate::machine::{self, Event, Generation, Leaving, Process, RisingPhase};
 use crate::processes;
 
 /// How often leaving generations are looked at.
@@ -62,7 +62,17 @@ impl Keeper {
             Some(generation),
             &format!("process {} is {word}, to make room for its successor", spec.name),
         );
-        if !kill {
+        if kill {
+            let release = self
+                .state
+                .generation(generation)
+                .map_or(0, |found| found.intent.release);
+            self.note(format!(
+                "process {} of release {release} was killed after {} ms, with the job it had: its time to finish (drain and stop_timeout) was over",
+                spec.name,
+                spec.time_to_stop()
+            ));
+        } else {
             let signal = processes::signal(&spec.stop_signal).unwrap_or(Signal::TERM);
             processes::send(main.pid, main.start, signal);
             return;
@@ -76,9 +86,39 @@ impl Keeper {
         self.kill_group_of(generation, slot);
     }
 
+    /// Tells of workers that are killed since their time to finish what they do is over.
+    fn tell_cut(&mut self, generation: u64) {
+        let over = |leaving: &machine::Retiring| leaving.generation.number == generation && !leaving.failed;
+        let cut = self.state.retiring.iter().find(|leaving| over(leaving));
+        let clearing = matches!(
+            self.state.rising.as_ref().map(|rising| rising.phase),
+            Some(RisingPhase::Clearing(Leaving::Killing))
+        );
+        let active = self
+            .state
+            .active
+            .as_ref()
+            .filter(|active| clearing && active.number == generation);
+        let Some(found) = cut.map(|leaving| &leaving.generation).or(active).cloned() else {
+            return;
+        };
+        for (spec, slot) in found.intent.processes.iter().zip(0..) {
+            if spec.listen.is_empty() && self.running.contains_key(&(generation, slot)) {
+                self.note(format!(
+                    "process {} of release {} was killed after {} ms, with the job it had: its time to finish (drain and stop_timeout) was over",
+                    spec.name,
+                    found.intent.release,
+                    spec.time_to_stop()
+                ));
+            }
+        }
+    }
+
     pub(super) fn kill(&mut self, generation: u64) {
+        self.tell_cut(generation);
         let open = self.count_connections(generation);
         self.cut.entry(generation).or_insert(open);
+        self.resident.keep_small();
         self.send_to_members(generation, None, Signal::KILL);
         for home in self.homes(generation) {
             self.groups.kill(home, None);
@@ -148,6 +188,7 @@ impl Keeper {
         self.joins.retain(|join| join.generation != generation);
         self.asked.retain(|(number, _), _| *number != generation);
         self.remove_drain_files();
+        self.resident.keep_small();
         self.sweep_groups();
     }
 

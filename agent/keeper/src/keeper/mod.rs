@@ -247,7 +247,9 @@ impl Keeper {
         })?;
         let log = LogFile::new(config.state.join("logs").join("app.log"));
         let name = keeper_name(&config.app, &config.state);
+        resident.keep_small();
         let groups = Groups::find(&config.machine, &config.groups, &name);
+        resident.keep_small();
         let mut keeper = Self {
             config,
             memory,
@@ -319,7 +321,9 @@ impl Keeper {
         while !self.exiting {
             self.work_off();
             self.barriers.clear();
+            self.resident.keep_small();
             self.tell_watchers();
+            self.resident.keep_small();
             if self.exiting {
                 break;
             }

@@ -2,7 +2,7 @@
 
 use super::Keeper;
 use crate::machine::Generation;
-use crate::processes::{Table, amount, resident};
+use crate::processes::{Table, Tree, amount, resident};
 use crate::protocol::ProcessSpec;
 
 impl Keeper {
@@ -11,7 +11,8 @@ impl Keeper {
     /// The new one is expected to need what the old one has, and a fifth more. What is leaving counts as free: it will be.
     pub(super) fn tight(&self, rising: &Generation) -> Option<String> {
         let active = self.state.active.as_ref().filter(|active| active.is_living())?;
-        let table = Table::read();
+        let tree = Tree::look();
+        let far = if tree.is_none() { Some(Table::read()) } else { None };
         let used = |found: &Generation, slot: usize| {
             let Some(spec) = found.intent.processes.get(slot) else {
                 return 0;
@@ -28,7 +29,10 @@ impl Keeper {
                 .into_iter()
                 .filter(|other| !mains.contains(other))
                 .collect();
-            let family = table.family(&mains, &others, &self.marks(home, Some(&spec.name)));
+            let marks = self.marks(home, Some(&spec.name));
+            let near = tree.as_ref().map(|tree| tree.family(&mains, &others, &marks));
+            let far = || far.as_ref().map(|table| table.family(&mains, &others, &marks));
+            let family = near.or_else(far).unwrap_or_default();
             family.into_iter().map(resident).sum::<u64>()
         };
         let twice = |spec: &&ProcessSpec| spec.overlap && runs_twice(spec, rising);

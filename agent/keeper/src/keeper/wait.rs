@@ -34,7 +34,9 @@ impl Keeper {
         self.advance_askings();
         self.look_at_listeners();
         self.advance_relays();
+        self.resident.keep_small();
         self.look_at_leaving();
+        self.resident.keep_small();
         self.look_at_locks();
         self.resident.keep_small();
         self.answer_requests();

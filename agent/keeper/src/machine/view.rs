@@ -42,7 +42,7 @@ impl Generation {
 impl ProcessSpec {
     /// From the stop signal to the kill. Who has no listener finishes its jobs in that time: nothing else tells when it
     /// has none any more.
-    pub(super) fn time_to_stop(&self) -> u64 {
+    pub(crate) fn time_to_stop(&self) -> u64 {
         if self.listen.is_empty() {
             self.stop_timeout_ms.saturating_add(self.drain_ms)
         } else {

@@ -359,10 +359,13 @@ unsafe fn limit(prepared: &Prepared) -> bool {
         (libc::RLIMIT_NOFILE, prepared.nofile),
         (libc::RLIMIT_AS, prepared.memory),
     ];
-    // SAFETY: setrlimit reads one rlimit.
-    limits.iter().all(|(which, limit)| {
-        limit.is_none_or(|limit| unsafe { libc::setrlimit(*which, &raw const limit) } == 0)
-    })
+    for (which, limit) in limits {
+        // SAFETY: setrlimit reads one rlimit.
+        if limit.is_some_and(|limit| unsafe { libc::setrlimit(which, &raw const limit) } != 0) {
+            return false;
+        }
+    }
+    true
 }
 
 /// # Safety

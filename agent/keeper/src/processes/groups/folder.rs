@@ -159,6 +159,20 @@ impl Folder {
         }
     }
 
+    pub(super) fn tidy(&self, prefix: &str) {
+        let gone = |path: &PathBuf| {
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str()?.strip_prefix(prefix));
+            name.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+        };
+        for path in self.path.parent().into_iter().flat_map(below).filter(gone) {
+            let left = Self { path, ..self.clone() };
+            left.generations().for_each(|generation| left.remove(generation));
+            left.leave();
+        }
+    }
+
     pub(super) fn leave(&self) {
         let _ = std::fs::remove_dir(&self.path);
     }

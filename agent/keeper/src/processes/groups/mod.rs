@@ -287,6 +287,13 @@ impl Groups {
         }
     }
 
+    /// Takes folders beside ours away that are named so, with the id of a process that is gone, if nothing is in them.
+    pub fn tidy(&self, prefix: &str) {
+        for folder in self.folders() {
+            folder.tidy(prefix);
+        }
+    }
+
     /// Takes the keeper's own folders away; nothing runs any more.
     pub fn leave(&self) {
         self.sweep(&[]);
