@@ -330,7 +330,6 @@ mod tests {
                     running: target(1),
                     listen: [("http".to_owned(), "127.9.9.1:8080".to_owned())].into(),
                     update: Some(UpdateFigures {
-                        gap_ms: None,
                         fetched_bytes: 1_500,
                         stage_ms: 20,
                         switch_ms: 30,

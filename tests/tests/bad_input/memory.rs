@@ -72,7 +72,7 @@ fn run(fleet: &Fleet, args: &[&str]) -> u64 {
         peak = peak.max(peak_kib(&pid).unwrap_or_default());
         if let Some(status) = child.try_wait().unwrap() {
             assert!(status.success(), "{args:?}: {status}");
-            println!("shipctl {}: at most {} MiB", args[0], peak >> 10);
+            eprintln!("shipctl {}: at most {} MiB", args[0], peak >> 10);
             return peak;
         }
         std::thread::sleep(std::time::Duration::from_millis(2));
@@ -109,7 +109,7 @@ fn assert_fleet_below(fleet: &Fleet, most: u64) {
             .iter()
             .find(|(said, _)| said.contains(binary) && said.contains(verb));
         let (said, peak) = found.unwrap_or_else(|| panic!("no {program}: {peaks:?}"));
-        println!("{program}: at most {} MiB so far", peak >> 10);
+        eprintln!("{program}: at most {} MiB so far", peak >> 10);
         assert!(*peak < most, "{said}: {peak} KiB, {most} are allowed");
     }
 }
