@@ -1,5 +1,7 @@
 //! A file larger than the memory a process may use, and hundreds of thousands of names, travel through a whole fleet.
 
+#![allow(clippy::print_stderr, reason = "figures of a run, beside its verdict")]
+
 use std::fs;
 use std::io::Write;
 use std::path::Path;
