@@ -10,6 +10,8 @@ use crate::engine::catalog::{Entry, Value, Version};
 /// Tries to open while a dying process still holds sled's own lock, and the pause between them.
 const OPEN_TRIES: u32 = 100;
 const OPEN_PAUSE: Duration = Duration::from_millis(50);
+/// Batches between two flushes: pages that are not written out stay in memory, whatever the cache may hold.
+const FLUSH_EVERY: u64 = 64;
 /// Bytes of pages that sled keeps in memory.
 const CACHE: u64 = 16 << 20;
 /// Bytes before the value: version and checksum.
@@ -141,7 +143,11 @@ impl Index {
             }
         }
         batch.insert(APPLIED, &seq.to_le_bytes());
-        guard(|| Ok(self.records.apply_batch(batch)?))
+        guard(|| Ok(self.records.apply_batch(batch)?))?;
+        if seq.is_multiple_of(FLUSH_EVERY) {
+            self.flush()?;
+        }
+        Ok(())
     }
 
     /// Reads every record, checking each.
