@@ -10,8 +10,6 @@ use crate::engine::catalog::{Entry, Value, Version};
 /// Tries to open while a dying process still holds sled's own lock, and the pause between them.
 const OPEN_TRIES: u32 = 100;
 const OPEN_PAUSE: Duration = Duration::from_millis(50);
-/// Batches between two flushes: pages that are not written out stay in memory, whatever the cache may hold.
-const FLUSH_EVERY: u64 = 64;
 /// Bytes of pages that sled keeps in memory.
 const CACHE: u64 = 16 << 20;
 /// Bytes before the value: version and checksum.
@@ -143,11 +141,7 @@ impl Index {
             }
         }
         batch.insert(APPLIED, &seq.to_le_bytes());
-        guard(|| Ok(self.records.apply_batch(batch)?))?;
-        if seq.is_multiple_of(FLUSH_EVERY) {
-            self.flush()?;
-        }
-        Ok(())
+        guard(|| Ok(self.records.apply_batch(batch)?))
     }
 
     /// Reads every record, checking each.
