@@ -4,6 +4,8 @@
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
     reason = "a failed test says so by stopping, and each test uses its part of the fleet"
 )]
 

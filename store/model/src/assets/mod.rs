@@ -43,9 +43,17 @@ pub struct Asset {
     pub fingerprinted: bool,
 }
 
+/// Most assets of one release. A store holds about 3 KiB for each while it takes them in, so that more would take it
+/// beyond the 256 MiB that a process may use.
+pub const MAX_ASSETS: usize = 60_000;
+
 /// Why a release's assets cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AssetsError {
+    #[error(
+        "asset root \"{root}\" brings the release's assets to {count}, and a release may have {MAX_ASSETS}: narrow the roots to what browsers fetch"
+    )]
+    TooMany { root: String, count: usize },
     #[error("asset root \"{root}\" is not a folder of the release, or is empty")]
     NoRoot { root: String },
     #[error("\"{mutable}\" is named mutable and is not in asset root \"{root}\"")]
@@ -115,7 +123,14 @@ fn below_root(manifest: &Manifest, root: &AssetRoot, assets: &mut Vec<Asset>) ->
         .collect();
     let base = root.url.strip_suffix('/').unwrap_or(&root.url);
     let before = assets.len();
-    assets.reserve_exact(files().count());
+    let count = files().count();
+    if before + count > MAX_ASSETS {
+        return Err(AssetsError::TooMany {
+            root: root.folder(),
+            count: before + count,
+        });
+    }
+    assets.reserve_exact(count);
     for (path, below, size, digest) in files() {
         let named = mutable.get_mut(below).map(|seen| *seen = true).is_some();
         assets.push(Asset {

@@ -177,6 +177,18 @@ fn manifest(mutable: &[&str], entries: Vec<Entry>) -> Manifest {
 }
 
 #[test]
+fn more_assets_than_a_release_may_have_are_refused() {
+    let file = |number: usize| file(&format!("public/{number}.js"), "x");
+    let entries: Vec<_> = (0..=MAX_ASSETS).map(file).collect();
+    let all_but_one = entries[1..].to_vec();
+    assert_eq!(assets_of(&manifest(&[], all_but_one)).unwrap().len(), MAX_ASSETS);
+    assert_eq!(
+        assets_of(&manifest(&[], entries)).unwrap_err().to_string(),
+        "asset root \"public\" brings the release's assets to 60001, and a release may have 60000: narrow the roots to what browsers fetch"
+    );
+}
+
+#[test]
 fn assets_of_a_release() {
     let entries = vec![
         file("bin/main-12345678.js", "outside"),
