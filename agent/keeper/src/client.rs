@@ -103,6 +103,16 @@ impl Client {
         })
     }
 
+    /// Asks the keeper to become another program in place; its status tells what comes of it.
+    ///
+    /// # Errors
+    /// [`AskError::Refused`] when it is no program, or the keeper is too old to know the word.
+    pub fn upgrade(&self, program: &Path) -> Result<Taken, AskError> {
+        self.change(Request::Upgrade {
+            program: program.to_owned(),
+        })
+    }
+
     /// Asks the keeper to stop the app and to exit.
     ///
     /// # Errors

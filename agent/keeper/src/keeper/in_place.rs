@@ -51,7 +51,7 @@ pub(super) struct Reloaded {
 }
 
 impl Reloaded {
-    fn is_over(&self, now: u64) -> bool {
+    pub(super) fn is_over(&self, now: u64) -> bool {
         match self.shown_at {
             Some(at) => now >= at + SETTLE_MS,
             None => self.sends >= SENDS && now >= self.sent_at + RESEND_MS,

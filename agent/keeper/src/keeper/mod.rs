@@ -24,6 +24,7 @@ mod start;
 mod status;
 mod store;
 mod tell;
+mod upgrade;
 mod wait;
 mod watchdog;
 
@@ -32,6 +33,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use ship_durable::fault;
 use thiserror::Error;
 
@@ -55,8 +57,10 @@ use watchdog::Watchdog;
 use in_place::{Birth, Reloaded, Reloading};
 use jobs::Job;
 use joins::Join;
+use upgrade::Upgrade;
 
 pub use limits::{Signals, SignalsError};
+pub use upgrade::{HAND_OVER_VERSION, TAKE_OVER, TakeOverError, can_adopt};
 
 /// Notes kept for the status.
 const MAX_NOTES: usize = 20;
@@ -64,7 +68,7 @@ const MAX_NOTES: usize = 20;
 const QUIET_MS: u64 = 1_000;
 
 /// Whose keeper it is and where it lives.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// The app.
     pub app: String,
@@ -197,7 +201,20 @@ pub struct Keeper {
     next_count: u64,
     /// When it has been quiet for long enough to give memory back.
     quiet_at: Option<u64>,
+    /// Another program that the keeper is to become.
+    upgrade: Option<Upgrade>,
     exiting: bool,
+}
+
+/// What a keeper cannot be without.
+struct Parts {
+    config: Config,
+    memory: Memory,
+    state: State,
+    notify: NotifySocket,
+    control: Control,
+    signals: Signals,
+    null: std::fs::File,
 }
 
 impl Keeper {
@@ -223,47 +240,15 @@ impl Keeper {
             path: "/dev/null".into(),
             source,
         })?;
-        let log = LogFile::new(config.state.join("logs").join("app.log"));
-        let mut keeper = Self {
+        let mut keeper = Self::assemble(Parts {
             config,
             memory,
             state,
-            unsaved: false,
-            events: VecDeque::new(),
-            listeners: Listeners::default(),
-            running: BTreeMap::new(),
-            mains: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            streams: Vec::new(),
-            tails: BTreeMap::new(),
-            log,
-            chunk: vec![0; 16 * 1024],
-            null,
-            writers: Vec::new(),
             notify,
-            barriers: Vec::new(),
-            store: Stores::default(),
-            probes: Vec::new(),
-            joins: Vec::new(),
-            askings: Vec::new(),
-            jobs: Vec::new(),
-            births: Vec::new(),
-            reloads: Vec::new(),
-            reloaded: Vec::new(),
-            asked: BTreeMap::new(),
-            relays: Vec::new(),
             control,
             signals,
-            resident,
-            revision: 1,
-            notes: VecDeque::new(),
-            cut: BTreeMap::new(),
-            counted: BTreeMap::new(),
-            next_look: 0,
-            next_count: 0,
-            quiet_at: None,
-            exiting: false,
-        };
+            null,
+        });
         keeper.resident.keep_small();
         keeper.remember_labels();
         for note in notes {
@@ -282,6 +267,51 @@ impl Keeper {
         Ok(keeper)
     }
 
+    fn assemble(parts: Parts) -> Self {
+        let log = LogFile::new(parts.config.state.join("logs").join("app.log"));
+        Self {
+            config: parts.config,
+            memory: parts.memory,
+            state: parts.state,
+            unsaved: false,
+            events: VecDeque::new(),
+            listeners: Listeners::default(),
+            running: BTreeMap::new(),
+            mains: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            streams: Vec::new(),
+            tails: BTreeMap::new(),
+            log,
+            chunk: vec![0; 16 * 1024],
+            null: parts.null,
+            writers: Vec::new(),
+            notify: parts.notify,
+            barriers: Vec::new(),
+            store: Stores::default(),
+            probes: Vec::new(),
+            joins: Vec::new(),
+            askings: Vec::new(),
+            jobs: Vec::new(),
+            births: Vec::new(),
+            reloads: Vec::new(),
+            reloaded: Vec::new(),
+            asked: BTreeMap::new(),
+            relays: Vec::new(),
+            control: parts.control,
+            signals: parts.signals,
+            resident: Resident::new(),
+            revision: 1,
+            notes: VecDeque::new(),
+            cut: BTreeMap::new(),
+            counted: BTreeMap::new(),
+            next_look: 0,
+            next_count: 0,
+            quiet_at: None,
+            upgrade: None,
+            exiting: false,
+        }
+    }
+
     /// Runs until the app is stopped for good or the keeper is asked to leave by SIGTERM or SIGINT; then the app runs on
     /// and the next keeper takes it over.
     ///
@@ -291,6 +321,7 @@ impl Keeper {
         while !self.exiting {
             self.work_off();
             self.barriers.clear();
+            self.advance_upgrade();
             self.tell_watchers();
             if self.exiting {
                 break;

@@ -22,6 +22,7 @@ impl Keeper {
             }
             Ok(Request::Switch { intent }) => self.answer_switch(intent),
             Ok(Request::Revert { to, reason, epoch }) => self.answer_revert(to, reason, epoch),
+            Ok(Request::Upgrade { program }) => self.answer_upgrade(program),
             Ok(Request::Stop) => {
                 self.apply(&Event::Stop);
                 self.control.reply(client, Reply::Accepted);

@@ -50,8 +50,18 @@ impl Keeper {
             outcome: state.outcome.clone(),
             crash: state.crash.clone(),
             counters: state.counters.clone(),
+            program: self.program(),
+            upgrade: self.upgrade_status(),
             notes: self.notes.iter().cloned().collect(),
         }
+    }
+
+    /// As the kernel names it, so also when the file is replaced or gone.
+    fn program(&self) -> String {
+        let program = std::fs::read_link("/proc/self/exe");
+        program
+            .map(|program| program.display().to_string())
+            .unwrap_or_default()
     }
 
     fn revert_readiness(&self) -> RevertReadiness {

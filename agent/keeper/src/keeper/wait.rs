@@ -121,6 +121,7 @@ impl Keeper {
             .chain(self.watchdogs_due())
             .chain(look)
             .chain(self.quiet_at)
+            .chain(self.upgrade_due())
             .min()?;
         let millis = next.saturating_sub(now);
         Some(Timespec {

@@ -2,6 +2,7 @@
 
 mod address;
 mod bpf;
+mod handed;
 mod outside;
 mod path;
 mod shared;
@@ -16,6 +17,7 @@ use thiserror::Error;
 
 pub use address::{Address, AddressError};
 pub use bpf::Source;
+pub use handed::{GroupRecord, MemberRecord};
 pub use outside::OutsideGroup;
 pub use path::PathGroup;
 pub use shared::SharedGroup;

@@ -13,18 +13,18 @@ use rustix::net::SocketType;
 use super::{Adopted, BACKLOG, ListenError, Route, inode_of};
 
 #[derive(Debug)]
-struct Member {
-    socket: OwnedFd,
-    inode: u64,
-    holder: u64,
+pub(super) struct Member {
+    pub(super) socket: OwnedFd,
+    pub(super) inode: u64,
+    pub(super) holder: u64,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct PathGroup {
-    path: PathBuf,
-    members: Vec<Member>,
-    active: Option<u64>,
+    pub(super) path: PathBuf,
+    pub(super) members: Vec<Member>,
+    pub(super) active: Option<u64>,
 }
 
 impl PathGroup {

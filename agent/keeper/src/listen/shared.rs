@@ -9,10 +9,10 @@ use super::{Adopted, BACKLOG, ListenError, Route, connect_tcp, inode_of, new_lis
 /// See the module.
 #[derive(Debug)]
 pub struct SharedGroup {
-    bound: SocketAddr,
-    socket: OwnedFd,
-    inode: u64,
-    holders: Vec<u64>,
+    pub(super) bound: SocketAddr,
+    pub(super) socket: OwnedFd,
+    pub(super) inode: u64,
+    pub(super) holders: Vec<u64>,
 }
 
 impl SharedGroup {

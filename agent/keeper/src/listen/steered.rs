@@ -17,20 +17,20 @@ use super::bpf::{self, Source};
 use super::{Adopted, BACKLOG, ListenError, Route, connect_tcp, inode_of, new_listener, new_tcp};
 
 #[derive(Debug)]
-struct Member {
-    socket: OwnedFd,
-    inode: u64,
-    holder: Option<u64>,
+pub(super) struct Member {
+    pub(super) socket: OwnedFd,
+    pub(super) inode: u64,
+    pub(super) holder: Option<u64>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct SteeredGroup {
-    bound: SocketAddr,
+    pub(super) bound: SocketAddr,
     /// In the kernel's order.
-    members: Vec<Member>,
-    active: Option<u64>,
-    probe: Option<Source>,
+    pub(super) members: Vec<Member>,
+    pub(super) active: Option<u64>,
+    pub(super) probe: Option<Source>,
 }
 
 impl SteeredGroup {

@@ -7,12 +7,14 @@
 mod intent;
 mod status;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 pub use intent::{Intent, Limits, ListenSpec, ProbeKind, ProbeSpec, ProcessSpec};
 pub use status::{
     Counters, Crash, GenerationStatus, Held, ListenerStatus, Outcome, Phase, ProcessState, ProcessStatus,
-    ReleaseRef, RevertReadiness, Role, Rung, Status, Steering, SwitchResult,
+    ReleaseRef, RevertReadiness, Role, Rung, Status, Steering, SwitchResult, UpgradeStage, Upgrading,
 };
 
 /// The `v` of every line.
@@ -68,6 +70,12 @@ pub enum Request {
     Status,
     /// Tell the state now and after every change.
     Watch,
+    /// Become another program in place: the process, its children and its sockets stay. Answered when the program is being
+    /// asked whether it can; the status tells what comes of it. During a switch it waits for its end.
+    Upgrade {
+        /// The new keeper's program, an absolute path.
+        program: PathBuf,
+    },
     /// Drain and stop the app, close its listeners, exit. Answered when it has begun.
     Stop,
 }

@@ -42,8 +42,35 @@ pub struct Status {
     pub crash: Option<Crash>,
     /// Counted since the app's first start on this host.
     pub counters: Counters,
+    /// The program that the keeper runs.
+    #[serde(default)]
+    pub program: String,
+    /// An upgrade of the keeper itself that is under way, or that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<Upgrading>,
     /// Things an operator should know: fallbacks taken, adoption that failed, a journal that cannot be written.
     pub notes: Vec<String>,
+}
+
+/// An upgrade of the keeper itself to another program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgrading {
+    /// The program.
+    pub program: String,
+    /// How far it is.
+    pub stage: UpgradeStage,
+}
+
+/// How far an upgrade of the keeper is. One that went well leaves nothing but [`Counters::upgrades`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpgradeStage {
+    /// The program is asked whether it can take this keeper's state over.
+    Checking,
+    /// It can; it waits for this to end.
+    Waiting(String),
+    /// It cannot, or did not; the keeper goes on as it is.
+    Failed(String),
 }
 
 /// A release by number, with the deploy that brought it.
@@ -305,4 +332,7 @@ pub struct Counters {
     pub log_lines_dropped: u64,
     /// Datagrams on the notify socket from processes that belong to no generation.
     pub strange_notifications: u64,
+    /// Times the keeper itself became another program.
+    #[serde(default)]
+    pub upgrades: u64,
 }

@@ -250,7 +250,13 @@ impl Drop for Stage {
             eprintln!("--- status\n{:#?}", self.client().status());
         }
         self.kill_keeper();
-        for pid in self.processes() {
+        // The one that went on where an upgrade failed is another process.
+        let shadow = Client::new(&self.run, Duration::from_secs(1)).status();
+        for pid in self
+            .processes()
+            .into_iter()
+            .chain(shadow.map(|status| status.pid))
+        {
             let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
