@@ -12,6 +12,7 @@ use ship_model::release::{ReleaseNumber, Target};
 use ship_model::report::{AppReport, LocalHold};
 
 use crate::clock;
+use crate::config::Config;
 use crate::converge::{KEEPER_PATIENCE, View};
 use crate::journal::{Journal, LinkSwitch};
 use crate::keeper::Seen;
@@ -22,6 +23,8 @@ use crate::switch;
 
 /// For a keeper to bring the release up.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// For a keeper that was just started to have something running.
+const SETTLE: Duration = Duration::from_secs(30);
 /// Between two looks at it.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -74,18 +77,28 @@ pub fn lock(layout: &HostLayout) -> Result<LockFile, LockError> {
     LockFile::acquire(&layout.lock())
 }
 
+/// What is to be taken back, and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// None: the previous release.
+    pub to: Option<ReleaseNumber>,
+    pub reason: &'a str,
+    /// Also to a release whose files were found damaged.
+    pub force: bool,
+}
+
 /// Takes an app back. The caller holds the agent's lock.
 ///
 /// # Errors
 /// [`RevertError`].
 pub fn revert(
+    config: &Config,
     layout: &HostLayout,
     app: &AppName,
-    to: Option<ReleaseNumber>,
-    reason: &str,
-    force: bool,
+    wish: Wish<'_>,
 ) -> Result<AppReport, RevertError> {
-    let scene = Scene::look(layout.app(app));
+    let Wish { to, reason, force } = wish;
+    let mut scene = Scene::look(layout.app(app));
     if scene.here.is_empty() && scene.view.running.is_none() {
         return Err(RevertError::UnknownApp { app: app.clone() });
     }
@@ -114,9 +127,38 @@ pub fn revert(
             source,
         })?;
     } else {
+        if scene.keeper.status().is_none() {
+            scene.start_keeper(config)?;
+        }
         ask_keeper(&scene, target, reason)?;
     }
     Ok(report(layout, app))
+}
+
+impl Scene {
+    /// The keeper has died, too: another takes over what lives, or starts what `current` names, and can go back from there.
+    fn start_keeper(&mut self, config: &Config) -> Result<(), RevertError> {
+        crate::keeper::start(&self.layout, &config.host).map_err(|source| RevertError::Start {
+            app: self.layout.app.clone(),
+            source: Box::new(source),
+        })?;
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            // After a boot it has nothing to go back from before something runs.
+            let status = self.client.status().ok();
+            let settled = status.as_ref().is_some_and(|status| {
+                status.running.is_some() || status.switching_to.is_none() && status.queued.is_none()
+            });
+            if let Some(status) = status.filter(|_| settled || Instant::now() >= deadline) {
+                self.keeper = Seen::Here(std::sync::Arc::new(status));
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
 }
 
 fn note(scene: &Scene, target: Target, reason: &str) -> Result<Journal, RevertError> {

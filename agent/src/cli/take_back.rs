@@ -91,7 +91,7 @@ fn held(layout: &HostLayout, app: &AppName) -> Option<LocalHold> {
 async fn attempt(who: Asked, order: &Order, layout: Option<&HostLayout>) -> Result<Tried, Failed> {
     match who {
         Asked::Agent(agent) => by_agent(agent, order, layout).await,
-        Asked::Files(_, layout) => by_files(&layout, order),
+        Asked::Files(config, layout) => by_files(&config, &layout, order),
     }
 }
 
@@ -116,13 +116,18 @@ async fn by_agent(
     }
 }
 
-fn by_files(layout: &HostLayout, order: &Order) -> Result<Tried, Failed> {
+fn by_files(config: &Config, layout: &HostLayout, order: &Order) -> Result<Tried, Failed> {
     let _lock = match offline::lock(layout) {
         Ok(lock) => lock,
         Err(error @ LockError::Held { .. }) => return Ok(Tried::Gone(said(chain(&error)))),
         Err(error) => return Err(said(chain(&error))),
     };
-    match offline::revert(layout, &order.app, order.number, &order.message, order.force) {
+    let wish = offline::Wish {
+        to: order.number,
+        reason: &order.message,
+        force: order.force,
+    };
+    match offline::revert(config, layout, &order.app, wish) {
         Ok(report) => Ok(Tried::Done(Box::new(report.into()))),
         Err(error @ RevertError::Runs { .. }) => match there_already(layout, order) {
             Some(report) => Ok(Tried::Done(report)),

@@ -210,6 +210,7 @@ fn refusal(error: &RevertError, app: &str) -> Status {
         RevertError::Record { .. }
         | RevertError::Note { .. }
         | RevertError::Keeper { .. }
+        | RevertError::Start { .. }
         | RevertError::Switch { .. } => (FailureKind::Internal, ""),
     };
     refuse(kind, crate::session::chain(error), app, hint)

@@ -3,6 +3,7 @@
 //! Every change of the machine's state is in the journal before any of its effects begins; see [`Keeper::apply`].
 
 mod adopt;
+mod adopted;
 mod asking;
 mod count;
 mod direct;
@@ -428,11 +429,11 @@ impl Keeper {
     /// As [`Self::complete_outcome`], for a crash.
     fn complete_crash(&mut self, next: &mut State) {
         let active = self.state.active.as_ref().map(|active| active.number);
-        let (Some(crash), Some(active)) = (&mut next.crash, active) else {
+        let Some(crash) = next.crash.as_mut().filter(|crash| crash.at.is_empty()) else {
             return;
         };
-        if crash.at.is_empty() {
-            crash.at = rfc3339_now();
+        crash.at = rfc3339_now();
+        if let Some(active) = active {
             self.read_streams_of(active);
             crash.last_lines = self.tails.get(&active).map(Tail::lines).unwrap_or_default();
         }

@@ -65,7 +65,9 @@ impl Keeper {
     }
 
     fn revert_readiness(&self) -> RevertReadiness {
+        let adopted = self.state.adopted_to_revert_to();
         let target = self.state.revert_target().filter(|intent| intent.dir.is_dir());
+        let target = target.or(adopted);
         let warm = self.state.warm().map(|warm| warm.generation.intent.release);
         RevertReadiness {
             warm: target.is_some_and(|target| warm == Some(target.release)),

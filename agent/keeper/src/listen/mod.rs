@@ -155,6 +155,14 @@ impl Group {
         }
     }
 
+    /// Makes a group of the listener of an app that bound it by itself.
+    ///
+    /// # Errors
+    /// [`ListenError::Taken`] when nobody may join it, as when it is another user's.
+    pub fn around(found: Adopted) -> Result<Self, ListenError> {
+        SteeredGroup::around(found).map(Self::Steered)
+    }
+
     /// Gives `generation` a socket of its own, or its own again, and tells its inode; none where the app makes its own.
     ///
     /// # Errors

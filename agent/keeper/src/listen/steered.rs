@@ -37,10 +37,7 @@ impl SteeredGroup {
     /// Binds the address and attaches the first program. Until a generation is steered to, connections wait at the spare.
     pub(super) fn bind(addr: SocketAddr) -> Result<Self, ListenError> {
         let first = bind_alone(addr).map_err(ListenError::bind(addr))?;
-        let bound = rustix::net::getsockname(&first)
-            .map_err(io::Error::from)
-            .and_then(|bound| SocketAddr::try_from(bound).map_err(io::Error::other))
-            .map_err(ListenError::bind(addr))?;
+        let bound = local(&first).map_err(ListenError::bind(addr))?;
         let inode = inode_of(&first).map_err(ListenError::bind(addr))?;
         let members = vec![Member {
             socket: first,
@@ -86,6 +83,29 @@ impl SteeredGroup {
             group.attach()?;
         }
         group.add_spare()?;
+        Ok(group)
+    }
+
+    /// Makes a group of a listener that was alone, and whose app goes on with it. Until the program is attached, some of its
+    /// users may reach the spare; they are led on.
+    pub(super) fn around(found: Adopted) -> Result<Self, ListenError> {
+        let addr = local(&found.socket).map_err(ListenError::bind("a listener"))?;
+        rustix::net::sockopt::set_socket_reuseport(&found.socket, true)
+            .map_err(|error| ListenError::bind(addr)(error.into()))?;
+        let copy = found.socket.try_clone().map_err(ListenError::bind(addr))?;
+        let mut group = Self {
+            bound: addr,
+            members: vec![Member {
+                socket: found.socket,
+                inode: found.inode,
+                holder: Some(found.generation),
+            }],
+            active: Some(found.generation),
+            probe: None,
+        };
+        group.add_spare().inspect_err(|_| {
+            let _ = rustix::net::sockopt::set_socket_reuseport(&copy, false);
+        })?;
         Ok(group)
     }
 
@@ -268,6 +288,11 @@ impl SteeredGroup {
         }
         lost || self.index(generation).is_none()
     }
+}
+
+fn local(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    let addr = rustix::net::getsockname(socket)?;
+    SocketAddr::try_from(addr).map_err(io::Error::other)
 }
 
 /// Whether all these sockets can be members of a group.

@@ -15,6 +15,7 @@
 //! Until new connections are steered, users see the active generation and nothing else; a rising one can only fail. A
 //! warm generation is complete and idle: going back to it starts nothing. Times are milliseconds since boot.
 
+mod adopted;
 mod clear;
 mod fail;
 mod give_way;
@@ -35,7 +36,7 @@ mod tests;
 mod view;
 mod way;
 
-pub use judge::{Verdict, judge_revert, judge_switch};
+pub use judge::{Verdict, judge_adopt, judge_revert, judge_switch};
 pub use message::{Effect, Event};
 pub use recover::{Living, recover};
 pub use state::{

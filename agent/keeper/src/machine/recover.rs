@@ -99,6 +99,10 @@ impl Turn {
 
     fn resume_active(&mut self, living: &[Living]) {
         let now = self.now;
+        let active = self.state.active.as_ref();
+        if active.is_some_and(|active| !active.is_whole()) && self.lose_adopted("it has ended") {
+            return;
+        }
         let kept_back = self.kept_back();
         let Some(active) = &mut self.state.active else {
             return;
@@ -189,12 +193,17 @@ impl Turn {
             self.state.queued = None;
             return;
         }
+        // Who starts an adopted process after a boot is not for us to know; what was left for it must not come back.
+        let adopted = active.as_ref().is_some_and(|active| active.intent.is_adopted());
+        let active = active.filter(|_| !adopted);
+        let bad = if adopted { &self.state.bad[..] } else { &[] };
         let on_link = |dir: &Path| current == Some(dir);
         let known = rising
             .iter()
             .map(|rising| &rising.generation.intent)
             .chain(active.iter().map(|active| &active.intent))
             .chain(&self.state.good);
+        let known = known.filter(|intent| !intent.is_adopted() && !bad.contains(&intent.release));
         let named = known.clone().find(|intent| on_link(&intent.dir)).cloned();
         let named = named.or_else(|| active.map(|active| active.intent));
         let Some(intent) = named else { return };

@@ -260,6 +260,10 @@ impl Turn {
         if clearing {
             return;
         }
+        let active = self.state.active.as_ref();
+        if active.is_some_and(|active| !active.is_whole()) && self.lose_adopted("it has ended") {
+            return;
+        }
         let kept_back = self.kept_back();
         let Some(active) = &mut self.state.active else {
             return;

@@ -11,7 +11,7 @@ pub(super) const PROMPT_MS: u64 = 30_000;
 impl Turn {
     pub(super) fn begin(&mut self, queued: Queued) {
         self.end_soak();
-        let number = self.state.next_generation.max(1);
+        let number = self.state.upcoming();
         self.state.next_generation = number + 1;
         self.state.rising = Some(Rising {
             generation: Generation::new(number, queued.intent),

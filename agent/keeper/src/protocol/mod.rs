@@ -76,6 +76,15 @@ pub enum Request {
         /// The new keeper's program, an absolute path.
         program: PathBuf,
     },
+    /// Look after a process that was never started by a keeper, until the first switch replaces it. Answered when it is
+    /// journalled. See [`Intent::adopted`].
+    Adopt {
+        /// The main process.
+        pid: u32,
+        /// Its name and manners. Without listeners in it, all its TCP listeners are taken; with some, exactly these are
+        /// looked for.
+        process: Box<ProcessSpec>,
+    },
     /// Drain and stop the app, close its listeners, exit. Answered when it has begun.
     Stop,
 }

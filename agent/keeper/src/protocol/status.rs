@@ -43,7 +43,7 @@ pub struct Status {
     /// Counted since the app's first start on this host.
     pub counters: Counters,
     /// The program that the keeper runs.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub program: String,
     /// An upgrade of the keeper itself that is under way, or that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -192,8 +192,8 @@ pub struct ProcessStatus {
     pub reason: String,
 }
 
-fn is_default(strategy: &Strategy) -> bool {
-    *strategy == Strategy::default()
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// What a process is doing.
@@ -333,6 +333,6 @@ pub struct Counters {
     /// Datagrams on the notify socket from processes that belong to no generation.
     pub strange_notifications: u64,
     /// Times the keeper itself became another program.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub upgrades: u64,
 }

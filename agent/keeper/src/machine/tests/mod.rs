@@ -146,6 +146,58 @@ fn after_a_boot_the_link_says_what_runs() {
 }
 
 #[test]
+fn an_adopted_process_is_gone_back_to_while_it_is_warm_and_never_started() {
+    let mut world = World::new(3);
+    world.adopt();
+    let adopted = world.state.active.clone().unwrap();
+    assert_eq!(
+        judge_adopt(&world.state, adopted.slots[0].process.unwrap().pid),
+        Verdict::Already
+    );
+    assert!(matches!(judge_adopt(&world.state, 9), Verdict::Refuse(..)));
+    assert!(matches!(
+        judge_revert(&world.state, None, None),
+        Verdict::Refuse(..)
+    ));
+    // Release 1 has taken over, and it is still there.
+    let mut state = world.state.clone();
+    let mut first = Generation::new(5, intent(1, 1, true));
+    (state.active, state.next_generation) = (Some(first.clone()), 6);
+    state.good.push(first.intent.clone());
+    state.retiring.push(Retiring {
+        generation: adopted.clone(),
+        phase: Leaving::Warm,
+        deadline: u64::MAX,
+        steered_away_at: 0,
+        failed: false,
+    });
+    assert_eq!(judge_revert(&state, None, None), Verdict::Accept);
+    assert_eq!(judge_revert(&state, Some(0), None), Verdict::Accept);
+    let back = Event::Revert {
+        to: None,
+        reason: "test".to_owned(),
+        epoch: None,
+    };
+    let (back, _) = step(&state, &back, 5);
+    assert_eq!(back.active.unwrap().number, adopted.number);
+    state.retiring.clear();
+    assert!(matches!(judge_revert(&state, None, None), Verdict::Refuse(..)));
+    // After a boot it is for others to start it, whatever a link names that was left for it.
+    first.intent.release = 0;
+    let link = first.intent.dir.clone();
+    let (booted, effects) = recover(&world.state, "two", &[], Some(&link), 5);
+    assert_eq!((booted.queued, booted.active, effects), (None, None, Vec::new()));
+    // A keeper that finds it gone closes its listeners.
+    let (lost, effects) = recover(&world.state, "one", &[], None, 5);
+    assert_eq!(lost.active, None);
+    assert!(lost.crash.unwrap().reason.contains("promote a release"));
+    let kill = Effect::Kill {
+        generation: adopted.number,
+    };
+    assert!(effects.contains(&kill), "{effects:?}");
+}
+
+#[test]
 fn who_is_slow_to_say_ready_costs_no_busy_waiting() {
     let mut world = World::new(1);
     world.take(&Event::Switch(Box::new(intent(1, 1, true))));

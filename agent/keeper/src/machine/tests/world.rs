@@ -175,6 +175,8 @@ impl World {
                     self.state
                 );
                 self.check_apart(generation, slot);
+                let found = self.state.generation(generation).unwrap();
+                assert!(!found.intent.is_adopted(), "nobody knows how it was started");
                 self.next_pid += 1;
                 let process = Process {
                     pid: self.next_pid,
@@ -437,7 +439,32 @@ impl World {
         self.take(&event);
     }
 
+    /// Takes in a process that no keeper has started, where that is possible.
+    pub(super) fn adopt(&mut self) {
+        self.next_pid += 1;
+        if judge_adopt(&self.state, self.next_pid) != Verdict::Accept {
+            return;
+        }
+        let process_ = Process {
+            pid: self.next_pid,
+            start: 1,
+        };
+        let generation = self.state.upcoming();
+        self.alive.insert((generation, 0), process_);
+        // Users had it before.
+        self.proven.insert(generation);
+        let intent = Intent::adopted("/opt/web".into(), self.state.epoch, process("web", true));
+        self.take(&Event::Adopted {
+            intent: Box::new(intent),
+            process: process_,
+            sockets: vec![1],
+        });
+    }
+
     pub(super) fn request(&mut self) {
+        if self.dice.roll(4) == 0 {
+            self.adopt();
+        }
         self.epoch += 1;
         let release = 1 + self.dice.roll(6) as u64;
         let coexist = self.dice.roll(4) > 0;
