@@ -50,12 +50,12 @@ fn look(
         Ok(report) => {
             line.files = report.checked;
             line.bytes_read = report.hashed_bytes;
-            line.damage = report
-                .problems
-                .iter()
-                .take(MAX_TOLD)
-                .map(ToString::to_string)
-                .collect();
+            let told = |damage: bool| {
+                let problems = report.problems.iter();
+                let problems = problems.filter(move |problem| problem.is_damage() == damage);
+                problems.take(MAX_TOLD).map(ToString::to_string).collect()
+            };
+            (line.damage, line.extra) = (told(true), told(false));
         }
         Err(error) => line.damage = vec![chain(&error)],
     }

@@ -229,6 +229,17 @@ fn nothing_to_revert_to_and_unknown_words() {
     }
     let verified = host.ask(&["verify", "--full"]);
     assert_eq!(verified["releases"][0]["damage"].as_array().unwrap().len(), 0);
+    // What an interpreter left in the tree is told, and is no damage.
+    let tree = host.app("releases").join(one.folder());
+    make_writable(&tree);
+    std::fs::create_dir(tree.join("__pycache__")).unwrap();
+    let verified_again = host.ask(&["verify"]);
+    let line = &verified_again["releases"][0];
+    assert_eq!(line["damage"].as_array().unwrap().len(), 0, "{line}");
+    assert!(
+        line["extra"][0].as_str().unwrap().contains("__pycache__"),
+        "{line}"
+    );
     assert!(verified["releases"][0]["bytes_read"].as_u64().unwrap() > 700_000);
     // A second agent on this host is refused with the first one's pid.
     let second = host.say(&["run"]);

@@ -3,10 +3,11 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use ship_proto::v1::FailureKind;
+use jiff::tz::TimeZone;
+use ship_proto::v1::{Failure, FailureKind};
 use tonic::{Code, Status};
 
-use crate::words::clean;
+use crate::words::{clean, local};
 
 /// How a command ended, as a shell sees it. Stable: scripts rely on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,9 +168,17 @@ fn clean_lines(text: &str) -> String {
 impl From<Status> for CommandError {
     fn from(status: Status) -> Self {
         match ship_proto::failure_of(&status) {
-            Some(failure) => told(failure.kind(), status.message(), &failure.hint),
+            Some(failure) => told(failure.kind(), status.message(), &failure.hint).because(since(&failure)),
             None => untold(&status),
         }
+    }
+}
+
+/// In the zone of who reads it.
+fn since(failure: &Failure) -> String {
+    match failure.since_ms {
+        0 => String::new(),
+        ms => format!("since {}", local(ms, &TimeZone::system())),
     }
 }
 

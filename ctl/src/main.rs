@@ -25,6 +25,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use error::CommandError;
 
+/// What a release with many names needed goes back to the system when it is done: glibc's allocator keeps it.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args = match args::Args::try_parse() {
         Ok(args) => args,

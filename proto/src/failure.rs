@@ -11,12 +11,20 @@ pub const FAILURE_KEY: &str = "ship-failure-bin";
 
 /// A status that carries its reason in a form programs can act on.
 pub fn refuse(kind: FailureKind, message: impl Into<String>, subject: &str, hint: &str) -> Status {
-    let failure = Failure {
-        kind: kind.into(),
-        subject: subject.to_owned(),
-        hint: hint.to_owned(),
-    };
-    let mut status = Status::new(code(kind), message);
+    with_reason(
+        message,
+        &Failure {
+            kind: kind.into(),
+            subject: subject.to_owned(),
+            hint: hint.to_owned(),
+            since_ms: 0,
+        },
+    )
+}
+
+/// A status with a reason that is already made.
+pub fn with_reason(message: impl Into<String>, failure: &Failure) -> Status {
+    let mut status = Status::new(code(failure.kind()), message);
     let value = MetadataValue::from_bytes(&failure.encode_to_vec());
     status.metadata_mut().insert_bin(FAILURE_KEY, value);
     status

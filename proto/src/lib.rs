@@ -30,4 +30,4 @@ mod convert;
 mod failure;
 
 pub use convert::{WireError, digest, digests, require};
-pub use failure::{FAILURE_KEY, failure_of, refuse};
+pub use failure::{FAILURE_KEY, failure_of, refuse, with_reason};

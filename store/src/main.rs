@@ -20,6 +20,10 @@ use ship_store::{admin, publish};
 
 use crate::cli::{AcceptRestore, Cli, Command, Init, Issue, RoleName, Serve};
 
+/// What a release with many names needed goes back to the system when it is done: glibc's allocator keeps it.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match run(Cli::parse().command, &Clock::system()) {
         Ok(()) => ExitCode::SUCCESS,

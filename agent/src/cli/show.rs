@@ -256,6 +256,7 @@ pub fn verified(releases: &[v1::VerifiedRelease], output: Output) -> io::Result<
                     "files": line.files,
                     "bytes_read": line.bytes_read,
                     "damage": line.damage,
+                    "extra": line.extra,
                 })
             })
             .collect();
@@ -276,6 +277,9 @@ pub fn verified(releases: &[v1::VerifiedRelease], output: Output) -> io::Result<
         )?;
         for damage in &line.damage {
             writeln!(out, "  {damage}")?;
+        }
+        for extra in &line.extra {
+            writeln!(out, "  {extra} (harmless: no revert minds it)")?;
         }
     }
     if releases.is_empty() {

@@ -6,22 +6,27 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ship_model::name::{EnvName, HostName};
 use ship_proto::v1;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// Messages that wait for one listener at most.
 const BACKLOG: usize = 64;
 /// Questions that wait for one agent at most.
 const QUESTIONS: usize = 32;
+/// How often a host that is connected and takes no more questions is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Every live session.
 #[derive(Debug, Default)]
 pub struct Sessions {
     live: Mutex<BTreeMap<(EnvName, HostName), Live>>,
     next: AtomicU64,
+    /// Somebody took a seat.
+    sat: Notify,
 }
 
 #[derive(Debug, Clone)]
@@ -82,6 +87,7 @@ impl Sessions {
         if let Some(older) = lock(&self.live).insert(key.clone(), live) {
             older.replaced.cancel();
         }
+        self.sat.notify_waiters();
         Seat {
             sessions: Arc::clone(self),
             key,
@@ -115,6 +121,21 @@ impl Sessions {
         };
         // On failure the answers are dropped here, and with them the listener.
         live.questions.try_send(query).ok().map(|()| answers)
+    }
+
+    /// Asks a host for lines as soon as it is connected.
+    pub async fn ask_when_there(&self, env: &EnvName, host: &HostName, query: &v1::LogsQuery) -> Answers {
+        loop {
+            // Made before the question, so that who comes between the two is not missed.
+            let sat = self.sat.notified();
+            if let Some(answers) = self.ask(env, host, query.clone()) {
+                return answers;
+            }
+            tokio::select! {
+                () = sat => {}
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
     }
 }
 

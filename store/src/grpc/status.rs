@@ -4,12 +4,11 @@ use std::error::Error as _;
 
 use ship_model::name::{HostName, NameError};
 use ship_model::rollout::{PlanRefused, StartRefused};
-use ship_proto::v1::FailureKind;
-use ship_proto::{WireError, refuse};
+use ship_proto::v1::{Failure, FailureKind};
+use ship_proto::{WireError, refuse, with_reason};
 use tonic::Status;
 
 use crate::bridge::BrokenOff;
-use crate::clock::rfc3339;
 use crate::engine::BlobsError;
 use crate::ledger::{ACCEPT_HINT, AddReleaseError, ClaimError, Clash, LedgerError, NotAcceptedError};
 use crate::locate::ReadIndexError;
@@ -131,11 +130,14 @@ fn plan_refused(refused: &PlanRefused) -> Status {
             release,
             since_ms,
             ..
-        } => refuse(
-            FailureKind::Busy,
-            format!("{message} (since {})", rfc3339(*since_ms)),
-            &format!("{env}/{app}@{release}"),
-            &format!("shipctl attach {app} -e {env}"),
+        } => with_reason(
+            message,
+            &Failure {
+                kind: FailureKind::Busy.into(),
+                subject: format!("{env}/{app}@{release}"),
+                hint: format!("shipctl attach {app} -e {env}"),
+                since_ms: *since_ms,
+            },
         ),
         PlanRefused::Bad { app, release, .. } => refuse(
             FailureKind::Refused,

@@ -18,6 +18,9 @@ pub struct HostRecord {
     /// Where it serves assets, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asset_url: Option<String>,
+    /// It ran what it should once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub served: bool,
     pub agent_version: String,
     /// Milliseconds since 1970, by the store's clock.
     pub first_seen_ms: u64,

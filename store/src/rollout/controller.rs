@@ -182,6 +182,7 @@ impl Controller {
             let known = Known {
                 classes: host.record.classes,
                 asset_url: host.record.asset_url,
+                served: host.record.served,
             };
             self.core.fleet.recall(host.record.env, host.record.host, known);
         }
@@ -244,11 +245,13 @@ impl Controller {
     }
 
     async fn remember(&self, env: &EnvName, host: &HostName, report: &HostReport, now_ms: u64) {
+        let known = self.core.fleet.get(env, host);
         let record = HostRecord {
             env: env.clone(),
             host: host.clone(),
             classes: report.classes.clone(),
             asset_url: report.asset_url.clone(),
+            served: known.is_some_and(|presence| presence.known.served),
             agent_version: report.agent_version.clone(),
             first_seen_ms: now_ms,
         };

@@ -1,7 +1,8 @@
 //! Who is there: every known host with what it last said, in memory only.
 //!
 //! A store that was away knows nothing: hosts are counted silent from its own start, and begin as `installing`,
-//! which is what "has not reported yet" is called. Silence only worsens a state; only a report betters it.
+//! which is what "has not reported yet" is called; whether one ever served is in its record. Silence only worsens a
+//! state; only a report betters it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,8 @@ use tokio::sync::Notify;
 pub struct Known {
     pub classes: Vec<ClassName>,
     pub asset_url: Option<String>,
+    /// It ran what it should once: it is not new, whatever it runs now.
+    pub served: bool,
 }
 
 /// One host as it stands.
@@ -88,10 +91,6 @@ impl Fleet {
         desired: &DesiredHost,
         now_ms: u64,
     ) -> Heard {
-        let known = Known {
-            classes: report.classes.clone(),
-            asset_url: report.asset_url.clone(),
-        };
         let (on_target, healthy) = judge(desired, &report);
         let apps = Arc::clone(&report);
         let mut hosts = self.hosts();
@@ -99,8 +98,18 @@ impl Fleet {
         let was = before
             .as_ref()
             .map_or(HostState::Installing, |before| before.state);
+        let served = before.as_ref().is_some_and(|before| before.known.served);
+        let state = match (was, served) {
+            (HostState::Installing, true) => after_report(HostState::Upgrading, on_target, healthy),
+            (was, _) => after_report(was, on_target, healthy),
+        };
+        let known = Known {
+            classes: report.classes.clone(),
+            asset_url: report.asset_url.clone(),
+            served: served || state == HostState::Available,
+        };
         let presence = Presence {
-            state: after_report(was, on_target, healthy),
+            state,
             known: known.clone(),
             report: Some(report),
             heard_ms: Some(now_ms),
@@ -222,6 +231,9 @@ fn says_the_same(one: &HostReport, other: &HostReport) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
+    use ship_model::desired::{DeployNumber, DesiredApp, Epoch};
+    use ship_model::digest::ReleaseId;
+    use ship_model::release::{ReleaseNumber, Target};
 
     #[test]
     fn silence_worsens_and_a_report_betters() {
@@ -229,7 +241,7 @@ mod tests {
         let (env, host): (EnvName, HostName) = ("dev".parse().unwrap(), "h1".parse().unwrap());
         let known = Known {
             classes: vec!["web".parse().unwrap()],
-            asset_url: None,
+            ..Known::default()
         };
         fleet.recall(env.clone(), host.clone(), known);
         let state = || fleet.get(&env, &host).unwrap().state;
@@ -253,6 +265,35 @@ mod tests {
         assert_eq!(state(), HostState::Available);
         let heard = fleet.hear(&env, &host, report, &DesiredHost::default(), 62_100);
         assert!(!heard.known_changed && !heard.returned && !heard.changed);
+    }
+
+    #[test]
+    fn a_host_that_served_is_not_new_after_the_stores_restart() {
+        let fleet = Fleet::new(Thresholds::default(), 1_000);
+        let (env, host): (EnvName, HostName) = ("dev".parse().unwrap(), "h1".parse().unwrap());
+        let known = Known {
+            served: true,
+            ..Known::default()
+        };
+        fleet.recall(env.clone(), host.clone(), known);
+        let target = Target {
+            number: ReleaseNumber(2),
+            id: ReleaseId::of(b"two"),
+        };
+        let app = DesiredApp {
+            app: "web".parse().unwrap(),
+            env: env.clone(),
+            epoch: Epoch(2),
+            deploy: DeployNumber(2),
+            run: Some(target),
+            runs_app: true,
+            stage: vec![target],
+            assets: Vec::new(),
+        };
+        let desired = DesiredHost { apps: vec![app] };
+        fleet.hear(&env, &host, Arc::new(HostReport::default()), &desired, 1_100);
+        let state = fleet.get(&env, &host).unwrap().state;
+        assert_eq!(state, HostState::Upgrading, "it does not run what it should");
     }
 
     #[tokio::test(start_paused = true)]

@@ -189,4 +189,9 @@ async fn lines_come_from_every_host_in_order_of_time() {
             break;
         }
     }
+    // Its lines go on when it is back.
+    let _h2 = Agent::start(&store, "h2", &["web"]);
+    let line = tokio::time::timeout(PATIENCE, stream.message()).await;
+    let line = line.unwrap().unwrap().unwrap().line;
+    assert_eq!(line, "line 5 of h2", "not one that was shown, and none left out");
 }

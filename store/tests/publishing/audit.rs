@@ -169,6 +169,7 @@ fn hosts_are_remembered() {
         host: HostName::new("h1").unwrap(),
         classes: vec![ClassName::new("web").unwrap()],
         asset_url: None,
+        served: false,
         agent_version: "0.1.0".to_owned(),
         first_seen_ms: 5,
     };

@@ -78,6 +78,7 @@ fn host_record() -> HostRecord {
         host: host("h1"),
         classes: vec![ClassName::new("web").unwrap()],
         asset_url: Some("http://127.0.0.21:7480".to_owned()),
+        served: false,
         agent_version: "0.1.0".to_owned(),
         first_seen_ms: 1_760_000_000_002,
     }

@@ -187,6 +187,8 @@ fn verified() -> VerifiedRelease {
         files: 1,
         bytes_read: 2,
         damage: vec![text("bin/server: other bytes")],
+        // Came later.
+        extra: vec![],
     }
 }
 
@@ -301,7 +303,7 @@ fn examples() -> Vec<Example> {
         "AppReport" AppReport = app_report();
         "HostReport" HostReport = host_report();
         "LogLine" LogLine = log_line();
-        "Failure" Failure = Failure { kind: FailureKind::Fenced.into(), subject: text("web@455"), hint: text("shipctl plan") };
+        "Failure" Failure = Failure { kind: FailureKind::Fenced.into(), subject: text("web@455"), hint: text("shipctl plan"), since_ms: 0 };
         "BeginChunk" BeginChunk = BeginChunk { app: text("web"), manifest: b"manifest".as_slice().into() };
         "MissingBlobs" MissingBlobs = MissingBlobs { blobs: vec![digest(1), digest(2)] };
         "UploadChunk" UploadChunk = UploadChunk { bundle: Some(digest(3)), data: b"data".as_slice().into() };
