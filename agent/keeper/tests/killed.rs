@@ -30,11 +30,24 @@ struct Journey {
     seamless: bool,
     /// Fewer points than this would mean that nothing was looked at.
     points: usize,
+    death: Death,
+}
+
+/// What dies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Death {
+    Keeper,
+    Host,
 }
 
 #[test]
 fn in_a_switch_and_a_warm_revert() {
+    to_and_back().go();
+}
+
+fn to_and_back() -> Journey {
     Journey {
+        death: Death::Keeper,
         prepare: |stage| drop(stage.switch(stage.intent(1, "", ANY))),
         walk: |stage| {
             let intent = Intent {
@@ -56,12 +69,12 @@ fn in_a_switch_and_a_warm_revert() {
         seamless: true,
         points: 20,
     }
-    .go();
 }
 
 #[test]
 fn in_a_cold_revert() {
     Journey {
+        death: Death::Keeper,
         prepare: |stage| {
             stage.switch(stage.intent(1, "", ANY));
             let cold = Intent {
@@ -93,6 +106,10 @@ fn in_a_cold_revert() {
 
 #[test]
 fn in_a_switch_between_two_that_may_not_run_at_once() {
+    one_after_the_other().go();
+}
+
+fn one_after_the_other() -> Journey {
     fn alone(intent: Intent) -> Intent {
         Intent {
             coexist: false,
@@ -101,6 +118,7 @@ fn in_a_switch_between_two_that_may_not_run_at_once() {
         }
     }
     Journey {
+        death: Death::Keeper,
         prepare: |stage| drop(stage.switch(alone(stage.intent(1, "", ANY)))),
         walk: |stage| {
             if stage.client().switch(alone(stage.intent(2, "", ANY))).is_err() {
@@ -120,12 +138,12 @@ fn in_a_switch_between_two_that_may_not_run_at_once() {
         seamless: false,
         points: 20,
     }
-    .go();
 }
 
 #[test]
 fn in_a_stop() {
     Journey {
+        death: Death::Keeper,
         prepare: |stage| drop(stage.switch(stage.intent(1, "", ANY))),
         walk: |stage| {
             if stage.client().stop().is_err() {
@@ -137,6 +155,26 @@ fn in_a_stop() {
         allowed: |taken| if taken == 1 { &[0] } else { &[0, 1] },
         seamless: false,
         points: 8,
+    }
+    .go();
+}
+
+/// Keeper, app and everything else die, and sockets and pipes are gone: what a boot starts is a keeper, and nobody else is
+/// there to help it.
+#[test]
+fn with_the_whole_host_in_a_switch_and_a_warm_revert() {
+    Journey {
+        death: Death::Host,
+        ..to_and_back()
+    }
+    .go();
+}
+
+#[test]
+fn with_the_whole_host_between_two_that_may_not_run_at_once() {
+    Journey {
+        death: Death::Host,
+        ..one_after_the_other()
     }
     .go();
 }
@@ -216,6 +254,9 @@ impl Journey {
         });
         let taken = if exited(&stage) { 0 } else { (self.walk)(&stage) };
         stage.kill_keeper();
+        if self.death == Death::Host {
+            host_dies(&stage);
+        }
         stage.start_with(&[]);
         let mut running = None;
         until("the next keeper comes to rest", || {
@@ -229,7 +270,7 @@ impl Journey {
             "{fault}: {running} runs after {taken} were taken"
         );
         let account = load.end();
-        if self.seamless {
+        if self.seamless && self.death == Death::Keeper {
             assert_eq!(account.failed, Vec::<String>::new(), "{fault}");
         }
         if running == 0 {
@@ -252,6 +293,21 @@ impl Journey {
         assert_eq!(stage.switch(next).result, SwitchResult::Switched, "{fault}");
         assert_eq!(get(addr, "/").unwrap(), "release 3", "{fault}");
     }
+}
+
+/// The app dies, what lay in the run folder is gone, and process numbers mean nothing any more.
+fn host_dies(stage: &Stage) {
+    until("the app is gone", || {
+        for pid in stage.processes() {
+            let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        stage.processes().is_empty()
+    });
+    std::fs::remove_dir_all(&stage.run).unwrap();
+    let (mut memory, mut state, _) = ship_keeper::memory::Memory::open(&stage.state).unwrap();
+    state.boot_id = "the boot before".to_owned();
+    memory.save(&state).unwrap();
 }
 
 /// The release that runs when nothing is on its way any more; 0 when the app is stopped.

@@ -8,5 +8,5 @@ mod join;
 mod stage;
 mod subject;
 
-pub use stage::{Manners, Stage, Users};
+pub use stage::{BY_HAND, ByHand, Manners, Stage, Users};
 pub use subject::Subject;

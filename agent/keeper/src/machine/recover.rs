@@ -7,6 +7,7 @@ use ship_model::spec::HookPoint;
 use super::hooks::hooks_time;
 use super::step::Turn;
 use super::{Cause, Effect, Leaving, Queued, Rising, RisingPhase, SlotState, State};
+use crate::protocol::Intent;
 
 /// What the new keeper found alive, and what it holds of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,10 +179,11 @@ impl Turn {
         self.effects.extend(resumed);
     }
 
-    /// Nothing of ours lives. The link is the truth of what ran.
+    /// Nothing of ours lives. The link is the truth of what ran, unless a way back from that had begun.
     fn other_boot(&mut self, current: Option<&Path>) {
-        let active = self.state.active.take();
-        let rising = self.state.rising.take();
+        let named = self.to_boot(current);
+        self.state.active = None;
+        self.state.rising = None;
         self.state.retiring.clear();
         self.state.outcome_of = None;
         self.state.hooks.clear();
@@ -193,19 +195,6 @@ impl Turn {
             self.state.queued = None;
             return;
         }
-        // Who starts an adopted process after a boot is not for us to know; what was left for it must not come back.
-        let adopted = active.as_ref().is_some_and(|active| active.intent.is_adopted());
-        let active = active.filter(|_| !adopted);
-        let bad = if adopted { &self.state.bad[..] } else { &[] };
-        let on_link = |dir: &Path| current == Some(dir);
-        let known = rising
-            .iter()
-            .map(|rising| &rising.generation.intent)
-            .chain(active.iter().map(|active| &active.intent))
-            .chain(&self.state.good);
-        let known = known.filter(|intent| !intent.is_adopted() && !bad.contains(&intent.release));
-        let named = known.clone().find(|intent| on_link(&intent.dir)).cloned();
-        let named = named.or_else(|| active.map(|active| active.intent));
         let Some(intent) = named else { return };
         let (asked_at, not_before) = (self.now, self.now);
         self.state.queued = Some(Queued {
@@ -215,5 +204,35 @@ impl Turn {
             not_before,
             attempt: 0,
         });
+    }
+
+    /// What runs after a boot. An adopted process is not ours to start.
+    fn to_boot(&self, current: Option<&Path>) -> Option<Intent> {
+        let back = |cause: &Cause| matches!(cause, Cause::Revert(_) | Cause::Fallback(_));
+        let rising = self
+            .state
+            .rising
+            .iter()
+            .filter(|rising| rising.phase != RisingPhase::Aborting);
+        let going_back = rising.filter(|rising| back(&rising.cause));
+        let going_back = going_back.map(|rising| &rising.generation.intent);
+        let queued = self.state.queued.iter().filter(|queued| back(&queued.cause));
+        if let Some(intent) = queued.map(|queued| &queued.intent).chain(going_back).next() {
+            return Some(intent.clone());
+        }
+        let ours = |intent: &&Intent| !intent.is_adopted();
+        let active = self.state.active.iter().map(|active| &active.intent);
+        let rising = self.state.rising.iter().map(|rising| &rising.generation.intent);
+        let known = rising.chain(active.clone()).chain(&self.state.good);
+        let named = known
+            .filter(ours)
+            .find(|intent| current == Some(intent.dir.as_path()));
+        // What had failed or was reverted from is not come back to, though the link was not put back any more.
+        let left = |intent: &&Intent| {
+            let others = |active: &Intent| active.release != intent.release;
+            self.state.bad.contains(&intent.release) && active.clone().any(others)
+        };
+        let named = named.filter(|intent| !left(intent));
+        named.or(active.clone().find(ours)).cloned()
     }
 }

@@ -39,6 +39,7 @@ fn lives(many: u64, ways: &[(Strategy, Option<Restart>)]) {
                 2..=5 => world.pass_time(),
                 6 if world.dice.roll(3) == 0 => world.crash_a_process(),
                 7 if world.dice.roll(3) == 0 => world.crash_the_keeper(),
+                8 if world.dice.roll(12) == 0 => world.boot(),
                 _ => world.deliver(),
             }
         }
@@ -143,6 +144,41 @@ fn after_a_boot_the_link_says_what_runs() {
     };
     let (state, _) = recover(&stopped, "two", &[], Some(link), 5);
     assert_eq!(state.queued, None);
+}
+
+#[test]
+fn a_boot_goes_on_with_the_way_back_that_had_begun() {
+    let state = State {
+        boot_id: "one".to_owned(),
+        ..ran(3)
+    };
+    let booted = |state: &State, link: u64| {
+        let link = format!("/srv/web/releases/{link}");
+        let (next, _) = recover(state, "two", &[], Some(link.as_ref()), 5);
+        next.queued.map(|queued| queued.intent.release)
+    };
+    // Steered back in the journal, and the link not yet.
+    let mut back = state.clone();
+    back.active = Some(Generation::new(9, intent(2, 2, true)));
+    back.bad.push(3);
+    assert_eq!(booted(&back, 3), Some(2));
+    // A failed switch whose link was not put back.
+    let mut failed = state.clone();
+    failed.bad.push(4);
+    failed.good.push(intent(4, 4, true));
+    assert_eq!(booted(&failed, 4), Some(3));
+    // A cold way back was just asked for, or is on its way.
+    let revert = Event::Revert {
+        to: None,
+        reason: "test".to_owned(),
+        epoch: None,
+    };
+    let (cold, _) = step(&state, &revert, 5);
+    assert!(cold.rising.is_some());
+    assert_eq!(booted(&cold, 3), Some(2));
+    // A switch that had moved the link goes on, one that had not does not.
+    assert_eq!(booted(&state, 2), Some(2));
+    assert_eq!(booted(&state, 3), Some(3));
 }
 
 #[test]

@@ -558,7 +558,13 @@ impl World {
                 adopted: true,
             })
             .collect();
-        let (next, effects) = recover(&self.state, "one", &living, self.current.as_deref(), self.now);
+        let (next, effects) = recover(
+            &self.state,
+            &self.state.boot_id,
+            &living,
+            self.current.as_deref(),
+            self.now,
+        );
         self.go_on(next, effects);
         // What lives and what nobody sees any more is found out by looking.
         let numbers: Vec<_> = self
@@ -569,6 +575,16 @@ impl World {
         for generation in numbers {
             self.answers.push(Event::Gone { generation, cut: 0 });
         }
+    }
+
+    /// The host boots: nothing lives, and the link is what it was.
+    pub(super) fn boot(&mut self) {
+        self.answers.clear();
+        self.alive.clear();
+        self.steered = None;
+        let boot = format!("boot {}", self.now);
+        let (next, effects) = recover(&self.state, &boot, &[], self.current.as_deref(), self.now);
+        self.go_on(next, effects);
     }
 
     /// Lets the world be kind until nothing more happens.
