@@ -40,6 +40,12 @@ impl Given {
         number
     }
 
+    /// The numbers of all of them.
+    #[must_use]
+    pub fn numbers(&self) -> &[RawFd] {
+        &self.numbers
+    }
+
     /// Whether the next program gets them. Not while anything else may be started here.
     ///
     /// # Errors

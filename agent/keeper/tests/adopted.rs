@@ -124,7 +124,7 @@ fn under_load_it_is_adopted_replaced_and_drained() {
     assert!(cold.contains("nothing to revert to"), "{cold}");
     let account = load.end();
     assert_eq!(account.failed, Vec::<String>::new());
-    assert!(account.releases.len() >= 3, "{:?}", account.releases);
+    assert!(account.releases.len() >= 2, "{:?}", account.releases);
 }
 
 #[test]

@@ -453,6 +453,7 @@ fn state(phase: RisingPhase, cause: Cause) -> State {
         outcome_of: Some(13),
         crash: None,
         hooks: Vec::new(),
+        holder: None,
         counters: counters(),
         stopping: true,
         stopped: true,

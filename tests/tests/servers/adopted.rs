@@ -18,7 +18,12 @@ fn moves_in(subject: Option<Subject>, name: &str, path: &str) {
     let address = stage.own();
     let shows = |release: u64| {
         let answer = http::get(address, path).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(answer.text(), release.to_string(), "{name}");
+        let told = answer.header("x-release").map(str::to_owned);
+        assert_eq!(
+            told.unwrap_or_else(|| answer.text()),
+            release.to_string(),
+            "{name}"
+        );
     };
     let users = stage.users_at(address, RATE);
     let status = stage.adopt(&server);

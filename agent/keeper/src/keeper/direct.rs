@@ -70,6 +70,7 @@ impl Keeper {
     }
 
     pub(super) fn hold(&mut self, generation: u64) {
+        self.begin_holding();
         for (_, group) in self.listeners.iter_mut() {
             if let Err(error) = group.hold(generation) {
                 self.notes.push_back(chain(&error));
@@ -81,7 +82,8 @@ impl Keeper {
     pub(super) fn look_at_listeners(&mut self) {
         let active = self.state.active.as_ref().map_or(0, |active| active.number);
         let before = self.state.layout.clone();
-        let proven = self.state.rising.is_none();
+        // What a holder still has would stay in its group where it is closed here only.
+        let proven = self.state.rising.is_none() && self.state.holder.is_none();
         let mut lost = Vec::new();
         for (key, group) in self.listeners.iter_mut() {
             let had = group.socket(active).is_some();

@@ -10,6 +10,7 @@ mod direct;
 mod effects;
 mod end;
 mod folders;
+mod holder;
 mod hooks;
 mod in_place;
 mod jobs;
@@ -50,6 +51,7 @@ use crate::protocol::SOCKET_NAME;
 use crate::relay::Relay;
 use asking::Asking;
 use folders::{bind_notify, make_folders};
+use holder::Holder;
 use limits::Resident;
 use store::Stores;
 use tell::Label;
@@ -204,6 +206,8 @@ pub struct Keeper {
     quiet_at: Option<u64>,
     /// Another program that the keeper is to become.
     upgrade: Option<Upgrade>,
+    /// Holds those who wait while nobody accepts them.
+    holder: Option<Holder>,
     exiting: bool,
 }
 
@@ -309,6 +313,7 @@ impl Keeper {
             next_count: 0,
             quiet_at: None,
             upgrade: None,
+            holder: None,
             exiting: false,
         }
     }
@@ -322,6 +327,7 @@ impl Keeper {
         while !self.exiting {
             self.work_off();
             self.barriers.clear();
+            self.mind_holder();
             self.advance_upgrade();
             self.tell_watchers();
             if self.exiting {

@@ -131,13 +131,15 @@ impl Group {
     }
 
     /// Takes a group back from the generations that listen on it. `layout` is the order of inodes as the last
-    /// keeper wrote it, `active` the generation that gets new connections.
+    /// keeper wrote it, `active` the generation that gets new connections. `spares`, with their inodes, are sockets of the
+    /// group that no generation has, and where somebody may wait.
     ///
     /// # Errors
     /// When there is nothing to take or the system refuses; the sockets given are closed then.
     pub fn adopt(
         address: &Address,
         found: Vec<Adopted>,
+        spares: Vec<(OwnedFd, u64)>,
         layout: &[u64],
         active: Option<u64>,
     ) -> Result<Self, ListenError> {
@@ -146,11 +148,11 @@ impl Group {
             Address::Tcp(addr) => {
                 let one = found.first().map(|found| found.inode);
                 let distinct = found.iter().any(|found| Some(found.inode) != one);
-                let shared = !distinct && found.len() > 1;
+                let shared = !distinct && found.len() > 1 && spares.is_empty();
                 if shared || !steered::has_reuseport(&found) {
                     return Ok(Self::Shared(SharedGroup::adopt(*addr, found)));
                 }
-                SteeredGroup::adopt(*addr, found, layout, active).map(Self::Steered)
+                SteeredGroup::adopt(*addr, found, spares, layout, active).map(Self::Steered)
             }
         }
     }

@@ -54,16 +54,20 @@ impl SteeredGroup {
         Ok(group)
     }
 
-    /// Takes the group back after another keeper's death: its spares are gone, its generations' sockets are not.
+    /// Takes the group back after another keeper's death: its spares are gone but for those that somebody has kept, its
+    /// generations' sockets are not.
     ///
     /// The old program may name a place that means another socket by now, so it is replaced before a spare joins.
     pub(super) fn adopt(
         addr: SocketAddr,
         found: Vec<Adopted>,
+        spares: Vec<(OwnedFd, u64)>,
         layout: &[u64],
         active: Option<u64>,
     ) -> Result<Self, ListenError> {
-        let order = order_after_death(layout, |inode| found.iter().any(|found| found.inode == inode));
+        let order = order_after_death(layout, |inode| {
+            found.iter().any(|found| found.inode == inode) || spares.iter().any(|(_, kept)| *kept == inode)
+        });
         let mut members: Vec<_> = found
             .into_iter()
             .map(|found| Member {
@@ -72,6 +76,11 @@ impl SteeredGroup {
                 holder: Some(found.generation),
             })
             .collect();
+        members.extend(spares.into_iter().map(|(socket, inode)| Member {
+            socket,
+            inode,
+            holder: None,
+        }));
         members.sort_by_key(|member| order.iter().position(|inode| *inode == member.inode));
         let mut group = Self {
             bound: addr,

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -15,7 +15,7 @@ use crate::keeper::{Keeper, Signals};
 /// For the new program to take over.
 const PATIENCE_S: i64 = 10;
 /// Bytes of its complaint.
-const MAX_COMPLAINT: u64 = 1_024;
+const MAX_COMPLAINT: usize = 1_024;
 
 /// Which of both one is after [`fork`].
 pub(super) enum Side {
@@ -55,8 +55,9 @@ pub(super) fn fork() -> io::Result<Side> {
 impl Keeper {
     /// Waits for the new program's word; returns only when this process is the keeper now, and tells why.
     pub(super) fn stand_by(&mut self, keeper: &OwnedFd, answer: OwnedFd) -> String {
-        let reason = match wait_for(keeper, answer) {
-            Ok(()) => leave(),
+        let mut answer = File::from(answer);
+        let reason = match wait_for(keeper, &mut answer) {
+            Ok(()) => leave(&answer),
             Err(reason) => reason,
         };
         let _ = rustix::process::pidfd_send_signal(keeper, Signal::KILL);
@@ -79,9 +80,9 @@ impl Keeper {
     }
 }
 
-fn wait_for(keeper: &OwnedFd, answer: OwnedFd) -> Result<(), String> {
+fn wait_for(keeper: &OwnedFd, answer: &mut File) -> Result<(), String> {
     let mut polled = [
-        PollFd::new(&answer, PollFlags::IN),
+        PollFd::new(answer, PollFlags::IN),
         PollFd::new(keeper, PollFlags::IN),
     ];
     let patience = Timespec {
@@ -97,8 +98,10 @@ fn wait_for(keeper: &OwnedFd, answer: OwnedFd) -> Result<(), String> {
     if ended {
         return Err("it ended before it had taken over".to_owned());
     }
-    let mut said = String::new();
-    let _ = File::from(answer).take(MAX_COMPLAINT).read_to_string(&mut said);
+    // One write, so one read: all is well, or why not.
+    let mut said = [0_u8; MAX_COMPLAINT];
+    let length = answer.read(&mut said).unwrap_or(0);
+    let said = String::from_utf8_lossy(&said[..length]);
     match said.strip_prefix('-') {
         _ if said.starts_with('+') => Ok(()),
         Some(reason) => Err(reason.to_owned()),
@@ -106,11 +109,15 @@ fn wait_for(keeper: &OwnedFd, answer: OwnedFd) -> Result<(), String> {
     }
 }
 
-/// Nothing is closed, removed or told: all of it is the new program's.
-fn leave() -> ! {
-    // SAFETY: it ends the process without running anything.
+/// Nothing is removed or told: all of it is the new program's, which waits until `answer` is closed, the last of all: a
+/// socket stays in its group, where it is, as long as anybody has it.
+fn leave(answer: &File) -> ! {
+    let last = answer.as_raw_fd().cast_unsigned();
+    // SAFETY: plain system calls; the process ends without running anything else.
     #[allow(unsafe_code, reason = "an exit that cleans up nothing has no safe face")]
     unsafe {
+        libc::syscall(libc::SYS_close_range, 3, last - 1, 0);
+        libc::syscall(libc::SYS_close_range, last + 1, libc::c_uint::MAX, 0);
         libc::_exit(0)
     }
 }

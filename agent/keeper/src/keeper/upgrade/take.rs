@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use ship_durable::LockFile;
 use thiserror::Error;
 
@@ -18,6 +19,9 @@ use crate::log::{Stream, Tail};
 use crate::memory::{Memory, MemoryError};
 use crate::notify::NotifySocket;
 use crate::relay::Relay;
+
+/// For the program before to be gone.
+const SHADOW_S: i64 = 2;
 
 /// Why a program could not take over.
 #[derive(Debug, Error)]
@@ -60,11 +64,12 @@ impl Keeper {
         let ready = estate.ready.take().map(|ready| claims.take(ready)).transpose()?;
         match Self::take(estate, claims) {
             Ok(keeper) => {
-                say(ready, "+");
+                say(ready.as_ref(), "+");
+                ready.iter().for_each(wait_for_shadow);
                 Ok(keeper)
             }
             Err(error) => {
-                say(ready, &format!("-{}", chain(&error)));
+                say(ready.as_ref(), &format!("-{}", chain(&error)));
                 Err(error)
             }
         }
@@ -155,8 +160,18 @@ impl StreamRecord {
     }
 }
 
-fn say(ready: Option<OwnedFd>, words: &str) {
+/// The program before closes what it had, and this last.
+fn wait_for_shadow(ready: &OwnedFd) {
+    let patience = Timespec {
+        tv_sec: SHADOW_S,
+        tv_nsec: 0,
+    };
+    let mut polled = [PollFd::new(ready, PollFlags::empty())];
+    let _ = rustix::event::poll(&mut polled, Some(&patience));
+}
+
+fn say(ready: Option<&OwnedFd>, words: &str) {
     if let Some(ready) = ready {
-        let _ = rustix::io::write(&ready, words.as_bytes());
+        let _ = rustix::io::write(ready, words.as_bytes());
     }
 }
