@@ -84,7 +84,7 @@ pub struct Unions {
 /// One app's union. The lock is held while assets are added, so that two publishes do not do the same work twice.
 #[derive(Debug)]
 struct App {
-    union: Union,
+    union: Arc<Union>,
     adding: Mutex<()>,
 }
 
@@ -146,7 +146,7 @@ impl Unions {
         let records = self.folder.join(format!("{app}.records"));
         let union = self.open_union(app, &records)?;
         let held = Arc::new(App {
-            union,
+            union: Arc::new(union),
             adding: Mutex::default(),
         });
         open.insert(app.clone(), Arc::clone(&held));

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use ship_durable::FileError;
 use ship_model::assets::Asset;
 use ship_model::digest::BlobDigest;
@@ -16,7 +16,7 @@ const VERSION: u8 = 1;
 const MAX_RECORD: u64 = 128 << 20;
 
 /// One file of the union.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct RecordedAsset {
     /// URL path as pages name it.
     pub url: String,
@@ -24,11 +24,36 @@ pub(crate) struct RecordedAsset {
     pub size: u64,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(crate) struct Record {
     version: u8,
     pub release: Target,
     pub assets: Vec<RecordedAsset>,
+}
+
+/// A record as it is written: of assets that somebody else holds.
+#[derive(Debug, Serialize)]
+struct Written<'a> {
+    version: u8,
+    release: Target,
+    #[serde(serialize_with = "fingerprinted")]
+    assets: &'a [Asset],
+}
+
+#[derive(Serialize)]
+struct WrittenAsset<'a> {
+    url: &'a str,
+    digest: BlobDigest,
+    size: u64,
+}
+
+fn fingerprinted<S: Serializer>(assets: &[Asset], serializer: S) -> Result<S::Ok, S::Error> {
+    let fingerprinted = assets.iter().filter(|asset| asset.fingerprinted);
+    serializer.collect_seq(fingerprinted.map(|asset| WrittenAsset {
+        url: &asset.url_path,
+        digest: asset.digest,
+        size: asset.size,
+    }))
 }
 
 /// Why a record cannot be read or written.
@@ -48,28 +73,15 @@ pub enum RecordError {
 }
 
 impl Record {
-    pub fn new(release: Target, assets: &[Asset]) -> Self {
-        let recorded = |asset: &Asset| RecordedAsset {
-            url: asset.url_path.clone(),
-            digest: asset.digest,
-            size: asset.size,
-        };
-        let assets = assets
-            .iter()
-            .filter(|asset| asset.fingerprinted)
-            .map(recorded)
-            .collect();
-        Self {
+    /// Writes what `release` needs. Durable when it returns. After a crash the record is there whole or not at all.
+    pub fn write(release: Target, assets: &[Asset], folder: &Path) -> Result<(), RecordError> {
+        let path = folder.join(release.folder());
+        let record = Written {
             version: VERSION,
             release,
             assets,
-        }
-    }
-
-    /// Durable when it returns. After a crash the record is there whole or not at all.
-    pub fn write(&self, folder: &Path) -> Result<(), RecordError> {
-        let path = folder.join(self.release.folder());
-        let bytes = serde_json::to_vec(self).map_err(|source| RecordError::Encode {
+        };
+        let bytes = serde_json::to_vec(&record).map_err(|source| RecordError::Encode {
             path: path.clone(),
             source,
         })?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ship_model::assets::{AssetsError, assets_of, content_type};
 use ship_model::digest::BlobDigest;
@@ -34,20 +34,38 @@ impl Served {
     }
 }
 
-/// A map from URL path to file, swapped whole: a request sees one state and never waits for a writer.
+/// From URL path to file, for every app that is served here. The names of fingerprinted assets are held once, by their
+/// union; what is set is swapped whole, so a request sees one state.
 ///
-/// Fingerprinted assets come from unions, by app; the others from the release that runs. Where two apps of
-/// one host use the same URL path, the app whose name sorts first is served.
+/// Fingerprinted assets come before the files of the release that runs. Where two apps of one host use the same URL
+/// path, the app whose name sorts first is served.
 #[derive(Debug, Default)]
 pub struct Shelf {
-    apps: Mutex<BTreeMap<AppName, Part>>,
-    map: RwLock<Arc<Map>>,
+    apps: RwLock<Arc<BTreeMap<AppName, Part>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Part {
-    union: Map,
-    running: Map,
+    union: Option<Arc<Union>>,
+    running: Arc<Map>,
+}
+
+impl Part {
+    fn find(&self, name: &TreePath) -> Option<Served> {
+        let union = self.union.as_ref();
+        let asset = union.and_then(|union| Some((union, union.find(name)?)));
+        let Some((union, stored)) = asset else {
+            return self.running.get(name).cloned();
+        };
+        Some(Served {
+            root: Arc::clone(union.root()),
+            within: None,
+            digest: stored.digest,
+            size: stored.size,
+            immutable: true,
+            content_type: content_type(name.file_name()),
+        })
+    }
 }
 
 impl Shelf {
@@ -55,22 +73,9 @@ impl Shelf {
         Self::default()
     }
 
-    /// Serves what `union` holds now; call it again when it holds more.
-    pub fn set_union(&self, app: &AppName, union: &Union) {
-        let root: Arc<Path> = union.folder().into();
-        let served = |(name, stored): (TreePath, crate::union::Stored)| {
-            let served = Served {
-                root: root.clone(),
-                within: None,
-                digest: stored.digest,
-                size: stored.size,
-                immutable: true,
-                content_type: content_type(name.file_name()),
-            };
-            (name, served)
-        };
-        let files = union.files().into_iter().map(served).collect();
-        self.change(app, |part| part.union = files);
+    /// Serves what `union` holds, now and later.
+    pub fn set_union(&self, app: &AppName, union: &Arc<Union>) {
+        self.change(app, |part| part.union = Some(Arc::clone(union)));
     }
 
     /// Serves the mutable files of the release that runs, which lies unpacked in `tree`.
@@ -95,14 +100,9 @@ impl Shelf {
                 },
             ))
         });
-        let files = served.collect();
+        let files = Arc::new(served.collect());
         self.change(app, |part| part.running = files);
         Ok(())
-    }
-
-    /// Stops serving an app.
-    pub fn remove(&self, app: &AppName) {
-        self.change(app, |part| *part = Part::default());
     }
 
     /// The file for a URL path, percent signs and all; without its query. A path that ends with a slash is its folder's
@@ -113,38 +113,13 @@ impl Shelf {
         } else {
             folder_name(url_path)?
         };
-        let map = self.map.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let served = map.get(&name)?.clone();
+        let apps = Arc::clone(&self.apps.read().unwrap_or_else(PoisonError::into_inner));
+        let served = apps.values().find_map(|part| part.find(&name))?;
         Some((name, served))
     }
 
-    /// How many paths are served.
-    pub fn len(&self) -> usize {
-        self.map.read().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     fn change(&self, app: &AppName, change: impl FnOnce(&mut Part)) {
-        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        change(apps.entry(app.clone()).or_default());
-        let mut map = Map::new();
-        // Later inserts win: the first app last, and fingerprinted before mutable.
-        for part in apps.values().rev() {
-            map.extend(
-                part.running
-                    .iter()
-                    .map(|(name, served)| (name.clone(), served.clone())),
-            );
-            map.extend(
-                part.union
-                    .iter()
-                    .map(|(name, served)| (name.clone(), served.clone())),
-            );
-        }
-        // Still under the lock of `apps`, so that the newest map is the one that stays.
-        *self.map.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
+        let mut apps = self.apps.write().unwrap_or_else(PoisonError::into_inner);
+        change(Arc::make_mut(&mut apps).entry(app.clone()).or_default());
     }
 }

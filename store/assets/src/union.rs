@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ship_durable::fault;
 use ship_model::assets::{Asset, AssetsError, assets_of};
@@ -31,7 +31,7 @@ pub(crate) struct Stored {
 /// May be shared between threads; two processes must not add to one folder.
 #[derive(Debug)]
 pub struct Union {
-    folder: PathBuf,
+    folder: Arc<Path>,
     records: PathBuf,
     next: AtomicU64,
     state: RwLock<State>,
@@ -113,16 +113,19 @@ impl Union {
             let path = entry.map_err(failed)?.path();
             if path.is_file() && !starts_with_dot(&path) {
                 match Record::read(&path) {
-                    Ok(record) => state.take(&record),
+                    Ok(record) => {
+                        let assets = record.assets.iter();
+                        let files = assets.map(|asset| (&*asset.url, asset.digest, asset.size));
+                        state.take(record.release, files);
+                    }
                     Err(error) => tracing::warn!(%error, "asset record left out"),
                 }
             }
         }
         state.releases.sort_by_key(|release| release.number);
-        let (folder, records) = (folder.to_owned(), records.to_owned());
         Ok(Self {
-            folder,
-            records,
+            folder: folder.into(),
+            records: records.to_owned(),
             next: AtomicU64::new(0),
             state: RwLock::new(state),
         })
@@ -205,21 +208,22 @@ impl Union {
             });
         }
         ship_durable::sync_fs(&self.folder).map_err(|source| AddError::Sync { source })?;
-        let record = Record::new(target, assets);
-        record.write(&self.records)?;
+        Record::write(target, assets, &self.records)?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.take(&record);
+        let fingerprinted = assets.iter().filter(|asset| asset.fingerprinted);
+        let files = fingerprinted.map(|asset| (&*asset.url_path, asset.digest, asset.size));
+        state.take(target, files);
         state.releases.sort_by_key(|release| release.number);
         Ok(())
     }
 
-    /// Every file of the union with its digest, for a [`crate::Shelf`].
-    pub(crate) fn files(&self) -> Vec<(TreePath, Stored)> {
-        self.read()
-            .files
-            .iter()
-            .map(|(name, stored)| (name.clone(), *stored))
-            .collect()
+    pub(crate) fn root(&self) -> &Arc<Path> {
+        &self.folder
+    }
+
+    /// A file of the union by its name below the folder.
+    pub(crate) fn find(&self, name: &TreePath) -> Option<Stored> {
+        self.read().files.get(name).copied()
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -299,20 +303,14 @@ impl Union {
 }
 
 impl State {
-    fn take(&mut self, record: &Record) {
-        for asset in &record.assets {
-            if let Some(name) = folder_name(&asset.url) {
-                self.files.insert(
-                    name,
-                    Stored {
-                        digest: asset.digest,
-                        size: asset.size,
-                    },
-                );
+    fn take<'a>(&mut self, release: Target, files: impl Iterator<Item = (&'a str, BlobDigest, u64)>) {
+        for (url, digest, size) in files {
+            if let Some(name) = folder_name(url) {
+                self.files.insert(name, Stored { digest, size });
             }
         }
-        if !self.releases.contains(&record.release) {
-            self.releases.push(record.release);
+        if !self.releases.contains(&release) {
+            self.releases.push(release);
         }
     }
 }

@@ -224,7 +224,7 @@ fn serving(big: &[u8], check: impl FnOnce(SocketAddr)) {
         &tree,
         &[(JS, big), ("index.html", b"page"), ("plain.txt", b"text")],
     );
-    let union = open(dir.path());
+    let union = Arc::new(open(dir.path()));
     union.add_tree(target, &manifest, &tree).unwrap();
     let shelf = Arc::new(Shelf::new());
     shelf.set_union(&app(), &union);

@@ -72,6 +72,7 @@ fn run(fleet: &Fleet, args: &[&str]) -> u64 {
         peak = peak.max(peak_kib(&pid).unwrap_or_default());
         if let Some(status) = child.try_wait().unwrap() {
             assert!(status.success(), "{args:?}: {status}");
+            println!("shipctl {}: at most {} MiB", args[0], peak >> 10);
             return peak;
         }
         std::thread::sleep(std::time::Duration::from_millis(2));
@@ -108,29 +109,57 @@ fn assert_fleet_below(fleet: &Fleet, most: u64) {
             .iter()
             .find(|(said, _)| said.contains(binary) && said.contains(verb));
         let (said, peak) = found.unwrap_or_else(|| panic!("no {program}: {peaks:?}"));
+        println!("{program}: at most {} MiB so far", peak >> 10);
         assert!(*peak < most, "{said}: {peak} KiB, {most} are allowed");
     }
 }
 
-/// Small files with paths of 80 bytes, as package managers lay them out, beside `ship.toml` and `salt.txt`.
-fn write_names(root: &Path, names: u64) {
-    fs::write(root.join("ship.toml"), TOML).unwrap();
+/// What a tree is made of.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// As package managers lay them out; no assets.
+    Modules,
+    /// All of them fingerprinted assets, which stay in the union of every version.
+    Assets,
+}
+
+impl Kind {
+    fn toml(self) -> String {
+        match self {
+            Self::Modules => TOML.to_owned(),
+            Self::Assets => format!("{TOML}[[assets]]\nroot = \"lib\"\nurl = \"/lib\"\n"),
+        }
+    }
+
+    /// A path of 80 bytes.
+    fn path(self, number: u64) -> String {
+        let folder = number / 50;
+        match self {
+            Self::Modules => format!("lib/node_modules/package-{folder:05}/dist/{number:0>40}.js"),
+            Self::Assets => format!("lib/pages/of-section-{folder:05}/js/{number:0>32}-{number:08x}.js"),
+        }
+    }
+}
+
+/// Small files, beside `ship.toml` and `salt.txt`.
+fn write_names(root: &Path, kind: Kind, names: u64) {
+    fs::write(root.join("ship.toml"), kind.toml()).unwrap();
     fs::write(root.join("salt.txt"), "first").unwrap();
     for number in 0..names - 2 {
-        let folder = root.join(format!("lib/node_modules/package-{:05}/dist", number / 50));
+        let path = root.join(kind.path(number));
         if number % 50 == 0 {
-            fs::create_dir_all(&folder).unwrap();
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
         }
-        fs::write(folder.join(format!("{number:0>40}.js")), number.to_string()).unwrap();
+        fs::write(path, number.to_string()).unwrap();
     }
 }
 
 /// Publishes and promotes a release of so many names, then one in which a single file is another, so that every host
 /// links all of the rest; no process takes more than `most` KiB on the way.
-fn travel(names: u64, most: u64) {
+fn travel(kind: Kind, names: u64, most: u64) {
     let fleet = Fleet::start(1);
     let root = fleet.beside("many");
-    write_names(&root, names);
+    write_names(&root, kind, names);
     for (number, salt) in [(1, "first"), (2, "second")] {
         fs::write(root.join("salt.txt"), salt).unwrap();
         for args in [&["publish", root.to_str().unwrap()][..], &["promote", "site"]] {
@@ -151,13 +180,20 @@ fn travel(names: u64, most: u64) {
 #[test]
 fn many_names_travel_in_little_memory() {
     let names = 60_000;
-    travel(names, (20 << 10) + names * 12 / 10);
+    travel(Kind::Modules, names, (20 << 10) + names * 12 / 10);
+}
+
+#[test]
+fn many_assets_travel_in_little_memory() {
+    let names = 20_000;
+    travel(Kind::Assets, names, (40 << 10) + names * 5 / 4);
 }
 
 /// The limit itself: `SHIP_TESTS_LONG=1`.
 #[test]
 fn as_many_names_as_a_release_may_have_travel_within_the_bound() {
     if std::env::var("SHIP_TESTS_LONG").is_ok_and(|long| long == "1") {
-        travel(MAX_ENTRIES, MOST_KIB);
+        travel(Kind::Modules, MAX_ENTRIES, MOST_KIB);
+        travel(Kind::Assets, MAX_ENTRIES, MOST_KIB);
     }
 }

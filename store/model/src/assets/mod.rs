@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use crate::digest::BlobDigest;
 use crate::manifest::{EntryKind, EntryRef, Manifest};
-use crate::path::{PathRef, TreePath, twins};
+use crate::path::{TreePath, twins};
 use crate::release::Target;
 use crate::spec::AssetRoot;
 
@@ -66,9 +66,9 @@ pub enum AssetsError {
 pub fn assets_of(manifest: &Manifest) -> Result<Vec<Asset>, AssetsError> {
     let mut assets = Vec::new();
     for root in &manifest.spec().assets {
-        assets.extend(below_root(manifest, root)?);
+        below_root(manifest, root, &mut assets)?;
     }
-    assets.sort_by(|a, b| a.url_path.cmp(&b.url_path));
+    assets.sort_unstable_by(|a, b| (&a.url_path, &a.path).cmp(&(&b.url_path, &b.path)));
     if let Some([first, second]) = assets.array_windows().find(|[a, b]| a.url_path == b.url_path) {
         return Err(AssetsError::Twice {
             url: first.url_path.clone(),
@@ -96,37 +96,48 @@ fn refuse_twins(assets: &[Asset]) -> Result<(), AssetsError> {
     }
 }
 
-fn below_root(manifest: &Manifest, root: &AssetRoot) -> Result<Vec<Asset>, AssetsError> {
-    let mut found: Vec<(PathRef<'_>, &[u8], u64, BlobDigest)> = Vec::new();
-    for entry in manifest.entries().iter() {
-        if let Some(below) = root.below(entry.path)
-            && let Some((size, digest)) = file_at(manifest, entry)
-        {
-            found.push((entry.path, below, size, digest));
-        }
+/// Adds the files below one root. The entries are walked twice: a list of them between the two would take more memory
+/// than the assets do.
+fn below_root(manifest: &Manifest, root: &AssetRoot, assets: &mut Vec<Asset>) -> Result<(), AssetsError> {
+    let files = || {
+        let entries = manifest.entries().iter();
+        entries.filter_map(|entry| {
+            let below = root.below(entry.path)?;
+            let (size, digest) = file_at(manifest, entry)?;
+            Some((entry.path, below, size, digest))
+        })
+    };
+    let neighbours = Neighbours::new(files().map(|(path, ..)| path.as_bytes()));
+    let mut mutable: BTreeMap<&[u8], bool> = root
+        .mutable
+        .iter()
+        .map(|mutable| (mutable.as_bytes(), false))
+        .collect();
+    let base = root.url.strip_suffix('/').unwrap_or(&root.url);
+    let before = assets.len();
+    assets.reserve_exact(files().count());
+    for (path, below, size, digest) in files() {
+        let named = mutable.get_mut(below).map(|seen| *seen = true).is_some();
+        assets.push(Asset {
+            url_path: format!("{base}/{}", encode_path(below)),
+            path: path.to_path(),
+            digest,
+            size,
+            fingerprinted: !named && neighbours.is_fingerprinted(path.as_bytes()),
+        });
     }
-    if found.is_empty() {
+    if assets.len() == before {
         let root = root.folder();
         return Err(AssetsError::NoRoot { root });
     }
-    let is_there = |mutable: &&TreePath| found.iter().any(|(_, below, ..)| *below == mutable.as_bytes());
-    if let Some(mutable) = root.mutable.iter().find(|mutable| !is_there(mutable)) {
-        return Err(AssetsError::NoMutable {
+    let is_there = |name: &&TreePath| mutable.get(name.as_bytes()) == Some(&true);
+    match root.mutable.iter().find(|name| !is_there(name)) {
+        None => Ok(()),
+        Some(mutable) => Err(AssetsError::NoMutable {
             root: root.folder(),
             mutable: mutable.clone(),
-        });
+        }),
     }
-    let neighbours = Neighbours::new(found.iter().map(|(path, ..)| path.as_bytes()));
-    let base = root.url.strip_suffix('/').unwrap_or(&root.url);
-    let asset = |(path, below, size, digest): (PathRef<'_>, &[u8], u64, BlobDigest)| Asset {
-        url_path: format!("{base}/{}", encode_path(below)),
-        path: path.to_path(),
-        digest,
-        size,
-        fingerprinted: !root.mutable.iter().any(|mutable| mutable.as_bytes() == below)
-            && neighbours.is_fingerprinted(path.as_bytes()),
-    };
-    Ok(found.into_iter().map(asset).collect())
 }
 
 /// The file that a name leads to. Links to files are followed; a link to a folder makes no assets.

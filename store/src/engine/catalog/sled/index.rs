@@ -10,7 +10,8 @@ use crate::engine::catalog::{Entry, Value, Version};
 /// Tries to open while a dying process still holds sled's own lock, and the pause between them.
 const OPEN_TRIES: u32 = 100;
 const OPEN_PAUSE: Duration = Duration::from_millis(50);
-const CACHE: u64 = 64 << 20;
+/// Bytes of pages that sled keeps in memory.
+const CACHE: u64 = 16 << 20;
 /// Bytes before the value: version and checksum.
 const HEAD: usize = 12;
 /// Key of the number of the last batch applied; keys of records begin with `k`.
