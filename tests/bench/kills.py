@@ -48,7 +48,7 @@ def kill(options, fleet, victim, dice):
     times, refused = [], 0
     try:
         for nth in range(options.kills):
-            order = ("promote", "web@2") if nth % 2 == 0 else ("revert", "web")
+            order = ("promote", "web@2", "--force") if nth % 2 == 0 else ("revert", "web")
             shipctl = subprocess.Popen(
                 [fleet.binaries / "shipctl", "-c", fleet.context, *order],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -52,9 +52,10 @@ fn agents_and_keepers_killed_at_random_instants_cost_no_request() {
     let users = look::users(&fleet);
     let mut back = Vec::new();
     for kill in 0..kills {
-        let words: [&str; 2] = match kill % 2 {
-            0 => ["promote", "web@2"],
-            _ => ["revert", APP],
+        // Forced, since it was taken back before.
+        let words: &[&str] = match kill % 2 {
+            0 => &["promote", "web@2", "--force"],
+            _ => &["revert", APP],
         };
         let victim = match dice.roll(2) {
             0 => Victim::Agent("h1"),
@@ -62,7 +63,7 @@ fn agents_and_keepers_killed_at_random_instants_cost_no_request() {
         };
         let pause = Duration::from_millis(dice.roll(WITHIN_MS));
         std::thread::scope(|scope| {
-            let told = scope.spawn(|| fleet.shipctl(&words));
+            let told = scope.spawn(|| fleet.shipctl(words));
             std::thread::sleep(pause);
             let old = fleet.signal(victim, Signal::KILL);
             let died = Instant::now();
@@ -125,6 +126,9 @@ fn a_host_goes_back_with_store_agent_and_keeper_dead() {
     assert_eq!(report["release"], 1, "{report:#}");
     look::complete(&fleet, "h1", 1);
     fleet.freeze(false);
-    fleet.whole();
+    wait::until("the store to be told", || {
+        let host = look::try_app(&fleet)?["hosts"][0].clone();
+        (host["release"] == 1 && host["held"]["reason"] == "500s").then_some(())
+    });
     look::nothing_lost(users);
 }
