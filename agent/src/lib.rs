@@ -17,7 +17,8 @@
 //! * [`converge`]: brings what is to what should be.
 //! * [`session`], [`report`]: the line to the store.
 //! * [`probe`]: one question to gRPC's health service, for keepers.
-//! * [`local`], [`offline`], [`revert`], [`logs`], [`verify`]: what works with everything else dead.
+//! * [`doctor`]: what this host lets us do, and what falls back where it does not.
+//! * [`local`], [`offline`], [`revert`], [`logs`], [`verify`], [`exec`]: what works with everything else dead.
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +29,8 @@ pub mod clock;
 pub mod config;
 pub mod converge;
 pub mod dial;
+pub mod doctor;
+pub mod exec;
 pub mod fetch;
 pub mod journal;
 pub mod keeper;

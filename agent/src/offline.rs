@@ -3,6 +3,8 @@
 //! Whatever is changed here is changed under the agent's own lock, so that an agent that comes back finds either the old state
 //! or the new one, and carries out what was noted.
 
+mod rotation;
+
 use std::time::{Duration, Instant};
 
 use ship_durable::{LockError, LockFile};
@@ -11,6 +13,7 @@ use ship_model::name::AppName;
 use ship_model::release::{ReleaseNumber, Target};
 use ship_model::report::{AppReport, LocalHold};
 
+use crate::balancer::PassageError;
 use crate::clock;
 use crate::config::Config;
 use crate::converge::{KEEPER_PATIENCE, View};
@@ -18,8 +21,10 @@ use crate::journal::{Journal, LinkSwitch};
 use crate::keeper::Seen;
 use crate::layout::{AppLayout, HostLayout};
 use crate::revert::{Choice, RevertError, previous_after};
+use crate::session::chain;
 use crate::stage::{self, Here};
 use crate::switch;
+use rotation::Rotation;
 
 /// For a keeper to bring the release up.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -78,8 +83,9 @@ pub fn lock(layout: &HostLayout) -> Result<LockFile, LockError> {
 }
 
 /// What is to be taken back, and why.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Wish<'a> {
+    pub app: &'a AppName,
     /// None: the previous release.
     pub to: Option<ReleaseNumber>,
     pub reason: &'a str,
@@ -87,17 +93,17 @@ pub struct Wish<'a> {
     pub force: bool,
 }
 
-/// Takes an app back. The caller holds the agent's lock.
+/// Takes an app back. The caller holds the agent's lock. `say` hears what goes on without.
 ///
 /// # Errors
 /// [`RevertError`].
 pub fn revert(
     config: &Config,
     layout: &HostLayout,
-    app: &AppName,
-    wish: Wish<'_>,
+    wish: &Wish<'_>,
+    say: &dyn Fn(&str),
 ) -> Result<AppReport, RevertError> {
-    let Wish { to, reason, force } = wish;
+    let app = wish.app;
     let mut scene = Scene::look(layout.app(app));
     if scene.here.is_empty() && scene.view.running.is_none() {
         return Err(RevertError::UnknownApp { app: app.clone() });
@@ -105,14 +111,14 @@ pub fn revert(
     let staged = scene.staged();
     let target = Choice {
         layout: &scene.layout,
-        asked: to,
+        asked: wish.to,
         running: scene.view.running,
         previous: scene.view.previous,
         staged: &staged,
-        force,
+        force: wish.force,
     }
     .make()?;
-    let mut journal = note(&scene, target, reason)?;
+    let mut journal = note(&scene, target, wish.reason)?;
     let is_static = scene
         .here
         .iter()
@@ -130,7 +136,11 @@ pub fn revert(
         if scene.keeper.status().is_none() {
             scene.start_keeper(config)?;
         }
-        ask_keeper(&scene, target, reason)?;
+        let rotation = Rotation::leave(config, &scene, target, &mut journal, say);
+        let asked = ask_keeper(&scene, target, wish.reason);
+        let back = rotation.map_or(Ok(()), |rotation| rotation.come_back(&mut journal));
+        asked?;
+        settle(app, target, back, say)?;
     }
     Ok(report(layout, app))
 }
@@ -158,6 +168,26 @@ impl Scene {
             }
             std::thread::sleep(LOOK);
         }
+    }
+}
+
+/// What a balancer that does not lead here any more means to whoever took the app back.
+fn settle(
+    app: &AppName,
+    target: Target,
+    back: Result<(), PassageError>,
+    say: &dyn Fn(&str),
+) -> Result<(), RevertError> {
+    match back {
+        Err(error @ PassageError::ProxyFault { ready: true, .. }) => {
+            say(&chain(&error));
+            Ok(())
+        }
+        other => other.map_err(|source| RevertError::Rotation {
+            app: app.clone(),
+            number: target.number,
+            source: Box::new(source),
+        }),
     }
 }
 

@@ -80,6 +80,8 @@ fn level(report: &HostReport) -> HostReport {
     (level.disk_free, level.disk_total) = (0, 0);
     for app in &mut level.apps {
         app.connections = 0;
+        // An app may say of itself what it likes, as often as it likes.
+        app.processes.iter_mut().for_each(|process| process.said.clear());
     }
     level
 }

@@ -8,6 +8,7 @@ use ship_model::release::{ReleaseNumber, Target};
 use ship_model::report::LocalHold;
 use thiserror::Error;
 
+use crate::balancer::PassageError;
 use crate::journal::{AppRecord, Journal, OpenError, SaveError};
 use crate::layout::AppLayout;
 use crate::stage::Verdict;
@@ -56,6 +57,14 @@ pub enum RevertError {
         app: AppName,
         number: ReleaseNumber,
         reason: String,
+    },
+    #[error(
+        "{app}@{number} runs, but users are not sent here again; the agent goes on with that when it is back"
+    )]
+    Rotation {
+        app: AppName,
+        number: ReleaseNumber,
+        source: Box<PassageError>,
     },
     #[error("{app}: the agent is busy with too many requests")]
     Busy { app: AppName },

@@ -51,6 +51,7 @@ fn spec() -> ReleaseSpec {
         overlap: true,
         canary: None,
         coexist: true,
+        must_coexist: false,
         probe: Some(Probe {
             kind: ProbeKind::Http {
                 path: "/version".to_owned(),
@@ -63,6 +64,7 @@ fn spec() -> ReleaseSpec {
         notify: false,
         watchdog_ms: None,
         lock_wait_ms: None,
+        lock_overrule: false,
         no_new_privs: false,
         ready_timeout_ms: 20_000,
         soak_ms: 500,

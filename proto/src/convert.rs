@@ -5,7 +5,8 @@ use ship_model::digest::{BundleDigest, ReleaseId};
 use ship_model::name::NameError;
 use ship_model::release::{Provenance, ReleaseNumber, ReleaseRecord, Target};
 use ship_model::report::{
-    AppFailure, AppPhase, AppReport, DamagedRelease, HostReport, LocalHold, UpdateFigures,
+    AppFailure, AppPhase, AppReport, AppWait, CanaryReport, DamagedRelease, HostReport, LocalHold,
+    ProcessReport, UpdateFigures,
 };
 
 use crate::v1;
@@ -210,6 +211,7 @@ impl From<UpdateFigures> for v1::UpdateFigures {
             stage_ms: figures.stage_ms,
             switch_ms: figures.switch_ms,
             lost_requests: figures.lost_requests,
+            gap_ms: figures.gap_ms,
         }
     }
 }
@@ -221,6 +223,7 @@ impl From<v1::UpdateFigures> for UpdateFigures {
             stage_ms: wire.stage_ms,
             switch_ms: wire.switch_ms,
             lost_requests: wire.lost_requests,
+            gap_ms: wire.gap_ms,
         }
     }
 }
@@ -296,7 +299,78 @@ impl From<AppReport> for v1::AppReport {
             connections: report.connections,
             restarts: report.restarts,
             damaged: into_all(report.damaged),
+            standby: report.standby.unwrap_or_default(),
+            balancers: report.balancers,
+            canary: report.canary.map(Into::into),
+            processes: into_all(report.processes),
+            waits: report.waits.map(Into::into),
+            remarks: report.remarks,
         }
+    }
+}
+
+impl From<ProcessReport> for v1::ProcessReport {
+    fn from(process: ProcessReport) -> Self {
+        Self {
+            name: process.name,
+            release: process.release,
+            pid: process.pid,
+            state: process.state,
+            said: process.said,
+        }
+    }
+}
+
+impl From<v1::ProcessReport> for ProcessReport {
+    fn from(wire: v1::ProcessReport) -> Self {
+        Self {
+            name: wire.name,
+            release: wire.release,
+            pid: wire.pid,
+            state: wire.state,
+            said: wire.said,
+        }
+    }
+}
+
+impl From<AppWait> for v1::AppWait {
+    fn from(wait: AppWait) -> Self {
+        Self {
+            on: wait.on,
+            until_ms: wait.until_ms,
+            overrules: wait.overrules,
+        }
+    }
+}
+
+impl From<v1::AppWait> for AppWait {
+    fn from(wire: v1::AppWait) -> Self {
+        Self {
+            on: wire.on,
+            until_ms: wire.until_ms,
+            overrules: wire.overrules,
+        }
+    }
+}
+
+impl From<CanaryReport> for v1::Canary {
+    fn from(canary: CanaryReport) -> Self {
+        Self {
+            release: Some(canary.release.into()),
+            percent: canary.percent.into(),
+            until_ms: canary.until_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::Canary> for CanaryReport {
+    type Error = WireError;
+    fn try_from(wire: v1::Canary) -> Result<Self, WireError> {
+        Ok(Self {
+            release: require(wire.release, "canary's release")?.try_into()?,
+            percent: u8::try_from(wire.percent).unwrap_or(100),
+            until_ms: wire.until_ms,
+        })
     }
 }
 
@@ -338,11 +412,17 @@ impl TryFrom<v1::AppReport> for AppReport {
             update: wire.update.unwrap_or_default().into(),
             connections: wire.connections,
             restarts: wire.restarts,
+            standby: Some(wire.standby).filter(|words| !words.is_empty()),
+            balancers: wire.balancers,
             damaged: wire
                 .damaged
                 .into_iter()
                 .map(TryFrom::try_from)
                 .collect::<Result<_, _>>()?,
+            canary: wire.canary.map(CanaryReport::try_from).transpose()?,
+            processes: wire.processes.into_iter().map(Into::into).collect(),
+            waits: wire.waits.map(Into::into),
+            remarks: wire.remarks,
         })
     }
 }

@@ -1,5 +1,6 @@
 """Looking at processes, folders and rows of numbers. Linux only; nothing but the standard library."""
 
+import contextlib
 import json
 import os
 import platform
@@ -110,8 +111,23 @@ def size_of(folder):
     return total
 
 
-def wait_for(what, look, patience=60.0, pause=0.01):
+_patience = 60.0
+
+
+@contextlib.contextmanager
+def patience(seconds):
+    """Within it, whatever names no patience of its own is given up so soon."""
+    global _patience
+    before, _patience = _patience, seconds
+    try:
+        yield
+    finally:
+        _patience = before
+
+
+def wait_for(what, look, patience=None, pause=0.01):
     """Looks until something is there; the patience only decides when it is given up."""
+    patience = _patience if patience is None else patience
     end = time.monotonic() + patience
     while True:
         found = look()

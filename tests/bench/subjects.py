@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 
+import trials
 from fleet import CACHE, ROOT
 from measure import wait_for
 
@@ -52,6 +53,15 @@ class Subject:
     def env(self):
         return {}
 
+    def strategy(self):
+        """Keys of the process that say how it is replaced, where it is not by a listener handed over."""
+        return {}
+
+    @property
+    def linked(self):
+        """Where a release that runs under Ship is found by those that live on through releases."""
+        return self.folder / "home/current"
+
     # Bare.
     def start(self):
         raise NotImplementedError
@@ -80,9 +90,13 @@ class Subject:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:
                 pass
-        for pid in of_session(session):
+        self.kill_session(self.process)
+
+    @staticmethod
+    def kill_session(process):
+        for pid in of_session(process.pid):
             tell(pid, signal.SIGKILL)
-        self.process.wait()
+        process.wait()
 
     def signal_file(self, name, number):
         os.kill(pid_in(self.folder / name), number)
@@ -275,6 +289,7 @@ class Sample(StopStart):
 
     def make(self, number, tree):
         words = [self.binaries / "ship-sample", "make", "--out", tree, "--version", str(number)]
+        words += ["--broken"] if number == trials.SICK else []
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
     def command(self):
@@ -311,6 +326,7 @@ class Starlet(Subject):
 class Nginx(Subject):
     # A master whose parent lives ignores USR2: it takes itself for the new one of an upgrade.
     daemon = "off"
+    stop_signal = "QUIT"
 
     def missing(self):
         return None if shutil.which("nginx") else "nginx-light"
@@ -321,18 +337,28 @@ class Nginx(Subject):
             f"server {{ listen 127.0.0.1:{self.port}; location / {{ default_type text/plain; "
             f"add_header X-Release {number}; return 200 'ok\\n'; }} }}\n"
         )
+        (tree / "nginx.conf").write_text(self.config(self.linked, self.folder / "run/nginx.pid"))
+
+    def config(self, current, pid):
+        return (
+            f"worker_processes 2;\npid {pid};\nerror_log {self.folder}/error;\nevents {{ }}\n"
+            f"http {{ access_log off; keepalive_requests 1000000; include {current}/site.conf; }}\n"
+        )
 
     def start(self):
         config = self.folder / "nginx.conf"
-        config.write_text(
-            f"worker_processes 2;\npid {self.folder}/pid;\nerror_log {self.folder}/error;\nevents {{ }}\n"
-            f"http {{ access_log off; keepalive_requests 1000000; include {self.current}/site.conf; }}\n"
-        )
+        config.write_text(self.config(self.current, self.folder / "pid"))
         self.run([shutil.which("nginx"), "-c", config, "-g", f"daemon {self.daemon};"], cwd=self.folder)
+
+    def command(self):
+        return [shutil.which("nginx"), "-c", str(self.linked / "nginx.conf"), "-g", f"daemon {self.daemon};"]
 
 
 class NginxReload(Nginx):
     name, way = "nginx reload", "HUP: new workers with the new configuration"
+
+    def strategy(self):
+        return {"strategy": "signal-reload", "restart": {"reload": {"signal": "HUP"}}}
 
     def restart(self):
         self.signal_file("pid", signal.SIGHUP)
@@ -341,6 +367,10 @@ class NginxReload(Nginx):
 class NginxUpgrade(Nginx):
     name, way = "nginx upgrade", "USR2: a second master; QUIT to the first once the second answers"
     daemon = "on"
+
+    def strategy(self):
+        signals = {"upgrade": "USR2", "pause": "WINCH", "resume": "HUP"}
+        return {"strategy": "signal-reexec", "restart": {"reexec": {**signals, "pidfile": "nginx.pid"}}}
 
     def restart(self):
         old = pid_in(self.folder / "pid")
@@ -351,14 +381,24 @@ class NginxUpgrade(Nginx):
         wait_for("the first master to end", lambda: gone(old))
 
     def end(self):
-        pid = pid_in(self.folder / "pid")
-        tell(pid, signal.SIGQUIT)
-        wait_for("nginx to end", lambda: gone(pid))
+        pid_in(self.folder / "pid")
+        # Two of them, when an upgrade was given up.
+        masters = [pid_in(file) for file in self.folder.glob("pid*")]
+        for pid in masters:
+            tell(pid, signal.SIGQUIT)
+        wait_for("nginx to end", lambda: all(gone(pid) for pid in masters))
         super().end()
 
 
 class Haproxy(Subject):
     name, way = "HAProxy reload", "USR2 to the master"
+    stop_signal = "USR1"
+
+    def command(self):
+        return [shutil.which("haproxy"), "-W", "-f", str(self.linked / "haproxy.cfg")]
+
+    def strategy(self):
+        return {"strategy": "signal-reload", "restart": {"reload": {"signal": "USR2"}}}
 
     def missing(self):
         return None if shutil.which("haproxy") else "haproxy"

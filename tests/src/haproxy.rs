@@ -1,9 +1,9 @@
-//! A real HAProxy before the hosts of a fleet, with a configuration and a runtime API of its own.
+//! A real HAProxy before servers under test, with a configuration and a runtime API of its own.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::wait;
@@ -32,32 +32,62 @@ impl Haproxy {
         let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("a temporary folder: {error}"));
         let mut haproxy = Self {
             child: None,
-            front: free(),
+            front: free_front(),
             dir,
         };
-        std::fs::write(
-            haproxy.config(),
-            haproxy.text(servers, check, extra, server_words),
-        )
-        .unwrap_or_else(|error| panic!("haproxy.cfg: {error}"));
+        let text = haproxy.text(servers, check, extra, server_words);
+        haproxy.write("broken", "");
+        haproxy.write("haproxy.cfg", &text);
+        haproxy.run().then_some(haproxy)
+    }
+
+    /// Runs a configuration that somebody else wrote: `text` gets the path of the runtime API and where users come in. None: it
+    /// is not installed.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn with(text: impl FnOnce(&Path, SocketAddr) -> String) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("a temporary folder: {error}"));
+        let mut haproxy = Self {
+            child: None,
+            front: free_front(),
+            dir,
+        };
+        let text = text(&haproxy.socket(), haproxy.front);
+        haproxy.write("haproxy.cfg", &text);
+        haproxy.run().then_some(haproxy)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+
+    /// False: it is not installed.
+    fn run(&mut self) -> bool {
         let child = Command::new("haproxy")
             .args(["-db", "-q", "-f"])
-            .arg(haproxy.config())
+            .arg(self.dir.path().join("haproxy.cfg"))
             .stdin(Stdio::null())
             .spawn();
         match child {
-            Ok(child) => haproxy.child = Some(child),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Ok(child) => self.child = Some(child),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return false,
             Err(error) => panic!("haproxy: {error}"),
         }
         wait::until("HAProxy to answer", || {
-            haproxy.ask("show info").filter(|said| !said.is_empty())
+            self.ask("show info").filter(|said| !said.is_empty())
         });
-        Some(haproxy)
+        true
     }
 
-    fn config(&self) -> PathBuf {
-        self.dir.path().join("haproxy.cfg")
+    /// Starts it anew after [`Haproxy::kill`], with the same configuration.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn again(&mut self) {
+        assert!(self.run(), "HAProxy was there a moment ago");
     }
 
     /// Its runtime API.
@@ -83,10 +113,12 @@ impl Haproxy {
         let mut text = format!(
             "global\n    maxconn 1000\n    stats socket {} level admin\n\
              defaults\n    mode http\n    retries 0\n    timeout client 60s\n    timeout server 20s\n    timeout connect 2s\n\
-             frontend users\n    bind {}\n{extra}    default_backend web\n\
+             frontend users\n    bind {}\n{extra}    http-request del-header upgrade if {{ path -f {} }}\n    \
+             default_backend web\n\
              backend web\n    option httpchk GET {check}\n",
             self.socket().display(),
-            self.front
+            self.front,
+            self.broken().display(),
         );
         for (name, _) in servers {
             text.push_str(&format!(
@@ -100,6 +132,26 @@ impl Haproxy {
             text.push_str(&format!("    server {name} {address} {words}\n"));
         }
         text
+    }
+
+    fn broken(&self) -> PathBuf {
+        self.dir.path().join("broken")
+    }
+
+    /// From now on no request for `path` becomes a WebSocket, or all do again.
+    ///
+    /// # Panics
+    /// When it is not told.
+    pub fn breaks_upgrades(&self, path: &str, broken: bool) {
+        let word = if broken { "add" } else { "del" };
+        let command = format!("{word} acl {} {path}", self.broken().display());
+        let said = self
+            .ask(&command)
+            .unwrap_or_else(|| panic!("{command}: no answer"));
+        assert!(
+            !said.to_ascii_lowercase().contains("unknown"),
+            "{command}: {said}"
+        );
     }
 
     fn ask(&self, command: &str) -> Option<String> {
@@ -129,7 +181,8 @@ impl Haproxy {
     pub fn all_up(&self) {
         wait::until("all servers to be up", || {
             let states = self.states();
-            (!states.is_empty() && states.iter().all(|state| state == "UP")).then_some(())
+            let up = |state: &String| state == "UP" || state == "no check";
+            (!states.is_empty() && states.iter().all(up)).then_some(())
         });
     }
 
@@ -152,7 +205,7 @@ impl Drop for Haproxy {
 }
 
 /// An address that was free a moment ago, on a part of the loopback net of this process's own.
-fn free() -> SocketAddr {
+pub(crate) fn free_front() -> SocketAddr {
     let [_, a, b, c] = std::process::id().to_be_bytes();
     let ip = std::net::Ipv4Addr::new(127, 128 | a, b, c.max(1));
     TcpListener::bind((ip, 0))

@@ -2,7 +2,7 @@
 //!
 //! * [`Fleet`]: starts and stops a fleet in a temporary folder; ends every process it started.
 //! * [`shipctl`]: runs commands against it and keeps what they said.
-//! * [`haproxy`]: a real load balancer before its hosts.
+//! * [`haproxy`], [`nginx`]: real load balancers before its hosts.
 //! * [`http`]: a small client that asks as a browser would.
 //! * [`sample`]: releases of the sample app.
 //! * [`servers`]: real servers, each under a keeper of its own.
@@ -20,6 +20,7 @@ pub mod fleet;
 pub mod haproxy;
 pub mod http;
 pub mod load;
+pub mod nginx;
 pub mod sample;
 pub mod servers;
 pub mod shipctl;
@@ -28,6 +29,7 @@ pub mod wait;
 
 pub use fleet::Fleet;
 pub use haproxy::Haproxy;
+pub use nginx::Nginx;
 pub use shipctl::Ran;
 pub use victim::Victim;
 

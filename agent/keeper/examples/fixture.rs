@@ -1,15 +1,17 @@
 //! A small web server over a handed-over listener, with good and bad manners chosen by the environment.
 //!
 //! `FIXTURE=` a comma list of: `exit` (ends with status 3), `exit-later` (ends once the file `FIXTURE_TRIGGER` is there),
-//! `never-ready`, `speak-later` (says something at the trigger), `sick` (probes are answered with 500), `slow` (takes a while to boot), `shutdown-on-drain` (shuts its
-//! listener down when it is to drain), `shutdown-later` (does so at the trigger), `stubborn` (a child in a session of its own),
-//! `unix` (the listener is a Unix socket), `noisy` (writes much), `prefork` (a child serves, not it itself), `orphan` (so does
+//! `never-ready`, `speak-later` (says something at the trigger), `sick` (probes are answered with 500), `sick-later` (so they are from the trigger on), `slow` (takes a while to boot), `shutdown-on-drain` (shuts its
+//! listener down when it is to drain), `shutdown-later` (does so at the trigger), `close-on-drain` and `close-later` (it closes
+//! it), `stubborn` (a child in a session of its own),
+//! `noisy` (writes much), `prefork` (a child serves, not it itself), `orphan` (so does
 //! a grandchild whose parent has ended), `bind` (takes no listener, binds each address of `FIXTURE_BIND` by itself), `idle`
 //! (does neither), `bind-later` (binds a UDP socket and `FIXTURE_BIND` once more at the trigger), `main-pid` (as `prefork`, and
 //! it names that child as its main process), `beats` (says WATCHDOG=1 until the trigger), `errno` (tells an error and ends),
 //! `reloads` (is ready too early after HUP, then reloads at the trigger), `stores` (leaves a file with the keeper; answers its
 //! content at /stored), `barrier` (waits until what it said is done). With the argument `--check` it is a client: it asks at
-//! SHIP_PROBE_ADDR and fails when another release answers.
+//! SHIP_PROBE_ADDR and fails when another release answers; with `--check-udp` it does so by a datagram. What a UDP listener gets
+//! is answered with the release.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -19,7 +21,7 @@
 )]
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
@@ -27,8 +29,12 @@ use std::thread;
 use std::time::Duration;
 
 fn main() {
-    if std::env::args().any(|word| word == "--check") {
-        check();
+    for word in std::env::args() {
+        match word.as_str() {
+            "--check" => check(),
+            "--check-udp" => check_udp(),
+            _ => {}
+        }
     }
     let manners = std::env::var("FIXTURE").unwrap_or_default();
     let has = |name: &str| manners.split(',').any(|word| word == name);
@@ -128,26 +134,25 @@ fn main() {
     let servers: Vec<_> = sockets
         .into_iter()
         .map(|socket| {
-            let shut = socket.try_clone().unwrap();
+            let shut = || socket.try_clone().unwrap();
             if has("shutdown-on-drain") {
-                let shut = shut.try_clone().unwrap();
+                let shut = shut();
                 at_file(var("SHIP_DRAIN_FILE").into(), move || {
                     rustix::net::shutdown(&shut, rustix::net::Shutdown::Both).unwrap();
                 });
             }
             if has("shutdown-later") {
+                let shut = shut();
                 at_file(var("FIXTURE_TRIGGER").into(), move || {
                     rustix::net::shutdown(&shut, rustix::net::Shutdown::Both).unwrap();
                 });
             }
-            let unix = has("unix");
-            thread::spawn(move || {
-                if unix {
-                    serve_unix(socket, sick)
-                } else {
-                    serve_tcp(socket, sick)
-                }
-            })
+            let close_at = match (has("close-later"), has("close-on-drain")) {
+                (true, _) => Some(var("FIXTURE_TRIGGER")),
+                (_, true) => Some(var("SHIP_DRAIN_FILE")),
+                _ => None,
+            };
+            thread::spawn(move || serve(socket, sick, close_at.map(PathBuf::from)))
         })
         .collect();
     if std::env::var_os("NOTIFY_SOCKET").is_some() && !has("never-ready") {
@@ -236,6 +241,19 @@ fn check() -> ! {
     std::process::exit(i32::from(!answer.ends_with(&wanted)));
 }
 
+/// As [`check`], by a datagram.
+fn check_udp() -> ! {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    socket.connect(var("SHIP_PROBE_ADDR")).unwrap();
+    socket.send(b"?").unwrap();
+    let mut answer = [0; 64];
+    let length = socket.recv(&mut answer).unwrap();
+    let wanted = format!("release {}", var("SHIP_RELEASE"));
+    println!("{wanted}? {:?}", String::from_utf8_lossy(&answer[..length]));
+    std::process::exit(i32::from(&answer[..length] != wanted.as_bytes()));
+}
+
 /// Lets another process serve, which has the listeners from this one, and waits until it is killed.
 fn work_elsewhere(orphan: bool, names_it: bool) -> ! {
     let start = "LISTEN_PID=$$ exec \"$0\"";
@@ -281,9 +299,49 @@ fn at_file(path: PathBuf, action: impl FnOnce() + Send + 'static) {
     });
 }
 
-fn serve_tcp(socket: OwnedFd, sick: bool) {
+fn serve(socket: OwnedFd, sick: bool, close_at: Option<PathBuf>) {
+    let kind = rustix::net::sockopt::socket_type(&socket).unwrap();
+    let family = rustix::net::sockopt::socket_domain(&socket).unwrap();
+    if kind == rustix::net::SocketType::DGRAM {
+        serve_udp(socket);
+    } else if family == rustix::net::AddressFamily::UNIX {
+        serve_unix(socket, sick);
+    } else {
+        serve_tcp(socket, sick, close_at);
+    }
+}
+
+fn serve_udp(socket: OwnedFd) {
+    let socket = UdpSocket::from(socket);
+    let mut datagram = [0; 2048];
+    while let Ok((_, client)) = socket.recv_from(&mut datagram) {
+        let answer = format!("release {}", var("SHIP_RELEASE"));
+        let _ = socket.send_to(answer.as_bytes(), client);
+    }
+}
+
+/// Waits for a connection until its file is there.
+fn waits(listener: &TcpListener, close_at: &Path) -> bool {
+    loop {
+        let mut polled = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
+        let pause = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 5_000_000,
+        };
+        if close_at.exists() {
+            return false;
+        }
+        if rustix::event::poll(&mut polled, Some(&pause)).unwrap_or(0) > 0 {
+            return true;
+        }
+    }
+}
+
+fn serve_tcp(socket: OwnedFd, sick: bool, close_at: Option<PathBuf>) {
     let listener = TcpListener::from(socket);
-    while let Ok((stream, _)) = listener.accept() {
+    while close_at.as_ref().is_none_or(|file| waits(&listener, file))
+        && let Ok((stream, _)) = listener.accept()
+    {
         thread::spawn(move || {
             let reader = BufReader::new(stream.try_clone().unwrap());
             answer(reader, &stream, sick);
@@ -316,7 +374,7 @@ fn answer(mut reader: impl BufRead, mut writer: impl Write, sick: bool) {
         }
         let path = request.split(' ').nth(1).unwrap_or("/");
         let (code, body) = match path {
-            "/healthz" if sick => (500, "sick".to_owned()),
+            "/healthz" if sick || sick_later() => (500, "sick".to_owned()),
             "/healthz" => (200, "well".to_owned()),
             "/env" => (
                 200,
@@ -342,6 +400,11 @@ fn answer(mut reader: impl BufRead, mut writer: impl Write, sick: bool) {
             return;
         }
     }
+}
+
+fn sick_later() -> bool {
+    let manners = var("FIXTURE");
+    manners.split(',').any(|word| word == "sick-later") && Path::new(&var("FIXTURE_TRIGGER")).exists()
 }
 
 fn descriptors() -> String {

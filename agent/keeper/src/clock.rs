@@ -1,5 +1,7 @@
 //! The two clocks a keeper reads: milliseconds since boot for decisions, the time of day for people.
 
+use std::time::Duration;
+
 use rustix::time::{ClockId, clock_gettime};
 
 /// Milliseconds since boot, sleep included; the same for every process, so it may be kept in a journal.
@@ -16,11 +18,33 @@ pub fn monotonic_us() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
 }
 
+/// The time of day, since 1970.
+#[must_use]
+pub fn wall_clock() -> Duration {
+    Duration::from_millis(unix_ms())
+}
+
+/// Milliseconds of Unix time, for people; it may be set back and forth.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let now = clock_gettime(ClockId::Realtime);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
 /// The time of day in UTC, RFC 3339 with milliseconds.
 #[must_use]
 pub fn rfc3339_now() -> String {
     let now = clock_gettime(ClockId::Realtime);
     rfc3339(now.tv_sec, u32::try_from(now.tv_nsec / 1_000_000).unwrap_or(0))
+}
+
+/// As [`rfc3339_now`], `ms` milliseconds from now, to the second: the two clocks drift.
+#[must_use]
+pub fn rfc3339_in(ms: u64) -> String {
+    let now = clock_gettime(ClockId::Realtime);
+    let ms = ms.saturating_add(u64::try_from(now.tv_nsec / 1_000_000).unwrap_or(0) + 500);
+    let seconds = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
+    rfc3339(now.tv_sec.saturating_add(seconds), 0)
 }
 
 fn rfc3339(seconds: i64, millis: u32) -> String {

@@ -7,12 +7,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ship_keeper::daemon::{Side, leave};
+use ship_keeper::processes::GroupsAt;
 use ship_keeper::{Client, Config, Keeper, TAKE_OVER, can_adopt};
 
 const HELP: &str = "\
 ship-keeper owns the sockets and processes of one app on one host and switches between its releases.
 
   ship-keeper run --app NAME --host NAME --home DIR --state DIR --run DIR [--foreground] [--no-steering]
+                  [--cgroups auto|off|GROUP] [--machine DIR]
       Start a keeper, or take the app over from one that died. Returns when it listens on RUN/keeper.sock.
       SIGTERM makes it leave; the app runs on and the next keeper takes it over.
   ship-keeper status --run DIR            Print its state as one JSON object.
@@ -29,6 +31,9 @@ ship-keeper owns the sockets and processes of one app on one host and switches b
   --state        journal and logs; must survive a reboot
   --run          sockets, pipes, drain files
   --no-steering  one socket for all generations, as on kernels that refuse steering programs
+  --cgroups      where control groups are made, one for each process of a generation: below GROUP (as /proc/self/cgroup
+                 names one), nowhere, or (auto) in the root of a hierarchy or in what was delegated
+  --machine      where the kernel tells of memory and control groups; default /proc
 
 Exit: 0 done, 1 failed, 2 wrong usage, 4 nothing to revert to.
 ";
@@ -66,6 +71,8 @@ struct Options {
     program: Option<PathBuf>,
     foreground: bool,
     no_steering: bool,
+    cgroups: GroupsAt,
+    machine: Option<PathBuf>,
 }
 
 impl Options {
@@ -93,6 +100,8 @@ impl Options {
                 "--program" => options.program = Some(value()?.into()),
                 "--foreground" => options.foreground = true,
                 "--no-steering" => options.no_steering = true,
+                "--cgroups" => options.cgroups = GroupsAt::parse(&value()?)?,
+                "--machine" => options.machine = Some(value()?.into()),
                 _ => return Err(format!("{word} is not known")),
             }
         }
@@ -114,6 +123,8 @@ impl Options {
             state: folder(&self.state, "state")?,
             run: folder(&self.run, "run")?,
             steering: !self.no_steering,
+            groups: self.cgroups.clone(),
+            machine: self.machine.clone().unwrap_or_else(|| "/proc".into()),
         })
     }
 }

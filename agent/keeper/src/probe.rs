@@ -3,13 +3,14 @@
 mod tally;
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::PollFlags;
 
 use crate::listen::{Group, Route};
 use crate::protocol::{ProbeKind, ProbeSpec};
+use crate::sockets::Ends;
 
 pub use tally::{Answer, Progress, Tally};
 
@@ -17,6 +18,8 @@ pub use tally::{Answer, Progress, Tally};
 const MAX_ANSWER: usize = 64 * 1024;
 /// How often an attempt that waits for nothing but an accept is looked at.
 const LOOK_MS: u64 = 10;
+/// The same where it must be seen who accepts, before the request is sent.
+const OWNER_LOOK_MS: u64 = 2;
 
 /// A running probe of one process.
 #[derive(Debug)]
@@ -69,6 +72,15 @@ impl Probe {
         }
     }
 
+    /// It has passed, and must go on answering.
+    #[must_use]
+    pub fn watching(self) -> Self {
+        Self {
+            tally: self.tally.watching(),
+            ..self
+        }
+    }
+
     /// What was wrong with the last attempt, when that is news: for a failure by time-out.
     pub fn last_problem(&mut self) -> Option<String> {
         self.tally.last_problem()
@@ -77,7 +89,8 @@ impl Probe {
     /// The descriptor to wait on, and what for.
     #[must_use]
     pub fn waits_on(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        let attempt = self.attempt.as_ref()?;
+        // Until it is known who accepts, there is nothing to be done that the kernel would wake us for.
+        let attempt = self.attempt.as_ref().filter(|attempt| attempt.proven)?;
         let flags = if attempt.sent || attempt.connected_at.is_some() {
             PollFlags::IN
         } else {
@@ -91,19 +104,15 @@ impl Probe {
     pub fn due(&self, now: u64) -> u64 {
         match &self.attempt {
             None => self.next_at,
-            Some(attempt) if self.spec.kind == ProbeKind::Tcp || !attempt.proven => now + LOOK_MS,
+            Some(attempt) if !attempt.proven => now + OWNER_LOOK_MS,
+            Some(_) if self.spec.kind == ProbeKind::Tcp => now + LOOK_MS,
             Some(attempt) => attempt.deadline,
         }
     }
 
     /// Goes on as far as it can without waiting. Where the route does not prove who answers, `owned` tells whether the
-    /// generation's processes have accepted the connection from a client's address to theirs; none when nobody has yet.
-    pub fn advance(
-        &mut self,
-        group: &mut Group,
-        now: u64,
-        owned: impl Fn(SocketAddr, SocketAddr) -> Option<bool>,
-    ) -> Progress {
+    /// generation's processes have accepted a connection; none when nobody has yet.
+    pub fn advance(&mut self, group: &mut Group, now: u64, owned: impl Fn(Ends) -> Option<bool>) -> Progress {
         if self.attempt.is_none() && now >= self.next_at {
             match group.probe(self.generation) {
                 Ok(route) => self.attempt = Some(Attempt::new(route, now + self.spec.timeout_ms.max(1))),
@@ -115,9 +124,13 @@ impl Probe {
         };
         if !attempt.proven {
             // Asked before the request is sent: afterwards the answer may be over too soon to see whose it was.
-            match attempt.ends().and_then(|(client, server)| owned(client, server)) {
+            match Ends::of(&attempt.stream).and_then(owned) {
                 Some(true) => attempt.proven = true,
                 Some(false) => return self.conclude(elsewhere(group), now),
+                // Whoever boots refuses at first: that is an answer, not a silence to be waited out.
+                None if let Some(error) = attempt.broken() => {
+                    return self.conclude(Answer::None(words(&error, &group.bound())), now);
+                }
                 None if now >= attempt.deadline => return self.conclude(nobody_accepts(group), now),
                 None => return Progress::Asking,
             }
@@ -173,9 +186,9 @@ impl Attempt {
         }
     }
 
-    /// Both addresses of the connection, once there is one.
-    fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
-        Some((self.stream.local_addr().ok()?, self.stream.peer_addr().ok()?))
+    /// What has ended the connection, or kept it from coming about.
+    fn broken(&self) -> Option<io::Error> {
+        self.stream.take_error().unwrap_or_else(Some)
     }
 
     fn advance(

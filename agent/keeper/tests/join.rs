@@ -15,8 +15,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use ship_keeper::AskError;
 use ship_keeper::protocol::*;
+use ship_keeper::{AskError, Taken};
 use ship_model::spec::Strategy;
 use stage::{Load, Stage, get, until};
 
@@ -98,6 +98,22 @@ fn two_servers_that_bind_share_their_address_and_only_the_proven_one_is_seen() {
     let mut seen: Vec<_> = account.releases.keys().map(String::as_str).collect();
     seen.sort_unstable();
     assert_eq!(seen, ["release 1", "release 2"]);
+}
+
+#[test]
+fn who_refuses_while_it_boots_is_asked_again_and_not_waited_for() {
+    let mut stage = Stage::new();
+    stage.start();
+    let at = own_address();
+    let mut intent = binds(&stage, 1, Strategy::StopStart, at, &at.to_string());
+    let process = &mut intent.processes[0];
+    process.env.insert("FIXTURE".to_owned(), "slow,bind".to_owned());
+    process.notify = false;
+    // An attempt that nobody takes up would last longer than the whole switch may.
+    process.ready_timeout_ms = 15_000;
+    process.probe.as_mut().unwrap().timeout_ms = 60_000;
+    switched(&stage, intent);
+    assert_eq!(get(at, "/").unwrap(), "release 1");
 }
 
 #[test]
@@ -312,15 +328,13 @@ fn where_binds_are_not_told_the_reason_is() {
     stage.start();
     let at = own_address();
     let release = |number, strategy| binds(&stage, number, strategy, at, &at.to_string());
-    let outcome = failed(&stage, release(1, Strategy::BindJoin));
-    says(
+    let outcome = switched(&stage, release(1, Strategy::BindJoin));
+    runs_alone(
+        &stage,
         &outcome,
-        &[
-            "binds told to the keeper",
-            "listen-fds",
-            "stop-start",
-            "Operation not permitted",
-        ],
+        at,
+        1,
+        &["does not tell its binds", "Operation not permitted"],
     );
     let mut taker = release(2, Strategy::Auto);
     taker.processes[0].env.insert("FIXTURE".to_owned(), String::new());
@@ -339,8 +353,21 @@ fn where_binds_are_not_told_the_reason_is() {
     assert_eq!(get(at, "/").unwrap(), "release 2");
 }
 
+/// One rung down: it listens by itself, and that is told with the reason.
+fn runs_alone(stage: &Stage, outcome: &Outcome, at: SocketAddr, release: u64, parts: &[&str]) {
+    let rung = outcome.rungs.last().unwrap();
+    assert_eq!(rung.strategy, Strategy::StopStart, "{outcome:?}");
+    for part in parts {
+        assert!(rung.reason.contains(part), "{part:?} is not in {rung:?}");
+    }
+    assert_eq!(get(at, "/").unwrap(), format!("release {release}"));
+    let status = stage.until("the old one is gone", |status| status.generations.len() == 1);
+    assert_eq!(status.generations[0].processes[0].strategy, Strategy::StopStart);
+    assert_eq!(status.listeners[0].steering, Steering::Outside);
+}
+
 #[test]
-fn where_a_process_may_not_be_looked_at_the_reason_says_so() {
+fn where_a_process_may_not_be_looked_at_it_runs_alone() {
     for call in [libc::SYS_process_vm_readv, libc::SYS_pidfd_getfd] {
         let mut stage = Stage::new();
         stage.prepare = Some(if call == libc::SYS_pidfd_getfd {
@@ -350,12 +377,41 @@ fn where_a_process_may_not_be_looked_at_the_reason_says_so() {
         });
         stage.start();
         let at = own_address();
-        for strategy in [Strategy::BindJoin, Strategy::Auto] {
-            let outcome = failed(&stage, binds(&stage, 1, strategy, at, &at.to_string()));
-            says(
-                &outcome,
-                &["may not be looked at", "Operation not permitted", "stop-start"],
-            );
+        let release = |number, strategy| binds(&stage, number, strategy, at, &at.to_string());
+        let parts = ["may not be looked at", "Operation not permitted"];
+        for number in 1..=3 {
+            let intent = Intent {
+                epoch: 10 * number,
+                ..release(number, Strategy::BindJoin)
+            };
+            let again = Intent {
+                epoch: 10 * number + 1,
+                ..intent.clone()
+            };
+            let outcome = switched(&stage, intent);
+            runs_alone(&stage, &outcome, at, number, &parts);
+            // The same under a newer epoch is the same, whatever rung it stands on.
+            let pid = stage.status().generations[0].processes[0].pid;
+            assert_eq!(stage.client().switch(again).unwrap(), Taken::Already);
+            assert_eq!(stage.status().generations[0].processes[0].pid, pid);
+        }
+        // One that fails, alone as well, brings the one before back.
+        let epoch = 1_000;
+        let sick = Intent {
+            epoch,
+            ..with_manners(release(4, Strategy::BindJoin), "bind,sick")
+        };
+        failed(&stage, sick);
+        until("the old one is back", || {
+            get(at, "/").is_ok_and(|body| body == "release 3")
+        });
+        if call == libc::SYS_pidfd_getfd {
+            let auto = Intent {
+                epoch: epoch + 1,
+                ..release(5, Strategy::Auto)
+            };
+            let outcome = switched(&stage, auto);
+            runs_alone(&stage, &outcome, at, 5, &parts);
         }
     }
 }

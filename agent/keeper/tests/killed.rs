@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ship_durable::fault::{FAULT_VARIABLE, TRACE_VARIABLE};
 use ship_keeper::protocol::*;
+use ship_model::spec::Canary;
 use stage::{Load, Stage, exited, get, until};
 
 /// Something a keeper is asked to do, and where it may be when it was killed in it.
@@ -67,6 +68,50 @@ fn to_and_back() -> Journey {
         seamless: true,
         points: 20,
     }
+}
+
+#[test]
+fn in_a_cut_over_and_a_revert_to_its_standby() {
+    fn kept(intent: Intent) -> Intent {
+        Intent {
+            soak_ms: 0,
+            standby: Some(ship_model::spec::Standby { hold_ms: None }),
+            ..intent
+        }
+    }
+    Journey {
+        death: Death::Keeper,
+        prepare: |stage| {
+            stage.switch(kept(stage.intent(1, "", &stage.own)));
+            stage.switch(kept(stage.intent(2, "", &stage.own)));
+            stage.until("1 stands by", |status| status.revert.standby.is_some());
+        },
+        walk: |stage| {
+            // The standby makes room, and what runs stands by in its place.
+            if stage
+                .client()
+                .switch(kept(stage.intent(4, "", &stage.own)))
+                .is_err()
+            {
+                return 0;
+            }
+            let stands = |status: &Status| {
+                let standby = status.revert.standby.as_ref();
+                standby.is_some_and(|standby| standby.release == 2) && status.phase == Phase::Idle
+            };
+            if !follow(stage, stands) || stage.client().revert(None, "back", None).is_err() {
+                return 1;
+            }
+            follow(stage, |status| {
+                status.phase == Phase::Idle && status.generations.len() == 1
+            });
+            2
+        },
+        allowed: |taken| if taken == 2 { &[2] } else { &[2, 4] },
+        seamless: true,
+        points: 30,
+    }
+    .go();
 }
 
 #[test]
@@ -140,6 +185,30 @@ fn one_after_the_other() -> Journey {
         seamless: false,
         points: 20,
     }
+}
+
+#[test]
+fn in_a_canary() {
+    Journey {
+        death: Death::Keeper,
+        prepare: |stage| drop(stage.switch(stage.intent(1, "", &stage.own))),
+        walk: |stage| {
+            let mut intent = stage.intent(2, "", &stage.own);
+            intent.processes[0].canary = Some(Canary {
+                percent: 25,
+                hold_ms: 150,
+            });
+            if stage.client().switch(intent).is_err() {
+                return 0;
+            }
+            follow(stage, |status| status.phase == Phase::Soak);
+            1
+        },
+        allowed: |taken| if taken == 1 { &[2] } else { &[1, 2] },
+        seamless: true,
+        points: 25,
+    }
+    .go();
 }
 
 #[test]

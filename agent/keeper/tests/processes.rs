@@ -94,6 +94,13 @@ fn a_worker_that_does_not_end_is_given_its_drain_time_and_then_killed() {
     assert_eq!(outcome.result, SwitchResult::Switched, "{outcome:?}");
     assert!(outcome.switch_ms >= 500, "{outcome:?}");
     assert_eq!(said(&stage, "work"), ["begin 1", "begin 2"]);
+    let notes = stage.status().notes;
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.contains("process worker of release 1 was killed after 500 ms")),
+        "{notes:?}"
+    );
     stage.stop();
 }
 
@@ -120,6 +127,56 @@ fn a_keeper_killed_while_a_worker_makes_room_leaves_one_of_them() {
     until("the new worker works", || begun(&stage, 2));
     let lines = said(&stage, "work");
     assert!(!lines.iter().any(|line| line.contains("beside")), "{lines:?}");
+    stage.stop();
+}
+
+#[test]
+fn a_worker_finishes_its_long_job_before_it_is_replaced() {
+    let mut stage = Stage::new();
+    stage.start();
+    // It takes no new job once it is asked to end, and finishes the one it has.
+    let jobs = r#"
+cd "$SHIP_RUN_DIR"
+trap 'asked=1' TERM
+while [ -z "$asked" ]; do
+  echo "job of $SHIP_RELEASE begins" >> work
+  n=0; while [ $n -lt 60 ]; do sleep 0.01; n=$((n + 1)); done
+  echo "job of $SHIP_RELEASE ends" >> work
+done
+echo "$SHIP_RELEASE leaves" >> work
+"#;
+    stage.switch(with_worker(stage.intent(1, "", ANY), jobs));
+    until("it is in a job", || {
+        said(&stage, "work")
+            .last()
+            .is_some_and(|line| line.ends_with("begins"))
+    });
+    let outcome = stage.switch(with_worker(stage.intent(2, "", ANY), jobs));
+    assert_eq!(outcome.result, SwitchResult::Switched, "{outcome:?}");
+    until("the next one works", || {
+        said(&stage, "work").iter().any(|line| line == "job of 2 begins")
+    });
+    let lines = said(&stage, "work");
+    let left = lines.iter().position(|line| line == "1 leaves").unwrap();
+    let begun = |line: &String| line == "job of 1 begins";
+    let ended = |line: &String| line == "job of 1 ends";
+    assert_eq!(
+        lines.iter().filter(|line| begun(line)).count(),
+        lines.iter().filter(|line| ended(line)).count()
+    );
+    assert!(
+        lines[left..].iter().all(|line| !line.starts_with("job of 1")),
+        "{lines:?}"
+    );
+    assert!(
+        lines[..left].iter().all(|line| !line.starts_with("job of 2")),
+        "{lines:?}"
+    );
+    assert!(
+        stage.status().notes.iter().all(|note| !note.contains("cut")),
+        "{:?}",
+        stage.status().notes
+    );
     stage.stop();
 }
 

@@ -82,6 +82,16 @@ impl Haproxy<'_> {
         })
     }
 
+    /// Whether another server of the backend takes users.
+    ///
+    /// # Errors
+    /// [`HaproxyError`].
+    pub fn others_up(&self) -> Result<bool, HaproxyError> {
+        let table = self.ask(&format!("show stat {} 4 -1", self.backend))?;
+        let mut others = rows(&table, self.backend).filter(|(name, _)| *name != self.server);
+        Ok(others.any(|(_, stat)| stat.is_up()))
+    }
+
     /// # Errors
     /// [`HaproxyError`].
     pub fn set(&self, state: State) -> Result<(), HaproxyError> {
@@ -129,28 +139,28 @@ fn talk(mut stream: impl Read + Write, command: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Columns go by their names in the first line: versions differ in their number.
 fn find(table: &str, backend: &str, server: &str) -> Option<Stat> {
+    let mut rows = rows(table, backend);
+    rows.find(|(name, _)| *name == server).map(|(_, stat)| stat)
+}
+
+/// The servers of a backend. Columns go by their names in the first line: versions differ in their number.
+fn rows<'a>(table: &'a str, backend: &str) -> impl Iterator<Item = (&'a str, Stat)> {
     let mut lines = table.lines();
-    let head: Vec<&str> = lines.next()?.trim_start_matches("# ").split(',').collect();
-    let column = |name: &str| head.iter().position(|column| *column == name);
-    let (of, named, under_way, waiting, status) = (
-        column("pxname")?,
-        column("svname")?,
-        column("scur")?,
-        column("qcur")?,
-        column("status")?,
-    );
-    lines
-        .map(|line| line.split(',').collect::<Vec<_>>())
-        .find(|row| row.get(of) == Some(&backend) && row.get(named) == Some(&server))
-        .and_then(|row| {
-            let number = |at: usize| row.get(at)?.parse::<u64>().ok();
-            Some(Stat {
-                current: number(under_way)? + number(waiting).unwrap_or(0),
-                status: (*row.get(status)?).to_owned(),
-            })
-        })
+    let head = lines.next().unwrap_or_default();
+    let head: Vec<&str> = head.trim_start_matches("# ").split(',').collect();
+    let columns = ["pxname", "svname", "scur", "qcur", "status"]
+        .map(|name| head.iter().position(|column| *column == name));
+    lines.filter_map(move |line| {
+        let cells: Vec<&str> = line.split(',').collect();
+        let cell = |nth: usize| cells.get(columns[nth]?).copied();
+        let number = |nth: usize| cell(nth)?.parse::<u64>().ok();
+        let stat = Stat {
+            current: number(2)? + number(3).unwrap_or(0),
+            status: cell(4)?.to_owned(),
+        };
+        (cell(0)? == backend).then_some((cell(1)?, stat))
+    })
 }
 
 #[cfg(test)]

@@ -8,15 +8,19 @@
 //!   └ unreachable: nothing was stopped                                                      the balancer ─▶ ready ─▶ note
 //! ```
 //!
+//! The agent walks it ([`crate::converge`]), or, while it is dead, `ship-agent revert` ([`crate::offline`]). A balancer that leads
+//! elsewhere than the host itself is a *proxy fault*: it stops a rollout and is held against no release.
+//!
 //! * [`settings`]: what `agent.toml` says.
 //! * [`rule`]: what is due, without sockets.
 //! * [`passage`]: out and back in, blocking; each half may be done again after a crash.
 //! * [`haproxy`], [`nginx`], [`command`], [`board`] (HAProxy's agent-check, readiness by HTTP): how each is told.
-//! * [`ask`]: one request, as a user would send it.
+//! * [`Direct`]: how the host itself is asked. [`ask`]: one request, as a user would send it.
 
 pub mod ask;
 pub mod board;
 mod command;
+mod direct;
 mod haproxy;
 mod nginx;
 pub mod passage;
@@ -24,5 +28,6 @@ pub mod rule;
 mod settings;
 
 pub use board::Board;
-pub use passage::{Direct, Passage, PassageError};
+pub use direct::Direct;
+pub use passage::{Passage, PassageError};
 pub use settings::{Front, Kind, Settings, Socket};

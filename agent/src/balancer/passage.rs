@@ -13,7 +13,7 @@ use super::ask::{self, Answer, Question};
 use super::command::{self, CommandError};
 use super::haproxy::{Haproxy, HaproxyError, State};
 use super::nginx::{self, NginxError};
-use super::{Board, Front, Kind, Settings};
+use super::{Board, Direct, Front, Kind, Settings};
 
 /// Between two looks at what is waited for.
 const LOOK: Duration = Duration::from_millis(50);
@@ -56,14 +56,6 @@ pub enum PassageError {
     },
     #[error("called off")]
     CalledOff,
-}
-
-/// How the host itself is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Direct {
-    pub address: SocketAddr,
-    /// What the release's own probe asks; none: it must accept.
-    pub path: Option<String>,
 }
 
 /// Balancers of one app on this host.
@@ -152,7 +144,7 @@ impl Passage {
             let pinned = front.filter(|_| matches!(one.kind, Kind::Haproxy { .. }));
             if let (Some(front), Some(direct)) = (pinned, direct) {
                 self.tell(one, State::Drain)?;
-                self.through(one, front, direct, (Instant::now() + one.wait, false))?;
+                self.proven(one, front, direct)?;
             }
         }
         for one in mine.clone() {
@@ -167,6 +159,19 @@ impl Passage {
             }
         }
         Ok(())
+    }
+
+    /// Asks through a balancer that leads here alone, before it leads anybody else here. Nobody is helped by a host that stays
+    /// out for the balancer's fault when there is no other.
+    fn proven(&self, one: &Settings, front: &Front, direct: &Direct) -> Result<(), PassageError> {
+        let mut found = self.through(one, front, direct, (Instant::now() + one.wait, false));
+        if let Err(PassageError::ProxyFault { ready, .. }) = &mut found
+            && haproxy(&one.kind).is_some_and(|haproxy| matches!(haproxy.others_up(), Ok(false)))
+        {
+            self.tell(one, State::Ready)?;
+            *ready = true;
+        }
+        found
     }
 
     fn tell(&self, one: &Settings, state: State) -> Result<(), PassageError> {

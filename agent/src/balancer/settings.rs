@@ -55,6 +55,19 @@ pub enum Kind {
     Hook { drain: Vec<String>, ready: Vec<String> },
 }
 
+impl Kind {
+    /// As `agent.toml` has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Haproxy { .. } => "haproxy",
+            Self::AgentCheck { .. } => "agent-check",
+            Self::Readiness { .. } => "readiness",
+            Self::Nginx { .. } => "nginx",
+            Self::Hook { .. } => "hook",
+        }
+    }
+}
+
 /// Where HAProxy's runtime API listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Socket {

@@ -1,6 +1,7 @@
 //! `ship-agent` on the command line: the agent itself, and the words to it.
 
 mod ask;
+mod exec;
 mod keepers;
 mod probe;
 mod show;
@@ -37,6 +38,8 @@ Examples:
   ship-agent logs web -f                what the app says
   ship-agent adopt 4711 --app web       looks after a server that was started by hand, until the first promote replaces it
   ship-agent keeper upgrade web         runs the installed ship-keeper in the running one's place; nobody notices
+  ship-agent doctor                     what this host lets us do, and what falls back
+  ship-agent exec web -- bin/console    a command in the surroundings of the running release
   ship-agent probe --grpc 127.0.0.1:50051 --service shop.v1.Orders"
 )]
 pub struct Cli {
@@ -64,7 +67,7 @@ enum Command {
     },
     /// Takes an app back on this host, to the previous release or to one that still lies here.
     ///
-    /// Works with store and network dead, and with the agent dead. It holds until the environment is changed again; the
+    /// Works with store and network dead, and with the agent dead; the host's balancers are told in any case. It holds until the environment is changed again; the
     /// store is told as soon as it is back.
     Revert {
         /// APP, or APP@NUMBER.
@@ -135,6 +138,15 @@ enum Command {
     /// Words to an app's keeper itself.
     #[command(subcommand)]
     Keeper(KeeperCommand),
+    /// Tells what this host lets agent and keepers do, and what falls back where it does not.
+    ///
+    /// Run it as the user that the agent runs as. Nothing is changed.
+    Doctor {
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Runs a command in the surroundings of a release: its user, environment, folder and limits.
+    Exec(exec::Exec),
     /// Prints what an app and its keeper wrote.
     Logs {
         app: AppName,
@@ -248,6 +260,10 @@ pub fn main() -> ExitCode {
             service,
             timeout_ms,
         } => probe::probe(&grpc, &service, std::time::Duration::from_millis(timeout_ms)),
+        Command::Doctor { output } => {
+            show::findings(&crate::doctor::look(std::path::Path::new("/proc")), output)
+        }
+        Command::Exec(verb) => exec::run(verb),
         Command::Logs {
             app,
             lines,

@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
 use super::Output;
+use crate::doctor::Finding;
 
 /// Says what went wrong and what to type next; the exit code of an error.
 pub fn failed(text: &str, hint: &str) -> ExitCode {
@@ -22,6 +23,12 @@ pub fn failed(text: &str, hint: &str) -> ExitCode {
         writeln!(out, "  next: {hint}").ok();
     }
     ExitCode::FAILURE
+}
+
+/// Says what should be known, and stops nothing.
+pub fn note(text: &str) {
+    // Without a stderr there is nobody to tell.
+    writeln!(io::stderr().lock(), "note: {text}").ok();
 }
 
 fn print_json(value: &Value) -> io::Result<()> {
@@ -108,6 +115,26 @@ fn remarks(out: &mut impl Write, app: &v1::AppReport) -> io::Result<()> {
     for (name, address) in &app.listen {
         writeln!(out, "  {name} listens on {address}")?;
     }
+    for process in &app.processes {
+        let said = match process.said.as_str() {
+            "" => String::new(),
+            said => format!(": {}", escape(said.as_bytes())),
+        };
+        if process.state != "up" || !said.is_empty() {
+            let (name, state) = (&process.name, &process.state);
+            writeln!(
+                out,
+                "  process {name} of release {} is {state}{said}",
+                process.release
+            )?;
+        }
+    }
+    if let Some(waits) = &app.waits {
+        writeln!(out, "  {}", waiting(waits))?;
+    }
+    for remark in &app.remarks {
+        writeln!(out, "  note: {}", escape(remark.as_bytes()))?;
+    }
     if let Some(held) = &app.held {
         let reason = escape(held.reason.as_bytes());
         let to = release(held.to.as_ref());
@@ -115,6 +142,15 @@ fn remarks(out: &mut impl Write, app: &v1::AppReport) -> io::Result<()> {
             out,
             "  held at release {to} since {} by a revert on this host: {reason}",
             local_time(held.at_ms)
+        )?;
+    }
+    if let Some(canary) = &app.canary {
+        writeln!(
+            out,
+            "  release {} is a canary: {} % of the clients until {}",
+            release(canary.release.as_ref()),
+            canary.percent,
+            local_time(canary.until_ms)
         )?;
     }
     for damaged in &app.damaged {
@@ -142,6 +178,22 @@ fn remarks(out: &mut impl Write, app: &v1::AppReport) -> io::Result<()> {
     Ok(())
 }
 
+fn waiting(waits: &v1::AppWait) -> String {
+    let left = waits
+        .until_ms
+        .saturating_sub(crate::clock::wall_ms())
+        .div_ceil(1000);
+    let then = if waits.overrules {
+        "then it is replaced all the same"
+    } else {
+        "then the switch fails"
+    };
+    format!(
+        "waiting for {}, {left} s left; {then}",
+        escape(waits.on.as_bytes())
+    )
+}
+
 fn app_json(app: &v1::AppReport) -> Value {
     let number = |target: &Option<v1::Target>| target.as_ref().map(|target| target.number);
     json!({
@@ -157,6 +209,19 @@ fn app_json(app: &v1::AppReport) -> Value {
         "listen": app.listen,
         "connections": app.connections,
         "restarts": app.restarts,
+        "processes": app.processes.iter().map(|process| json!({
+            "name": process.name,
+            "release": process.release,
+            "pid": process.pid,
+            "state": process.state,
+            "said": process.said,
+        })).collect::<Vec<_>>(),
+        "waits": app.waits.as_ref().map(|waits| json!({
+            "on": waits.on,
+            "until": utc(waits.until_ms),
+            "overrules": waits.overrules,
+        })),
+        "remarks": app.remarks,
         "fetched_bytes": app.update.as_ref().map(|update| update.fetched_bytes),
         "stage_ms": app.update.as_ref().map(|update| update.stage_ms),
         "switch_ms": app.update.as_ref().map(|update| update.switch_ms),
@@ -165,6 +230,11 @@ fn app_json(app: &v1::AppReport) -> Value {
             "release": number(&damaged.release),
             "reason": damaged.reason,
         })).collect::<Vec<_>>(),
+        "canary": app.canary.as_ref().map(|canary| json!({
+            "release": number(&canary.release),
+            "percent": canary.percent,
+            "until": utc(canary.until_ms),
+        })),
         "failure": app.failure.as_ref().map(|failure| json!({
             "epoch": failure.epoch,
             "release": number(&failure.release),
@@ -181,6 +251,31 @@ fn app_json(app: &v1::AppReport) -> Value {
             "at": utc(held.at_ms),
         })),
     })
+}
+
+/// The answer to `doctor`; what is missing is told and is no failure.
+pub fn findings(findings: &[Finding], output: Output) -> ExitCode {
+    let printed = match output {
+        Output::Json => print_json(&json!({
+            "findings": findings.iter().map(|finding| json!({
+                "what": finding.what,
+                "have": finding.have,
+                "text": finding.text,
+            })).collect::<Vec<_>>(),
+        })),
+        Output::Text => findings.iter().try_for_each(|finding| {
+            let word = if finding.have { "have" } else { "MISSING" };
+            writeln!(
+                io::stdout().lock(),
+                "{word:7}  {}: {}",
+                finding.what,
+                finding.text
+            )
+        }),
+    };
+    // Nobody is left to read it, as with `| head`.
+    printed.ok();
+    ExitCode::SUCCESS
 }
 
 /// The answer to `revert`.

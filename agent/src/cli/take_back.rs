@@ -123,11 +123,12 @@ fn by_files(config: &Config, layout: &HostLayout, order: &Order) -> Result<Tried
         Err(error) => return Err(said(chain(&error))),
     };
     let wish = offline::Wish {
+        app: &order.app,
         to: order.number,
         reason: &order.message,
         force: order.force,
     };
-    match offline::revert(config, layout, &order.app, wish) {
+    match offline::revert(config, layout, &wish, &show::note) {
         Ok(report) => Ok(Tried::Done(Box::new(report.into()))),
         Err(error @ RevertError::Runs { .. }) => match there_already(layout, order) {
             Some(report) => Ok(Tried::Done(report)),

@@ -284,7 +284,10 @@ impl App {
             if let Some(outcome) = outcome.filter(|outcome| told && outcome.release == target.number.0) {
                 tracing::info!(release = %target.number, deploy = %self.deploy(), switch_ms = outcome.switch_ms,
                     boot_ms = outcome.boot_ms, "switched");
-                self.save(|record| record.update.switch_ms = outcome.switch_ms);
+                self.save(|record| {
+                    record.update.switch_ms = outcome.switch_ms;
+                    record.update.gap_ms = outcome.gap_ms.or(record.update.gap_ms);
+                });
             }
             self.save(|record| record.failure = None);
             self.asked = None;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::FlockOperation;
 use ship_model::release::Target;
 
 use super::app::App;
@@ -45,12 +46,19 @@ impl App {
         let Some(oldest) = old.iter().find(|target| !waits(target)).copied() else {
             return false;
         };
-        if folders_in_use(self.layout()).contains(&oldest.folder()) {
+        let held = is_held(&self.layout().release(&oldest));
+        if held || folders_in_use(self.layout()).contains(&oldest.folder()) {
             self.put_off(oldest);
             return false;
         }
         self.begin(Kind::Remove, oldest, view)
     }
+}
+
+/// Whether a command that somebody runs by hand holds the release's folder, whatever that looks like from outside.
+fn is_held(release: &Path) -> bool {
+    let folder = std::fs::File::open(release);
+    folder.is_ok_and(|folder| rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive).is_err())
 }
 
 /// Release folders that a living process has its program, working folder, root or a mapped file in.

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ship_model::release::Target;
-use ship_model::spec::{ProbeKind, ReleaseSpec};
+use ship_model::report::{AppFailure, BALANCER_STEP as STEP};
+use ship_model::spec::ReleaseSpec;
 
 use super::app::App;
 use super::mailbox::Mailbox;
@@ -20,9 +21,6 @@ use crate::fetch::Backoff;
 use crate::journal::OutOfRotation;
 use crate::session::chain;
 use crate::stage::Here;
-
-/// The step that failures are told under.
-const STEP: &str = "balancer";
 
 /// How a way ended.
 #[derive(Debug)]
@@ -55,6 +53,15 @@ impl Rotation {
             retry: None,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
         }
+    }
+
+    /// What kinds of balancers there are.
+    pub fn kinds(&self) -> Vec<String> {
+        let kinds = self
+            .settings
+            .iter()
+            .map(|settings| settings.kind.name().to_owned());
+        kinds.collect()
     }
 
     /// When to look again, if something is waited for.
@@ -174,24 +181,11 @@ impl App {
 
     /// How the running release is asked at its own address.
     fn direct(&self, view: &View) -> Option<Direct> {
-        let spec = self.running_spec(view)?;
-        let mut serving = spec
-            .processes
-            .values()
-            .filter(|process| self.config.classes.contains(&process.class) && !process.listen.is_empty());
-        let process = serving.next()?;
-        let probe = process.probe.as_ref();
-        let path = probe.and_then(|probe| match &probe.kind {
-            ProbeKind::Http { path } => Some(path.clone()),
-            ProbeKind::Tcp | ProbeKind::Grpc { .. } | ProbeKind::Command { .. } => None,
-        });
-        let named = probe
-            .and_then(|probe| probe.listener.as_ref())
-            .or(process.listen.keys().next())?;
-        let listeners = &self.keeper.status()?.listeners;
-        let bound = listeners.iter().find(|listener| listener.name == *named)?;
-        let address = bound.bound.strip_prefix("tcp:")?.parse().ok()?;
-        Some(Direct { address, path })
+        Direct::of(
+            self.running_spec(view)?,
+            &self.config.classes,
+            self.keeper.status()?,
+        )
     }
 
     pub(super) fn passage_done(&mut self, done: PassageDone) {
@@ -241,12 +235,14 @@ impl App {
         self.rotation.retry = None;
         self.rotation.regardless = None;
         self.rotation.backoff.succeeded();
+        let running = self.keeper.status().and_then(crate::keeper::running);
         self.save(|record| {
             record.out = None;
-            record.failure = record
-                .failure
-                .take()
-                .filter(|failure| !(failure.transient && failure.step == STEP));
+            // One about another release is why that is not here, and stands.
+            let answered = |failure: &AppFailure| {
+                failure.step == STEP && (failure.transient || Some(failure.release) == running)
+            };
+            record.failure = record.failure.take().filter(|failure| !answered(failure));
         });
         tracing::info!("back in rotation");
     }

@@ -1,7 +1,8 @@
 //! What an app's loop says of itself: the report, the shelf, the answers to those who wait.
 
+use ship_keeper::protocol::RevertReadiness;
 use ship_model::name::AppName;
-use ship_model::report::{AppFailure, AppPhase, AppReport, DamagedRelease};
+use ship_model::report::{AppFailure, AppPhase, AppReport, AppWait, DamagedRelease};
 
 use super::app::App;
 use super::view::View;
@@ -55,7 +56,33 @@ pub fn report(
         connections: status.map_or(0, keeper::connections),
         restarts: status.map_or(0, |status| status.counters.restarts),
         damaged: here.iter().filter_map(damaged).collect(),
+        standby: status.and_then(|status| standby(&status.revert)),
+        balancers: Vec::new(),
+        canary: status.and_then(keeper::canary),
+        processes: status.map(keeper::processes).unwrap_or_default(),
+        waits: status.and_then(|status| status.waits.as_ref()).map(wait),
+        remarks: status.map(keeper::remarks).unwrap_or_default(),
     }
+}
+
+fn wait(waits: &ship_keeper::protocol::Waits) -> AppWait {
+    AppWait {
+        on: format!("the app's own lock (held by {})", waits.processes.join(", ")),
+        until_ms: waits.until.saturating_mul(1000),
+        overrules: waits.overrules,
+    }
+}
+
+/// What stands by, or why it does not any more.
+fn standby(revert: &RevertReadiness) -> Option<String> {
+    let Some(standby) = &revert.standby else {
+        return revert.standby_lost.clone();
+    };
+    let until = match &standby.until {
+        Some(until) => format!("until {until}"),
+        None => "until the next switch".to_owned(),
+    };
+    Some(format!("release {} stands by {until}", standby.release))
 }
 
 fn damaged(release: &Here) -> Option<DamagedRelease> {
@@ -85,6 +112,7 @@ impl App {
             &self.here,
             self.shop.union.holds(),
         );
+        report.balancers = self.rotation.kinds();
         report.failure = report.failure.or_else(|| self.unsaved_failure.clone());
         report.failure = report.failure.or_else(|| self.crash(view));
         if let Some(job) = self.job.as_ref().filter(|_| report.phase == AppPhase::Idle) {

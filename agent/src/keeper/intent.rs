@@ -7,7 +7,7 @@ use ship_keeper::protocol::{self, Intent, ListenSpec, ProbeSpec};
 use ship_model::desired::{DeployNumber, Epoch};
 use ship_model::name::ProcessName;
 use ship_model::release::Target;
-use ship_model::spec::{ListenAddr, Probe, ProbeKind, ProcessSpec, ReleaseSpec};
+use ship_model::spec::{ListenAddr, Probe, ProbeKind, ProcessSpec, ReleaseSpec, Standby};
 use thiserror::Error;
 
 use crate::config::Config;
@@ -60,12 +60,17 @@ pub fn intent(
         epoch: order.epoch.0,
         environment: config.env.to_string(),
         coexist: here.iter().all(|(_, process)| process.coexist),
+        must_coexist: here.iter().any(|(_, process)| process.must_coexist),
         hooks: spec.hooks.clone(),
         soak_ms: here
             .iter()
             .map(|(_, process)| process.soak_ms)
             .max()
             .unwrap_or_default(),
+        standby: here
+            .iter()
+            .filter_map(|(_, process)| process.standby())
+            .reduce(Standby::or_longer),
         processes: here
             .into_iter()
             .map(|(name, spec)| process(name, spec, config.address, layout))
@@ -119,7 +124,9 @@ fn process(
         name: name.to_string(),
         command: spec.command.clone(),
         strategy: spec.strategy,
-        restart: spec.restart.clone(),
+        // What stands by is the generation, not the process.
+        restart: spec.restart.clone().filter(|_| spec.standby().is_none()),
+        asked_for: None,
         overlap: spec.overlap,
         canary: spec.canary,
         env: spec.env.clone(),
@@ -137,11 +144,14 @@ fn process(
         stop_signal: spec.stop_signal.clone(),
         stop_timeout_ms: spec.stop_timeout_ms,
         lock_wait_ms: spec.lock_wait_ms,
+        lock_overrule: spec.lock_overrule,
         no_new_privs: spec.no_new_privs,
         user: spec.user.clone(),
         limits: protocol::Limits {
             nofile: spec.limits.nofile,
             memory: spec.limits.memory,
+            pids: spec.limits.pids,
+            cpu: spec.limits.cpu,
         },
     }
 }
@@ -150,6 +160,9 @@ fn listener(addr: &ListenAddr, own: IpAddr, run: &Path) -> String {
     match addr {
         ListenAddr::Tcp { ip, port } => {
             format!("tcp:{}", std::net::SocketAddr::new(ip.unwrap_or(own), *port))
+        }
+        ListenAddr::Udp { ip, port } => {
+            format!("udp:{}", std::net::SocketAddr::new(ip.unwrap_or(own), *port))
         }
         ListenAddr::Unix { path } => format!("unix:{}", run.join(path).display()),
     }
@@ -166,7 +179,9 @@ const SOMEBODY_ACCEPTS: Probe = Probe {
 };
 
 fn probe(asked: &Probe, spec: &ProcessSpec) -> Option<ProbeSpec> {
-    let first = || spec.listen.keys().next().cloned();
+    let mut connected = spec.listen.iter().filter(|(_, addr)| addr.takes_connections());
+    let first = connected.next().map(|(name, _)| name.clone());
+    let any = || spec.listen.keys().next().cloned();
     Some(ProbeSpec {
         kind: match &asked.kind {
             ProbeKind::Http { path } => protocol::ProbeKind::Http { path: path.clone() },
@@ -177,8 +192,8 @@ fn probe(asked: &Probe, spec: &ProcessSpec) -> Option<ProbeSpec> {
             ProbeKind::Command { words } => protocol::ProbeKind::Command { words: words.clone() },
         },
         listener: match asked.kind {
-            ProbeKind::Command { .. } => asked.listener.clone().or_else(first).unwrap_or_default(),
-            _ => asked.listener.clone().or_else(first)?,
+            ProbeKind::Command { .. } => asked.listener.clone().or(first).or_else(any).unwrap_or_default(),
+            _ => asked.listener.clone().or(first)?,
         },
         times: asked.times,
         interval_ms: asked.interval_ms,
@@ -202,6 +217,7 @@ mod tests {
         for (addr, text) in [
             (tcp(None), "tcp:127.41.7.1:80"),
             (tcp(Some(six)), "tcp:[::1]:80"),
+            (ListenAddr::Udp { ip: None, port: 53 }, "udp:127.41.7.1:53"),
             (unix("web.sock"), "unix:/run/ship/web/web.sock"),
             (unix("/tmp/s"), "unix:/tmp/s"),
         ] {

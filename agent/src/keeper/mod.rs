@@ -13,10 +13,10 @@ pub use start::{PROGRAM, StartError, find, start};
 pub use upgrade::{UpgradeError, is_older, upgrade};
 pub use watch::{KeeperWatch, Seen};
 
-use ship_keeper::protocol::{Phase, ProcessState, ReleaseRef, Role, Status};
+use ship_keeper::protocol::{Phase, ProcessState, ProcessStatus, ReleaseRef, Role, Status};
 use ship_model::digest::ReleaseId;
 use ship_model::release::{ReleaseNumber, Target};
-use ship_model::report::AppPhase;
+use ship_model::report::{AppPhase, CanaryReport, ProcessReport};
 
 /// The model's word for a keeper's release; none when its id is not one.
 pub fn target(release: &ReleaseRef) -> Option<Target> {
@@ -50,9 +50,13 @@ pub fn is_healthy(status: &Status) -> bool {
 pub fn phase(status: &Status) -> AppPhase {
     match status.phase {
         Phase::Empty | Phase::Idle => AppPhase::Idle,
-        Phase::Prepared | Phase::Clearing | Phase::Spawned | Phase::Ready | Phase::Probed | Phase::Linked => {
-            AppPhase::Switching
-        }
+        Phase::Prepared
+        | Phase::Clearing
+        | Phase::Spawned
+        | Phase::Ready
+        | Phase::Canary
+        | Phase::Probed
+        | Phase::Linked => AppPhase::Switching,
         Phase::Soak => AppPhase::Soaking,
         Phase::Draining | Phase::Stopping | Phase::ShuttingDown => AppPhase::Draining,
         Phase::Aborting => AppPhase::Reverting,
@@ -65,9 +69,21 @@ pub fn step(failed: Option<Phase>) -> &'static str {
         Some(Phase::Prepared | Phase::Clearing) => "spawn",
         Some(Phase::Spawned) => "ready",
         Some(Phase::Ready) => "probe",
+        Some(Phase::Canary) => "canary",
         Some(Phase::Soak) => "soak",
         _ => "switch",
     }
+}
+
+/// The share of the users that a release on its way has.
+pub fn canary(status: &Status) -> Option<CanaryReport> {
+    let canary = status.canary.as_ref()?;
+    let release = status.switching_to.as_ref().and_then(target)?;
+    (release.number.0 == canary.release).then_some(CanaryReport {
+        release,
+        percent: canary.percent,
+        until_ms: canary.until.saturating_mul(1000),
+    })
 }
 
 /// Connections of all generations.
@@ -78,6 +94,56 @@ pub fn connections(status: &Status) -> u64 {
         .flat_map(|generation| &generation.processes)
         .map(|process| u64::from(process.connections))
         .sum()
+}
+
+/// Notes told of an app; the latest ones.
+const MAX_REMARKS: usize = 8;
+
+/// What each process is doing and says of itself.
+pub fn processes(status: &Status) -> Vec<ProcessReport> {
+    let generations = status.generations.iter();
+    let processes =
+        generations.flat_map(|found| found.processes.iter().map(|process| (found.release, process)));
+    processes
+        .map(|(release, process)| ProcessReport {
+            name: process.name.clone(),
+            release,
+            pid: process.pid.unwrap_or(0),
+            state: word(process).to_owned(),
+            said: process.said.clone(),
+        })
+        .collect()
+}
+
+fn word(process: &ProcessStatus) -> &'static str {
+    match process.state {
+        ProcessState::Up | ProcessState::Starting if process.stopping => "stopping",
+        ProcessState::Up if process.reloading => "reloading",
+        ProcessState::Up => "up",
+        ProcessState::Starting => "starting",
+        ProcessState::Waiting => "waiting",
+        ProcessState::BackingOff => "backing off",
+        ProcessState::Ended => "ended",
+    }
+}
+
+/// What an operator should know: strategies that were left for another in the last switch, and the keeper's own notes.
+pub fn remarks(status: &Status) -> Vec<String> {
+    let outcome = status
+        .outcome
+        .iter()
+        .filter(|outcome| outcome.running == Some(outcome.release));
+    let rungs = outcome.flat_map(|outcome| &outcome.rungs);
+    let rungs = rungs.map(|rung| {
+        format!(
+            "process {} was replaced by {}: {}",
+            rung.process,
+            rung.strategy.name(),
+            rung.reason
+        )
+    });
+    let skipped = status.notes.len().saturating_sub(MAX_REMARKS);
+    rungs.chain(status.notes.iter().skip(skipped).cloned()).collect()
 }
 
 /// Releases that the keeper runs or may go back to, by number.

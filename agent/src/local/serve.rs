@@ -211,7 +211,8 @@ fn refusal(error: &RevertError, app: &str) -> Status {
         | RevertError::Note { .. }
         | RevertError::Keeper { .. }
         | RevertError::Start { .. }
-        | RevertError::Switch { .. } => (FailureKind::Internal, ""),
+        | RevertError::Switch { .. }
+        | RevertError::Rotation { .. } => (FailureKind::Internal, ""),
     };
     refuse(kind, crate::session::chain(error), app, hint)
 }

@@ -9,12 +9,15 @@ use super::{Fleet, Outcome, shape, subject};
 use crate::args::Global;
 use crate::error::Exit;
 use crate::request::request_id;
-use crate::ui::{Ui, plan_lines};
+use crate::ui::{Ui, plan_lines, way_lines};
 use crate::words::clean;
 
-/// Show what promote (or revert) would do, step by step, and change nothing
+/// Show what promote (or revert) would do, step by step, and change nothing; and how each process takes over
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Below the steps: each process with its strategy, and where the old one ends before the
+new one serves, for how long (as the last time) and who covers it: connections wait in a
+`queue`, a `balancer` sends users elsewhere, or `nobody` does. With -o json: ways[].
 Examples:
   shipctl plan web            to the newest release
   shipctl plan web@5
@@ -56,9 +59,12 @@ pub async fn run(verb: Plan, global: &Global, ui: &Ui) -> Outcome {
     if ui.is_json() {
         let mut shown = serde_json::to_value(shape::Rollout::from(&view)).unwrap_or_default();
         shown["changes"] = plan.changes.into();
+        let ways: Vec<_> = plan.ways.iter().map(shape::Way::from).collect();
+        shown["ways"] = serde_json::to_value(ways).unwrap_or_default();
         ui.json(&shown);
     } else {
         plan_lines(&view).into_iter().for_each(|line| ui.line(line));
+        way_lines(&plan.ways).into_iter().for_each(|line| ui.line(line));
         let app = clean(&view.app);
         match (plan.changes, verb.revert) {
             (false, _) => ui.line("nothing to do: it runs everywhere already"),

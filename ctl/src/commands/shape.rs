@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use ship_proto::v1::{
-    AppFailure, AppHost, AppPhase, AppStatus, DamagedRelease, HostLine, ReleaseLine, ReleaseRecord,
-    RolloutView, StepView, Target,
+    AppFailure, AppHost, AppPhase, AppStatus, AppWait, DamagedRelease, HostLine, HostWay, ProcessReport,
+    ReleaseLine, ReleaseRecord, RolloutView, StepView, Target,
 };
 
 use crate::ui::outcome_name;
-use crate::words::{full_id, rfc3339};
+use crate::words::{clean, full_id, rfc3339};
 
 pub fn number(target: Option<&Target>) -> Option<u64> {
     target.map(|target| target.number)
@@ -183,6 +183,51 @@ pub struct App {
     pub hosts: Vec<Host>,
 }
 
+/// How one process takes over on one host, in `plan`.
+#[derive(Debug, Serialize)]
+pub struct Way {
+    pub host: String,
+    pub process: String,
+    pub strategy: String,
+    /// Null: the old one serves until the new one does.
+    pub gap: Option<Gap>,
+    /// Null: the old one does not stay beside the new one.
+    pub standby: Option<Standby>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Gap {
+    /// `coexist = false`.
+    pub cause: String,
+    /// As long as the last one on this host; null: there was none.
+    pub expected_ms: Option<u64>,
+    /// `queue`, `balancer haproxy`, `nobody`; null: nobody comes.
+    pub covered_by: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Standby {
+    /// Null: until the next switch.
+    pub hold_ms: Option<u64>,
+}
+
+impl From<&HostWay> for Way {
+    fn from(way: &HostWay) -> Self {
+        let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        Self {
+            host: way.host.clone(),
+            process: way.process.clone(),
+            strategy: way.strategy.clone(),
+            gap: some(&way.gap).map(|cause| Gap {
+                cause,
+                expected_ms: way.gap_ms,
+                covered_by: some(&way.covered_by),
+            }),
+            standby: way.standby.then_some(Standby { hold_ms: way.hold_ms }),
+        }
+    }
+}
+
 /// One host of an app in `status`.
 #[derive(Debug, Serialize)]
 pub struct Host {
@@ -202,11 +247,72 @@ pub struct Host {
     pub stage_ms: u64,
     pub switch_ms: u64,
     pub lost_requests: u64,
+    /// How long nobody served in its last switch that had a gap; null: none had one.
+    pub gap_ms: Option<u64>,
+    /// What stands by to go back to, or why nothing does any more; null: nothing to say.
+    pub standby: Option<String>,
+    pub processes: Vec<Process>,
+    /// What its switch waits for; null: nothing.
+    pub waits: Option<Wait>,
+    /// What fell back to another way there, and why.
+    pub remarks: Vec<String>,
     /// Releases that lie there and are not as published; none of them is switched to.
     pub damaged: Vec<Damaged>,
+    /// The release on its way that a share of its clients is on.
+    pub canary: Option<Canary>,
     pub failure: Option<Failure>,
     /// The release that somebody reverted to on the host itself, and why.
     pub held: Option<Held>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Canary {
+    pub release: Option<u64>,
+    pub percent: u32,
+    /// When the share grows.
+    pub until: Option<String>,
+    #[serde(skip)]
+    pub until_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Process {
+    pub name: String,
+    pub release: u64,
+    pub pid: Option<u32>,
+    pub state: String,
+    /// The last STATUS= it sent.
+    pub said: String,
+}
+
+impl From<&ProcessReport> for Process {
+    fn from(process: &ProcessReport) -> Self {
+        Self {
+            name: process.name.clone(),
+            release: process.release,
+            pid: Some(process.pid).filter(|pid| *pid > 0),
+            state: process.state.clone(),
+            said: clean(&process.said),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Wait {
+    pub on: String,
+    pub until: Option<String>,
+    /// The switch goes on then all the same; if not, it fails.
+    pub overrules: bool,
+}
+
+impl From<&AppWait> for Wait {
+    fn from(wait: &AppWait) -> Self {
+        Self {
+            on: wait.on.clone(),
+            until: rfc3339(wait.until_ms),
+            overrules: wait.overrules,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -268,6 +374,12 @@ impl From<&AppHost> for Host {
             healthy: report.healthy,
             phase: phase(report.phase()),
             damaged: report.damaged.iter().map(Damaged::from).collect(),
+            canary: report.canary.as_ref().map(|canary| Canary {
+                release: number(canary.release.as_ref()),
+                percent: canary.percent,
+                until: rfc3339(canary.until_ms),
+                until_ms: canary.until_ms,
+            }),
             failure: report.failure.as_ref().map(Failure::from),
             held: report.held.as_ref().map(|held| Held {
                 release: number(held.to.as_ref()),
@@ -281,6 +393,11 @@ impl From<&AppHost> for Host {
             stage_ms: update.stage_ms,
             switch_ms: update.switch_ms,
             lost_requests: update.lost_requests,
+            gap_ms: update.gap_ms,
+            standby: Some(report.standby.clone()).filter(|words| !words.is_empty()),
+            processes: report.processes.iter().map(Process::from).collect(),
+            waits: report.waits.as_ref().map(Wait::from),
+            remarks: report.remarks,
         }
     }
 }

@@ -207,8 +207,11 @@ fn table(hosts: &[AppHost]) -> Table {
         let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
         let listen: Vec<String> = shown.listen.values().map(|address| clean(address)).collect();
         let doing = match (host.runs_app, shown.phase) {
-            (false, _) => "assets only",
-            (true, phase) => phase,
+            (false, _) => "assets only".to_owned(),
+            (true, phase) => match &shown.canary {
+                Some(canary) => format!("canary {} %", canary.percent),
+                None => phase.to_owned(),
+            },
         };
         table.row([
             clean(&shown.host).into(),
@@ -251,6 +254,9 @@ fn trouble(host: &AppHost) -> Vec<String> {
             clean(&failure.reason)
         ));
     }
+    if let Some(standby) = &shown.standby {
+        lines.push(format!("  {} {name}: {}", paint(DIM, "standby:"), clean(standby)));
+    }
     if let Some(held) = &shown.held {
         lines.push(format!(
             "  {} {name}: reverted on the host to {}: {}",
@@ -259,6 +265,12 @@ fn trouble(host: &AppHost) -> Vec<String> {
             clean(&held.reason)
         ));
     }
+    if let Some(waits) = &shown.waits {
+        lines.push(format!("  {} {name}: {}", paint(DOUBT, "!"), waiting(waits)));
+    }
+    for remark in &shown.remarks {
+        lines.push(format!("  {} {name}: {}", paint(DIM, "note:"), clean(remark)));
+    }
     if host.runs_app && shown.release != shown.desired && shown.phase == "idle" {
         lines.push(format!(
             "  {} {name}: shipctl why {name}",
@@ -266,6 +278,17 @@ fn trouble(host: &AppHost) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// What a host's switch waits for, and what then.
+pub fn waiting(waits: &shape::Wait) -> String {
+    let then = if waits.overrules {
+        "then it is replaced all the same"
+    } else {
+        "then the switch fails"
+    };
+    let until = waits.until.clone().unwrap_or_default();
+    format!("waiting for {} until {until}; {then}", clean(&waits.on))
 }
 
 /// What the store knows of the fleet now.
@@ -311,6 +334,7 @@ mod tests {
                         stage_ms: 20,
                         switch_ms: 30,
                         lost_requests: 0,
+                        gap_ms: None,
                     }),
                     failure: Some(AppFailure {
                         release: target(2),

@@ -46,7 +46,7 @@ fn reasons(what: &str, reply: &StatusReply) -> Option<Vec<String>> {
         reasons.push(host_line(host, reply.now_ms));
         for app in &reply.apps {
             let here = app.hosts.iter().filter(|here| here.host == what);
-            reasons.extend(here.flat_map(|here| on_host(app, here)));
+            reasons.extend(here.flat_map(|here| on_host(app, here, reply.now_ms)));
         }
     }
     if let Some(app) = app {
@@ -87,7 +87,7 @@ fn number(number: Option<u64>) -> String {
 }
 
 /// The reasons in the order in which they decide.
-fn on_host(app: &AppStatus, here: &AppHost) -> Vec<String> {
+fn on_host(app: &AppStatus, here: &AppHost, now_ms: u64) -> Vec<String> {
     let shown = shape::Host::from(here);
     let name = clean(&app.app);
     if !here.runs_app {
@@ -119,9 +119,38 @@ fn on_host(app: &AppStatus, here: &AppHost) -> Vec<String> {
                 .map(|line| format!("  | {}", clean(line))),
         );
     }
+    if let Some(canary) = &shown.canary {
+        // The host's clock and the store's may differ by a little.
+        let left = canary.until_ms.saturating_sub(now_ms) / 1000 * 1000;
+        lines.push(format!(
+            "{name}: {} has proven itself and is a canary: {} % of the clients of this host for {} more",
+            number(canary.release),
+            canary.percent,
+            millis(left)
+        ));
+    }
     if shown.phase != "idle" {
         lines.push(format!("{name}: it is {} now", shown.phase));
     }
+    if let Some(waits) = &shown.waits {
+        lines.push(format!("{name}: {}", status::waiting(waits)));
+    }
+    for process in &shown.processes {
+        let said = match process.said.as_str() {
+            "" => String::new(),
+            said => format!(" and says: {said}"),
+        };
+        let (process, release, state) = (clean(&process.name), process.release, clean(&process.state));
+        lines.push(format!(
+            "{name}: process {process} of release {release} is {state}{said}"
+        ));
+    }
+    lines.extend(
+        shown
+            .remarks
+            .iter()
+            .map(|remark| format!("{name}: {}", clean(remark))),
+    );
     lines
 }
 

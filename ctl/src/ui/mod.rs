@@ -6,6 +6,7 @@ mod echo;
 mod progress;
 mod rollout;
 mod table;
+mod ways;
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -20,6 +21,7 @@ pub use course::Progress;
 pub use progress::Bar;
 pub use rollout::{outcome_name, outcome_words, plan_lines};
 pub use table::{Table, state as state_cell};
+pub use ways::way_lines;
 
 use crate::args::{Global, Output};
 use crate::error::CommandError;

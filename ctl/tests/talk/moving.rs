@@ -65,6 +65,7 @@ fn view(outcome: OutcomeKind) -> RolloutView {
 fn script(watches: impl IntoIterator<Item = Watched>) -> Script {
     Script {
         plan: Some(Ok(PlanReply {
+            ways: Vec::new(),
             view: Some(view(OutcomeKind::Planned)),
             changes: true,
         })),
@@ -260,6 +261,7 @@ fn plan_says_whether_there_is_something_to_do() {
     assert_eq!(json["changes"], true);
     assert_eq!(json["to"], 5);
     store.script.lock().unwrap().plan = Some(Ok(PlanReply {
+        ways: Vec::new(),
         view: Some(view(OutcomeKind::Planned)),
         changes: false,
     }));

@@ -70,6 +70,58 @@ pub struct AppReport {
     /// Releases on the host that are not as they were published; none of them is switched to. Not in `staged`.
     #[serde(default)]
     pub damaged: Vec<DamagedRelease>,
+    /// What a revert finds beside the release on the disk: a generation that stands by, or why none does any more.
+    #[serde(default)]
+    pub standby: Option<String>,
+    /// Kinds of the balancers that this host leaves before a gap: `haproxy`.
+    #[serde(default)]
+    pub balancers: Vec<String>,
+    /// The release on its way that a share of the users is on.
+    #[serde(default)]
+    pub canary: Option<CanaryReport>,
+    /// Its processes, of all generations that live, oldest first.
+    #[serde(default)]
+    pub processes: Vec<ProcessReport>,
+    /// What its switch waits for.
+    #[serde(default)]
+    pub waits: Option<AppWait>,
+    /// Things an operator should know of it: what fell back to another way, and why.
+    #[serde(default)]
+    pub remarks: Vec<String>,
+}
+
+/// A release that has proven itself, and that a share of a host's users is on before all are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryReport {
+    pub release: Target,
+    /// Of a hundred clients, so many come to it.
+    pub percent: u8,
+    /// When the share grows, in milliseconds since 1970 by the host's clock.
+    pub until_ms: u64,
+}
+
+/// One process of an app on a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessReport {
+    pub name: String,
+    pub release: u64,
+    /// 0 while there is none.
+    pub pid: u32,
+    /// `starting`, `up`, `reloading`, `stopping`, `backing off`, `waiting`, `ended`.
+    pub state: String,
+    /// What it last said of itself by `STATUS=`, at most 200 characters; to be escaped before it is shown.
+    pub said: String,
+}
+
+/// A switch that is prepared and waits for the app to let itself be replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppWait {
+    /// `the app's own lock (held by worker)`.
+    pub on: String,
+    /// Unix time in milliseconds when the wait is over.
+    pub until_ms: u64,
+    /// The switch goes on then all the same; if not, it fails.
+    pub overrules: bool,
 }
 
 /// A release whose files rotted or were changed on a host.
@@ -88,7 +140,14 @@ pub struct UpdateFigures {
     pub switch_ms: u64,
     /// Connections that a deadline cut while the old generation drained.
     pub lost_requests: u64,
+    /// How long nobody served in the last switch that had such a gap; none: no switch has had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap_ms: Option<u64>,
 }
+
+/// The step of a failure before a host: the host could not be taken out of its balancer's rotation, or put back, or is reached in
+/// another way through it. No release is to blame for that.
+pub const BALANCER_STEP: &str = "balancer";
 
 /// A step that failed on a host, and what the host did about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +155,8 @@ pub struct AppFailure {
     /// The epoch under which it failed: the host does not retry the release without a newer one.
     pub epoch: Epoch,
     pub release: Target,
-    /// `fetch`, `stage`, `spawn`, `ready`, `probe`, `switch`, `soak`, `run` (it crashed later), `assets`.
+    /// `fetch`, `stage`, `spawn`, `ready`, `probe`, `canary`, `switch`, `soak`, `run` (it crashed later), `assets`,
+    /// [`BALANCER_STEP`].
     pub step: String,
     pub reason: String,
     /// Last lines the app wrote, at most 50.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use futures::Stream;
 use ship_model::name::{AppName, EnvName, HostName};
+use ship_proto::v1;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
 use super::sessions::Sessions;
-use super::status;
+use super::{status, view};
 use crate::bridge::Bridge;
 use crate::clock::Clock;
 use crate::desired::Board;
@@ -62,6 +63,17 @@ impl Face {
             name,
             apps.iter().map(ToString::to_string),
         ))
+    }
+
+    /// Says in a view of the app's rollout what its hosts wait for.
+    pub fn add_waits(&self, env: &EnvName, app: &AppName, shown: &mut v1::RolloutView) {
+        let waits = |host: &str| {
+            let presence = self.fleet.get(env, &host.parse().ok()?)?;
+            let report = presence.report?;
+            let said = report.apps.iter().find(|said| said.app == *app)?;
+            said.waits.clone()
+        };
+        view::add_waits(shown, self.clock.now_ms(), waits);
     }
 
     /// An environment that has hosts, or ran something once.

@@ -43,7 +43,11 @@ impl FleetFace {
             release: state.current.map(Into::into),
             deploy: state.last_deploy.0,
             epoch: state.epoch.0,
-            rollout: state.rollout.as_ref().map(view::of_rollout),
+            rollout: state.rollout.as_ref().map(|rollout| {
+                let mut shown = view::of_rollout(rollout);
+                self.0.add_waits(&state.env, &state.app, &mut shown);
+                shown
+            }),
             asset_urls,
             hosts: state
                 .hosts

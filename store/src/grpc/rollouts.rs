@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream;
 use ship_model::name::{AppName, EnvName, HostName};
@@ -121,8 +122,12 @@ fn no_rollout(env: &EnvName, app: &AppName, deploy: u64) -> Status {
     )
 }
 
+/// Between two looks at hosts that wait.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// One watcher. A slow one misses views between, never the last: the channel holds the newest state.
 struct Watching {
+    face: Face,
     states: watch::Receiver<Arc<EnvState>>,
     deploy: u64,
     stop: CancellationToken,
@@ -136,6 +141,8 @@ impl Watching {
             if self.last.is_some() {
                 tokio::select! {
                     changed = self.states.changed() => changed.ok()?,
+                    // Hosts may wait, and that is no change of the rollout.
+                    () = tokio::time::sleep(LOOK) => {}
                     () = self.stop.cancelled() => {
                         self.over = true;
                         return Some(Err(status::unavailable("the store is ending; the rollout goes on")));
@@ -143,10 +150,11 @@ impl Watching {
                 }
             }
             let state = Arc::clone(&self.states.borrow_and_update());
-            let Some(shown) = view::of_deploy(&state, self.deploy) else {
+            let Some(mut shown) = view::of_deploy(&state, self.deploy) else {
                 self.over = true;
                 return Some(Err(no_rollout(&state.env, &state.app, self.deploy)));
             };
+            self.face.add_waits(&state.env, &state.app, &mut shown);
             if self.last.as_ref() != Some(&shown) {
                 self.over = view::is_over(&shown);
                 self.last = Some(shown.clone());
@@ -166,6 +174,7 @@ impl Rollouts for RolloutsFace {
             Ok(plan) => Ok(Response::new(v1::PlanReply {
                 view: Some(view::of_plan(&plan)),
                 changes: true,
+                ways: view::of_ways(self.0.controller.ways(&plan).await),
             })),
             Err(SteerError::Plan(PlanRefused::AlreadyRuns { .. })) => {
                 let state = self.0.board.state(&env, &app);
@@ -182,6 +191,7 @@ impl Rollouts for RolloutsFace {
                 Ok(Response::new(v1::PlanReply {
                     view: Some(view),
                     changes: false,
+                    ways: Vec::new(),
                 }))
             }
             Err(error) => Err(status::steer(&error)),
@@ -206,6 +216,7 @@ impl Rollouts for RolloutsFace {
         let states = self.0.board.watch(&env, &app);
         let states = states.ok_or_else(|| no_rollout(&env, &app, request.deploy))?;
         let watching = Watching {
+            face: self.0.clone(),
             states,
             deploy: first.deploy,
             stop: self.0.stop.clone(),

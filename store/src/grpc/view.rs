@@ -1,9 +1,13 @@
 //! Rollouts in the words of the wire.
 
+use ship_model::report::AppWait;
 use ship_model::rollout::{
     DeployEntry, DeployKind, End, EnvState, Excuse, Outcome, Plan, Rollout, RolloutView, preview, view,
 };
+use ship_model::spec::{Gap, Waiting};
 use ship_proto::v1::{self, OutcomeKind};
+
+use crate::rollout::HostWay;
 
 /// A plan that has not begun.
 pub fn of_plan(plan: &Plan) -> v1::RolloutView {
@@ -12,6 +16,30 @@ pub fn of_plan(plan: &Plan) -> v1::RolloutView {
     shown.excused = excused(plan, None);
     shown.plan_id = plan.id.to_string();
     shown
+}
+
+/// How the processes of a plan take over.
+pub fn of_ways(ways: Vec<HostWay>) -> Vec<v1::HostWay> {
+    let worded = |found: HostWay| {
+        let covered_by = match (found.way.waiting, found.balancers.is_empty()) {
+            _ if found.way.gap.is_none() => String::new(),
+            (Waiting::Nobody, _) => String::new(),
+            (_, false) => format!("balancer {}", found.balancers.join(", ")),
+            (Waiting::Queued, true) => "queue".to_owned(),
+            (Waiting::Refused, true) => "nobody".to_owned(),
+        };
+        v1::HostWay {
+            host: found.host.to_string(),
+            process: found.way.process.to_string(),
+            strategy: found.way.strategy.name().to_owned(),
+            gap: found.way.gap.map_or("", Gap::words).to_owned(),
+            gap_ms: found.gap_ms.filter(|_| found.way.gap.is_some()),
+            covered_by,
+            standby: found.way.standby.is_some(),
+            hold_ms: found.way.standby.and_then(|standby| standby.hold_ms),
+        }
+    };
+    ways.into_iter().map(worded).collect()
 }
 
 /// A rollout under way, or the last one.
@@ -26,6 +54,21 @@ pub fn of_rollout(rollout: &Rollout) -> v1::RolloutView {
         shown.last_lines.clone_from(&stop.last_lines);
     }
     shown
+}
+
+/// Says at each step under way which of its hosts wait for their app, for what and how long still. `waits` knows a host's wait.
+pub fn add_waits(shown: &mut v1::RolloutView, now_ms: u64, waits: impl Fn(&str) -> Option<AppWait>) {
+    for step in shown.steps.iter_mut().filter(|step| step.state == "running") {
+        for line in &mut step.hosts {
+            let Some(wait) = waits(&line.host) else { continue };
+            let left = wait.until_ms.saturating_sub(now_ms).div_ceil(1000);
+            line.detail = format!("waiting for {}, {left} s left", wait.on);
+            if !step.detail.is_empty() {
+                step.detail.push_str("; ");
+            }
+            step.detail.push_str(&format!("{} is {}", line.host, line.detail));
+        }
+    }
 }
 
 /// A rollout of which only its line in the history is left.

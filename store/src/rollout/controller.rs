@@ -19,6 +19,7 @@ use super::facts::{Facts, ManifestSource};
 use super::fleet::{Fleet, Known, Presence};
 use super::shares::Shares;
 use super::steer::{Mailbox, Steer, SteerError};
+use super::ways::HostWay;
 use crate::bridge::Bridge;
 use crate::clock::Clock;
 use crate::desired::Board;
@@ -46,9 +47,9 @@ pub(super) struct Core {
     pub stop: CancellationToken,
     /// Why nothing may be moved, for as long as this process lives.
     pub held: Option<NotAcceptedError>,
-    fleet: Arc<Fleet>,
+    pub(super) fleet: Arc<Fleet>,
     policy: Policy,
-    facts: Arc<Facts>,
+    pub(super) facts: Arc<Facts>,
     shares: Arc<Shares>,
 }
 
@@ -269,6 +270,11 @@ impl Controller {
     pub async fn plan(&self, env: &EnvName, app: &AppName, request: &Request) -> Result<Plan, SteerError> {
         self.core.fleet.settled(env).await;
         self.core.plan(&self.state_of(env, app), request).await
+    }
+
+    /// How the processes of a plan take over, host by host.
+    pub async fn ways(&self, plan: &Plan) -> Vec<HostWay> {
+        self.core.ways(plan).await
     }
 
     /// Carries an operator's wish out; the deploy it started or touched.

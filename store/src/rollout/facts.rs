@@ -9,6 +9,7 @@ use ship_model::manifest::Manifest;
 use ship_model::name::{AppName, ClassName};
 use ship_model::release::ReleaseNumber;
 use ship_model::rollout::ReleaseInfo;
+use ship_model::spec::ReleaseSpec;
 
 use crate::ledger::{Ledger, LedgerError};
 
@@ -93,6 +94,11 @@ impl Facts {
     /// The classes whose hosts run a release; blocks.
     pub fn classes(&self, id: ReleaseId) -> Result<BTreeSet<ClassName>, String> {
         Ok(self.kept(id)?.classes)
+    }
+
+    /// What a release says of itself; blocks.
+    pub fn spec(&self, id: ReleaseId) -> Result<ReleaseSpec, String> {
+        Ok((self.manifests)(id)?.spec().clone())
     }
 
     fn kept(&self, id: ReleaseId) -> Result<Kept, String> {

@@ -19,7 +19,9 @@ pub mod fleet;
 mod shares;
 mod steer;
 pub(crate) mod telling;
+mod ways;
 
 pub use controller::{Controller, Parts};
 pub use facts::{FactsError, ManifestSource};
 pub use steer::{Steer, SteerError, SteerVerb};
+pub use ways::HostWay;

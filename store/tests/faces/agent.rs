@@ -226,7 +226,13 @@ fn nothing_yet(app: ship_model::name::AppName) -> AppReport {
         update: Default::default(),
         connections: 0,
         restarts: 0,
+        processes: Vec::new(),
+        waits: None,
+        remarks: Vec::new(),
         damaged: Vec::new(),
+        standby: None,
+        balancers: Vec::new(),
+        canary: None,
     }
 }
 

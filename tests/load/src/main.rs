@@ -37,6 +37,9 @@ struct RunArguments {
     /// What to ask; several are asked in turn.
     #[arg(long = "target", required_unless_present_any = ["streams", "websockets"], value_name = "URL")]
     targets: Vec<Target>,
+    /// Ask targets with POST and a small body, which nobody on the way may send twice.
+    #[arg(long)]
+    post: bool,
     /// Requests per second that each open a connection.
     #[arg(long, default_value_t = 100, value_name = "N")]
     rate: u32,
@@ -121,6 +124,7 @@ fn main() -> ExitCode {
 
 fn run_load(arguments: RunArguments) -> anyhow::Result<bool> {
     let plan = Plan {
+        post: arguments.post,
         rate: arguments.rate,
         keep_alive_rate: arguments.keep_alive_rate,
         connections: arguments.connections,

@@ -12,6 +12,8 @@ use crate::websocket::SocketPlan;
 pub struct Plan {
     /// Asked in turn.
     pub targets: Vec<Target>,
+    /// Whether they are asked with POST and a small body, which nobody on the way may send twice. Streams are not.
+    pub post: bool,
     /// Requests per second that each open their own connection.
     pub rate: u32,
     /// Requests per second over connections that stay open.
@@ -42,6 +44,7 @@ impl Plan {
     pub fn new(targets: Vec<Target>) -> Self {
         Self {
             targets,
+            post: false,
             rate: 100,
             keep_alive_rate: 100,
             connections: 8,

@@ -115,7 +115,11 @@ impl<'a> Generator<'a> {
             timer,
             requests: targets
                 .iter()
-                .map(|target| [request(target, true), request(target, false)])
+                .enumerate()
+                .map(|(nth, target)| {
+                    let post = plan.post && asked.contains(&nth);
+                    [true, false].map(|close| request(target, close, post))
+                })
                 .collect(),
             schedules: [
                 schedule(Population::Connection, &asked, plan.rate, start),
@@ -425,10 +429,14 @@ fn place(population: Population) -> usize {
     }
 }
 
-fn request(target: &Target, close: bool) -> Vec<u8> {
+fn request(target: &Target, close: bool, post: bool) -> Vec<u8> {
     let close = if close { "Connection: close\r\n" } else { "" };
+    let (method, length, body) = match post {
+        true => ("POST", "Content-Length: 2\r\n", "ok"),
+        false => ("GET", "", ""),
+    };
     format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: ship-load\r\nAccept: */*\r\n{close}\r\n",
+        "{method} {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: ship-load\r\nAccept: */*\r\n{length}{close}\r\n{body}",
         target.path, target.authority
     )
     .into_bytes()

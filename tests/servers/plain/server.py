@@ -14,6 +14,7 @@ RELEASE = os.environ["SHIP_RELEASE"]
 HERE = os.path.dirname(os.path.abspath(__file__))
 ADDRESS = json.load(open(os.path.join(HERE, "addresses.json"), encoding="utf-8"))[os.environ["SHIP_HOST"]]
 SICK = os.path.exists(os.path.join(HERE, "sick"))
+WAITS = os.path.join(HERE, "waits")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -48,4 +49,6 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
 
+while os.path.exists(WAITS) and not os.path.exists(open(WAITS, encoding="utf-8").read()):
+    time.sleep(0.02)
 Server((ADDRESS, int(sys.argv[1])), Handler).serve_forever()

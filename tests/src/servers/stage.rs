@@ -202,9 +202,11 @@ impl Stage {
             strategy: self.subject.strategy,
             restart: self.subject.restart.clone(),
             overlap: true,
+            asked_for: None,
             canary: None,
             watchdog_ms: None,
             lock_wait_ms: None,
+            lock_overrule: false,
             no_new_privs: false,
             env,
             env_file: None,
@@ -242,7 +244,9 @@ impl Stage {
             environment: "test".to_owned(),
             processes: vec![process],
             coexist: true,
+            must_coexist: false,
             soak_ms: millis(soak),
+            standby: self.subject.standby,
             hooks: std::collections::BTreeMap::new(),
         }
     }
@@ -255,6 +259,9 @@ impl Stage {
                 crate::sample::make(&dir, version, manners == Manners::Sick);
             }
             return dir;
+        }
+        if let Some(build) = self.subject.build.filter(|_| !dir.exists()) {
+            build(&dir, release, manners);
         }
         if dir.exists() {
             return dir;
@@ -330,25 +337,7 @@ impl Stage {
     /// The same at this address.
     #[must_use]
     pub fn users_at(&self, address: SocketAddr, rate: u32) -> Users {
-        let base = format!("http://{address}");
-        let rate = rate.to_string();
-        let mut words = vec![
-            "--rate".to_owned(),
-            rate.clone(),
-            "--keep-alive-rate".to_owned(),
-            rate,
-        ];
-        words.extend(["--connections", "6", "--target"].map(str::to_owned));
-        words.push(format!("{base}/"));
-        if self.subject.streams {
-            words.extend(["--stream-rate", "1", "--stream"].map(str::to_owned));
-            words.push(format!("{base}/stream?seconds=1"));
-        }
-        if self.subject.websockets {
-            words.extend(["--sockets", "5", "--websocket"].map(str::to_owned));
-            words.push(format!("{base}/ws"));
-        }
-        Users(Load::with(&words))
+        Users::of(address, rate, self.subject.streams, self.subject.websockets)
     }
 
     /// The app's log so far.
@@ -397,6 +386,29 @@ impl Drop for ByHand {
 pub struct Users(Load);
 
 impl Users {
+    /// So many requests a second of each kind.
+    pub(super) fn of(address: SocketAddr, rate: u32, streams: bool, websockets: bool) -> Self {
+        let base = format!("http://{address}");
+        let rate = rate.to_string();
+        let mut words = vec![
+            "--rate".to_owned(),
+            rate.clone(),
+            "--keep-alive-rate".to_owned(),
+            rate,
+        ];
+        words.extend(["--connections", "6", "--target"].map(str::to_owned));
+        words.push(format!("{base}/"));
+        if streams {
+            words.extend(["--stream-rate", "1", "--stream"].map(str::to_owned));
+            words.push(format!("{base}/stream?seconds=1"));
+        }
+        if websockets {
+            words.extend(["--sockets", "5", "--websocket"].map(str::to_owned));
+            words.push(format!("{base}/ws"));
+        }
+        Self(Load::with(&words))
+    }
+
     /// Ends them and gives what they saw.
     #[must_use]
     pub fn finish(self) -> Value {
@@ -417,7 +429,7 @@ impl Drop for Stage {
 }
 
 /// An address of the loopback net that no other test of this machine takes.
-fn own_address() -> SocketAddr {
+pub(super) fn own_address() -> SocketAddr {
     static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(8_000);
     let port = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let [_, a, b, c] = std::process::id().to_be_bytes();

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ship_model::spec::{Restart, Strategy};
+use ship_model::spec::{Restart, Standby, Strategy};
+
+use super::Manners;
 
 /// A server and its application.
 #[derive(Debug, Clone)]
@@ -21,16 +23,20 @@ pub struct Subject {
     pub websockets: bool,
     /// Whether its releases are made by `ship-sample make`.
     pub made: bool,
+    /// What builds a release of it in a folder.
+    pub build: Option<fn(&Path, u64, Manners)>,
     /// Whether nothing in it is ours, so that a bad release of it is made by other words of its command.
     pub plain: bool,
     /// How it is replaced.
     pub strategy: Strategy,
     pub restart: Option<Restart>,
+    /// What stays of the release before.
+    pub standby: Option<Standby>,
     /// Whether it has `/stream`.
     pub streams: bool,
 }
 
-fn root() -> PathBuf {
+pub(super) fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().unwrap_or(tests).to_owned()
 }
@@ -68,16 +74,18 @@ impl Subject {
             drain: Duration::from_secs(60),
             websockets: false,
             made: false,
+            build: None,
             plain: false,
             strategy: Strategy::ListenFds,
             restart: None,
+            standby: None,
             streams: true,
         }
     }
 
     /// Whether it must be told where to listen.
     pub(super) fn listens_at_own(&self) -> bool {
-        self.strategy.binds_itself() || self.strategy == Strategy::Auto
+        self.strategy.binds_itself() || self.strategy.takes_either()
     }
 
     /// Makes the files of a release in a folder.
@@ -167,6 +175,22 @@ impl Subject {
             Self::python(&["-m", "gunicorn", "app:app"])?,
             &files,
         ))
+    }
+
+    /// Without the recipe.
+    #[must_use]
+    pub fn plain_gunicorn() -> Option<Self> {
+        let words =
+            "-m gunicorn -k gthread --workers 2 --threads 16 --keep-alive 75 --graceful-timeout 20 app:app";
+        let words: Vec<&str> = words.split(' ').collect();
+        Some(Self {
+            drain: Duration::from_secs(1),
+            ..Self::new(
+                "gunicorn, plain",
+                Self::python(&words)?,
+                &[("tests/servers/wsgi/app.py", "app.py")],
+            )
+        })
     }
 
     #[must_use]

@@ -25,6 +25,7 @@ fn process_spec(probe: ProbeKind) -> ProcessSpec {
         strategy: ship_model::spec::Strategy::ListenFds,
         restart: None,
         overlap: true,
+        asked_for: None,
         canary: None,
         env: [(text("RAILS_ENV"), text("production"))].into(),
         env_file: Some(PathBuf::from("/srv/ship/web/shared/env")),
@@ -42,6 +43,7 @@ fn process_spec(probe: ProbeKind) -> ProcessSpec {
         notify: true,
         watchdog_ms: None,
         lock_wait_ms: None,
+        lock_overrule: false,
         no_new_privs: false,
         ready_timeout_ms: 30_000,
         drain_ms: 30_000,
@@ -51,6 +53,8 @@ fn process_spec(probe: ProbeKind) -> ProcessSpec {
         limits: Limits {
             nofile: Some(65_536),
             memory: Some(1 << 30),
+            pids: None,
+            cpu: None,
         },
     }
 }
@@ -70,7 +74,9 @@ fn intent(release: u64) -> Intent {
             process_spec(ProbeKind::Tcp),
         ],
         coexist: false,
+        must_coexist: false,
         soak_ms: 5_000,
+        standby: None,
         hooks: std::collections::BTreeMap::new(),
     }
 }
@@ -88,6 +94,7 @@ fn outcome(result: SwitchResult) -> Outcome {
         switch_ms: 403,
         boot_ms: 390,
         first_answer_ms: Some(395),
+        gap_ms: None,
         at: text("2025-10-09T08:53:20Z"),
     }
 }
@@ -126,10 +133,13 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
         epoch: 41,
         running: Some(reference.clone()),
         switching_to: Some(reference.clone()),
+        waits: None,
         queued: Some(reference.clone()),
         revert: RevertReadiness {
             to: Some(reference),
             warm: true,
+            standby: None,
+            standby_lost: None,
         },
         held: Some(held()),
         generations: vec![GenerationStatus {
@@ -143,6 +153,8 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
                 start_ticks: 99,
                 state,
                 said: text("warming up"),
+                reloading: false,
+                stopping: false,
                 connections: 3,
                 strategy: ship_model::spec::Strategy::default(),
                 reason: String::new(),
@@ -154,12 +166,23 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
             addr: text("tcp:8080"),
             bound: text("tcp:127.0.0.21:8080"),
             steering,
+            reason: match phase {
+                Phase::Canary => text("one socket for all generations: refused"),
+                _ => String::new(),
+            },
         }],
+        canary: (phase == Phase::Canary).then_some(CanaryStatus {
+            release: 455,
+            percent: 10,
+            until: 1_760_000_030,
+        }),
         outcome: Some(outcome(SwitchResult::Switched)),
         crash: None,
         counters: counters(),
         program: String::new(),
         upgrade: None,
+        groups: None,
+        falls_back: Vec::new(),
         notes: vec![text("steering fell back")],
     }
 }
@@ -261,6 +284,7 @@ fn statuses() -> Vec<Status> {
         Stopping,
         Aborting,
         ShuttingDown,
+        Canary,
     ];
     let roles = [
         Role::Rising,
@@ -410,7 +434,12 @@ fn rising(phase: RisingPhase, cause: Cause) -> Rising {
         deadline: 104,
         first_answer_at: Some(105),
         proven_at: None,
+        gap_since: None,
         attempt: 2,
+        canary: (phase == RisingPhase::Canary).then_some(1),
+        tight: None,
+        lock_until: None,
+        unlocked: false,
     }
 }
 
@@ -448,10 +477,13 @@ fn state(phase: RisingPhase, cause: Cause) -> State {
             asked_at: 108,
             not_before: 109,
             attempt: 1,
+            rungs: Vec::new(),
+            lock_until: None,
         }),
         outcome: Some(outcome(SwitchResult::Reverted)),
         outcome_of: Some(13),
         crash: None,
+        standby_lost: None,
         hooks: Vec::new(),
         holder: None,
         counters: counters(),
@@ -478,9 +510,59 @@ fn states() -> Vec<State> {
         RisingPhase::Probed,
         RisingPhase::Linked,
         RisingPhase::Aborting,
+        RisingPhase::Canary,
     ];
     let around = |(nth, phase): (usize, RisingPhase)| state(phase, causes[nth % causes.len()].clone());
     phases.into_iter().enumerate().map(around).collect()
+}
+
+/// What came with the cut-over: an intent that asks for it, a standby, one that was lost, and the gap of a switch.
+#[test]
+fn a_standby_is_read_and_written() {
+    let mut wanted = intent(455);
+    wanted.standby = Some(ship_model::spec::Standby {
+        hold_ms: Some(600_000),
+    });
+    wanted.processes[0].strategy = ship_model::spec::Strategy::CutOver;
+    let standby = Retiring {
+        failed: false,
+        ..retiring(Leaving::Standby)
+    };
+    let kept = State {
+        retiring: vec![standby],
+        rising: Some(Rising {
+            gap_since: Some(110),
+            ..rising(RisingPhase::Spawned, Cause::Switch)
+        }),
+        standby_lost: Some(text("release 454 stood by until it ended")),
+        good: vec![wanted],
+        outcome: Some(Outcome {
+            gap_ms: Some(1_400),
+            ..outcome(SwitchResult::Switched)
+        }),
+        ..state(RisingPhase::Spawned, Cause::Switch)
+    };
+    let told = RevertReadiness {
+        standby: Some(StandbyStatus {
+            generation: 11,
+            release: 454,
+            until: Some(text("2025-10-09T09:03:20Z")),
+        }),
+        standby_lost: kept.standby_lost.clone(),
+        ..RevertReadiness::default()
+    };
+    let today = lines([
+        serde_json::to_value(&kept).unwrap(),
+        serde_json::to_value(&told).unwrap(),
+    ]);
+    writes_the_same("keeper-standby-1.jsonl", today.as_bytes());
+    let found = String::from_utf8(frozen("keeper-standby-1.jsonl")).unwrap();
+    let (first, second) = found.split_once('\n').unwrap();
+    assert_eq!(serde_json::from_str::<State>(first).unwrap(), kept);
+    assert_eq!(
+        serde_json::from_str::<RevertReadiness>(second.trim()).unwrap(),
+        told
+    );
 }
 
 /// Not through a real keeper: what it remembers names processes of this machine.

@@ -61,6 +61,8 @@ fn figures() -> UpdateFigures {
         stage_ms: 2,
         switch_ms: 3,
         lost_requests: 4,
+        // Came later: an old agent does not say it.
+        gap_ms: None,
     }
 }
 
@@ -104,7 +106,13 @@ fn app_report() -> AppReport {
         connections: 8,
         restarts: 9,
         // Came later: an old agent does not say it.
+        processes: Vec::new(),
+        waits: None,
+        remarks: Vec::new(),
         damaged: Vec::new(),
+        standby: String::new(),
+        balancers: Vec::new(),
+        canary: None,
     }
 }
 
@@ -295,6 +303,7 @@ fn examples() -> Vec<Example> {
             release: Some(target(454)),
             reason: text("\"app.js\" has other bytes than the release says"),
         };
+        "Canary" Canary = Canary { release: Some(target(454)), percent: 10, until_ms: 1_760_000_030_000 };
         "DesiredApp" DesiredApp = desired_app();
         "DesiredHost" DesiredHost = DesiredHost { apps: vec![desired_app()] };
         "UpdateFigures" UpdateFigures = figures();
@@ -326,7 +335,11 @@ fn examples() -> Vec<Example> {
             // Came later.
             without: vec![],
         };
-        "PlanReply" PlanReply = PlanReply { view: Some(rollout_view()), changes: true };
+        "PlanReply" PlanReply = PlanReply { view: Some(rollout_view()), changes: true, ways: Vec::new() };
+        "HostWay" HostWay = HostWay {
+            host: text("h1"), process: text("web"), strategy: text("stop-start"), gap: text("coexist = false"), gap_ms: Some(1),
+            covered_by: text("queue"), standby: true, hold_ms: Some(2),
+        };
         "Started" Started = Started { app: text("web"), env: text("production"), deploy: 7 };
         "WatchRequest" WatchRequest = WatchRequest { app: text("web"), env: text("production"), deploy: 7 };
         "ControlRequest" ControlRequest = ControlRequest {

@@ -1,9 +1,11 @@
 //! Servers replaced in place by their own signals: the keeper sends them, finds the successor, proves it, and goes back.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde_json::Value;
 use ship_keeper::protocol::{Steering, SwitchResult};
-use ship_tests::servers::{Manners, Stage, Subject};
+use ship_tests::servers::{Bare, Manners, Stage, Subject};
 
 use super::{RATE, SHORT_SOAK, reverted, switched};
 
@@ -78,6 +80,65 @@ fn unicorn_by_usr2() {
 #[test]
 fn gunicorn_by_usr2() {
     in_place("gunicorn_by_usr2", Subject::gunicorn_reexec(), Known::CutsUnread);
+}
+
+/// What became of failed requests, a reset and an end being the same cut, with how many there were.
+fn cuts(seen: &Value) -> (BTreeSet<&'static str>, u64) {
+    let names = [
+        ("reset_before_byte", "before its answer"),
+        ("eof_before_byte", "before its answer"),
+        ("reset_mid", "in its answer"),
+        ("eof_mid", "in its answer"),
+        ("refused", "refused"),
+        ("timeout", "timeout"),
+        ("connect_timeout", "timeout"),
+        ("status_5xx", "status"),
+        ("bad_body", "wrong"),
+    ];
+    let count = |name: &str| seen["failures"][name].as_u64().unwrap_or(0);
+    let found = names.into_iter().filter(|(name, _)| count(name) > 0);
+    let failed = seen["failed"].as_u64().unwrap_or(u64::MAX);
+    (found.map(|(_, kind)| kind).collect(), failed)
+}
+
+/// It ends kept connections while a request may be on its way, whoever sends it the signals: under the same users, four
+/// upgrades by hand and four by the keeper. Its kinds of cuts are its own, and so is about how many there are.
+#[test]
+fn gunicorn_by_usr2_cuts_nothing_that_it_does_not_cut_bare() {
+    let name = "gunicorn, bare and by USR2";
+    let Some(subject) = Subject::gunicorn_reexec() else {
+        return ship_tests::skipped(name, "the server is not installed: run tests/setup");
+    };
+    let rate = 4 * RATE;
+    let mut bare = Bare::gunicorn(&subject);
+    let users = bare.users(rate);
+    for release in ["2", "1", "2", "1"] {
+        bare.upgrade_to(release);
+    }
+    let alone = users.finish();
+    drop(bare);
+
+    let mut stage = Stage::new(subject);
+    switched(&stage.switch(1, Manners::Good, SHORT_SOAK), 1);
+    stage.settle();
+    let users = stage.users(rate);
+    for _ in 0..2 {
+        switched(&stage.switch(2, Manners::Good, SHORT_SOAK), 2);
+        stage.settle();
+        reverted(&stage.revert(), 1);
+        stage.settle();
+    }
+    let kept = users.finish();
+    let ((known, by_itself), (kinds, failed)) = (cuts(&alone), cuts(&kept));
+    assert!(
+        kinds.is_subset(&known),
+        "{name}: {kinds:?} of {known:?}: {alone:#} {kept:#}"
+    );
+    // So many connections are kept: chance decides which of them are just in use.
+    assert!(
+        failed <= 2 * by_itself + 6,
+        "{name}: {failed} for {by_itself}: {alone:#} {kept:#}"
+    );
 }
 
 #[test]

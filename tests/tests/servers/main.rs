@@ -2,9 +2,12 @@
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
 mod adopted;
+mod behind;
+mod cut_over;
 mod http2;
 mod in_place;
 mod join;
+mod relup;
 
 use std::time::Duration;
 

@@ -36,6 +36,7 @@ impl Keeper {
         self.complete_outcome(&mut next);
         self.adopt_state(next);
         self.remember_layout();
+        self.sweep_groups();
         for effect in effects {
             self.carry_out(&effect);
             self.resident.keep_small();
@@ -114,7 +115,8 @@ impl Keeper {
             .processes
             .get(slot)
             .and_then(|spec| spec.watchdog_ms);
-        let running = Running::found(process, pidfd, watchdog_ms);
+        let mut running = Running::found(process, pidfd, watchdog_ms);
+        running.memory_kills = self.memory_kills(number, slot);
         self.running.insert((number, slot), running);
         self.adopt_binds(generation, slot, process);
         Some(Living {
@@ -203,8 +205,9 @@ impl Keeper {
             let address = Address::parse(&bound).map_err(|error| error.to_string())?;
             let layout = self.state.layout.get(&key).cloned().unwrap_or_default();
             let active = self.state.active.as_ref().map(|active| active.number);
-            let group =
-                Group::adopt(&address, found, kept, &layout, active).map_err(|error| chain(&error))?;
+            let canary = self.canary_at(&key);
+            let group = Group::adopt(&address, found, kept, &layout, active, canary)
+                .map_err(|error| chain(&error))?;
             self.listeners.insert(key, group);
         }
         Ok(())
@@ -218,6 +221,7 @@ impl Keeper {
         for generation in generations {
             let mains = self.mains.get(&generation.number).cloned().unwrap_or_default();
             let marks = self.marks(generation.number, None);
+            self.groups.kill(generation.number, None);
             loop {
                 let members = processes::members(&mains, &[], &marks);
                 if members.is_empty() || now_ms() > until {

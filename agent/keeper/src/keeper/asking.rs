@@ -6,7 +6,7 @@
 
 mod lead;
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::PollFlags;
@@ -16,11 +16,12 @@ use super::jobs::Purpose;
 use super::lives::{cannot_run, how_ended};
 use super::{Keeper, chain};
 use crate::clock::now_ms;
-use crate::listen::{self, Group, Route};
+use crate::listen::{self, Group, Route, Transport};
 use crate::machine::Event;
 use crate::probe::{Answer, Progress, Tally, elsewhere, nobody_accepts, words};
 use crate::processes::{self, StartFailure};
 use crate::protocol::{ProbeKind, ProbeSpec, ProcessSpec};
+use crate::sockets::Ends;
 use lead::Lead;
 
 /// How often a connection that nobody has accepted is looked at.
@@ -89,6 +90,14 @@ impl Asking {
         }
     }
 
+    /// It has passed, and must go on answering.
+    pub(super) fn watching(self) -> Self {
+        Self {
+            tally: self.tally.watching(),
+            ..self
+        }
+    }
+
     /// The descriptors to wait on, and what for.
     pub(super) fn waits_on(&self) -> Vec<(BorrowedFd<'_>, PollFlags)> {
         let mut all = self.lead.as_ref().map(Lead::waits_on).unwrap_or_default();
@@ -148,9 +157,8 @@ impl Keeper {
                 return Progress::Asking;
             }
             Step::Connected { stream, deadline } => {
-                let ends = stream.local_addr().ok().zip(stream.peer_addr().ok());
                 let generation = asking.generation;
-                let owned = ends.and_then(|(client, server)| self.owns(generation, client, server));
+                let owned = Ends::of(&*stream).and_then(|ends| self.owns(generation, ends));
                 let late = now >= *deadline;
                 return match (owned, self.group_of(asking)) {
                     (Some(true), _) => self.begin_child(asking),
@@ -169,6 +177,11 @@ impl Keeper {
 
     fn group_of(&mut self, asking: &Asking) -> Option<&mut Group> {
         self.listeners.get_mut(asking.key.as_deref()?)
+    }
+
+    fn transport_of(&mut self, asking: &Asking) -> Transport {
+        let group = self.group_of(asking);
+        group.map_or(Transport::Tcp, |group| group.transport())
     }
 
     fn connect_for(&mut self, asking: &mut Asking) -> Progress {
@@ -202,7 +215,7 @@ impl Keeper {
         };
         let mut listeners = std::mem::take(&mut self.listeners);
         if let Some(group) = listeners.get_mut(&key) {
-            let owned = |client: SocketAddr, server: SocketAddr| self.owns(generation, client, server);
+            let owned = |ends| self.owns(generation, ends);
             lead.advance(group, generation, owned);
         }
         self.listeners = listeners;
@@ -229,7 +242,8 @@ impl Keeper {
         if asking.key.is_some() && connection.is_none() {
             let lead = match asking.lead.take() {
                 Some(lead) => lead,
-                None => Lead::new().map_err(|error| format!("no place to accept connections: {error}"))?,
+                None => Lead::new(self.transport_of(asking))
+                    .map_err(|error| format!("no place to accept connections: {error}"))?,
             };
             extra.push(("SHIP_PROBE_ADDR", lead.addr().to_string()));
             asking.lead = Some(lead);

@@ -1,13 +1,11 @@
 //! How many are connected to whom: for the status, for a drain, and for a probe on a shared listener.
 
-use std::net::SocketAddr;
-
 use super::Keeper;
 use crate::clock::now_ms;
 use crate::listen::Group;
 use crate::machine::Process;
 use crate::processes::{self, Table, Tree};
-use crate::sockets::{self, Places};
+use crate::sockets::{self, Ends, Places};
 
 /// How old the connections told in a status may be.
 const COUNT_MS: u64 = 1_000;
@@ -83,13 +81,13 @@ impl Keeper {
         let groups = || self.listeners.iter().map(|(_, group)| group);
         Places {
             tcp: groups().filter_map(Group::tcp).collect(),
-            unix: groups().any(|group| group.tcp().is_none()),
+            unix: groups().any(Group::is_unix),
         }
     }
 
     /// Whether one of the generation's processes has the socket that serves this client; none while nobody has accepted it.
-    pub(super) fn owns(&self, generation: u64, client: SocketAddr, server: SocketAddr) -> Option<bool> {
-        let socket = sockets::serving_socket(client, server)?;
+    pub(super) fn owns(&self, generation: u64, ends: Ends) -> Option<bool> {
+        let socket = ends.serving_socket()?;
         let holds = |pid: &u32| processes::descriptor_of(*pid, socket).is_some();
         if let Some(owned) = self.owns_in_place(generation, &holds) {
             return Some(owned);

@@ -5,13 +5,38 @@ use ship_durable::fault;
 use super::{Keeper, chain};
 use crate::listen;
 use crate::machine::{Event, RisingPhase};
-use crate::processes;
+use crate::protocol::ProcessSpec;
 use crate::relay::{MAX_RELAYS, Relay};
 
 impl Keeper {
     pub(super) fn bind(&mut self, generation: u64) {
         let sockets = self.take_sockets(generation).map_err(|error| chain(&error));
-        self.events.push_back(Event::Bound { generation, sockets });
+        let remarks = self.remarks(generation);
+        self.resident.keep_small();
+        let rising = self.state.rising.as_ref().map(|rising| &rising.generation);
+        let rising = rising.filter(|rising| rising.number == generation);
+        let tight = rising.and_then(|rising| self.tight(rising));
+        self.resident.keep_small();
+        self.events.push_back(Event::Bound {
+            generation,
+            sockets,
+            remarks,
+            tight,
+        });
+    }
+
+    /// Listeners of the generation that are less than they could be.
+    fn remarks(&self, generation: u64) -> Vec<(usize, String)> {
+        let found = self.state.generation(generation);
+        let processes = found.into_iter().flat_map(|found| &found.intent.processes);
+        let remark = |(slot, process): (usize, &ProcessSpec)| {
+            let remarks = process.listen.iter().filter_map(move |listener| {
+                let group = self.listeners.get(&listen::key(process, listener))?;
+                Some((slot, format!("listener {}: {}", listener.name, group.remark()?)))
+            });
+            remarks.collect::<Vec<_>>()
+        };
+        processes.enumerate().flat_map(remark).collect()
     }
 
     /// Sockets for every listener of the generation, as inodes per slot.
@@ -74,47 +99,6 @@ impl Keeper {
         for (_, group) in self.listeners.iter_mut() {
             if let Err(error) = group.hold(generation) {
                 self.notes.push_back(chain(&error));
-            }
-        }
-    }
-
-    /// Notices listeners that their app has shut down.
-    pub(super) fn look_at_listeners(&mut self) {
-        let active = self.state.active.as_ref().map_or(0, |active| active.number);
-        let before = self.state.layout.clone();
-        // What a holder still has would stay in its group where it is closed here only.
-        let proven = self.state.rising.is_none() && self.state.holder.is_none();
-        let mut lost = Vec::new();
-        for (key, group) in self.listeners.iter_mut() {
-            let had = group.socket(active).is_some();
-            if group.inspect(active, proven) && had {
-                lost.push(key.clone());
-            }
-        }
-        self.remember_layout();
-        if self.state.layout != before {
-            self.revision += 1;
-        }
-        for key in lost {
-            self.note(format!(
-                "generation {active} shut its listener {key} down; its process is started again"
-            ));
-            self.kill_active();
-        }
-    }
-
-    /// The active generation cannot serve any more: its processes end and are started again.
-    fn kill_active(&mut self) {
-        let Some(active) = self.state.active.as_ref().map(|active| active.number) else {
-            return;
-        };
-        for ((generation, _), running) in &self.running {
-            if *generation == active {
-                processes::send(
-                    running.process.pid,
-                    running.process.start,
-                    rustix::process::Signal::KILL,
-                );
             }
         }
     }

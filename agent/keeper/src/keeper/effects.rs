@@ -14,6 +14,7 @@ impl Keeper {
             Effect::Fork { generation, slot } => self.fork(*generation, *slot),
             Effect::Go { generation, slot } => self.go(*generation, *slot),
             Effect::Probe { generation, slot } => self.begin_probe(*generation, *slot),
+            Effect::Watch { generation, slot } => self.begin_watch(*generation, *slot),
             Effect::EndProbes { generation } => {
                 self.probes.retain(|probe| probe.generation != *generation);
                 self.end_askings(*generation);
@@ -39,7 +40,15 @@ impl Keeper {
                     result,
                 });
             }
+            Effect::Share { generation, stage } => {
+                let result = self.share(*generation, *stage);
+                self.events.push_back(Event::Shared {
+                    generation: *generation,
+                    result,
+                });
+            }
             Effect::Hold { generation } => self.hold(*generation),
+            Effect::Overrule { generation } => self.overrule(*generation),
             Effect::Drain { generation } => self.drain(*generation),
             Effect::Stop { generation } => self.stop(*generation),
             Effect::Kill { generation } => self.kill(*generation),
@@ -70,6 +79,7 @@ impl Keeper {
         self.tell(None, "the app is stopped; the keeper exits");
         self.control.unbind();
         let _ = std::fs::remove_file(self.notify.path());
+        self.groups.leave();
         self.exiting = true;
     }
 }
@@ -80,10 +90,13 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::Fork { .. } => "fork",
         Effect::Go { .. } => "go",
         Effect::Probe { .. } => "probe",
+        Effect::Watch { .. } => "watch",
         Effect::EndProbes { .. } => "endprobes",
         Effect::Link { .. } => "link",
         Effect::Steer { .. } => "steer",
+        Effect::Share { .. } => "share",
         Effect::Hold { .. } => "hold",
+        Effect::Overrule { .. } => "overrule",
         Effect::Drain { .. } => "drain",
         Effect::Stop { .. } => "stop",
         Effect::Kill { .. } => "kill",

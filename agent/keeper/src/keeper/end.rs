@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use super::Keeper;
 use super::count::pause_after;
 use crate::clock::now_ms;
-use crate::machine::{Event, Generation, Leaving, Process, RisingPhase};
+use crate::machine::{self, Event, Generation, Leaving, Process, RisingPhase};
 use crate::processes;
 
 /// How often leaving generations are looked at.
@@ -62,7 +62,17 @@ impl Keeper {
             Some(generation),
             &format!("process {} is {word}, to make room for its successor", spec.name),
         );
-        if !kill {
+        if kill {
+            let release = self
+                .state
+                .generation(generation)
+                .map_or(0, |found| found.intent.release);
+            self.note(format!(
+                "process {} of release {release} was killed after {} ms, with the job it had: its time to finish (drain and stop_timeout) was over",
+                spec.name,
+                spec.time_to_stop()
+            ));
+        } else {
             let signal = processes::signal(&spec.stop_signal).unwrap_or(Signal::TERM);
             processes::send(main.pid, main.start, signal);
             return;
@@ -73,12 +83,46 @@ impl Keeper {
         for member in processes::members(&[main], &others, &self.marks(home, Some(&spec.name))) {
             processes::send(member.pid, member.start, Signal::KILL);
         }
+        self.kill_group_of(generation, slot);
+    }
+
+    /// Tells of workers that are killed since their time to finish what they do is over.
+    fn tell_cut(&mut self, generation: u64) {
+        let over = |leaving: &machine::Retiring| leaving.generation.number == generation && !leaving.failed;
+        let cut = self.state.retiring.iter().find(|leaving| over(leaving));
+        let clearing = matches!(
+            self.state.rising.as_ref().map(|rising| rising.phase),
+            Some(RisingPhase::Clearing(Leaving::Killing))
+        );
+        let active = self
+            .state
+            .active
+            .as_ref()
+            .filter(|active| clearing && active.number == generation);
+        let Some(found) = cut.map(|leaving| &leaving.generation).or(active).cloned() else {
+            return;
+        };
+        for (spec, slot) in found.intent.processes.iter().zip(0..) {
+            if spec.listen.is_empty() && self.running.contains_key(&(generation, slot)) {
+                self.note(format!(
+                    "process {} of release {} was killed after {} ms, with the job it had: its time to finish (drain and stop_timeout) was over",
+                    spec.name,
+                    found.intent.release,
+                    spec.time_to_stop()
+                ));
+            }
+        }
     }
 
     pub(super) fn kill(&mut self, generation: u64) {
+        self.tell_cut(generation);
         let open = self.count_connections(generation);
         self.cut.entry(generation).or_insert(open);
+        self.resident.keep_small();
         self.send_to_members(generation, None, Signal::KILL);
+        for home in self.homes(generation) {
+            self.groups.kill(home, None);
+        }
         // One that waits to be let go ends when the pipe is closed, even if the signal could not reach it.
         for ((number, _), running) in &mut self.running {
             if *number == generation {
@@ -99,8 +143,16 @@ impl Keeper {
     fn send_to_members(&self, generation: u64, process: Option<&str>, signal: Signal) {
         let mains = self.mains.get(&generation).cloned().unwrap_or_default();
         let others = self.others(generation);
-        for member in processes::members(&mains, &others, &self.marks(generation, process)) {
+        let members = processes::members(&mains, &others, &self.marks(generation, process));
+        for member in &members {
             processes::send(member.pid, member.start, signal);
+        }
+        let mut escaped = self.escaped(generation, process);
+        escaped.retain(|pid| members.iter().all(|member| member.pid != *pid));
+        for pid in escaped {
+            if let Some(start) = processes::start_ticks(pid) {
+                processes::send(pid, start, signal);
+            }
         }
     }
 
@@ -115,6 +167,7 @@ impl Keeper {
         for member in processes::members(&[process], &others, &self.marks(home, name.as_deref())) {
             processes::send(member.pid, member.start, Signal::KILL);
         }
+        self.kill_group_of(generation, slot);
     }
 
     pub(super) fn forget(&mut self, generation: u64) {
@@ -135,6 +188,8 @@ impl Keeper {
         self.joins.retain(|join| join.generation != generation);
         self.asked.retain(|(number, _), _| *number != generation);
         self.remove_drain_files();
+        self.resident.keep_small();
+        self.sweep_groups();
     }
 
     /// What was stored by processes that no release here has any more is closed.
@@ -147,7 +202,7 @@ impl Keeper {
 
     /// The generations whose drain file tells this one's processes to drain. One that another generation looks at as well is
     /// left out: there only the stop signal can tell.
-    fn homes(&self, generation: u64) -> Vec<u64> {
+    pub(super) fn homes(&self, generation: u64) -> Vec<u64> {
         let homes_of = |found: &Generation| -> Vec<u64> {
             (0..found.slots.len()).map(|slot| found.home(slot).0).collect()
         };
@@ -167,20 +222,18 @@ impl Keeper {
         homes
     }
 
-    /// Takes away drain files that no living process looks at.
+    /// Takes away drain and lock files that no living process looks at.
     fn remove_drain_files(&self) {
         let mut used = Vec::new();
         for (found, _) in self.state.generations() {
             used.push(found.number.to_string());
             used.extend((0..found.slots.len()).map(|slot| found.home(slot).0.to_string()));
         }
-        let folder = self.config.run.join("drain");
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry
-                .file_name()
-                .to_str()
-                .is_none_or(|name| !used.iter().any(|known| known == name))
-            {
+        let folders = ["drain", "lock"].map(|name| std::fs::read_dir(self.config.run.join(name)));
+        for entry in folders.into_iter().flatten().flatten().flatten() {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.split('.').next());
+            if number.is_none_or(|number| !used.iter().any(|known| known == number)) {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
@@ -192,12 +245,7 @@ impl Keeper {
             self.state.rising.as_ref().map(|rising| rising.phase),
             Some(RisingPhase::Aborting | RisingPhase::Clearing(_))
         );
-        clearing
-            || self
-                .state
-                .retiring
-                .iter()
-                .any(|leaving| leaving.phase != Leaving::Warm)
+        clearing || self.state.retiring.iter().any(|leaving| !leaving.phase.is_warm())
     }
 
     /// Tells the machine which leaving generations are idle or gone.
@@ -208,6 +256,14 @@ impl Keeper {
         }
         for (generation, stage) in self.leaving() {
             if stage == Leaving::Draining {
+                if !self
+                    .state
+                    .rising
+                    .as_ref()
+                    .is_some_and(|rising| rising.phase == RisingPhase::Clearing(stage))
+                {
+                    self.take_queues_over(generation);
+                }
                 let queued = self
                     .listeners
                     .iter()
@@ -227,7 +283,7 @@ impl Keeper {
             .state
             .retiring
             .iter()
-            .filter(|leaving| leaving.phase != Leaving::Warm);
+            .filter(|leaving| !leaving.phase.is_warm());
         let mut all: Vec<_> = retiring
             .map(|leaving| (leaving.generation.number, leaving.phase))
             .collect();
@@ -247,7 +303,8 @@ impl Keeper {
         }
         let mains = self.mains.get(&generation).cloned().unwrap_or_default();
         let others = self.others(generation);
-        if processes::members(&mains, &others, &self.marks(generation, None)).is_empty() {
+        let members = processes::members(&mains, &others, &self.marks(generation, None));
+        if members.is_empty() && self.escaped(generation, None).is_empty() {
             let cut = self.cut.get(&generation).copied().unwrap_or(0);
             self.events.push_back(Event::Gone { generation, cut });
         }

@@ -38,6 +38,7 @@ pub(super) fn make_folders(config: &Config) -> Result<(), StartError> {
         config.run.clone(),
         config.run.join("log"),
         config.run.join("drain"),
+        config.run.join("lock"),
         config.state.join("logs"),
     ];
     for path in folders {

@@ -131,8 +131,21 @@ impl Keeper {
             Some(0) => Ok(()),
             _ => Err(format!("`{}` {}", job.words, how_ended(status))),
         };
+        let result = result.map_err(|reason| self.with_last_line(&job.purpose, reason));
         self.conclude_job(job.purpose, result);
         true
+    }
+
+    /// What an upgrade said last is most of what can be known of its failure.
+    fn with_last_line(&mut self, purpose: &Purpose, reason: String) -> String {
+        let Purpose::Install { generation, .. } = purpose else {
+            return reason;
+        };
+        self.read_streams_of(*generation);
+        match self.tails.get(generation).and_then(|tail| tail.lines().pop()) {
+            Some(line) if !line.trim().is_empty() => format!("{reason}: {}", line.trim()),
+            _ => reason,
+        }
     }
 
     fn conclude_job(&mut self, purpose: Purpose, result: Result<(), String>) {

@@ -67,6 +67,7 @@ pub(super) fn check(process: &ProcessSpec) -> Result<(), String> {
     for listener in listeners.filter(|_| process.strategy == Strategy::BindJoin) {
         let why = match Address::parse(&listener.addr) {
             Ok(Address::Unix(_)) => "is a Unix socket; only TCP addresses are joined",
+            Ok(Address::Udp(_)) => "is a UDP address; only TCP addresses are joined",
             Ok(Address::Tcp(addr)) if addr.port() == 0 => {
                 "has port 0; a process that binds by itself must know its port"
             }
@@ -92,8 +93,7 @@ impl Keeper {
         };
         let untold = generation.slots.get(slot).is_some_and(|found| {
             let way = found.way.as_ref();
-            way.is_some_and(|way| way.strategy == Some(Strategy::ListenFds))
-                && spec.strategy == Strategy::Auto
+            way.is_some_and(|way| way.strategy == Some(Strategy::ListenFds)) && spec.strategy.takes_either()
         });
         let marks = self.marks(generation.home(slot).0, Some(&spec.name));
         let members = processes::members(&[process], &[], &marks);
@@ -152,6 +152,19 @@ impl Keeper {
 
     /// The kernel does not tell its binds: it goes on with what it was handed, or not at all.
     fn untold(&mut self, join: &Join, error: &std::io::Error) {
+        let spec = self
+            .state
+            .generation(join.generation)
+            .and_then(|found| found.intent.processes.get(join.slot));
+        if spec.is_some_and(|spec| spec.strategy == Strategy::BindJoin) {
+            let reason = format!("this system does not tell its binds ({error}), so it cannot be joined");
+            self.events.push_back(Event::Way {
+                generation: join.generation,
+                slot: join.slot,
+                way: alone(reason),
+            });
+            return;
+        }
         let words = format!(
             "this system does not tell its binds ({error}), and its addresses are the keeper's: if it binds by itself, it finds them taken and needs strategy = \"stop-start\""
         );
@@ -174,7 +187,11 @@ impl Keeper {
             Err(_) if notices.still_waits(bind).is_err() => return None,
             Err(error) => {
                 notices.let_go_on(bind);
-                return Some(undecided(may_not(&error)));
+                let declared = spec.is_some_and(|spec| spec.strategy == Strategy::BindJoin);
+                return Some(match declared {
+                    true => alone(may_not(&error)),
+                    false => undecided(may_not(&error)),
+                });
             }
         };
         let (Some(asked), Some(spec)) = (asked, spec) else {
@@ -193,7 +210,7 @@ impl Keeper {
             }
             Err(remark) => {
                 notices.let_go_on(bind);
-                Some(undecided(remark))
+                Some(alone(remark))
             }
         }
     }
@@ -237,6 +254,14 @@ impl Keeper {
     }
 }
 
+/// It binds its address by itself, and nobody can share that with it.
+fn alone(reason: String) -> Way {
+    Way {
+        strategy: Some(Strategy::StopStart),
+        reason,
+    }
+}
+
 fn undecided(reason: String) -> Way {
     Way {
         strategy: None,
@@ -246,6 +271,6 @@ fn undecided(reason: String) -> Way {
 
 fn may_not(error: &std::io::Error) -> Remark {
     format!(
-        "it may not be looked at while it binds ({error}); give the keeper CAP_SYS_PTRACE or its own user, or take strategy = \"stop-start\""
+        "it may not be looked at while it binds ({error}); give the keeper CAP_SYS_PTRACE or its own user"
     )
 }

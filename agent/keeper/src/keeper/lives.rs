@@ -51,7 +51,7 @@ impl Keeper {
 
     fn end(&mut self, generation: u64, slot: usize, how: String) {
         if let Some(running) = self.running.remove(&(generation, slot)) {
-            let how = how + &running.last_words();
+            let how = how + &running.last_words() + &self.want_of_memory(generation, slot, &running);
             self.tell(
                 Some(generation),
                 &format!("process of generation {generation} {how}"),

@@ -2,14 +2,17 @@
 //!
 //! Every change of the machine's state is in the journal before any of its effects begins; see [`Keeper::apply`].
 
+mod addresses;
 mod adopt;
 mod adopted;
 mod asking;
+mod canary;
 mod count;
 mod direct;
 mod effects;
 mod end;
 mod folders;
+mod groups;
 mod holder;
 mod hooks;
 mod in_place;
@@ -18,10 +21,13 @@ mod joins;
 mod limits;
 mod links;
 mod lives;
+mod lock;
+mod lost;
 mod notices;
 mod output;
 mod probes;
 mod requests;
+mod room;
 mod start;
 mod status;
 mod store;
@@ -47,6 +53,7 @@ use crate::machine::{self, Event, Process, State};
 use crate::memory::{Memory, MemoryError};
 use crate::notify::NotifySocket;
 use crate::probe::Probe;
+use crate::processes::{Groups, GroupsAt, keeper_name};
 use crate::protocol::SOCKET_NAME;
 use crate::relay::Relay;
 use asking::Asking;
@@ -85,6 +92,16 @@ pub struct Config {
     pub run: PathBuf,
     /// Whether listeners are steered by a program in the kernel; false takes the fallback.
     pub steering: bool,
+    /// Where control groups are made.
+    #[serde(default)]
+    pub groups: GroupsAt,
+    /// Where the kernel tells of memory and control groups: `/proc`.
+    #[serde(default = "proc")]
+    pub machine: PathBuf,
+}
+
+fn proc() -> PathBuf {
+    "/proc".into()
 }
 
 /// Why a keeper could not begin.
@@ -120,11 +137,15 @@ struct Running {
     said: String,
     /// `STOPPING=1`.
     stopping: bool,
+    /// `RELOADING=1`, until it is ready again.
+    reloading: bool,
     /// `ERRNO=`.
     errno: Option<i32>,
     watchdog: Watchdog,
     /// Why its watchdog has ended it.
     missed: Option<String>,
+    /// How many of its group had been killed for want of memory when it began.
+    memory_kills: u64,
     /// When it was sent the signal to reload, in microseconds of the monotonic clock, until it says that it does.
     reload_asked_us: Option<u64>,
 }
@@ -140,9 +161,11 @@ impl Running {
             own_child: false,
             said: String::new(),
             stopping: false,
+            reloading: false,
             errno: None,
             watchdog: Watchdog::new(watchdog_ms),
             missed: None,
+            memory_kills: 0,
             reload_asked_us: None,
         }
     }
@@ -158,6 +181,8 @@ pub struct Keeper {
     unsaved: bool,
     events: VecDeque<Event>,
     listeners: Listeners,
+    groups: Groups,
+    locks: lock::Locks,
     running: BTreeMap<(u64, usize), Running>,
     /// All main processes a generation had, also those that ended: their groups may live on.
     mains: BTreeMap<u64, Vec<Process>>,
@@ -200,6 +225,9 @@ pub struct Keeper {
     /// Connections by generation and slot, when they were last counted.
     counted: BTreeMap<(u64, usize), u64>,
     next_look: u64,
+    /// When it is looked whether connections wait, and listeners where some did at the last look.
+    next_queue_look: u64,
+    waited_at: Vec<String>,
     /// When connections are counted again for a status.
     next_count: u64,
     /// When it has been quiet for long enough to give memory back.
@@ -274,6 +302,11 @@ impl Keeper {
 
     fn assemble(parts: Parts) -> Self {
         let log = LogFile::new(parts.config.state.join("logs").join("app.log"));
+        let resident = Resident::new();
+        let name = keeper_name(&parts.config.app, &parts.config.state);
+        resident.keep_small();
+        let groups = Groups::find(&parts.config.machine, &parts.config.groups, &name);
+        resident.keep_small();
         Self {
             config: parts.config,
             memory: parts.memory,
@@ -281,6 +314,8 @@ impl Keeper {
             unsaved: false,
             events: VecDeque::new(),
             listeners: Listeners::default(),
+            groups,
+            locks: lock::Locks::default(),
             running: BTreeMap::new(),
             mains: BTreeMap::new(),
             labels: BTreeMap::new(),
@@ -304,12 +339,14 @@ impl Keeper {
             relays: Vec::new(),
             control: parts.control,
             signals: parts.signals,
-            resident: Resident::new(),
+            resident,
             revision: 1,
             notes: VecDeque::new(),
             cut: BTreeMap::new(),
             counted: BTreeMap::new(),
             next_look: 0,
+            next_queue_look: 0,
+            waited_at: Vec::new(),
             next_count: 0,
             quiet_at: None,
             upgrade: None,
@@ -327,9 +364,11 @@ impl Keeper {
         while !self.exiting {
             self.work_off();
             self.barriers.clear();
+            self.resident.keep_small();
             self.mind_holder();
             self.advance_upgrade();
             self.tell_watchers();
+            self.resident.keep_small();
             if self.exiting {
                 break;
             }
@@ -390,6 +429,7 @@ impl Keeper {
         self.save(before.map_err(|error| error.to_string()));
         self.resident.keep_small();
         let _ = fault::point(&format!("keeper.{word}.after"));
+        self.release_locks();
     }
 
     /// Makes the state the one the next keeper finds, unless something has gone wrong `before`.

@@ -134,13 +134,14 @@ impl Running {
 
     /// Remembers what it says of itself; true when that is news.
     fn says(&mut self, notice: Notice) -> bool {
-        let before = (self.said.clone(), self.errno, self.stopping);
+        let before = (self.said.clone(), self.errno, self.stopping, self.reloading);
         self.stopping |= notice.stopping;
+        self.reloading = notice.reloading || (self.reloading && !notice.ready);
         self.errno = notice.errno.filter(|errno| *errno > 0).or(self.errno);
         if let Some(status) = notice.status {
             self.said = status;
         }
-        before != (self.said.clone(), self.errno, self.stopping)
+        before != (self.said.clone(), self.errno, self.stopping, self.reloading)
     }
 
     /// What it told of its end before that came, for people.

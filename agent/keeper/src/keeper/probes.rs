@@ -1,12 +1,10 @@
 //! Probes of a rising generation: begun, carried on, answered.
 
 use super::Keeper;
-use super::asking::Asking;
+use super::canary::Asked;
 use crate::clock::now_ms;
-use crate::listen;
 use crate::machine::Event;
-use crate::probe::{Probe, Progress};
-use crate::protocol::ProbeKind;
+use crate::probe::Progress;
 
 impl Keeper {
     pub(super) fn begin_probe(&mut self, generation: u64, slot: usize) {
@@ -17,27 +15,11 @@ impl Keeper {
             return;
         };
         let Some(spec) = &process.probe else { return };
-        if matches!(spec.kind, ProbeKind::Grpc { .. } | ProbeKind::Command { .. }) {
-            let asking = Asking::new(generation, slot, process, spec.clone(), now_ms());
-            self.askings.push(asking);
-            return;
+        match Self::probe_of(generation, slot, process, spec.clone()) {
+            Some(Asked::Here(probe)) => self.probes.push(probe),
+            Some(Asked::ByChild(asking)) => self.askings.push(asking),
+            None => {}
         }
-        let Some(listener) = process
-            .listen
-            .iter()
-            .find(|listener| listener.name == spec.listener)
-        else {
-            return;
-        };
-        let key = listen::key(process, listener);
-        self.probes.push(Probe::new(
-            generation,
-            slot,
-            key,
-            spec.clone(),
-            process.notify,
-            now_ms(),
-        ));
     }
 
     pub(super) fn advance_probes(&mut self) {
@@ -50,7 +32,7 @@ impl Keeper {
             let Some(group) = listeners.get_mut(&probe.key) else {
                 return false;
             };
-            let owned = |client, server| self.owns(generation, client, server);
+            let owned = |ends| self.owns(generation, ends);
             let progress = probe.advance(group, now, owned);
             if let Some(problem) = probe.last_problem() {
                 events.push(Event::ProbeProblem {

@@ -7,7 +7,7 @@ use crate::control::Asked;
 use crate::listen::{self, Address, ListenError};
 use crate::machine::{Event, Verdict, judge_revert, judge_switch};
 use crate::processes;
-use crate::protocol::{Intent, ProcessSpec, Refusal, Reply, Request};
+use crate::protocol::{Intent, ListenSpec, ProcessSpec, Refusal, Reply, Request};
 
 impl Keeper {
     pub(super) fn answer(&mut self, asked: Asked) {
@@ -167,6 +167,7 @@ pub(super) fn check_process(process: &ProcessSpec) -> Result<(), String> {
     let plain = |name: &str| {
         !name.is_empty()
             && name.len() <= 64
+            && !name.starts_with('.')
             && name
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
@@ -196,6 +197,15 @@ pub(super) fn check_process(process: &ProcessSpec) -> Result<(), String> {
         if !asks_nowhere && !listeners.any(|listener| listener.name == probe.listener) {
             return Err(format!(
                 "its probe asks at listener {:?}, which it does not have",
+                probe.listener
+            ));
+        }
+        let udp = |listener: &ListenSpec| {
+            listener.name == probe.listener && matches!(Address::parse(&listener.addr), Ok(Address::Udp(_)))
+        };
+        if !needs_none && process.listen.iter().any(udp) {
+            return Err(format!(
+                "its probe cannot ask at listener {:?}, which takes datagrams; ask at another one, or by a command",
                 probe.listener
             ));
         }

@@ -1,9 +1,7 @@
 //! Starting a generation's processes: what they are given, and how they are let go.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags};
@@ -14,7 +12,7 @@ use super::output::is_stream;
 use super::{Keeper, Running, chain};
 use crate::listen::{self, Group};
 use crate::machine::{Event, Generation, Process};
-use crate::processes::{self, Account, Binds, Launch};
+use crate::processes::{self, Account, Launch, Place, assemble, surroundings};
 use crate::protocol::{ListenSpec, ProcessSpec};
 
 /// The descriptor of a process's first listener.
@@ -59,9 +57,14 @@ impl Keeper {
             .clone();
         let _ = std::fs::remove_file(self.drain_file(generation));
         let watchdog_ms = found.intent.processes.get(slot).and_then(|spec| spec.watchdog_ms);
-        let launch = self.launch(&found, slot).map_err(|error| error.to_string())?;
+        let mut launch = self.launch(&found, slot).map_err(|error| error.to_string())?;
+        if self.prepare_groups(&found, slot) {
+            launch.memory = None;
+        }
+        self.resident.keep_small();
         let child = processes::fork(&launch).map_err(|error| chain(&error))?;
         let pid = child.pid;
+        self.enter_groups(&found, slot, pid);
         let pidfd = Pid::from_raw(pid.cast_signed())
             .ok_or(io::ErrorKind::NotFound.into())
             .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from))
@@ -77,6 +80,7 @@ impl Keeper {
                 go: Some(child.go),
                 failure: Some(child.failure),
                 own_child: true,
+                memory_kills: self.memory_kills(generation, slot),
                 ..Running::found(process, pidfd, watchdog_ms)
             },
         );
@@ -112,6 +116,7 @@ impl Keeper {
         let account = account(spec)?;
         let mut environment = self.environment(generation, spec, account.as_ref())?;
         let owner = account.as_ref().map(|account| (account.uid, account.gid));
+        self.make_lock_file(generation.home(slot).0, spec, owner);
         let mut descriptors = self.descriptors(generation.number, slot, spec, owner)?;
         let stored = self.store.of(&spec.name);
         name_descriptors(
@@ -199,51 +204,33 @@ impl Keeper {
         account: Option<&processes::Account>,
     ) -> io::Result<processes::Environment> {
         let intent = &generation.intent;
-        let mut all = processes::environment(spec.env_file.as_deref(), &spec.env)
-            .map_err(|error| io::Error::other(chain(&error)))?;
-        let home = &self.config.home;
         let folder = if spec.strategy.is_in_place() {
-            home.join("current")
+            self.config.home.join("current")
         } else {
             intent.dir.clone()
         };
+        let place = Place {
+            app: &self.config.app,
+            host: &self.config.host,
+            home: &self.config.home,
+            run: &self.config.run,
+        };
+        let mut all = surroundings(place, intent, spec, &folder, account)
+            .map_err(|error| io::Error::other(chain(&error)))?;
         let path = |path: &Path| path.to_string_lossy().into_owned();
         let ours = [
-            ("PWD", path(&folder)),
-            ("SHIP_APP", self.config.app.clone()),
-            ("SHIP_HOST", self.config.host.clone()),
-            ("SHIP_RELEASE", intent.release.to_string()),
-            ("SHIP_RELEASE_ID", intent.id.clone()),
-            ("SHIP_DEPLOY", intent.deploy.to_string()),
-            ("SHIP_ENV", intent.environment.clone()),
             ("SHIP_GENERATION", generation.number.to_string()),
-            ("SHIP_PROCESS", spec.name.clone()),
-            ("SHIP_ASSETS_DIR", path(&home.join("assets"))),
-            ("SHIP_SHARED_DIR", path(&home.join("shared"))),
-            ("SHIP_RUN_DIR", path(&self.config.run)),
             ("SHIP_DRAIN_FILE", path(&self.drain_file(generation.number))),
             ("NOTIFY_SOCKET", path(self.notify.path())),
         ];
         all.extend(ours.map(|(name, value)| (name.to_owned(), value)));
-        if let Some(account) = account {
-            let own = [
-                ("HOME", &account.home),
-                ("USER", &account.name),
-                ("LOGNAME", &account.name),
-            ];
-            all.extend(own.map(|(name, value)| (name.to_owned(), value.clone())));
-        }
-        for name in [
-            "LISTEN_FDS",
-            "LISTEN_FDNAMES",
-            "LISTEN_PID",
-            "WATCHDOG_USEC",
-            "WATCHDOG_PID",
-        ] {
-            all.remove(name);
-        }
+        all.extend(self.addresses(spec));
         if spec.strategy == Strategy::Starter {
             all.extend(self.starter(generation.number, spec));
+        }
+        if spec.lock_wait_ms.is_some() {
+            let file = path(&self.lock_file(generation.number, &spec.name));
+            all.insert("SHIP_LOCK_FILE".to_owned(), file);
         }
         if let Some(period) = spec.watchdog_ms {
             all.insert("WATCHDOG_USEC".to_owned(), (period * 1000).to_string());
@@ -340,67 +327,4 @@ fn account(spec: &ProcessSpec) -> io::Result<Option<Account>> {
         Some(user) => processes::account(user).map_err(|error| io::Error::other(chain(&error))),
         None => Ok(None),
     }
-}
-
-fn assemble(
-    spec: &ProcessSpec,
-    dir: &Path,
-    words: &[String],
-    environment: processes::Environment,
-    account: Option<Account>,
-    descriptors: Vec<RawFd>,
-) -> io::Result<Launch> {
-    let path = environment.get("PATH").cloned().unwrap_or_default();
-    let program = find_program(dir, words, &path)?;
-    let nul = |_| io::Error::other("a NUL byte in its command or environment");
-    Ok(Launch {
-        program: CString::new(program.as_os_str().as_bytes()).map_err(nul)?,
-        arguments: words
-            .iter()
-            .map(|word| CString::new(word.as_str()).map_err(nul))
-            .collect::<Result<_, _>>()?,
-        environment: environment
-            .iter()
-            .map(|(name, value)| CString::new(format!("{name}={value}")).map_err(nul))
-            .collect::<Result<_, _>>()?,
-        listen_pid: environment.contains_key("LISTEN_FDS"),
-        watchdog_pid: environment.contains_key("WATCHDOG_USEC"),
-        folder: CString::new(dir.as_os_str().as_bytes()).map_err(nul)?,
-        descriptors,
-        nofile: spec.limits.nofile.map(|files| libc::rlimit {
-            rlim_cur: files,
-            rlim_max: files,
-        }),
-        memory: spec.limits.memory,
-        no_new_privs: spec.no_new_privs,
-        account,
-        binds: match spec.strategy {
-            _ if spec.listen.is_empty() => Binds::Untold,
-            Strategy::Auto => Binds::ToldIfPossible,
-            Strategy::BindJoin => Binds::Joined,
-            _ => Binds::Untold,
-        },
-    })
-}
-
-/// A program with a slash is the release's own, another one is looked up in its PATH.
-fn find_program(dir: &Path, command: &[String], path: &str) -> io::Result<std::path::PathBuf> {
-    let name = command
-        .first()
-        .filter(|name| !name.is_empty())
-        .ok_or_else(|| io::Error::other("its command is empty"))?;
-    if name.contains('/') {
-        return Ok(dir.join(name));
-    }
-    let found = path
-        .split(':')
-        .filter(|folder| !folder.is_empty())
-        .map(|folder| dir.join(folder).join(name));
-    let executable = |path: &std::path::PathBuf| {
-        path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
-    };
-    found
-        .into_iter()
-        .find(executable)
-        .ok_or_else(|| io::Error::other(format!("{name} is not in its PATH ({path})")))
 }

@@ -1,10 +1,16 @@
 //! What the keeper tells.
 
+use std::time::Duration;
+
+use ship_model::spec::Strategy;
+
 use super::Keeper;
+use crate::clock::{now_ms, rfc3339_in, wall_clock};
 use crate::listen;
-use crate::machine::{Generation, RisingPhase};
+use crate::machine::{Generation, Retiring, RisingPhase};
 use crate::protocol::{
-    GenerationStatus, ListenerStatus, ProcessStatus, Reply, RevertReadiness, Role, Status,
+    CanaryStatus, GenerationStatus, ListenerStatus, ProcessStatus, Reply, RevertReadiness, Role,
+    StandbyStatus, Status,
 };
 
 impl Keeper {
@@ -24,6 +30,7 @@ impl Keeper {
 
     pub(super) fn status(&mut self) -> Status {
         self.refresh_counts();
+        self.resident.keep_small();
         let state = &self.state;
         let rising = state
             .rising
@@ -39,6 +46,7 @@ impl Keeper {
             epoch: state.epoch,
             running: state.active.as_ref().map(|active| active.intent.reference()),
             switching_to: rising.map(|rising| rising.generation.intent.reference()),
+            waits: self.waits(),
             queued: state.queued_reference(),
             revert: self.revert_readiness(),
             held: state.held.clone(),
@@ -47,11 +55,14 @@ impl Keeper {
                 .map(|(generation, role)| self.generation(generation, role))
                 .collect(),
             listeners: self.listener_statuses(),
+            canary: self.canary_status(),
             outcome: state.outcome.clone(),
             crash: state.crash.clone(),
             counters: state.counters.clone(),
             program: self.program(),
             upgrade: self.upgrade_status(),
+            groups: self.groups.main().ok().map(|path| path.display().to_string()),
+            falls_back: self.falls_back(),
             notes: self.notes.iter().cloned().collect(),
         }
     }
@@ -64,6 +75,17 @@ impl Keeper {
             .unwrap_or_default()
     }
 
+    fn canary_status(&self) -> Option<CanaryStatus> {
+        let (percent, grows_at) = self.state.canary_share()?;
+        // To the nearest second, so that the same moment looks the same each time.
+        let left = Duration::from_millis(grows_at.saturating_sub(now_ms()) + 500);
+        Some(CanaryStatus {
+            release: self.state.canary()?.0.intent.release,
+            percent,
+            until: wall_clock().saturating_add(left).as_secs(),
+        })
+    }
+
     fn revert_readiness(&self) -> RevertReadiness {
         let adopted = self.state.adopted_to_revert_to();
         let target = self.state.revert_target().filter(|intent| intent.dir.is_dir());
@@ -72,6 +94,8 @@ impl Keeper {
         RevertReadiness {
             warm: target.is_some_and(|target| warm == Some(target.release)),
             to: target.map(crate::protocol::Intent::reference),
+            standby: self.state.standby().map(standby),
+            standby_lost: self.state.standby_lost.clone(),
         }
     }
 
@@ -94,12 +118,15 @@ impl Keeper {
                     .get(&place)
                     .map(|running| running.said.clone())
                     .unwrap_or_default(),
+                reloading: self.running.get(&place).is_some_and(|running| running.reloading),
+                stopping: self.running.get(&place).is_some_and(|running| running.stopping),
                 connections: u32::try_from(self.counted.get(&place).copied().unwrap_or(0))
                     .unwrap_or(u32::MAX),
                 strategy: found
                     .way
                     .as_ref()
                     .and_then(|way| way.strategy)
+                    .filter(|_| spec.strategy != Strategy::CutOver)
                     .unwrap_or(spec.strategy),
                 reason: found
                     .way
@@ -135,8 +162,18 @@ impl Keeper {
                     addr: listener.addr.clone(),
                     bound: group.bound(),
                     steering: group.steering(),
+                    reason: group.remark().unwrap_or_default(),
                 })
             })
             .collect()
+    }
+}
+
+fn standby(kept: &Retiring) -> StandbyStatus {
+    let until = (kept.deadline < u64::MAX).then(|| rfc3339_in(kept.deadline.saturating_sub(now_ms())));
+    StandbyStatus {
+        generation: kept.generation.number,
+        release: kept.generation.intent.release,
+        until,
     }
 }

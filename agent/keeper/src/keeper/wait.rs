@@ -34,7 +34,10 @@ impl Keeper {
         self.advance_askings();
         self.look_at_listeners();
         self.advance_relays();
+        self.resident.keep_small();
         self.look_at_leaving();
+        self.resident.keep_small();
+        self.look_at_locks();
         self.resident.keep_small();
         self.answer_requests();
         Ok(leave)
@@ -89,7 +92,7 @@ impl Keeper {
         }
         for (generation, _) in self.state.generations() {
             for (_, group) in self.listeners.iter() {
-                if let Some(socket) = group.socket(generation.number) {
+                if let Some(socket) = group.hangs_up(generation.number) {
                     // Nothing but the hang-up of a listener that was shut down.
                     add(socket, PollFlags::empty());
                 }
@@ -120,6 +123,8 @@ impl Keeper {
             .chain(self.reloads_due())
             .chain(self.watchdogs_due())
             .chain(look)
+            .chain(self.queues_due())
+            .chain(self.lock_due())
             .chain(self.quiet_at)
             .chain(self.upgrade_due())
             .min()?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Keeper;
 use crate::clock::{monotonic_us, now_ms};
-use crate::machine::{Leaving, SlotState};
+use crate::machine::SlotState;
 use crate::notify::{Beat, Notice};
 use crate::processes;
 
@@ -102,7 +102,7 @@ impl Keeper {
             .state
             .retiring
             .iter()
-            .any(|leaving| leaving.generation.number == generation && leaving.phase != Leaving::Warm);
+            .any(|leaving| leaving.generation.number == generation && !leaving.phase.is_warm());
         let found = self.state.generation(generation);
         let up = found
             .and_then(|found| found.slots.get(slot))

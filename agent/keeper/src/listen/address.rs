@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Where a listener is bound.
@@ -10,13 +11,28 @@ use thiserror::Error;
 pub enum Address {
     /// A TCP address.
     Tcp(SocketAddr),
+    /// A UDP address.
+    Udp(SocketAddr),
     /// A Unix socket's path.
     Unix(PathBuf),
 }
 
+/// What goes over an IP address and port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// Connections.
+    #[default]
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
 /// Why an address cannot be read.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("{text:?} is no address; write tcp:IP:PORT, tcp:PORT, tcp:[IP6]:PORT or unix:/absolute/path")]
+#[error(
+    "{text:?} is no address; write tcp:IP:PORT, tcp:PORT, tcp:[IP6]:PORT, the same with udp, or unix:/absolute/path"
+)]
 pub struct AddressError {
     /// The address as written.
     pub text: String,
@@ -39,11 +55,44 @@ impl Address {
                 Err(wrong())
             };
         }
-        let rest = text.strip_prefix("tcp:").ok_or_else(wrong)?;
+        let (transport, rest) = match text.split_once(':') {
+            Some(("tcp", rest)) => (Transport::Tcp, rest),
+            Some(("udp", rest)) => (Transport::Udp, rest),
+            _ => return Err(wrong()),
+        };
         if let Ok(port) = rest.parse::<u16>() {
-            return Ok(Self::Tcp((IpAddr::V4(Ipv4Addr::UNSPECIFIED), port).into()));
+            let all = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), port).into();
+            return Ok(Self::of(transport, all));
         }
-        rest.parse().map(Self::Tcp).map_err(|_| wrong())
+        rest.parse()
+            .map(|addr| Self::of(transport, addr))
+            .map_err(|_| wrong())
+    }
+
+    fn of(transport: Transport, addr: SocketAddr) -> Self {
+        match transport {
+            Transport::Tcp => Self::Tcp(addr),
+            Transport::Udp => Self::Udp(addr),
+        }
+    }
+
+    /// The IP address and port, and what goes over it.
+    #[must_use]
+    pub fn inet(&self) -> Option<(Transport, SocketAddr)> {
+        match self {
+            Self::Tcp(addr) => Some((Transport::Tcp, *addr)),
+            Self::Udp(addr) => Some((Transport::Udp, *addr)),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The same with another IP address and port.
+    #[must_use]
+    pub fn at(&self, addr: SocketAddr) -> Self {
+        match self.inet() {
+            Some((transport, _)) => Self::of(transport, addr),
+            None => self.clone(),
+        }
     }
 
     /// The TCP address, if it is one.
@@ -51,7 +100,7 @@ impl Address {
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(addr) => Some(*addr),
-            Self::Unix(_) => None,
+            Self::Udp(_) | Self::Unix(_) => None,
         }
     }
 }
@@ -60,6 +109,7 @@ impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp(addr) => write!(f, "tcp:{addr}"),
+            Self::Udp(addr) => write!(f, "udp:{addr}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -76,6 +126,9 @@ mod tests {
         assert_eq!(Address::parse("tcp:8080").unwrap(), tcp("0.0.0.0:8080"));
         assert_eq!(Address::parse("tcp:127.0.0.2:0").unwrap(), tcp("127.0.0.2:0"));
         assert_eq!(Address::parse("tcp:[::1]:80").unwrap(), tcp("[::1]:80"));
+        let udp = Address::Udp("0.0.0.0:53".parse().unwrap());
+        assert_eq!(Address::parse("udp:53").unwrap(), udp);
+        assert_eq!(udp.to_string(), "udp:0.0.0.0:53");
         assert_eq!(
             Address::parse("unix:/run/a").unwrap(),
             Address::Unix("/run/a".into())
@@ -88,7 +141,7 @@ mod tests {
             "tcp:1.2.3.4:99999",
             "unix:a",
             "unix:/a/",
-            "udp:1",
+            "udp:x:1",
         ] {
             assert!(Address::parse(bad).is_err(), "{bad}");
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Address, Group, Listeners, OutsideGroup, path, shared, steered};
+use super::{Address, Canary, Group, Listeners, OutsideGroup, Transport, path, shared, steered};
 use crate::handed::{ClaimError, Claims, Given};
 
 /// One group of sockets.
@@ -15,27 +15,35 @@ use crate::handed::{ClaimError, Claims, Given};
 pub enum GroupRecord {
     /// See [`Group::Steered`].
     Steered {
+        /// What goes over it.
+        #[serde(default)]
+        transport: Transport,
         /// Where it is bound.
         bound: SocketAddr,
         /// In the kernel's order.
         members: Vec<MemberRecord>,
         /// Who gets new connections.
         active: Option<u64>,
+        /// Who gets those of a share of the clients.
+        #[serde(default)]
+        canary: Option<Canary>,
     },
     /// See [`Group::Shared`].
     Shared {
-        /// Where it is bound.
-        bound: SocketAddr,
+        /// Where it is bound, in the words of an intent.
+        at: String,
         /// The one socket.
         socket: RawFd,
         /// Generations that have it.
         holders: Vec<u64>,
+        /// Why there is one for all.
+        reason: String,
     },
     /// See [`Group::Path`].
     Path {
         /// Its name.
         path: PathBuf,
-        /// One for each generation.
+        /// One for each generation, and those where somebody waits.
         members: Vec<MemberRecord>,
         /// Whom the path names.
         active: Option<u64>,
@@ -98,10 +106,13 @@ impl Group {
     fn take_over(record: GroupRecord, claims: &mut Claims) -> Result<Self, ClaimError> {
         Ok(match record {
             GroupRecord::Steered {
+                transport,
                 bound,
                 members,
                 active,
+                canary,
             } => Self::Steered(steered::SteeredGroup {
+                transport,
                 bound,
                 members: claimed(members, claims)?
                     .map(|(socket, inode, holder)| steered::Member {
@@ -112,19 +123,22 @@ impl Group {
                     .collect(),
                 active,
                 probe: None,
+                canary,
             }),
             GroupRecord::Shared {
-                bound,
+                at,
                 socket,
                 holders,
+                reason,
             } => {
                 let socket = claims.take(socket)?;
                 let inode = super::inode_of(&socket).unwrap_or(0);
                 Self::Shared(shared::SharedGroup {
-                    bound,
+                    at: address(&at),
                     socket,
                     inode,
                     holders,
+                    reason,
                 })
             }
             GroupRecord::Path {
@@ -134,25 +148,25 @@ impl Group {
             } => Self::Path(path::PathGroup {
                 path,
                 members: claimed(members, claims)?
-                    .filter_map(|(socket, inode, holder)| {
-                        let holder = holder?;
-                        Some(path::Member {
-                            socket,
-                            inode,
-                            holder,
-                        })
+                    .map(|(socket, inode, holder)| path::Member {
+                        socket,
+                        inode,
+                        holder,
                     })
                     .collect(),
                 active,
             }),
             GroupRecord::Outside { addr, holders } => {
-                let address = Address::parse(&addr).unwrap_or(Address::Unix(addr.into()));
-                let mut group = OutsideGroup::new(address);
+                let mut group = OutsideGroup::new(address(&addr));
                 group.holders = holders;
                 Self::Outside(group)
             }
         })
     }
+}
+
+fn address(words: &str) -> Address {
+    Address::parse(words).unwrap_or_else(|_| Address::Unix(words.into()))
 }
 
 fn claimed(
@@ -174,9 +188,11 @@ impl steered::SteeredGroup {
             holder: member.holder,
         });
         GroupRecord::Steered {
+            transport: self.transport,
             bound: self.bound,
             members: members.collect(),
             active: self.active,
+            canary: self.canary,
         }
     }
 }
@@ -184,9 +200,10 @@ impl steered::SteeredGroup {
 impl shared::SharedGroup {
     fn hand_over(&self, given: &mut Given) -> GroupRecord {
         GroupRecord::Shared {
-            bound: self.bound,
+            at: self.at.to_string(),
             socket: given.give(&self.socket),
             holders: self.holders.clone(),
+            reason: self.reason.clone(),
         }
     }
 }
@@ -196,7 +213,7 @@ impl path::PathGroup {
         let members = self.members.iter().map(|member| MemberRecord {
             socket: given.give(&member.socket),
             inode: member.inode,
-            holder: Some(member.holder),
+            holder: member.holder,
         });
         GroupRecord::Path {
             path: self.path.clone(),

@@ -1,6 +1,7 @@
 //! The listeners of an app: bound once, kept for the app's life, and leading new connections to one generation.
 
 mod address;
+mod all;
 mod bpf;
 mod handed;
 mod outside;
@@ -8,22 +9,24 @@ mod path;
 mod shared;
 mod steered;
 
-use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use thiserror::Error;
 
-pub use address::{Address, AddressError};
-pub use bpf::Source;
+pub use address::{Address, AddressError, Transport};
+pub use all::{Listeners, key, listeners_of};
+pub use bpf::{Source, is_in};
 pub use handed::{GroupRecord, MemberRecord};
 pub use outside::OutsideGroup;
 pub use path::PathGroup;
 pub use shared::SharedGroup;
-pub use steered::SteeredGroup;
+pub use steered::{Canary, SteeredGroup};
 
-use crate::protocol::{Intent, ListenSpec, ProcessSpec, Steering};
+use crate::protocol::Steering;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 pub(crate) const BACKLOG: i32 = 4096;
@@ -74,7 +77,7 @@ impl ListenError {
 /// The sockets behind one address.
 #[derive(Debug)]
 pub enum Group {
-    /// One TCP socket per generation, chosen by a BPF program.
+    /// One socket per generation, chosen by a BPF program.
     Steered(SteeredGroup),
     /// One socket for all.
     Shared(SharedGroup),
@@ -105,34 +108,38 @@ pub struct Route {
 }
 
 impl Group {
-    /// Binds `address`; port 0 takes the port of `before`, or a free one.
+    /// Binds `address`; port 0 takes the port of `before`, or a free one. Where generations cannot have a socket each, one is
+    /// bound for all; see [`Group::remark`].
     ///
     /// # Errors
     /// [`ListenError::Taken`] when another program listens there.
     pub fn bind(address: &Address, before: Option<&str>, steering: bool) -> Result<Self, ListenError> {
-        match address {
-            Address::Unix(path) => Ok(Self::Path(PathGroup::bind(path)?)),
-            Address::Tcp(addr) => {
-                let wanted = before
-                    .and_then(|bound| Address::parse(bound).ok())
-                    .and_then(|bound| bound.tcp());
-                let addr = wanted.filter(|_| addr.port() == 0).unwrap_or(*addr);
-                if steering {
-                    match SteeredGroup::bind(addr) {
-                        Err(ListenError::System {
-                            action: bpf::ATTACH, ..
-                        }) => {}
-                        other => return other.map(Self::Steered),
-                    }
-                }
-                SharedGroup::bind(addr).map(Self::Shared)
+        let before = before.and_then(|bound| Address::parse(bound).ok());
+        let port_is_open = address.inet().is_some_and(|(_, addr)| addr.port() == 0);
+        let wanted = before.filter(|_| port_is_open).unwrap_or_else(|| address.clone());
+        let better = match (&wanted, wanted.inet()) {
+            _ if !steering => Err("the keeper was told not to steer".to_owned()),
+            (Address::Unix(path), _) => {
+                let group = PathGroup::bind(path)?;
+                let tried = group.try_out();
+                tried
+                    .map(|()| Self::Path(group))
+                    .map_err(|error| format!("its path cannot name one socket after the other: {error}"))
             }
-        }
+            (_, Some((transport, addr))) => match SteeredGroup::bind(transport, addr) {
+                Err(error @ ListenError::Taken { .. }) => return Err(error),
+                other => other
+                    .map(Self::Steered)
+                    .map_err(|error| crate::keeper::chain(&error)),
+            },
+            (_, None) => Err(String::new()),
+        };
+        better.or_else(|reason| SharedGroup::bind(&wanted, reason).map(Self::Shared))
     }
 
     /// Takes a group back from the generations that listen on it. `layout` is the order of inodes as the last
-    /// keeper wrote it, `active` the generation that gets new connections. `spares`, with their inodes, are sockets of the
-    /// group that no generation has, and where somebody may wait.
+    /// keeper wrote it, `active` the generation that gets new connections, but for the share that `canary` has. `spares`,
+    /// with their inodes, are sockets of the group that no generation has, and where somebody may wait.
     ///
     /// # Errors
     /// When there is nothing to take or the system refuses; the sockets given are closed then.
@@ -142,18 +149,28 @@ impl Group {
         spares: Vec<(OwnedFd, u64)>,
         layout: &[u64],
         active: Option<u64>,
+        canary: Option<Canary>,
     ) -> Result<Self, ListenError> {
-        match address {
-            Address::Unix(path) => Ok(Self::Path(PathGroup::adopt(path, found))),
-            Address::Tcp(addr) => {
-                let one = found.first().map(|found| found.inode);
-                let distinct = found.iter().any(|found| Some(found.inode) != one);
-                let shared = !distinct && found.len() > 1 && spares.is_empty();
-                if shared || !steered::has_reuseport(&found) {
-                    return Ok(Self::Shared(SharedGroup::adopt(*addr, found)));
-                }
-                SteeredGroup::adopt(*addr, found, spares, layout, active).map(Self::Steered)
+        let one = found.first().map(|found| found.inode);
+        let distinct = found.iter().any(|found| Some(found.inode) != one);
+        let shared = !distinct && found.len() > 1 && spares.is_empty();
+        match (address, address.inet()) {
+            (Address::Unix(path), _) if !shared && PathGroup::is_of(path, &found) => {
+                Ok(Self::Path(PathGroup::adopt(path, found, spares, active)))
             }
+            (_, Some((transport, addr))) if !shared && steered::has_reuseport(&found) => {
+                SteeredGroup::adopt(transport, addr, found, spares, layout, active, canary).map(Self::Steered)
+            }
+            _ => Ok(Self::Shared(SharedGroup::adopt(address, found))),
+        }
+    }
+
+    /// Why this is less than it could be; none where it is not.
+    #[must_use]
+    pub fn remark(&self) -> Option<String> {
+        match self {
+            Self::Shared(group) => Some(format!("one socket for all generations: {}", group.reason())),
+            Self::Steered(_) | Self::Path(_) | Self::Outside(_) => None,
         }
     }
 
@@ -181,6 +198,15 @@ impl Group {
         }
     }
 
+    /// Whether `generation` has what it needs to get new connections.
+    #[must_use]
+    pub fn has(&self, generation: u64) -> bool {
+        match self {
+            Self::Steered(_) | Self::Path(_) => self.socket(generation).is_some(),
+            Self::Shared(_) | Self::Outside(_) => true,
+        }
+    }
+
     /// The socket that `generation` is handed.
     #[must_use]
     pub fn socket(&self, generation: u64) -> Option<BorrowedFd<'_>> {
@@ -204,6 +230,17 @@ impl Group {
         }
     }
 
+    /// Sends a share of the clients to another generation until [`Group::steer`]; false where all or none must be sent.
+    ///
+    /// # Errors
+    /// When it has no socket here or the system refuses; nothing has changed then.
+    pub fn share(&mut self, canary: Canary) -> Result<bool, ListenError> {
+        match self {
+            Self::Steered(group) => group.share(canary).map(|()| true),
+            Self::Shared(_) | Self::Path(_) | Self::Outside(_) => Ok(false),
+        }
+    }
+
     /// Lets new connections wait until [`Group::steer`], if they go to `generation` now and can be made to wait.
     ///
     /// # Errors
@@ -212,6 +249,15 @@ impl Group {
         match self {
             Self::Steered(group) => group.hold(generation),
             Self::Shared(_) | Self::Path(_) | Self::Outside(_) => Ok(()),
+        }
+    }
+
+    /// Takes over what waits for a generation that accepts nothing more here: see [`Group::orphans`].
+    pub fn abandon(&mut self, generation: u64) {
+        match self {
+            Self::Steered(group) => group.abandon(generation),
+            Self::Path(group) => group.abandon(generation),
+            Self::Shared(_) | Self::Outside(_) => {}
         }
     }
 
@@ -255,8 +301,8 @@ impl Group {
     /// When it cannot be made, or is refused at once.
     pub fn connect(&self) -> io::Result<OwnedFd> {
         match self {
-            Self::Steered(group) => connect_tcp(group.bound(), None),
-            Self::Shared(group) => connect_tcp(group.bound(), None),
+            Self::Steered(group) => connect_inet(group.transport(), group.bound(), None),
+            Self::Shared(group) => group.connect(),
             Self::Path(group) => crate::unix::connect_nonblocking(group.path()),
             Self::Outside(group) => group.probe().map(|route| route.socket),
         }
@@ -268,7 +314,8 @@ impl Group {
         match self {
             Self::Steered(group) => group.inspect(generation, proven),
             Self::Shared(group) => group.inspect(),
-            Self::Path(_) | Self::Outside(_) => false,
+            Self::Path(group) => group.inspect(generation),
+            Self::Outside(_) => false,
         }
     }
 
@@ -276,8 +323,8 @@ impl Group {
     #[must_use]
     pub fn bound(&self) -> String {
         match self {
-            Self::Steered(group) => format!("tcp:{}", group.bound()),
-            Self::Shared(group) => format!("tcp:{}", group.bound()),
+            Self::Steered(group) => group.address().to_string(),
+            Self::Shared(group) => group.at().to_string(),
             Self::Path(group) => format!("unix:{}", group.path().display()),
             Self::Outside(group) => group.address().to_string(),
         }
@@ -296,12 +343,47 @@ impl Group {
 
     /// The bound TCP address, if it has one.
     #[must_use]
-    pub fn tcp(&self) -> Option<std::net::SocketAddr> {
+    pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
-            Self::Steered(group) => Some(group.bound()),
-            Self::Shared(group) => Some(group.bound()),
+            Self::Steered(group) => group.address().tcp(),
+            Self::Shared(group) => group.at().tcp(),
             Self::Path(_) => None,
             Self::Outside(group) => group.address().tcp(),
+        }
+    }
+
+    /// What goes over it; a Unix stream is as good as TCP.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        let udp = match self {
+            Self::Steered(group) => group.transport() == Transport::Udp,
+            Self::Shared(group) => matches!(group.at(), Address::Udp(_)),
+            Self::Path(_) => false,
+            Self::Outside(group) => matches!(group.address(), Address::Udp(_)),
+        };
+        if udp { Transport::Udp } else { Transport::Tcp }
+    }
+
+    /// Whether users come to it by a path.
+    #[must_use]
+    pub fn is_unix(&self) -> bool {
+        match self {
+            Self::Steered(_) => false,
+            Self::Shared(group) => matches!(group.at(), Address::Unix(_)),
+            Self::Path(_) => true,
+            Self::Outside(group) => matches!(group.address(), Address::Unix(_)),
+        }
+    }
+
+    /// The socket of `generation` that hangs up when it is shut down, to be waited on for that. Datagram sockets do not, and
+    /// may have errors for their app to fetch, which would wake the keeper for ever.
+    #[must_use]
+    pub fn hangs_up(&self, generation: u64) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Steered(group) if group.transport() == Transport::Udp => None,
+            // Only TCP's can be revived; another would wake the keeper for ever.
+            Self::Shared(group) if group.at().tcp().is_none() => None,
+            _ => self.socket(generation),
         }
     }
 
@@ -318,15 +400,19 @@ impl Group {
     pub fn orphans(&self) -> Vec<BorrowedFd<'_>> {
         match self {
             Self::Steered(group) => group.orphans(),
-            Self::Shared(_) | Self::Outside(_) => Vec::new(),
             Self::Path(group) => group.orphans(),
+            Self::Shared(_) | Self::Outside(_) => Vec::new(),
         }
     }
 
-    /// Whether connections wait to be accepted by `generation`.
+    /// Whether connections or datagrams wait for `generation` alone.
     #[must_use]
     pub fn has_queue(&self, generation: u64) -> bool {
-        self.socket(generation).is_some_and(has_queue)
+        match self {
+            // Its successor takes them as well.
+            Self::Shared(_) => false,
+            _ => self.socket(generation).is_some_and(has_queue),
+        }
     }
 }
 
@@ -342,11 +428,11 @@ pub(crate) fn has_queue(socket: BorrowedFd<'_>) -> bool {
         && !polled[0].revents().contains(PollFlags::HUP)
 }
 
-/// Begins a TCP connection, from `source` when given.
-fn connect_tcp(to: std::net::SocketAddr, source: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+/// Begins a connection, from `source` when given.
+fn connect_inet(transport: Transport, to: SocketAddr, source: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
     let socket = match source {
         Some(bound) => bound.try_clone_to_owned()?,
-        None => new_tcp(to)?,
+        None => new_client(transport, to)?,
     };
     match rustix::net::connect(&socket, &bpf::reachable(to)) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
@@ -354,155 +440,35 @@ fn connect_tcp(to: std::net::SocketAddr, source: Option<BorrowedFd<'_>>) -> io::
     }
 }
 
-fn new_tcp(for_addr: std::net::SocketAddr) -> io::Result<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+fn open(transport: Transport, for_addr: SocketAddr, flags: SocketFlags) -> io::Result<OwnedFd> {
     let family = if for_addr.is_ipv4() {
         AddressFamily::INET
     } else {
         AddressFamily::INET6
     };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
+    let kind = match transport {
+        Transport::Tcp => SocketType::STREAM,
+        Transport::Udp => SocketType::DGRAM,
+    };
+    Ok(rustix::net::socket_with(family, kind, flags, None)?)
 }
 
-/// A new TCP socket with the options every listener has.
+fn new_client(transport: Transport, to: SocketAddr) -> io::Result<OwnedFd> {
+    open(transport, to, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+}
+
+/// A new socket to be bound, with the options every listener has.
 ///
 /// It must block: a generation that inherits it may know only blocking accepts.
-fn new_listener(addr: std::net::SocketAddr) -> io::Result<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType};
-    let family = if addr.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+fn new_socket(transport: Transport, addr: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = open(transport, addr, SocketFlags::CLOEXEC)?;
+    // Among datagram sockets it would let any other program have the address as well.
+    if transport == Transport::Tcp {
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
     Ok(socket)
 }
 
 fn inode_of(socket: impl AsFd) -> io::Result<u64> {
     crate::unix::inode(socket)
-}
-
-/// Begins the key of a listener that the app binds by itself.
-const OUTSIDE: &str = "outside ";
-
-/// All listeners of the app, by key.
-#[derive(Debug, Default)]
-pub struct Listeners {
-    groups: BTreeMap<String, Group>,
-}
-
-/// The name under which a listener outlives releases: its address, or, as port 0 says nothing, whose it is.
-#[must_use]
-pub fn key(process: &ProcessSpec, listener: &ListenSpec) -> String {
-    if process.strategy.is_outside() {
-        return format!("{OUTSIDE}{}", listener.addr);
-    }
-    match Address::parse(&listener.addr)
-        .ok()
-        .and_then(|address| address.tcp())
-    {
-        Some(addr) if addr.port() == 0 => format!("tcp:{addr}#{}.{}", process.name, listener.name),
-        Some(addr) => format!("tcp:{addr}"),
-        None => listener.addr.clone(),
-    }
-}
-
-impl Listeners {
-    /// Binds what `intent` needs and is not there yet. `bound` tells where port 0 was before. Answers the keys bound anew.
-    ///
-    /// # Errors
-    /// When one cannot be had; those bound by this call are closed again.
-    pub fn prepare(
-        &mut self,
-        intent: &Intent,
-        bound: &BTreeMap<String, String>,
-        steering: bool,
-    ) -> Result<Vec<String>, ListenError> {
-        let mut fresh: Vec<String> = Vec::new();
-        for (process, listener) in listeners_of(intent) {
-            let key = key(process, listener);
-            if self.groups.contains_key(&key) {
-                continue;
-            }
-            let made = Address::parse(&listener.addr)
-                .map_err(|source| ListenError::Address {
-                    name: listener.name.clone(),
-                    source,
-                })
-                .and_then(|address| {
-                    if process.strategy.is_outside() {
-                        return Ok(Group::Outside(OutsideGroup::new(address)));
-                    }
-                    Group::bind(&address, bound.get(&key).map(String::as_str), steering)
-                });
-            // The app itself still listens there: it is bound when that has ended.
-            let until_it_ends = self.groups.contains_key(&format!("{OUTSIDE}{}", listener.addr));
-            if until_it_ends && matches!(made, Err(ListenError::Taken { .. })) {
-                continue;
-            }
-            match made {
-                Ok(group) => {
-                    self.groups.insert(key.clone(), group);
-                    fresh.push(key);
-                }
-                Err(error) => {
-                    for key in fresh {
-                        self.groups.remove(&key);
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        Ok(fresh)
-    }
-
-    /// The group under `key`.
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<&Group> {
-        self.groups.get(key)
-    }
-
-    /// The group under `key`.
-    pub fn get_mut(&mut self, key: &str) -> Option<&mut Group> {
-        self.groups.get_mut(key)
-    }
-
-    /// Puts an adopted group in place.
-    pub fn insert(&mut self, key: String, group: Group) {
-        self.groups.insert(key, group);
-    }
-
-    /// All groups with their keys.
-    pub fn iter(&self) -> impl Iterator<Item = (&String, &Group)> {
-        self.groups.iter()
-    }
-
-    /// All groups with their keys.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&String, &mut Group)> {
-        self.groups.iter_mut()
-    }
-
-    /// Closes what is held of the addresses that the app's own processes are about to bind.
-    pub fn give_up(&mut self, process: &ProcessSpec) {
-        if process.strategy.is_outside() {
-            for listener in &process.listen {
-                self.groups.remove(&listener.addr);
-            }
-        }
-    }
-
-    /// Closes groups that no generation uses.
-    pub fn close_unused(&mut self) {
-        self.groups.retain(|_, group| !group.is_unused());
-    }
-}
-
-/// All listeners of an intent with their processes.
-pub fn listeners_of(intent: &Intent) -> impl Iterator<Item = (&ProcessSpec, &ListenSpec)> {
-    intent
-        .processes
-        .iter()
-        .flat_map(|process| process.listen.iter().map(move |listener| (process, listener)))
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Address, Route, connect_tcp};
+use super::{Address, Route, Transport, connect_inet};
 
 /// See the module.
 #[derive(Debug)]
@@ -37,17 +37,22 @@ impl OutsideGroup {
         self.holders.is_empty()
     }
 
-    /// Whoever listens there answers; for TCP the keeper looks up who that was. On a Unix socket that cannot be told.
+    /// Whoever listens there answers; the keeper looks up who that was, where the kernel tells it.
     pub(super) fn probe(&self) -> io::Result<Route> {
         match &self.address {
             Address::Tcp(addr) => Ok(Route {
-                socket: connect_tcp(*addr, None)?,
+                socket: connect_inet(Transport::Tcp, *addr, None)?,
                 exclusive: false,
             }),
-            Address::Unix(path) => Ok(Route {
-                socket: crate::unix::connect_nonblocking(path)?,
+            Address::Udp(addr) => Ok(Route {
+                socket: connect_inet(Transport::Udp, *addr, None)?,
                 exclusive: true,
             }),
+            Address::Unix(path) => {
+                let socket = crate::unix::connect_nonblocking(path)?;
+                let exclusive = !crate::sockets::tells_unix_peers(&socket);
+                Ok(Route { socket, exclusive })
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One TCP socket per generation in a SO_REUSEPORT group; a BPF program names the one that gets new connections.
+//! One socket per generation in a SO_REUSEPORT group; a BPF program names the one that gets new connections.
 //!
 //! The kernel keeps the group as an array and moves its *last* member into the place of one that leaves. A generation can
 //! leave at any moment, by `shutdown` on its listener. So the last member is always a spare that no app holds: whoever
@@ -8,13 +8,21 @@
 //! A new generation takes over the spare after another spare was added behind it. The sockets of generations that are gone
 //! are closed when all others are proven, so that the layout stays one that is the same after the keeper's own death
 //! (which closes its spares): the generations, then one spare.
+//!
+//! Datagrams know no connections: each is steered by itself, so what a client says goes to the new generation from one
+//! datagram to the next. What waits in a generation's queue is its own to read until it is gone, also over a crash of its
+//! process; what it never read is lost with it.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::bpf::{self, Source};
-use super::{Adopted, BACKLOG, ListenError, Route, connect_tcp, inode_of, new_listener, new_tcp};
+use serde::{Deserialize, Serialize};
+
+use super::bpf::{self, Share, Source};
+use super::{
+    Address, Adopted, BACKLOG, ListenError, Route, Transport, connect_inet, inode_of, new_client, new_socket,
+};
 
 #[derive(Debug)]
 pub(super) struct Member {
@@ -23,20 +31,35 @@ pub(super) struct Member {
     pub(super) holder: Option<u64>,
 }
 
+/// A generation that gets new connections of a share of the clients, while another gets all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Canary {
+    /// Which.
+    pub generation: u64,
+    /// 1 to 100.
+    pub percent: u8,
+    /// Shuffles the clients, so that they are not the same ones each time.
+    pub salt: u32,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct SteeredGroup {
+    pub(super) transport: Transport,
     pub(super) bound: SocketAddr,
     /// In the kernel's order.
     pub(super) members: Vec<Member>,
     pub(super) active: Option<u64>,
     pub(super) probe: Option<Source>,
+    pub(super) canary: Option<Canary>,
 }
 
 impl SteeredGroup {
     /// Binds the address and attaches the first program. Until a generation is steered to, connections wait at the spare.
-    pub(super) fn bind(addr: SocketAddr) -> Result<Self, ListenError> {
-        let first = bind_alone(addr).map_err(ListenError::bind(addr))?;
+    ///
+    /// All that later generations need is tried out: what is refused is refused here.
+    pub(super) fn bind(transport: Transport, addr: SocketAddr) -> Result<Self, ListenError> {
+        let first = bind_alone(transport, addr).map_err(ListenError::bind(addr))?;
         let bound = local(&first).map_err(ListenError::bind(addr))?;
         let inode = inode_of(&first).map_err(ListenError::bind(addr))?;
         let members = vec![Member {
@@ -45,12 +68,22 @@ impl SteeredGroup {
             holder: None,
         }];
         let mut group = Self {
+            transport,
             bound,
             members,
             active: None,
             probe: None,
+            canary: None,
         };
-        group.attach()?;
+        // A datagram socket that was bound alone is in no group before a second one joins.
+        group.add_spare().map_err(|error| match error {
+            ListenError::Taken { addr } => ListenError::System {
+                action: "bind a second socket to",
+                addr,
+                source: io::ErrorKind::AddrInUse.into(),
+            },
+            other => other,
+        })?;
         Ok(group)
     }
 
@@ -59,11 +92,13 @@ impl SteeredGroup {
     ///
     /// The old program may name a place that means another socket by now, so it is replaced before a spare joins.
     pub(super) fn adopt(
+        transport: Transport,
         addr: SocketAddr,
         found: Vec<Adopted>,
         spares: Vec<(OwnedFd, u64)>,
         layout: &[u64],
         active: Option<u64>,
+        canary: Option<Canary>,
     ) -> Result<Self, ListenError> {
         let order = order_after_death(layout, |inode| {
             found.iter().any(|found| found.inode == inode) || spares.iter().any(|(_, kept)| *kept == inode)
@@ -83,10 +118,12 @@ impl SteeredGroup {
         }));
         members.sort_by_key(|member| order.iter().position(|inode| *inode == member.inode));
         let mut group = Self {
+            transport,
             bound: addr,
             members,
             active,
             probe: None,
+            canary,
         };
         if active.and_then(|generation| group.index(generation)).is_some() {
             group.attach()?;
@@ -103,6 +140,7 @@ impl SteeredGroup {
             .map_err(|error| ListenError::bind(addr)(error.into()))?;
         let copy = found.socket.try_clone().map_err(ListenError::bind(addr))?;
         let mut group = Self {
+            transport: Transport::Tcp,
             bound: addr,
             members: vec![Member {
                 socket: found.socket,
@@ -111,6 +149,7 @@ impl SteeredGroup {
             }],
             active: Some(found.generation),
             probe: None,
+            canary: None,
         };
         group.add_spare().inspect_err(|_| {
             let _ = rustix::net::sockopt::set_socket_reuseport(&copy, false);
@@ -120,6 +159,17 @@ impl SteeredGroup {
 
     pub(super) fn bound(&self) -> SocketAddr {
         self.bound
+    }
+
+    pub(super) fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    pub(super) fn address(&self) -> Address {
+        match self.transport {
+            Transport::Tcp => Address::Tcp(self.bound),
+            Transport::Udp => Address::Udp(self.bound),
+        }
     }
 
     pub(super) fn layout(&self) -> Vec<u64> {
@@ -143,7 +193,7 @@ impl SteeredGroup {
 
     /// While nobody is steered to, those who wait are to wait on.
     pub(super) fn orphans(&self) -> Vec<BorrowedFd<'_>> {
-        if self.active.is_none() {
+        if self.active.is_none() || self.transport == Transport::Udp {
             return Vec::new();
         }
         let orphans = self.members.iter().filter(|member| member.holder.is_none());
@@ -174,7 +224,7 @@ impl SteeredGroup {
     }
 
     fn add_spare(&mut self) -> Result<(), ListenError> {
-        let spare = join(self.bound).map_err(ListenError::bind(self.bound))?;
+        let spare = join(self.transport, self.bound).map_err(ListenError::bind(self.bound))?;
         let inode = inode_of(&spare).map_err(ListenError::bind(self.bound))?;
         self.members.push(Member {
             socket: spare,
@@ -186,23 +236,38 @@ impl SteeredGroup {
 
     pub(super) fn steer(&mut self, generation: u64) -> Result<(), ListenError> {
         if self.index(generation).is_none() {
-            let source = io::Error::other(format!("generation {generation} has no socket there"));
-            return Err(ListenError::System {
-                action: "steer",
-                addr: self.bound.to_string(),
-                source,
-            });
+            return Err(self.no_socket(generation));
         }
-        let before = self.active.replace(generation);
-        self.attach().inspect_err(|_| self.active = before)
+        let before = (self.active.replace(generation), self.canary.take());
+        self.attach().inspect_err(|_| (self.active, self.canary) = before)
     }
 
-    /// New connections wait at the spare.
+    /// Sends a share of the clients to another generation than all others.
+    pub(super) fn share(&mut self, canary: Canary) -> Result<(), ListenError> {
+        if self.index(canary.generation).is_none() {
+            return Err(self.no_socket(canary.generation));
+        }
+        let before = self.canary.replace(canary);
+        self.attach().inspect_err(|_| self.canary = before)
+    }
+
+    fn no_socket(&self, generation: u64) -> ListenError {
+        ListenError::System {
+            action: "steer",
+            addr: self.bound.to_string(),
+            source: io::Error::other(format!("generation {generation} has no socket there")),
+        }
+    }
+
+    /// New connections wait at the spare, and are led on from there. Datagrams cannot be led on: they wait with whoever is to
+    /// come, if somebody is.
     pub(super) fn hold(&mut self, generation: u64) -> Result<(), ListenError> {
         if self.active != Some(generation) {
             return Ok(());
         }
-        self.active = None;
+        let others = self.members.iter().filter_map(|member| member.holder);
+        let next = others.filter(|holder| *holder > generation).max();
+        self.active = next.filter(|_| self.transport == Transport::Udp);
         self.attach().inspect_err(|_| self.active = Some(generation))
     }
 
@@ -213,7 +278,8 @@ impl SteeredGroup {
             .active
             .and_then(|generation| self.index(generation))
             .unwrap_or(last);
-        bpf::attach(self.members[last].socket.as_fd(), active as u32, self.probe).map_err(|source| {
+        let socket = self.members[last].socket.as_fd();
+        bpf::attach(socket, active as u32, self.probe, self.in_program()).map_err(|source| {
             ListenError::System {
                 action: bpf::ATTACH,
                 addr: self.bound.to_string(),
@@ -222,9 +288,19 @@ impl SteeredGroup {
         })
     }
 
+    /// A canary that has left the group has no share of it.
+    fn in_program(&self) -> Option<Share> {
+        let canary = self.canary?;
+        Some(Share {
+            index: self.index(canary.generation)? as u32,
+            percent: canary.percent,
+            salt: canary.salt,
+        })
+    }
+
     pub(super) fn probe(&mut self, generation: u64) -> io::Result<Route> {
         let index = self.index(generation).ok_or(io::ErrorKind::NotFound)?;
-        let socket = new_tcp(self.bound)?;
+        let socket = new_client(self.transport, self.bound)?;
         rustix::net::bind(&socket, &bpf::probe_source(self.bound))?;
         let addr = SocketAddr::try_from(rustix::net::getsockname(&socket)?).map_err(io::Error::other)?;
         self.probe = Some(Source {
@@ -232,7 +308,7 @@ impl SteeredGroup {
             index: index as u32,
         });
         self.attach().map_err(io::Error::other)?;
-        let socket = connect_tcp(self.bound, Some(socket.as_fd()))?;
+        let socket = connect_inet(self.transport, self.bound, Some(socket.as_fd()))?;
         Ok(Route {
             socket,
             exclusive: true,
@@ -244,10 +320,18 @@ impl SteeredGroup {
         if self.active == Some(generation) {
             self.active = None;
         }
+        self.canary = self.canary.filter(|canary| canary.generation != generation);
         if let Some(index) = self.index(generation) {
             self.members[index].holder = None;
         }
         let _ = self.attach();
+    }
+
+    /// What waits there is to be led on.
+    pub(super) fn abandon(&mut self, generation: u64) {
+        if self.transport == Transport::Tcp && self.active != Some(generation) {
+            self.release(generation);
+        }
     }
 
     /// Closes all sockets without an app but for one spare at the end.
@@ -282,7 +366,7 @@ impl SteeredGroup {
         while let Some(index) = self
             .members
             .iter()
-            .position(|member| !listens(member.socket.as_fd()))
+            .position(|member| self.transport == Transport::Tcp && !listens(member.socket.as_fd()))
         {
             lost |= self.members[index].holder == Some(generation);
             left = true;
@@ -326,22 +410,27 @@ fn order_after_death(layout: &[u64], lives: impl Fn(u64) -> bool) -> Vec<u64> {
 }
 
 /// Binds and listens where nobody else does, not even another group, and opens the group after that.
-fn bind_alone(addr: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = new_listener(addr)?;
+fn bind_alone(transport: Transport, addr: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = new_socket(transport, addr)?;
     // Without SO_REUSEPORT the kernel refuses an address that any other listener has, a group of the same user too.
     rustix::net::bind(&socket, &addr)?;
     rustix::net::sockopt::set_socket_reuseport(&socket, true)?;
-    rustix::net::listen(&socket, BACKLOG)?;
+    listen(transport, socket)
+}
+
+fn listen(transport: Transport, socket: OwnedFd) -> io::Result<OwnedFd> {
+    if transport == Transport::Tcp {
+        rustix::net::listen(&socket, BACKLOG)?;
+    }
     Ok(socket)
 }
 
 /// One more member, the last of the group.
-fn join(addr: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = new_listener(addr)?;
+fn join(transport: Transport, addr: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = new_socket(transport, addr)?;
     rustix::net::sockopt::set_socket_reuseport(&socket, true)?;
     rustix::net::bind(&socket, &addr)?;
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(socket)
+    listen(transport, socket)
 }
 
 #[cfg(test)]

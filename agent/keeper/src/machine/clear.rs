@@ -15,11 +15,24 @@ impl Turn {
             let apart = processes.iter().any(|process| {
                 process.strategy == Strategy::StopStart || !process.overlap && !process.listen.is_empty()
             });
-            rising.generation.intent.coexist && !apart && !self.changes_hands(&rising.generation)
+            rising.generation.intent.coexist
+                && rising.tight.is_none()
+                && !apart
+                && !self.changes_hands(&rising.generation)
         });
-        match &self.state.active {
-            Some(active) if active.is_living() && !(coexist && active.intent.coexist) => self.clear(),
-            _ => self.link_or_spawn(),
+        let clears = self
+            .state
+            .active
+            .as_ref()
+            .is_some_and(|active| active.is_living() && !(coexist && active.intent.coexist));
+        let replaces = |rising: &super::Rising| rising.generation.links_first();
+        if (clears || self.state.rising.as_ref().is_some_and(replaces)) && self.wait_for_lock(false) {
+            return;
+        }
+        if clears {
+            self.clear();
+        } else {
+            self.link_or_spawn();
         }
     }
 
@@ -61,7 +74,14 @@ impl Turn {
     pub(super) fn clear_now(&mut self) {
         let Some(active) = &self.state.active else { return };
         let (number, drain) = (active.number, active.longest(|process| process.drain_ms));
+        let mut listening = active
+            .intent
+            .processes
+            .iter()
+            .filter(|process| !process.listen.is_empty());
+        let held = listening.any(|process| !process.strategy.is_outside()) || !active.is_living();
         if let Some(rising) = &mut self.state.rising {
+            rising.gap_since = held.then_some(self.now);
             rising.phase = RisingPhase::Clearing(Leaving::Draining);
             rising.deadline = self.now + drain.max(super::retire::LATE_HANDSHAKES_MS);
             rising.spawned_at = self.now;
@@ -78,12 +98,15 @@ impl Turn {
         let Some(active) = &self.state.active else { return };
         let (number, stop) = (active.number, active.time_to_stop());
         let (next, effect) = match stage {
-            Leaving::Warm | Leaving::Parting | Leaving::Draining => {
+            Leaving::Warm | Leaving::Standby | Leaving::Parting | Leaving::Draining => {
                 (Leaving::Stopping, Effect::Stop { generation: number })
             }
             Leaving::Stopping | Leaving::Killing => (Leaving::Killing, Effect::Kill { generation: number }),
         };
+        let now = self.now;
         if let Some(rising) = &mut self.state.rising {
+            // One that listens by itself serves to its stop.
+            rising.gap_since.get_or_insert(now);
             rising.phase = RisingPhase::Clearing(next);
             rising.deadline = self.now + stop.max(super::retire::KILL_AGAIN_MS);
         }

@@ -48,10 +48,13 @@ impl Turn {
             asked_at,
             not_before,
             attempt,
+            rungs: Vec::new(),
+            lock_until: None,
         });
     }
 
-    /// Ends the rising generation. Users never saw it; `asked` when somebody wanted this end.
+    /// Ends the rising generation. Users never saw it, or steer clear of it from now on where it had a share of them; `asked`
+    /// when somebody wanted this end.
     pub(super) fn abort(&mut self, reason: &str, asked: bool) {
         let now = self.now;
         let Some(rising) = &mut self.state.rising else {
@@ -64,7 +67,7 @@ impl Turn {
         rising.phase = RisingPhase::Aborting;
         rising.deadline = now + super::retire::KILL_AGAIN_MS;
         let generation = rising.generation.number;
-        let result = if asked {
+        let result = if asked || before.canary.is_some() {
             SwitchResult::Reverted
         } else {
             SwitchResult::Failed
@@ -92,7 +95,9 @@ impl Turn {
         if matches!(before.phase, RisingPhase::Linked | RisingPhase::Clearing(_)) {
             self.steer_active();
         }
-        self.end_unseen(generation, &before);
+        if !self.leave_canary(!asked) {
+            self.end_unseen(generation, &before);
+        }
         if matches!(before.phase, RisingPhase::Clearing(_)) || self.state.active.is_some() {
             self.restore_active();
         }
@@ -134,6 +139,8 @@ impl Turn {
             asked_at: self.now,
             not_before: self.now,
             attempt,
+            rungs: rising.rungs.clone(),
+            lock_until: rising.lock_until,
         });
     }
 }

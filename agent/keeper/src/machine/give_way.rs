@@ -136,6 +136,8 @@ impl Turn {
             .rising
             .iter()
             .filter(|rising| rising.phase == RisingPhase::Aborting);
+        // One that had a share of the users drains first.
+        let leaving = self.state.retiring.iter().map(|leaving| &leaving.generation);
         let active = self
             .state
             .active
@@ -147,7 +149,11 @@ impl Turn {
         };
         rising
             .flat_map(|rising| &rising.generation.intent.processes)
-            .filter(|process| !process.overlap || apart(&process.name))
+            .chain(leaving.flat_map(living_processes))
+            .filter(|process| {
+                // One that binds by itself finds its address taken as long as the other is there.
+                !process.overlap || process.strategy.is_outside() || apart(&process.name)
+            })
             .map(|process| process.name.clone())
             .collect()
     }
@@ -170,6 +176,12 @@ impl Turn {
             rising.deadline = rising.deadline.max(now.saturating_add(by.min(cap)));
         }
     }
+}
+
+fn living_processes(generation: &Generation) -> impl Iterator<Item = &ProcessSpec> {
+    let both = generation.intent.processes.iter().zip(&generation.slots);
+    both.filter(|(_, slot)| slot.process.is_some())
+        .map(|(process, _)| process)
 }
 
 fn waiting_slots(rising: &Rising) -> impl Iterator<Item = usize> {

@@ -92,7 +92,7 @@ impl Turn {
         match (result, point) {
             (Err(reason), _) => self.fail(&reason.clone()),
             (Ok(()), HookPoint::BeforeStart) => self.clear_or_spawn(),
-            (Ok(()), _) => self.link_proven(),
+            (Ok(()), _) => self.share_or_link(),
         }
     }
 

@@ -146,7 +146,8 @@ impl Turn {
         self.clear();
     }
 
-    /// An active process ended while its heir is on its way. True when nothing more is to be done about it.
+    /// An active process ended while its heir is on its way. True when nothing more is to be done about it. One that ended
+    /// of an upgrade from inside is not there to be stopped, and its successor is started all the same.
     pub(super) fn predecessor_ended(&mut self, generation: u64, slot: usize, reason: &str) -> bool {
         let Some((rising, heir)) = self.heir(generation, slot) else {
             return false;
@@ -154,6 +155,15 @@ impl Turn {
         let found = self.state.slot_mut(rising, heir);
         // A successor that lives needs it no more; without one, the way ends here and what ran is started again.
         if found.is_some_and(|found| found.process.is_some()) {
+            return true;
+        }
+        let spec = self.rising(rising).and_then(|rising| {
+            let asked = rising.generation.slots.get(heir)?.state == SlotState::Asked;
+            let spec = rising.generation.intent.processes.get(heir)?;
+            (asked && spec.strategy == Strategy::Command).then(|| spec.clone())
+        });
+        if let Some(spec) = spec {
+            self.restart_instead(&spec, reason);
             return true;
         }
         self.fail(reason);

@@ -179,5 +179,10 @@ fn same(one: &Intent, other: &Intent) -> bool {
         && one.id == other.id
         && one.dir == other.dir
         && one.environment == other.environment
-        && one.processes == other.processes
+        && one.processes.len() == other.processes.len()
+        && one
+            .processes
+            .iter()
+            .zip(&other.processes)
+            .all(|(one, other)| one.as_asked() == other.as_asked())
 }

@@ -44,6 +44,15 @@ pub enum Event {
         generation: u64,
         /// Inodes per slot, or the reason.
         sockets: Result<Vec<Vec<u64>>, String>,
+        /// Slots whose listeners are less than they could be, and why.
+        remarks: Vec<(usize, String)>,
+        /// Why there is no room in memory for it beside the active generation; none: there is.
+        tight: Option<String>,
+    },
+    /// No process of the active generation holds its lock; the keeper does, so that none can take it now.
+    Unlocked {
+        /// Which generation may go on.
+        generation: u64,
     },
     /// A process exists and waits to be let go.
     Forked {
@@ -152,6 +161,13 @@ pub enum Event {
         /// Done, or the reason.
         result: Result<(), String>,
     },
+    /// A share of the users comes to the generation, or why not; false: its listeners know no shares.
+    Shared {
+        /// Which.
+        generation: u64,
+        /// Done, not possible here, or the reason.
+        result: Result<bool, String>,
+    },
     /// The generation has no connection left, established or queued.
     Idle {
         /// Which.
@@ -204,6 +220,13 @@ pub enum Effect {
         /// In which slot.
         slot: usize,
     },
+    /// Go on asking the slot, which has answered as it should, until it gives wrong answers.
+    Watch {
+        /// Of which generation.
+        generation: u64,
+        /// In which slot.
+        slot: usize,
+    },
     /// Probe the generation no more.
     EndProbes {
         /// Which.
@@ -223,9 +246,22 @@ pub enum Effect {
         /// Which.
         generation: u64,
     },
+    /// Send a share of the new connections to the rising generation, by its processes' canaries. Answered by
+    /// [`Event::Shared`].
+    Share {
+        /// Which.
+        generation: u64,
+        /// How often the first share was doubled.
+        stage: u32,
+    },
     /// Send new connections to no generation: they wait with the keeper.
     Hold {
         /// The generation that got them.
+        generation: u64,
+    },
+    /// Tell that the active generation is replaced though a process of it holds its lock.
+    Overrule {
+        /// Which is replaced.
         generation: u64,
     },
     /// Let the drain file appear.

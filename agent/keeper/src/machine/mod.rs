@@ -6,28 +6,35 @@
 //! done again.
 //!
 //! ```text
-//! rising:   PREPARED → (CLEARING) → (LINKING) → SPAWNED → READY → (YIELDING → SPAWNED → READY) → PROBED → LINKED → steered: becomes active
-//!               └──────────┴────────────┴──────────┴────────┴────────┴────────┴──▶ ABORTING → gone
-//! retiring: WARM (soak) → (PARTING) → DRAINING → STOPPING → KILLING → gone
-//!               └──▶ steered back: becomes active, what was active retires
+//! rising:   PREPARED → (LOCKED) → (CLEARING) → (LINKING) → SPAWNED → READY → (YIELDING → SPAWNED → READY) → (CANARY) → (LOCKED) → PROBED → LINKED → steered: becomes active
+//!               └──────────┴────────────┴──────────┴────────┴────────┴────────│────────┴──▶ ABORTING → gone
+//!                                                                             └──▶ retiring
+//! retiring: WARM (soak) → (STANDBY) → (PARTING) → DRAINING → STOPPING → KILLING → gone
+//!               └──────────┴──▶ steered back: becomes active, what was active retires
 //! ```
 //!
-//! Until new connections are steered, users see the active generation and nothing else; a rising one can only fail. A
+//! Until new connections are steered, users see the active generation and nothing else; a rising one can only fail. (With
+//! a canary, a share of them sees the rising one before; see `canary`.) A
 //! warm generation is complete and idle: going back to it starts nothing. Times are milliseconds since boot.
 
 mod adopted;
+mod alone;
+mod canary;
 mod clear;
 mod fail;
 mod give_way;
 mod hooks;
 mod in_place;
 mod judge;
+mod lock;
 mod message;
 mod prove;
 mod recover;
 mod retire;
 mod rise;
+mod room;
 mod run;
+mod standby;
 mod state;
 mod step;
 mod take_over;

@@ -135,7 +135,7 @@ impl Turn {
         self.look_for_probed(generation);
     }
 
-    fn look_for_probed(&mut self, generation: u64) {
+    pub(super) fn look_for_probed(&mut self, generation: u64) {
         let now = self.now;
         let Some(rising) = self.rising(generation) else {
             return;
@@ -145,14 +145,21 @@ impl Turn {
         if rising.phase != RisingPhase::Ready || !slots.iter().all(|slot| slot.probed || waits(slot)) {
             return;
         }
-        if slots.iter().any(waits) {
+        let waiting = slots.iter().any(waits);
+        if self.wait_for_lock(true) {
+            return;
+        }
+        if waiting {
             self.give_way();
             return;
         }
+        let Some(rising) = self.rising(generation) else {
+            return;
+        };
         rising.proven_at = Some(now);
         self.push(Effect::EndProbes { generation });
         if !self.rise_through(HookPoint::BeforeSwitch) {
-            self.link_proven();
+            self.share_or_link();
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use ship_model::spec::HookPoint;
 
 use super::hooks::hooks_time;
+use super::standby::standing_by;
 use super::step::Turn;
 use super::{Cause, Effect, Leaving, Queued, Rising, RisingPhase, SlotState, State};
 use crate::protocol::Intent;
@@ -48,13 +49,15 @@ pub fn recover(
 impl Turn {
     fn same_boot(&mut self, living: &[Living]) {
         self.mark_the_dead(living);
-        if let Some(rising) = self.state.rising.take() {
-            self.end_rising(rising);
+        if !self.resume_canary(living) {
+            if let Some(rising) = self.state.rising.take() {
+                self.end_rising(rising);
+            }
+            self.link_active();
+            self.steer_active();
         }
-        self.link_active();
-        self.steer_active();
         self.resume_active(living);
-        self.resume_retiring();
+        self.resume_retiring(living);
         self.resume_hooks();
     }
 
@@ -141,17 +144,29 @@ impl Turn {
         self.effects.extend(orphans);
     }
 
-    fn resume_retiring(&mut self) {
+    fn resume_retiring(&mut self, living: &[Living]) {
         let now = self.now;
         let soak = self
             .state
             .active
             .as_ref()
             .map_or(0, |active| active.intent.soak_ms);
+        let mut lost = None;
         for leaving in &mut self.state.retiring {
-            let whole = leaving.generation.is_whole();
+            let number = leaving.generation.number;
+            let mut found = living.iter().filter(|found| found.generation == number);
+            let whole = leaving.generation.is_whole() && found.all(|found| found.adopted);
             leaving.deadline = match leaving.phase {
                 Leaving::Warm if whole => now + soak,
+                Leaving::Standby if whole => leaving.deadline.max(now),
+                Leaving::Standby => {
+                    let release = leaving.generation.intent.release;
+                    lost = Some(standing_by(
+                        release,
+                        "it ended, or could not be taken over, while no keeper was there",
+                    ));
+                    now
+                }
                 Leaving::Warm => now,
                 Leaving::Parting => {
                     now.saturating_add(hooks_time(&leaving.generation.intent, HookPoint::BeforeStop))
@@ -160,8 +175,12 @@ impl Turn {
                 Leaving::Stopping => now + leaving.generation.time_to_stop(),
                 Leaving::Killing => now,
             };
-            leaving.steered_away_at = now;
+            // From a standby, which is counted from its cut-over, nobody was steered away just now.
+            if leaving.phase != Leaving::Standby {
+                leaving.steered_away_at = now;
+            }
         }
+        self.state.standby_lost = lost.or(self.state.standby_lost.take());
         let resumed: Vec<_> = self
             .state
             .retiring
@@ -169,7 +188,7 @@ impl Turn {
             .filter_map(|leaving| {
                 let generation = leaving.generation.number;
                 match leaving.phase {
-                    Leaving::Warm | Leaving::Parting => None,
+                    Leaving::Warm | Leaving::Standby | Leaving::Parting => None,
                     Leaving::Draining => Some(Effect::Drain { generation }),
                     Leaving::Stopping => Some(Effect::Stop { generation }),
                     Leaving::Killing => Some(Effect::Kill { generation }),
@@ -203,6 +222,8 @@ impl Turn {
             asked_at,
             not_before,
             attempt: 0,
+            rungs: Vec::new(),
+            lock_until: None,
         });
     }
 

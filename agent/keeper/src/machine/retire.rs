@@ -30,6 +30,7 @@ impl Turn {
                 .active
                 .as_ref()
                 .map_or(0, |active| active.intent.soak_ms),
+            Leaving::Standby => 0,
             Leaving::Parting => hooks_time(&generation.intent, HookPoint::BeforeStop),
             Leaving::Draining => generation.longest(|process| process.drain_ms),
             Leaving::Stopping => generation.time_to_stop(),
@@ -44,7 +45,7 @@ impl Turn {
             failed,
         });
         match phase {
-            Leaving::Warm | Leaving::Parting => {}
+            Leaving::Warm | Leaving::Standby | Leaving::Parting => {}
             Leaving::Draining => self.push(Effect::Drain { generation: number }),
             Leaving::Stopping => self.push(Effect::Stop { generation: number }),
             Leaving::Killing => self.push(Effect::Kill { generation: number }),
@@ -57,7 +58,7 @@ impl Turn {
             .state
             .retiring
             .get(index)
-            .filter(|leaving| leaving.phase == Leaving::Warm);
+            .filter(|leaving| leaving.phase.is_warm());
         if let Some(generation) = warm.map(|leaving| leaving.generation.clone())
             && self.begin_hooks(&generation, HookPoint::BeforeStop)
         {
@@ -73,11 +74,11 @@ impl Turn {
         };
         let generation = leaving.generation.number;
         let (phase, time, effect) = match leaving.phase {
-            Leaving::Warm | Leaving::Parting if leaving.generation.drains_by_signal() => {
+            Leaving::Warm | Leaving::Standby | Leaving::Parting if leaving.generation.drains_by_signal() => {
                 let stop = leaving.generation.time_to_stop();
                 (Leaving::Stopping, stop, Effect::Stop { generation })
             }
-            Leaving::Warm | Leaving::Parting => {
+            Leaving::Warm | Leaving::Standby | Leaving::Parting => {
                 let drain = leaving.generation.longest(|process| process.drain_ms);
                 (Leaving::Draining, drain, Effect::Drain { generation })
             }
@@ -99,7 +100,7 @@ impl Turn {
 
     pub(super) fn tick_retiring(&mut self) {
         for index in 0..self.state.retiring.len() {
-            if self.state.retiring[index].deadline <= self.now {
+            if self.state.retiring[index].deadline <= self.now && !self.stand_by(index) {
                 self.advance(index);
             }
         }
@@ -108,7 +109,7 @@ impl Turn {
     /// Nobody is warm any more: what is, drains.
     pub(super) fn end_soak(&mut self) {
         for index in 0..self.state.retiring.len() {
-            if self.state.retiring[index].phase == Leaving::Warm {
+            if self.state.retiring[index].phase.is_warm() {
                 self.advance(index);
             }
         }
@@ -148,7 +149,7 @@ impl Turn {
     }
 
     /// A process of a leaving generation ended.
-    pub(super) fn retiring_ended(&mut self, generation: u64) {
+    pub(super) fn retiring_ended(&mut self, generation: u64, reason: &str) {
         let found = self
             .state
             .retiring
@@ -156,13 +157,17 @@ impl Turn {
             .position(|leaving| leaving.generation.number == generation);
         let Some(index) = found else { return };
         let leaving = &self.state.retiring[index];
+        if leaving.phase.is_warm() && self.keeps_standby() {
+            self.lose_standby(index, reason);
+        }
+        let leaving = &self.state.retiring[index];
         if leaving.generation.is_living() {
             return;
         }
         match leaving.phase {
             // Its orphans get the stop signal too and the rest of the time.
             Leaving::Stopping => self.push(Effect::Stop { generation }),
-            Leaving::Warm | Leaving::Draining => self.advance_to_killing(index),
+            Leaving::Warm | Leaving::Standby | Leaving::Draining => self.advance_to_killing(index),
             Leaving::Parting | Leaving::Killing => {}
         }
     }
@@ -187,7 +192,9 @@ impl Turn {
             self.state.rising = None;
             self.push(Effect::Forget { generation });
             self.begin_noted(generation, HookPoint::AfterFailure);
-            self.restore_active();
+            if !self.goes_on() {
+                self.restore_active();
+            }
             return;
         }
         let found = self
@@ -205,12 +212,13 @@ impl Turn {
                 HookPoint::AfterStop
             };
             self.begin_hooks(&gone.generation, point);
+            self.restore_active();
         }
     }
 
     /// Steers back to the warm generation; what was active leaves, at once when it `failed`.
     pub(super) fn turn_back(&mut self, reason: &str, failed: bool) {
-        let is_warm = |leaving: &Retiring| leaving.phase == Leaving::Warm && leaving.generation.is_whole();
+        let is_warm = |leaving: &Retiring| leaving.phase.is_warm() && leaving.generation.is_whole();
         let Some(index) = self.state.retiring.iter().position(is_warm) else {
             return;
         };

@@ -4,6 +4,7 @@ use ship_model::spec::HookPoint;
 
 use super::step::Turn;
 use super::{Effect, Generation, Process, Queued, Rising, RisingPhase, Slot, SlotState};
+use crate::protocol::Rung;
 
 /// An effect that is done at once but for a sick disk; without an answer by then the switch fails.
 pub(super) const PROMPT_MS: u64 = 30_000;
@@ -11,6 +12,7 @@ pub(super) const PROMPT_MS: u64 = 30_000;
 impl Turn {
     pub(super) fn begin(&mut self, queued: Queued) {
         self.end_soak();
+        self.state.standby_lost = None;
         let number = self.state.upcoming();
         self.state.next_generation = number + 1;
         self.state.rising = Some(Rising {
@@ -22,8 +24,13 @@ impl Turn {
             deadline: self.now + PROMPT_MS,
             first_answer_at: None,
             proven_at: None,
+            gap_since: None,
             attempt: queued.attempt,
-            rungs: Vec::new(),
+            canary: None,
+            rungs: queued.rungs,
+            tight: None,
+            lock_until: queued.lock_until,
+            unlocked: false,
         });
         self.push(Effect::Bind { generation: number });
     }
@@ -36,7 +43,14 @@ impl Turn {
             .filter(|rising| rising.generation.number == generation && rising.phase != RisingPhase::Aborting)
     }
 
-    pub(super) fn bound(&mut self, generation: u64, sockets: &Result<Vec<Vec<u64>>, String>) {
+    /// It has its sockets; `tight` tells why there is no room in memory for it beside the active generation.
+    pub(super) fn bound(
+        &mut self,
+        generation: u64,
+        sockets: &Result<Vec<Vec<u64>>, String>,
+        remarks: &[(usize, String)],
+        tight: Option<&String>,
+    ) {
         let Some(rising) = self.rising(generation) else {
             return;
         };
@@ -51,6 +65,22 @@ impl Turn {
             Ok(sockets) => {
                 for (slot, inodes) in rising.generation.slots.iter_mut().zip(sockets) {
                     slot.sockets.clone_from(inodes);
+                }
+                let processes = &rising.generation.intent.processes;
+                let rungs = remarks.iter().filter_map(|(slot, reason)| {
+                    let process = processes.get(*slot)?;
+                    Some(Rung {
+                        process: process.name.clone(),
+                        strategy: process.strategy,
+                        reason: reason.clone(),
+                    })
+                });
+                let rungs: Vec<_> = rungs.collect();
+                // Begun again, it has them already.
+                rising.rungs.retain(|rung| !rungs.contains(rung));
+                rising.rungs.extend(rungs);
+                if tight.is_some_and(|reason| !self.find_room(reason)) {
+                    return;
                 }
                 if !self.rise_through(HookPoint::BeforeStart) {
                     self.clear_or_spawn();
@@ -130,6 +160,7 @@ impl Turn {
         match rising.phase {
             RisingPhase::Clearing(stage) => self.clear_further(stage),
             RisingPhase::Yielding(_) => self.end_by_force(),
+            RisingPhase::Locked { .. } => self.locked_for_long(),
             RisingPhase::Hooking(_) => self.fail("its hooks did not end in time"),
             RisingPhase::Aborting => self.kill_again(),
             RisingPhase::Prepared => self.fail("the listeners were not bound in time"),
@@ -144,6 +175,7 @@ impl Turn {
                 });
                 self.fail(&reason);
             }
+            RisingPhase::Canary => self.grow(),
             RisingPhase::Probed => self.fail("the links were not moved in time"),
             RisingPhase::Linked => self.fail("new connections could not be steered in time"),
         }

@@ -56,7 +56,7 @@ impl Turn {
             None if active && yields => self.yielded(generation, slot, process),
             None if active && self.predecessor_ended(generation, slot, &reason) => {}
             None if active => self.active_ended(generation, slot, process, &reason),
-            None => self.retiring_ended(generation),
+            None => self.retiring_ended(generation, &reason),
         }
     }
 
@@ -64,7 +64,7 @@ impl Turn {
         if self.clearing(generation).is_some() {
             return;
         }
-        if self.state.warm().is_some() {
+        if self.state.soaking().is_some() {
             self.turn_back(reason, true);
             return;
         }
@@ -114,6 +114,12 @@ impl Turn {
             return;
         };
         let reason = format!("release {release} failed {failures} times in a row: {reason}");
+        let warm = self.state.warm().map(|warm| warm.generation.intent.release);
+        if warm == Some(target.release) {
+            self.turn_back(&reason, true);
+            self.amend_outcome(|outcome| outcome.failed_step = None);
+            return;
+        }
         self.hold(release, &reason);
         self.state.good.retain(|intent| intent.release != release);
         self.enqueue(target, Cause::Fallback(reason));

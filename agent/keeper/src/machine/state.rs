@@ -37,6 +37,9 @@ pub struct State {
     pub outcome: Option<Outcome>,
     /// The generation whose last lines belong to the outcome, until the edge has put them there.
     pub outcome_of: Option<u64>,
+    /// Why no generation stands by any more before its hold was over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standby_lost: Option<String>,
     /// The last crash of an active process; the edge puts its last lines in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crash: Option<Crash>,
@@ -179,11 +182,31 @@ pub struct Rising {
     /// When all had answered as often as wanted, or were up where nothing is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_at: Option<u64>,
+    /// When the active generation stopped serving to make room for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap_since: Option<u64>,
     /// How often it was begun before.
     pub attempt: u32,
+    /// How often the share of users that it has was doubled; none: users have never come to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<u32>,
     /// Strategies that were left for another, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rungs: Vec<Rung>,
+    /// Why there is no room in memory for it beside the active generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tight: Option<String>,
+    /// Until when it waits for the app's own lock, once it has begun to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_until: Option<u64>,
+    /// The app lets itself be replaced, or is not asked any more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unlocked: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// How far a rising generation is.
@@ -195,6 +218,11 @@ pub enum RisingPhase {
     Clearing(Leaving),
     /// The links are moved first, since a process that lives on finds its release by them.
     Linking,
+    /// The running app holds its lock: it is not replaced yet.
+    Locked {
+        /// The new one is proven; if not, it is not started yet, since that would touch the running one.
+        proven: bool,
+    },
     /// Its hooks of this step run; it goes on when they have.
     Hooking(HookPoint),
     /// Processes that may not run beside their successors are asked to end.
@@ -203,6 +231,8 @@ pub enum RisingPhase {
     Spawned,
     /// All are ready; being probed.
     Ready,
+    /// All answered; a share of the users comes to it.
+    Canary,
     /// All answered; the links are being moved.
     Probed,
     /// The links are moved; being steered to.
@@ -242,8 +272,10 @@ pub struct Retiring {
 /// How far a leaving generation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Leaving {
-    /// Complete; may be steered back to.
+    /// Complete; may be steered back to. While it is, a crash of its successor brings it back.
     Warm,
+    /// Complete, after the soak; may be steered back to until its hold is over or its slot is needed.
+    Standby,
     /// The hooks that come before its end run.
     Parting,
     /// Told to drain.
@@ -267,4 +299,18 @@ pub struct Queued {
     pub not_before: u64,
     /// How often it was begun before.
     pub attempt: u32,
+    /// Strategies that were left for another, with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rungs: Vec<Rung>,
+    /// As [`Rising::lock_until`], of the time it was begun before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_until: Option<u64>,
+}
+
+impl Leaving {
+    /// Whether it has not been told to go yet.
+    #[must_use]
+    pub fn is_warm(self) -> bool {
+        matches!(self, Self::Warm | Self::Standby)
+    }
 }

@@ -44,7 +44,13 @@ impl Turn {
             } => self.adopt(intent, *process, sockets),
             Event::Renew(intent) => self.renew(intent),
             Event::Missing(release) => self.state.good.retain(|intent| intent.release != *release),
-            Event::Bound { generation, sockets } => self.bound(*generation, sockets),
+            Event::Bound {
+                generation,
+                sockets,
+                remarks,
+                tight,
+            } => self.bound(*generation, sockets, remarks, tight.as_ref()),
+            Event::Unlocked { generation } => self.unlocked(*generation),
             Event::Forked {
                 generation,
                 slot,
@@ -100,6 +106,7 @@ impl Turn {
             }
             Event::Linked { generation, result } => self.linked(*generation, result),
             Event::Steered { generation, result } => self.steered(*generation, result),
+            Event::Shared { generation, result } => self.shared(*generation, result),
             Event::Hooked {
                 generation,
                 point,
@@ -132,6 +139,8 @@ impl Turn {
             asked_at: self.now,
             not_before: self.now,
             attempt: 0,
+            rungs: Vec::new(),
+            lock_until: None,
         });
     }
 
@@ -139,7 +148,12 @@ impl Turn {
         self.state.epoch = self.state.epoch.max(intent.epoch);
         self.state.held = None;
         if let Some(active) = &mut self.state.active {
-            active.intent = intent.clone();
+            // They are the same but for strategies that were not possible.
+            let processes = std::mem::take(&mut active.intent.processes);
+            active.intent = Intent {
+                processes,
+                ..intent.clone()
+            };
         }
     }
 
@@ -217,6 +231,9 @@ impl Turn {
                 ..
             })
         );
+        if !urgent && self.state.has_two_slots() {
+            self.end_soak();
+        }
         if !urgent && !self.state.is_free() {
             return;
         }
@@ -271,6 +288,7 @@ impl Turn {
             switch_ms: 0,
             boot_ms: 0,
             first_answer_ms: None,
+            gap_ms: None,
             at: String::new(),
         });
         self.state.outcome_of = None;
@@ -284,13 +302,15 @@ impl Turn {
 
     pub(super) fn phase_word(phase: RisingPhase) -> Phase {
         match phase {
-            RisingPhase::Prepared | RisingPhase::Linking | RisingPhase::Hooking(HookPoint::BeforeStart) => {
-                Phase::Prepared
-            }
+            RisingPhase::Prepared
+            | RisingPhase::Linking
+            | RisingPhase::Locked { proven: false }
+            | RisingPhase::Hooking(HookPoint::BeforeStart) => Phase::Prepared,
             RisingPhase::Clearing(_) | RisingPhase::Yielding(_) => Phase::Clearing,
             RisingPhase::Spawned => Phase::Spawned,
             RisingPhase::Ready => Phase::Ready,
-            RisingPhase::Probed | RisingPhase::Hooking(_) => Phase::Probed,
+            RisingPhase::Probed | RisingPhase::Locked { .. } | RisingPhase::Hooking(_) => Phase::Probed,
+            RisingPhase::Canary => Phase::Canary,
             RisingPhase::Linked => Phase::Linked,
             RisingPhase::Aborting => Phase::Aborting,
         }

@@ -93,10 +93,12 @@ impl Turn {
         self.conclude(intent.release, intent.epoch.max(self.state.epoch), result, reason);
         let (now, spawned, asked) = (self.now, rising.spawned_at, rising.asked_at);
         let (first, proven) = (rising.first_answer_at, rising.proven_at);
+        let gap = rising.gap_since;
         self.amend_outcome(|outcome| {
             outcome.switch_ms = now.saturating_sub(asked);
             outcome.boot_ms = proven.unwrap_or(now).saturating_sub(spawned);
             outcome.first_answer_ms = first.map(|first| first.saturating_sub(asked));
+            outcome.gap_ms = gap.map(|since| now.saturating_sub(since));
             outcome.rungs.clone_from(&rising.rungs);
         });
     }

@@ -42,7 +42,7 @@ impl Generation {
 impl ProcessSpec {
     /// From the stop signal to the kill. Who has no listener finishes its jobs in that time: nothing else tells when it
     /// has none any more.
-    pub(super) fn time_to_stop(&self) -> u64 {
+    pub(crate) fn time_to_stop(&self) -> u64 {
         if self.listen.is_empty() {
             self.stop_timeout_ms.saturating_add(self.drain_ms)
         } else {
@@ -72,8 +72,8 @@ impl State {
     pub fn generations(&self) -> impl Iterator<Item = (&Generation, Role)> {
         let retiring = self.retiring.iter().map(|leaving| {
             let role = match leaving.phase {
-                Leaving::Warm => Role::Warm,
-                _ if leaving.failed => Role::Failed,
+                phase if phase.is_warm() => Role::Warm,
+                Leaving::Killing if leaving.failed => Role::Failed,
                 _ => Role::Retiring,
             };
             (&leaving.generation, role)
@@ -134,12 +134,22 @@ impl State {
             .max_by_key(|intent| intent.release)
     }
 
-    /// The warm generation, if there is one.
+    /// The generation that can be steered back to, if there is one.
     #[must_use]
     pub fn warm(&self) -> Option<&Retiring> {
-        self.retiring
-            .iter()
-            .find(|leaving| leaving.phase == Leaving::Warm && leaving.generation.is_whole())
+        let mut retiring = self.retiring.iter();
+        retiring.find(|leaving| leaving.phase.is_warm() && leaving.generation.is_whole())
+    }
+
+    /// As [`Self::warm`], while its successor soaks.
+    pub(super) fn soaking(&self) -> Option<&Retiring> {
+        self.warm().filter(|warm| warm.phase == Leaving::Warm)
+    }
+
+    /// The generation that stands by, if there is one.
+    #[must_use]
+    pub fn standby(&self) -> Option<&Retiring> {
+        self.warm().filter(|warm| warm.phase == Leaving::Standby)
     }
 
     /// Where the machine stands, in one word.
@@ -151,8 +161,10 @@ impl State {
         if let Some(rising) = &self.rising {
             return super::step::Turn::phase_word(rising.phase);
         }
-        match self.retiring.last().map(|leaving| leaving.phase) {
-            Some(Leaving::Warm) => Phase::Soak,
+        // Who stands by changes nothing any more.
+        let mut leaving = self.retiring.iter().map(|leaving| leaving.phase);
+        match leaving.rfind(|phase| *phase != Leaving::Standby) {
+            Some(Leaving::Warm | Leaving::Standby) => Phase::Soak,
             Some(Leaving::Parting | Leaving::Draining) => Phase::Draining,
             Some(Leaving::Stopping | Leaving::Killing) => Phase::Stopping,
             None if self.active.is_some() => Phase::Idle,
@@ -181,6 +193,7 @@ impl State {
                 }
             });
         let retiring = self.retiring.iter().map(|leaving| leaving.deadline);
+        let retiring = retiring.filter(|deadline| *deadline < u64::MAX);
         let rising = self.rising.iter().flat_map(|rising| {
             let settling = (rising.phase == RisingPhase::Spawned)
                 .then(|| {
@@ -197,7 +210,7 @@ impl State {
         let queued = self
             .queued
             .iter()
-            .filter(|_| self.is_free())
+            .filter(|_| self.is_free() || self.rising.is_none() && self.warm().is_some())
             .map(|queued| queued.not_before);
         let steady = self.steady_at();
         backing_off
@@ -210,6 +223,14 @@ impl State {
 
     /// Whether a new generation may rise now.
     pub(super) fn is_free(&self) -> bool {
-        self.rising.is_none() && self.retiring.len() < 2
+        let most = if self.has_two_slots() { 1 } else { 2 };
+        self.rising.is_none() && self.retiring.len() < most
+    }
+
+    /// Whether no more than two generations may be there: one of them may be kept for long.
+    pub(super) fn has_two_slots(&self) -> bool {
+        let queued = self.queued.iter().map(|queued| &queued.intent);
+        let active = self.active.iter().map(|active| &active.intent);
+        queued.chain(active).any(|intent| intent.standby.is_some())
     }
 }

@@ -25,9 +25,14 @@ impl Turn {
             return;
         };
         found.way = Some(way.clone());
-        let Some(strategy) = way.strategy.filter(|strategy| *strategy != spec.strategy) else {
+        if way.strategy == Some(Strategy::StopStart) && self.begin_alone(generation, slot, &way.reason) {
             return;
-        };
+        }
+        // A cut-over stays one, whichever way it came to its sockets.
+        let told = way
+            .strategy
+            .filter(|strategy| *strategy != spec.strategy && spec.strategy != Strategy::CutOver);
+        let Some(strategy) = told else { return };
         let rung = Rung {
             process: spec.name,
             strategy,
@@ -46,7 +51,7 @@ impl Turn {
         let undecided = self.rising(generation).is_some_and(|rising| {
             let spec = rising.generation.intent.processes.get(slot);
             let found = rising.generation.slots.get(slot);
-            spec.is_some_and(|spec| spec.strategy == Strategy::Auto && spec.waits_for_a_bind())
+            spec.is_some_and(|spec| spec.strategy.takes_either() && spec.waits_for_a_bind())
                 && found.is_some_and(|found| found.way.as_ref().is_none_or(|way| way.strategy.is_none()))
         });
         if undecided {

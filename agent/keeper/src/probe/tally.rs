@@ -30,6 +30,8 @@ pub struct Tally {
     wanted: u32,
     /// The process has said that it is ready, and so may not give wrong answers for long.
     told_ready: bool,
+    /// It has passed before: it only fails, when it gives no good answer so many times in a row.
+    watches: bool,
     good: u32,
     wrong: u32,
     first_answer_at: Option<u64>,
@@ -45,11 +47,24 @@ impl Tally {
         Self {
             wanted: times.max(1),
             told_ready,
+            watches: false,
             good: 0,
             wrong: 0,
             first_answer_at: None,
             problem: None,
             untold: false,
+        }
+    }
+
+    /// For one that has passed and must go on answering: as many answers as it gave must be wrong in a row, or not come, but
+    /// at least two.
+    #[must_use]
+    pub fn watching(self) -> Self {
+        Self {
+            wanted: self.wanted.max(2),
+            told_ready: true,
+            watches: true,
+            ..self
         }
     }
 
@@ -67,16 +82,16 @@ impl Tally {
                 self.good += 1;
                 self.wrong = 0;
                 let first = *self.first_answer_at.get_or_insert(now);
-                if self.good >= self.wanted {
+                if self.good >= self.wanted && !self.watches {
                     return Progress::Passed(first);
                 }
             }
             Answer::Elsewhere(problem) => self.remember(problem),
-            Answer::None(problem) => {
+            Answer::None(problem) if !self.watches => {
                 self.good = 0;
                 self.remember(problem);
             }
-            Answer::Wrong(problem) => {
+            Answer::Wrong(problem) | Answer::None(problem) => {
                 self.good = 0;
                 self.wrong += 1;
                 if self.told_ready && self.wrong >= self.wanted {
@@ -128,6 +143,16 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(patient.take(wrong(), 1), Progress::Asking);
         }
+    }
+
+    #[test]
+    fn one_that_is_watched_never_passes_and_fails_when_it_falls_silent() {
+        let mut tally = Tally::new(1, false).watching();
+        let none = || Answer::None("refused".to_owned());
+        for answer in [Answer::Good, Answer::Good, none(), Answer::Good, wrong()] {
+            assert_eq!(tally.take(answer, 1), Progress::Asking);
+        }
+        assert!(matches!(tally.take(none(), 1), Progress::Failed(_)));
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 mod binds;
 mod environment;
+mod groups;
+mod in_place;
+mod launch;
 mod rlimits;
 mod scan;
 mod spawn;
@@ -10,6 +13,9 @@ mod user;
 
 pub use binds::{Binds, News, nudge, receive, told_binds};
 pub use environment::{Environment, EnvironmentError, environment};
+pub use groups::{Controller, Groups, GroupsAt, Held, amount, keeper_name, resident};
+pub use in_place::{become_command, hold};
+pub use launch::{Place, assemble, surroundings};
 pub use rlimits::{LimitError, check_limits};
 pub use scan::{
     Found, Table, boot_id, descriptor_of, each_socket, is_alive, is_member, is_own_child, members,

@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(check_limits(&Limits::default()), Ok(()));
         let all = most_files().map(|most| Limits {
             nofile: Some(most + 1),
-            memory: None,
+            ..Limits::default()
         });
         assert!(all.is_some_and(|limits| check_limits(&limits).is_err()));
     }

@@ -243,19 +243,32 @@ unsafe fn become_program(prepared: &mut Prepared) -> u8 {
             }
         }
         reset_signals();
-        let limits = [
-            (libc::RLIMIT_NOFILE, prepared.nofile),
-            (libc::RLIMIT_AS, prepared.memory),
-        ];
-        for (which, limit) in limits {
-            if limit.is_some_and(|limit| libc::setrlimit(which, &raw const limit) != 0) {
-                return 2;
-            }
+        if !limit(prepared) {
+            return 2;
         }
         // Before it becomes another user: root may do this without giving up the privileges of what it runs.
         if prepared.news >= 0 && !binds::tell(prepared.news) && prepared.binds == Binds::Joined {
             return 7;
         }
+        let step = settle(prepared);
+        if step != 0 {
+            return step;
+        }
+        for digits in prepared.pid_digits {
+            write_pid(digits, libc::getpid().cast_unsigned());
+        }
+        execute(prepared)
+    }
+}
+
+/// Becomes its user, gives up new privileges, and enters its folder; 0, or the number of the step that failed.
+///
+/// # Safety
+/// Only in a process that becomes another program, with `prepared`'s pointers alive.
+#[allow(unsafe_code, reason = "between fork and exec there is only libc")]
+unsafe fn settle(prepared: &Prepared) -> u8 {
+    // SAFETY: see the function's contract; every call is async-signal-safe and gets valid pointers and sizes.
+    unsafe {
         if let Some((uid, gid)) = prepared.ids {
             let groups = (prepared.groups.len(), prepared.groups.as_ptr());
             if libc::setgroups(groups.0, groups.1) != 0 || libc::setgid(gid) != 0 || libc::setuid(uid) != 0 {
@@ -269,20 +282,94 @@ unsafe fn become_program(prepared: &mut Prepared) -> u8 {
         if libc::chdir(prepared.folder) != 0 {
             return 4;
         }
-        for digits in prepared.pid_digits {
-            write_pid(digits, libc::getpid().cast_unsigned());
-        }
+        0
+    }
+}
+
+/// Becomes the program; 5, the number of that step, when it cannot.
+///
+/// # Safety
+/// As of [`settle`].
+#[allow(unsafe_code, reason = "between fork and exec there is only libc")]
+unsafe fn execute(prepared: &Prepared) -> u8 {
+    // SAFETY: all three are ended by NUL and live.
+    unsafe {
         libc::execve(
             prepared.program,
             prepared.arguments.as_ptr(),
             prepared.environment.as_ptr(),
         );
-        5
+    }
+    5
+}
+
+/// This process itself becomes the program, with the descriptors and in the process group it has; returns when it cannot.
+pub(super) fn replace(launch: &Launch) -> StartFailure {
+    let pointers = |words: &[CString]| {
+        let words = words.iter().map(|word| word.as_ptr());
+        words.chain([std::ptr::null()]).collect::<Vec<_>>()
+    };
+    let account = launch.account.as_ref();
+    let prepared = Prepared {
+        program: launch.program.as_ptr(),
+        arguments: pointers(&launch.arguments),
+        environment: pointers(&launch.environment),
+        pid_digits: [std::ptr::null_mut(); 2],
+        folder: launch.folder.as_ptr(),
+        safe_base: 0,
+        descriptors: Vec::new(),
+        nofile: launch.nofile,
+        memory: launch.memory.map(|bytes| libc::rlimit {
+            rlim_cur: bytes,
+            rlim_max: bytes,
+        }),
+        no_new_privs: launch.no_new_privs,
+        ids: account.map(|account| (account.uid, account.gid)),
+        groups: account.map(|account| account.groups.clone()).unwrap_or_default(),
+        go: -1,
+        failure: -1,
+        news: -1,
+        binds: Binds::Untold,
+    };
+    // SAFETY: the pointers lead into `launch`, which outlives this; signals are only set back to what a program expects.
+    #[allow(unsafe_code, reason = "users, limits and exec have no safe face")]
+    let step = unsafe {
+        reset_signals();
+        match limit(&prepared) {
+            false => 2,
+            true => match settle(&prepared) {
+                0 => execute(&prepared),
+                step => step,
+            },
+        }
+    };
+    StartFailure {
+        error: io::Error::last_os_error(),
+        step: STEPS.get(usize::from(step)).copied().unwrap_or("start"),
     }
 }
 
+/// Sets the limits; false when the kernel refuses one.
+///
 /// # Safety
-/// Only in a freshly forked child.
+/// Only in a process that becomes another program.
+#[allow(unsafe_code, reason = "between fork and exec there is only libc")]
+unsafe fn limit(prepared: &Prepared) -> bool {
+    let limits = [
+        (libc::RLIMIT_NOFILE, prepared.nofile),
+        (libc::RLIMIT_AS, prepared.memory),
+    ];
+    for (which, limit) in limits {
+        // SAFETY: setrlimit reads one rlimit.
+        if limit.is_some_and(|limit| unsafe { libc::setrlimit(which, &raw const limit) } != 0) {
+            return false;
+        }
+    }
+    true
+}
+
+/// # Safety
+/// Only in a process that becomes another program.
 #[allow(unsafe_code, reason = "between fork and exec there is only libc")]
 unsafe fn reset_signals() {
     // SAFETY: a kernel sigaction of zeros asks for the default; 8 is the size of its signal set, and numbers that cannot be

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use ship_model::spec::{Canary, Hook, HookPoint, Restart, Strategy};
+use ship_model::spec::{Canary, Hook, HookPoint, Restart, Standby, Strategy};
 
 use super::ReleaseRef;
 
@@ -31,9 +31,16 @@ pub struct Intent {
     /// listeners queue meanwhile.
     #[serde(default = "yes")]
     pub coexist: bool,
+    /// Where there is no memory for two at once, the switch fails; if not, the old one is stopped first then.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub must_coexist: bool,
     /// How long the old generation stays warm after the switch, for an instant way back.
     #[serde(default = "default_soak")]
     pub soak_ms: u64,
+    /// What stays of the generation before it after the soak; none: nothing. Both together are all that runs then: the next
+    /// switch waits until the standby is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<Standby>,
     /// Commands of the release at the steps of a switch.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hooks: BTreeMap<HookPoint, Vec<Hook>>,
@@ -50,6 +57,9 @@ pub struct ProcessSpec {
     /// How it takes over from its predecessor, the process of the same name in the active generation.
     #[serde(default, skip_serializing_if = "is_default")]
     pub strategy: Strategy,
+    /// The strategy that was asked for, where that was not possible and `strategy` was taken instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_for: Option<Strategy>,
     /// What the strategy is carried out with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<Restart>,
@@ -92,6 +102,9 @@ pub struct ProcessSpec {
     /// While it holds a lock on the file `SHIP_LOCK_FILE` it is not replaced, for so long at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_wait_ms: Option<u64>,
+    /// When that time is over it is replaced all the same; if not, the switch fails.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub lock_overrule: bool,
     /// It can never gain privileges.
     #[serde(default, skip_serializing_if = "is_default")]
     pub no_new_privs: bool,
@@ -108,7 +121,7 @@ pub struct ProcessSpec {
 pub struct ListenSpec {
     /// Its name, for LISTEN_FDNAMES and the probe.
     pub name: String,
-    /// `tcp:IP:PORT`, `tcp:PORT` (all IPv4 addresses), `tcp:[IP6]:PORT` or `unix:/absolute/path`. Port 0 takes a free one and keeps it.
+    /// `tcp:IP:PORT`, `tcp:PORT` (all IPv4 addresses), `tcp:[IP6]:PORT`, the same with `udp`, or `unix:/absolute/path`. Port 0 takes a free one and keeps it.
     pub addr: String,
 }
 
@@ -160,9 +173,37 @@ pub struct Limits {
     /// Open files.
     #[serde(default)]
     pub nofile: Option<u64>,
-    /// Bytes of address space (RLIMIT_AS: it counts mappings, not resident memory).
+    /// Bytes of memory of the process and all it starts, together; where no control group can hold that, bytes of address
+    /// space of each of them (RLIMIT_AS: it counts mappings).
     #[serde(default)]
     pub memory: Option<u64>,
+    /// Processes and threads, together; held by a control group or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// Its weight when processor time is short, 1 to 10000 where others have 100; held by a control group or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u64>,
+}
+
+impl ProbeKind {
+    /// Whether the keeper does not ask this itself.
+    #[must_use]
+    pub fn is_asked_by_child(&self) -> bool {
+        matches!(self, Self::Grpc { .. } | Self::Command { .. })
+    }
+}
+
+impl ProcessSpec {
+    /// As it was asked for, whatever was taken instead.
+    #[must_use]
+    pub fn as_asked(&self) -> Self {
+        let strategy = self.asked_for.unwrap_or(self.strategy);
+        Self {
+            strategy,
+            asked_for: None,
+            ..self.clone()
+        }
+    }
 }
 
 impl Intent {
@@ -180,7 +221,9 @@ impl Intent {
             environment: String::new(),
             processes: vec![process],
             coexist: true,
+            must_coexist: false,
             soak_ms: default_soak(),
+            standby: None,
             hooks: BTreeMap::new(),
         }
     }

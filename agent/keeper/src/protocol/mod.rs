@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 pub use intent::{Intent, Limits, ListenSpec, ProbeKind, ProbeSpec, ProcessSpec};
 pub use status::{
-    Counters, Crash, GenerationStatus, Held, ListenerStatus, Outcome, Phase, ProcessState, ProcessStatus,
-    ReleaseRef, RevertReadiness, Role, Rung, Status, Steering, SwitchResult, UpgradeStage, Upgrading,
+    CanaryStatus, Counters, Crash, GenerationStatus, Held, ListenerStatus, Outcome, Phase, ProcessState,
+    ProcessStatus, ReleaseRef, RevertReadiness, Role, Rung, StandbyStatus, Status, Steering, SwitchResult,
+    UpgradeStage, Upgrading, Waits,
 };
 
 /// The `v` of every line.

@@ -24,6 +24,9 @@ pub struct Status {
     pub running: Option<ReleaseRef>,
     /// The release on its way.
     pub switching_to: Option<ReleaseRef>,
+    /// What the switch waits for before it takes anything from what runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<Waits>,
     /// Accepted, and begun when the machine is free.
     pub queued: Option<ReleaseRef>,
     /// What a revert would go to now.
@@ -34,6 +37,9 @@ pub struct Status {
     pub generations: Vec<GenerationStatus>,
     /// The listeners and where they are bound.
     pub listeners: Vec<ListenerStatus>,
+    /// The share of the users that comes to the release on its way, while only a share does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryStatus>,
     /// How the last switch or revert ended.
     pub outcome: Option<Outcome>,
     /// The last crash of a process that users got, until it has run for a while again, or another release has taken over by
@@ -42,6 +48,12 @@ pub struct Status {
     pub crash: Option<Crash>,
     /// Counted since the app's first start on this host.
     pub counters: Counters,
+    /// Where in the kernel's control groups its processes are; none where there are no groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<String>,
+    /// What this host cannot do for its processes, and what is done instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub falls_back: Vec<String>,
     /// The program that the keeper runs.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub program: String,
@@ -73,6 +85,34 @@ pub enum UpgradeStage {
     Failed(String),
 }
 
+/// A lock that the app holds while it must not be replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waits {
+    /// Processes that hold it.
+    pub processes: Vec<String>,
+    /// Milliseconds until the wait is over.
+    pub left_ms: u64,
+    /// When that is, in seconds of Unix time.
+    pub until: u64,
+    /// The switch goes on then all the same; if not, it fails.
+    pub overrules: bool,
+}
+
+impl std::fmt::Display for Waits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let then = if self.overrules {
+            "then it is replaced all the same"
+        } else {
+            "then the switch fails"
+        };
+        let (names, left) = (self.processes.join(", "), self.left_ms.div_ceil(1000));
+        write!(
+            f,
+            "waiting for the app's own lock (held by {names}), {left} s left; {then}"
+        )
+    }
+}
+
 /// A release by number, with the deploy that brought it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseRef {
@@ -102,6 +142,8 @@ pub enum Phase {
     Spawned,
     /// They are ready and are being probed.
     Ready,
+    /// They answered; a share of the users comes to them, see [`Status::canary`].
+    Canary,
     /// They answered; the links are being moved.
     Probed,
     /// The links are moved; new connections are about to be steered.
@@ -125,6 +167,24 @@ pub struct RevertReadiness {
     pub to: Option<ReleaseRef>,
     /// Its generation is still warm: no process would be started.
     pub warm: bool,
+    /// The generation that stands by for it after a cut-over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<StandbyStatus>,
+    /// Why none stands by any more, though its hold is not over: a revert starts processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_lost: Option<String>,
+}
+
+/// A generation that stands by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyStatus {
+    /// Its number.
+    pub generation: u64,
+    /// What it runs.
+    pub release: u64,
+    /// When it drains, RFC 3339 in UTC; none: when the next switch needs its slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 /// A release that is not tried again.
@@ -157,7 +217,7 @@ pub struct GenerationStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// Started, not yet proven.
+    /// Started and not yet proven, or proven and with a share of the users at most.
     Rising,
     /// Gets new connections.
     Active,
@@ -182,6 +242,12 @@ pub struct ProcessStatus {
     pub state: ProcessState,
     /// The last `STATUS=` it sent.
     pub said: String,
+    /// It has said `RELOADING=1`, and not that it is ready again.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reloading: bool,
+    /// It has said `STOPPING=1`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stopping: bool,
     /// Its established connections, its descendants' included.
     pub connections: u32,
     /// How it takes over; under `auto` what it turned out to be, once it has.
@@ -212,6 +278,17 @@ pub enum ProcessState {
     Ended,
 }
 
+/// A release that a share of the users is on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryStatus {
+    /// The release.
+    pub release: u64,
+    /// Of a hundred clients, so many come to it; where its processes have several shares, the smallest.
+    pub percent: u8,
+    /// When the share grows, in seconds since 1970.
+    pub until: u64,
+}
+
 /// Where a listener is bound.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerStatus {
@@ -225,6 +302,9 @@ pub struct ListenerStatus {
     pub bound: String,
     /// How new connections are led to a generation.
     pub steering: Steering,
+    /// Why in no better way; empty where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 /// How new connections are led to one generation.
@@ -237,8 +317,8 @@ pub enum Steering {
     Path,
     /// None: the app listens by itself.
     Outside,
-    /// One socket for all generations, as this kernel lets us do no better: who answers during a switch is left to them,
-    /// and the probe looks up which process answered.
+    /// One socket for all generations, as no more was allowed, see [`ListenerStatus::reason`]: who answers during a switch
+    /// is left to them, and the probe looks up which process answered.
     Shared,
 }
 
@@ -269,6 +349,10 @@ pub struct Outcome {
     pub boot_ms: u64,
     /// From the request to the first good answer of the new generation; none without a probe.
     pub first_answer_ms: Option<u64>,
+    /// From when the old generation was told to go, where it had to go first, to the moment the new one got connections; none:
+    /// they ran side by side. Connections wait that long where the keeper has the listeners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap_ms: Option<u64>,
     /// When it ended, RFC 3339 in UTC.
     pub at: String,
 }
@@ -309,7 +393,7 @@ pub enum SwitchResult {
     Switched,
     /// It failed before users saw it; what ran before runs on.
     Failed,
-    /// Back on the earlier release, asked for or because the new one crashed.
+    /// Back on the earlier release: that was asked for, or the new one failed with users on it, all or a share of them.
     Reverted,
 }
 

@@ -110,17 +110,48 @@ pub(super) fn each_unix(mut visit: impl FnMut(u32, &[u8])) -> io::Result<()> {
     request.extend([0xff; 8]);
     ask(request, |body| {
         let Some(inode) = u32_at(body, 4) else { return };
-        let mut rest = body.get(16..).unwrap_or_default();
-        while let (Some(length), Some(kind)) = (u16_at(rest, 0), u16_at(rest, 2)) {
-            let Some(value) = rest.get(4..usize::from(length)) else {
-                return;
-            };
+        each_attribute(body, |kind, value| {
             if kind == NAME {
                 visit(inode, value);
             }
-            rest = rest.get(aligned(usize::from(length))..).unwrap_or_default();
-        }
+        });
     })
+}
+
+/// The inode of the other end of the Unix stream with this inode, 0 while nobody has accepted it; none when it has none.
+///
+/// # Errors
+/// When the kernel does not answer or may not, or there is no such stream.
+pub(super) fn unix_peer(inode: u32) -> io::Result<Option<u32>> {
+    const SHOW_PEER: u32 = 4;
+    const PEER: u16 = 2;
+    let mut request = header(REQUEST);
+    request.extend([FAMILY_UNIX, 0, 0, 0]);
+    request.extend(u32::MAX.to_ne_bytes());
+    request.extend(inode.to_ne_bytes());
+    request.extend(SHOW_PEER.to_ne_bytes());
+    request.extend([0xff; 8]);
+    let mut found = None;
+    ask(request, |body| {
+        each_attribute(body, |kind, value| {
+            if kind == PEER {
+                found = u32_at(value, 0);
+            }
+        });
+    })?;
+    Ok(found)
+}
+
+/// Hands over the attributes behind the fixed part of what is told of a Unix socket.
+fn each_attribute(body: &[u8], mut visit: impl FnMut(u16, &[u8])) {
+    let mut rest = body.get(16..).unwrap_or_default();
+    while let (Some(length), Some(kind)) = (u16_at(rest, 0), u16_at(rest, 2)) {
+        let Some(value) = rest.get(4..usize::from(length)) else {
+            return;
+        };
+        visit(kind, value);
+        rest = rest.get(aligned(usize::from(length))..).unwrap_or_default();
+    }
 }
 
 /// A program for the kernel's filter: true when the local port is one of `ports`.

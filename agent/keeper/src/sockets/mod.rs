@@ -4,7 +4,10 @@
 //! any nobody's descriptors are looked at. Memory is bounded: connections are taken in batches.
 
 mod diag;
+mod ends;
 mod table;
+
+pub use ends::{Ends, tells_unix_peers};
 
 use std::net::SocketAddr;
 

@@ -133,6 +133,7 @@ impl Stage {
             strategy: ship_model::spec::Strategy::ListenFds,
             restart: None,
             overlap: true,
+            asked_for: None,
             canary: None,
             env: [("FIXTURE".to_owned(), manners.to_owned())].into(),
             env_file: None,
@@ -152,6 +153,7 @@ impl Stage {
             notify: true,
             watchdog_ms: None,
             lock_wait_ms: None,
+            lock_overrule: false,
             no_new_privs: false,
             ready_timeout_ms: 20_000,
             drain_ms: 5_000,
@@ -169,7 +171,9 @@ impl Stage {
             environment: "test".to_owned(),
             processes: vec![process],
             coexist: true,
+            must_coexist: false,
             soak_ms: 60_000,
+            standby: None,
             hooks: std::collections::BTreeMap::new(),
         }
     }

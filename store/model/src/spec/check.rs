@@ -7,6 +7,7 @@ use crate::spec::assets::{MAX_ROOTS, asset_url, overlap};
 use crate::spec::hooks::MAX_HOOKS;
 use crate::spec::process::{env_name, program};
 use crate::spec::read::MAX_SHARED;
+use crate::spec::strategy::against_standby;
 use crate::spec::values::{MAX_DURATION_MS, grpc_service, http_path, pidfile, signal, unix_path, user};
 use crate::spec::{HookPoint, ListenAddr, ProbeKind, ProcessSpec, ReleaseSpec, Restart, Strategy};
 
@@ -43,6 +44,9 @@ impl ReleaseSpec {
     pub fn check(&self) -> Result<(), SpecDefect> {
         for (name, process) in &self.processes {
             check_process(name, process)?;
+        }
+        if let Some((name, _, reason)) = against_standby(&self.processes).next() {
+            must(false, format!("process.{name}.strategy"), reason)?;
         }
         must(self.assets.len() <= MAX_ROOTS, "assets", "it has too many roots")?;
         for (at, root) in self.assets.iter().enumerate() {
@@ -148,6 +152,12 @@ fn check_restart(process: &ProcessSpec, key: &str) -> Checked {
                 "its timeout is longer than a day",
             )
         }
+        (Strategy::CutOver, Some(Restart::Standby(standby))) => must(
+            standby.hold_ms.is_none_or(|ms| ms <= MAX_DURATION_MS),
+            key,
+            "its standby is held longer than a day",
+        ),
+        (Strategy::CutOver, None) => must(false, key, "its strategy needs to know how"),
         (strategy, None) => must(!strategy.is_in_place(), key, "its strategy needs to know how"),
         (_, Some(_)) => must(false, key, "it does not belong to its strategy"),
     }
@@ -188,6 +198,16 @@ fn check_process(name: &ProcessName, process: &ProcessSpec) -> Checked {
         key("timeouts"),
         "one is longer than a day",
     )?;
+    must(
+        process.lock_wait_ms.is_some() || !process.lock_overrule,
+        key("lock_deadline"),
+        "there is no lock to wait for",
+    )?;
+    must(
+        process.coexist || !process.must_coexist,
+        key("coexist"),
+        "it is both refused and wanted",
+    )?;
     let canary = process
         .canary
         .is_none_or(|canary| (1..=50).contains(&canary.percent) && !process.listen.is_empty());
@@ -217,10 +237,11 @@ fn check_probe(process: &ProcessSpec, key: &str) -> Checked {
         return Ok(());
     };
     let listener = match &probe.listener {
-        Some(listener) => process.listen.contains_key(listener),
-        None => !process.listen.is_empty(),
+        Some(listener) => process.listen.get(listener),
+        None => process.listen.values().find(|addr| addr.takes_connections()),
     };
     let command = matches!(probe.kind, ProbeKind::Command { .. });
+    let listener = listener.is_some_and(|listener| command || listener.takes_connections());
     must(
         listener || (command && probe.listener.is_none()),
         key,

@@ -17,13 +17,15 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod values;
+mod ways;
 
 pub use check::SpecDefect;
 pub use error::{SpecError, SpecErrors};
 pub use hooks::{Hook, HookPoint};
 pub use read::read_ship_toml;
-pub use restart::{Canary, Reexec, Reload, Restart, Strategy, Upgrade};
+pub use restart::{Canary, Reexec, Reload, Restart, Standby, Strategy, Upgrade};
 pub use template::init_template;
+pub use ways::{Gap, ProcessWay, Waiting, ways};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -79,6 +81,16 @@ impl ReleaseSpec {
     }
 }
 
+impl ProcessSpec {
+    /// What stays of the generation before this one, where its strategy keeps it.
+    pub fn standby(&self) -> Option<Standby> {
+        match &self.restart {
+            Some(Restart::Standby(standby)) => Some(*standby),
+            _ => None,
+        }
+    }
+}
+
 fn yes() -> bool {
     true
 }
@@ -110,9 +122,13 @@ pub struct ProcessSpec {
     pub restart: Option<Restart>,
     /// Whether two generations may serve at the same time.
     pub coexist: bool,
+    /// Where there is no memory for two, the switch fails; if not, the old one is stopped first then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub must_coexist: bool,
     /// Whether the old process may still run when the new one starts; for workers without a listener.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub overlap: bool,
+    /// How many of a host's clients come to it first, once it is proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,6 +148,9 @@ pub struct ProcessSpec {
     /// A process that holds a lock on the file `SHIP_LOCK_FILE` is not replaced for so long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_wait_ms: Option<u64>,
+    /// When that time is over it is replaced all the same; if not, the switch fails.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub lock_overrule: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// It and what it starts can never gain privileges, by a setuid file for one.
@@ -152,8 +171,21 @@ pub enum ListenAddr {
         ip: Option<IpAddr>,
         port: u16,
     },
+    /// Datagrams. Each is led to a generation by itself.
+    Udp {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ip: Option<IpAddr>,
+        port: u16,
+    },
     /// Absolute, or relative to the app's run folder.
     Unix { path: String },
+}
+
+impl ListenAddr {
+    /// Whether clients connect to it, so that a probe can ask there.
+    pub fn takes_connections(&self) -> bool {
+        !matches!(self, Self::Udp { .. })
+    }
 }
 
 /// What proves that a new generation serves.
@@ -189,9 +221,15 @@ pub enum ProbeKind {
 pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nofile: Option<u64>,
-    /// Bytes.
+    /// Bytes, of the process and all it starts, together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
+    /// Processes and threads, together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// Weight when processor time is short, 1 to 10000; others have 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u64>,
 }
 
 impl Limits {

@@ -30,6 +30,17 @@ pub(super) fn read(fields: &Fields<'_>, listen: &BTreeMap<String, ListenAddr>) -
     if let Some(name) = listener.as_ref().filter(|name| !listen.contains_key(name.value)) {
         name.bad(format!("{:?} is not one of this process's listeners", name.value));
     }
+    let asked: Vec<_> = listen
+        .iter()
+        .filter(|(name, _)| listener.as_ref().is_none_or(|wanted| wanted.value == *name))
+        .collect();
+    let datagrams = asked.iter().all(|(_, addr)| !addr.takes_connections());
+    if needs_listener && !asked.is_empty() && datagrams {
+        found.bad_with(
+            "needs a listener that takes connections, and this one takes datagrams",
+            "probe = { command = [\"bin/check\"] } asks any",
+        );
+    }
     Some(Probe {
         kind: kind?,
         listener: listener.map(|name| name.value.to_owned()),

@@ -18,6 +18,7 @@ const KEYS: Keys = Keys::only(&[
     "pidfile",
     "upgrade",
     "force",
+    "hold",
     "coexist",
     "overlap",
     "canary",
@@ -30,6 +31,7 @@ const KEYS: Keys = Keys::only(&[
     "stop_signal",
     "stop_timeout",
     "lock_wait",
+    "lock_deadline",
     "user",
     "no_new_privs",
     "limits",
@@ -52,14 +54,17 @@ pub(super) fn read(name: &ProcessName, found: &Found<'_, &toml::de::DeValue<'_>>
     let listen = listeners(&fields);
     let flag = |key: &str, default: bool| fields.flag(key).map_or(default, |flag| flag.value);
     let way = strategy::read(&fields, &listen);
+    let coexist = coexist(&fields);
+    let lock = lock(&fields);
     Some(ProcessSpec {
         command: command(&fields),
         class: class(&fields, name)?,
         strategy: way.strategy,
         restart: way.restart,
-        coexist: flag("coexist", true),
+        coexist: coexist.0,
+        must_coexist: coexist.1,
         overlap: flag("overlap", true),
-        canary: strategy::canary(&fields, way.strategy, !listen.is_empty()),
+        canary: strategy::canary(&fields, way.strategy, &listen, coexist.0),
         probe: probe::read(&fields, &listen),
         listen,
         notify: flag("notify", false),
@@ -69,7 +74,8 @@ pub(super) fn read(name: &ProcessName, found: &Found<'_, &toml::de::DeValue<'_>>
         drain_ms: duration(&fields, "drain", 30_000, 0),
         stop_signal: parsed(&fields, "stop_signal", signal).unwrap_or(way.stop_signal),
         stop_timeout_ms: duration(&fields, "stop_timeout", 10_000, 0),
-        lock_wait_ms: lock_wait(&fields),
+        lock_wait_ms: lock.0,
+        lock_overrule: lock.1,
         user: parsed(&fields, "user", user),
         no_new_privs: flag("no_new_privs", false),
         limits: limits(&fields),
@@ -77,13 +83,37 @@ pub(super) fn read(name: &ProcessName, found: &Found<'_, &toml::de::DeValue<'_>>
     })
 }
 
-/// Read and checked, and refused as long as nobody looks at the lock.
-fn lock_wait(fields: &Fields<'_>) -> Option<u64> {
-    let wait = optional_duration(fields, "lock_wait", 1);
-    if let Some(found) = fields.get("lock_wait") {
-        found.bad_with("not yet: an app's lock against its update", "remove it for now");
+/// Whether two generations may run at once, and whether they must.
+fn coexist(fields: &Fields<'_>) -> (bool, bool) {
+    let Some(found) = fields.get("coexist") else {
+        return (true, false);
+    };
+    match found.value.as_str() {
+        Some("always") => (true, true),
+        Some(_) => {
+            found.bad_with("must be true, false or \"always\"", "coexist = true");
+            (true, false)
+        }
+        None => (fields.flag("coexist").is_none_or(|flag| flag.value), false),
     }
-    wait
+}
+
+/// How long the app's own lock is waited for, and whether it is overruled then.
+fn lock(fields: &Fields<'_>) -> (Option<u64>, bool) {
+    let wait = optional_duration(fields, "lock_wait", 1);
+    let read = |text: &str| match text {
+        "fail" => Ok(false),
+        "go" => Ok(true),
+        _ => Err("must be \"fail\" (the default) or \"go\"".to_owned()),
+    };
+    let overrule = parsed(fields, "lock_deadline", read).unwrap_or(false);
+    match fields.get("lock_deadline") {
+        Some(found) if fields.get("lock_wait").is_none() => {
+            found.bad_with("means nothing without lock_wait", "lock_wait = \"10m\"");
+            (None, false)
+        }
+        _ => (wait, overrule),
+    }
 }
 
 pub(super) fn parsed<T>(
@@ -167,7 +197,7 @@ fn listeners(fields: &Fields<'_>) -> BTreeMap<String, ListenAddr> {
 }
 
 fn limits(fields: &Fields<'_>) -> Limits {
-    let Some(table) = fields.table("limits", Keys::only(&["nofile", "memory"])) else {
+    let Some(table) = fields.table("limits", Keys::only(&["nofile", "memory", "pids", "cpu"])) else {
         return Limits::default();
     };
     let memory = |text: &str| match size(text)? {
@@ -177,6 +207,8 @@ fn limits(fields: &Fields<'_>) -> Limits {
     Limits {
         nofile: table.number("nofile", 16..=1 << 30),
         memory: parsed(&table, "memory", memory),
+        pids: table.number("pids", 1..=1 << 22),
+        cpu: table.number("cpu", 1..=10_000),
     }
 }
 

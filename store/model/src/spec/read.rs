@@ -9,6 +9,7 @@ use crate::path::TreePath;
 use crate::spec::assets::{overlap, tree_path};
 use crate::spec::error::SpecErrors;
 use crate::spec::fields::{Fields, Keys, Mistakes};
+use crate::spec::strategy::against_standby;
 use crate::spec::{ListenAddr, ProcessSpec, ReleaseSpec, Shared, assets, hooks, process};
 
 /// Largest `ship.toml` in bytes: its meaning is part of every manifest.
@@ -163,16 +164,28 @@ fn processes(fields: &Fields<'_>) -> BTreeMap<ProcessName, ProcessSpec> {
         }
         processes.insert(process_name, spec);
     }
+    for (name, other, reason) in against_standby(&processes) {
+        let message = format!(
+            "\"cut-over\" keeps the whole old release to go back to, but of process {other} {reason}"
+        );
+        table
+            .key(name.as_str())
+            .bad_with(message, "\"listen-fds\" or \"auto\"");
+    }
     processes
 }
 
 /// What two listeners cannot share; none for a port the kernel chooses.
 fn place(addr: &ListenAddr) -> Option<String> {
     match addr {
-        ListenAddr::Tcp { port: 0, .. } => None,
+        ListenAddr::Tcp { port: 0, .. } | ListenAddr::Udp { port: 0, .. } => None,
         ListenAddr::Tcp { ip, port } => {
             let ip = ip.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
             Some(format!("{}:{port}", ip.unwrap_or_default()))
+        }
+        ListenAddr::Udp { ip, port } => {
+            let ip = ip.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+            Some(format!("udp:{}:{port}", ip.unwrap_or_default()))
         }
         ListenAddr::Unix { path } => Some(path.clone()),
     }

@@ -25,7 +25,8 @@ pub enum Strategy {
     SignalReload,
     /// A command of the release upgrades the running process from inside.
     Command,
-    /// The new one is started and proven at once, and waits as a warm standby until it is told to take over.
+    /// Two slots: the new one is started and proven beside the old one, takes all new connections at once, and the old one
+    /// stays as a warm standby. Sockets are handed over or joined as under `auto`.
     CutOver,
     /// The old one is stopped, then the new one is started.
     StopStart,
@@ -69,7 +70,12 @@ impl Strategy {
 
     /// Whether a bind of the process's own joins the app's sockets.
     pub fn joins(self) -> bool {
-        matches!(self, Self::Auto | Self::BindJoin)
+        self == Self::BindJoin || self.takes_either()
+    }
+
+    /// Whether the process is handed its sockets, and may as well bind by itself.
+    pub fn takes_either(self) -> bool {
+        matches!(self, Self::Auto | Self::CutOver)
     }
 }
 
@@ -80,6 +86,26 @@ pub enum Restart {
     Reexec(Reexec),
     Reload(Reload),
     Command(Upgrade),
+    Standby(Standby),
+}
+
+/// What stays of the generation before, after a cut-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Standby {
+    /// Counted from the cut-over; none: until the next switch needs its slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_ms: Option<u64>,
+}
+
+impl Standby {
+    /// The longer one.
+    #[must_use]
+    pub fn or_longer(self, other: Self) -> Self {
+        Self {
+            hold_ms: self.hold_ms.zip(other.hold_ms).map(|(one, two)| one.max(two)),
+        }
+    }
 }
 
 /// The dance of a main process that starts its successor.
@@ -129,6 +155,18 @@ pub struct Canary {
     /// 1 to 50; doubled each `hold_ms` until all are in.
     pub percent: u8,
     pub hold_ms: u64,
+}
+
+impl Canary {
+    /// The share in per cent after so many holds: doubled each time, and all where that would be more than half. So 5 is
+    /// followed by 10, 20, 40 and 100.
+    pub fn share(self, holds: u32) -> u8 {
+        let doubled = u64::from(self.percent) << holds.min(8);
+        u8::try_from(doubled)
+            .ok()
+            .filter(|share| *share <= 50)
+            .unwrap_or(100)
+    }
 }
 
 /// A kind of server, by what its signals mean.
@@ -203,3 +241,16 @@ pub(super) const SERVERS: [Server; 6] = [
         reload_risk: None,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::Canary;
+
+    #[test]
+    fn a_share_is_doubled_until_all_are_in() {
+        for (percent, shares) in [(5, [5, 10, 20, 40, 100, 100]), (25, [25, 50, 100, 100, 100, 100])] {
+            let canary = Canary { percent, hold_ms: 1 };
+            assert_eq!([0, 1, 2, 3, 4, 99].map(|holds| canary.share(holds)), shares);
+        }
+    }
+}

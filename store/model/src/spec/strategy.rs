@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use crate::name::ProcessName;
 use crate::spec::fields::{Fields, Found, Keys, nearest};
 use crate::spec::hooks::words;
 use crate::spec::process::{duration, parsed};
 use crate::spec::restart::{SERVERS, Server};
 use crate::spec::values::{pidfile, signal};
-use crate::spec::{Canary, ListenAddr, Reexec, Reload, Restart, Strategy, Upgrade};
+use crate::spec::{Canary, ListenAddr, ProcessSpec, Reexec, Reload, Restart, Standby, Strategy, Upgrade};
 
-/// Strategies that nothing carries out yet.
-const LATER: [Strategy; 1] = [Strategy::CutOver];
+/// How long a standby is kept where nothing is said.
+const HOLD_MS: u64 = 10 * 60_000;
 
 /// What a process says of how it is replaced.
 pub(super) struct Way {
@@ -27,13 +28,18 @@ pub(super) fn read(fields: &Fields<'_>, listen: &BTreeMap<String, ListenAddr>) -
         Strategy::SignalReexec => reexec(fields, server).map(Restart::Reexec),
         Strategy::SignalReload => reload(fields, server).map(Restart::Reload),
         Strategy::Command => upgrade(fields).map(Restart::Command),
+        Strategy::CutOver => Some(Restart::Standby(standby(fields))),
         _ => None,
     };
     refuse_strays(fields, strategy);
     if strategy == Strategy::BindJoin {
         check_joinable(fields, listen);
     }
-    if matches!(strategy, Strategy::BindJoin | Strategy::Starter) && listen.is_empty() {
+    if matches!(
+        strategy,
+        Strategy::BindJoin | Strategy::Starter | Strategy::CutOver
+    ) && listen.is_empty()
+    {
         fields.missing("listen", "listen = { http = \"tcp:8080\" }");
     }
     Way {
@@ -49,6 +55,7 @@ fn check_joinable(fields: &Fields<'_>, listen: &BTreeMap<String, ListenAddr>) {
     for (name, addr) in listen {
         let why = match addr {
             ListenAddr::Unix { .. } => "is a Unix socket, which cannot be joined",
+            ListenAddr::Udp { .. } => "takes datagrams, and only TCP listeners can be joined",
             ListenAddr::Tcp { port: 0, .. } => "has port 0, which a process that binds by itself cannot know",
             ListenAddr::Tcp { .. } => continue,
         };
@@ -62,10 +69,6 @@ fn strategy(fields: &Fields<'_>) -> Strategy {
     };
     let found = Strategy::ALL.iter().find(|(name, _)| *name == text.value);
     match found {
-        Some((name, strategy)) if LATER.contains(strategy) => {
-            text.bad_with(format!("not yet: strategy {name:?}"), "\"listen-fds\" works");
-            Strategy::ListenFds
-        }
         Some((_, strategy)) => *strategy,
         None => {
             let names = Strategy::ALL.map(|(name, _)| name);
@@ -174,13 +177,50 @@ fn upgrade(fields: &Fields<'_>) -> Option<Upgrade> {
     })
 }
 
+/// `hold = "10m"`, or `hold = "keep"` until the next switch.
+fn standby(fields: &Fields<'_>) -> Standby {
+    let kept = fields.get("hold").and_then(|found| found.value.as_str()) == Some("keep");
+    Standby {
+        hold_ms: (!kept).then(|| duration(fields, "hold", HOLD_MS, 1)),
+    }
+}
+
+/// Why a process cannot stand by complete: what was ended, or became another release, is not there to go back to.
+pub(super) fn no_standby(process: &ProcessSpec) -> Option<&'static str> {
+    if !process.coexist {
+        Some("coexist = false ends the old one first")
+    } else if !process.overlap {
+        Some("overlap = false ends the old one first")
+    } else if process.strategy == Strategy::StopStart {
+        Some("\"stop-start\" ends the old one first")
+    } else if process.strategy.is_in_place() {
+        Some("its strategy leaves nothing of the old release")
+    } else {
+        None
+    }
+}
+
+/// For each process that is cut over to, the process of the same class that keeps the old release from standing by, and why.
+pub(super) fn against_standby(
+    processes: &BTreeMap<ProcessName, ProcessSpec>,
+) -> impl Iterator<Item = (&ProcessName, &ProcessName, &'static str)> {
+    let cut_over = processes
+        .iter()
+        .filter(|(_, process)| process.strategy == Strategy::CutOver);
+    cut_over.filter_map(|(name, process)| {
+        let mut beside = processes.iter().filter(|(_, other)| other.class == process.class);
+        beside.find_map(|(other, spec)| Some((name, other, no_standby(spec)?)))
+    })
+}
+
 /// A key that its strategy has no use for is a misunderstanding.
 fn refuse_strays(fields: &Fields<'_>, strategy: Strategy) {
-    let uses: [(&str, &[Strategy]); 4] = [
+    let uses: [(&str, &[Strategy]); 5] = [
         ("signals", &[Strategy::SignalReexec, Strategy::SignalReload]),
         ("pidfile", &[Strategy::SignalReexec]),
         ("upgrade", &[Strategy::Command]),
         ("force", &[Strategy::SignalReload]),
+        ("hold", &[Strategy::CutOver]),
     ];
     for (key, strategies) in uses {
         if let Some(found) = fields.get(key).filter(|_| !strategies.contains(&strategy)) {
@@ -195,10 +235,22 @@ fn refuse_strays(fields: &Fields<'_>, strategy: Strategy) {
 }
 
 /// `canary = 5`, or `canary = { percent = 5, hold = "30s" }`.
-pub(super) fn canary(fields: &Fields<'_>, strategy: Strategy, listens: bool) -> Option<Canary> {
+pub(super) fn canary(
+    fields: &Fields<'_>,
+    strategy: Strategy,
+    listen: &BTreeMap<String, ListenAddr>,
+    coexist: bool,
+) -> Option<Canary> {
     let found = fields.get("canary")?;
-    if strategy.is_in_place() || strategy == Strategy::StopStart || !listens {
+    if strategy.is_in_place() || strategy == Strategy::StopStart || !coexist || listen.is_empty() {
         found.bad("needs a listener, and a strategy that runs two generations side by side");
+        return None;
+    }
+    let unix = |addr: &ListenAddr| matches!(addr, ListenAddr::Unix { .. });
+    if listen.values().all(unix) {
+        found.bad(
+            "needs a TCP or UDP listener: the clients of a Unix socket have no addresses to be told apart by",
+        );
         return None;
     }
     let (percent, hold_ms) = if found.value.is_table() {
@@ -213,11 +265,6 @@ pub(super) fn canary(fields: &Fields<'_>, strategy: Strategy, listens: bool) -> 
     } else {
         (fields.number("canary", 1..=50)?, 30_000)
     };
-    // Read and checked, and refused as long as nobody steers by it.
-    found.bad_with(
-        "not yet: a share of a host's new connections",
-        "remove it for now",
-    );
     Some(Canary {
         percent: percent.try_into().ok()?,
         hold_ms,

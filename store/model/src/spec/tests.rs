@@ -35,7 +35,7 @@ drain = "0s"
 stop_signal = "SIGQUIT"
 stop_timeout = "500ms"
 user = "www-data"
-limits = { nofile = 65_536, memory = "1GiB" }
+limits = { nofile = 65_536, memory = "1GiB", pids = 500, cpu = 50 }
 env = { RAILS_ENV = "production" }
 [process.worker]
 command = ["bin/worker"]
@@ -59,6 +59,21 @@ keep = 2
 "#;
 
 #[test]
+fn a_standby_is_held_for_a_while_or_kept() {
+    let read = |hold: &str| {
+        let text = format!(
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = {{ http = \"tcp:80\" }}\nstrategy = \"cut-over\"\n{hold}"
+        );
+        let spec = read_ship_toml(&text, None).unwrap();
+        spec.check().unwrap();
+        spec.processes.values().next().unwrap().standby().unwrap().hold_ms
+    };
+    assert_eq!(read(""), Some(600_000));
+    assert_eq!(read("hold = \"90s\""), Some(90_000));
+    assert_eq!(read("hold = \"keep\""), None);
+}
+
+#[test]
 fn a_whole_file_is_read() {
     let spec = read(WHOLE).unwrap();
     assert_eq!(spec.platform, ["linux/amd64", "linux/arm64"]);
@@ -78,6 +93,7 @@ fn a_whole_file_is_read() {
     assert_eq!(web.stop_signal, "QUIT");
     assert_eq!(web.limits.memory, Some(1 << 30));
     assert_eq!(web.limits.nofile, Some(65_536));
+    assert_eq!((web.limits.pids, web.limits.cpu), (Some(500), Some(50)));
     let worker = &spec.processes[&ProcessName::new("worker").unwrap()];
     assert_eq!(worker.class.as_str(), "worker");
     assert_eq!((worker.ready_timeout_ms, worker.drain_ms), (30_000, 30_000));
@@ -86,6 +102,14 @@ fn a_whole_file_is_read() {
     // What is read survives being part of a manifest.
     let json = serde_json::to_string(&spec).unwrap();
     assert_eq!(serde_json::from_str::<ReleaseSpec>(&json).unwrap(), spec);
+}
+
+#[test]
+fn an_app_can_say_not_now_and_want_both_generations() {
+    let text = "app = \"a\"\n[process.web]\ncommand = [\"x\"]\ncoexist = \"always\"\nlock_wait = \"10m\"\nlock_deadline = \"go\"";
+    let web = read(text).unwrap().processes.into_values().next().unwrap();
+    assert_eq!((web.lock_wait_ms, web.lock_overrule), (Some(600_000), true));
+    assert!(web.coexist && web.must_coexist);
 }
 
 #[test]
@@ -145,7 +169,19 @@ fn every_mistake_has_its_place_and_words() {
         ),
         (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nstrategy = \"cut-over\"",
-            "4:12: process.web.strategy: not yet: strategy \"cut-over\" (\"listen-fds\" works)",
+            "2:1: process.web.listen: is missing (listen = { http = \"tcp:8080\" })",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\nstrategy = \"cut-over\"\nhold = \"a while\"",
+            "6:8: process.web.hold: \"a while\" is not a duration: write \"500ms\", \"30s\", \"2m\" or \"1h\"",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nhold = \"1m\"",
+            "4:8: process.web.hold: has no meaning with strategy \"listen-fds\", only with cut-over",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\nstrategy = \"cut-over\"\n[process.jobs]\nclass = \"web\"\ncommand = [\"x\"]\noverlap = false",
+            "2:10: process.web: \"cut-over\" keeps the whole old release to go back to, but of process jobs overlap = false ends the old one first (\"listen-fds\" or \"auto\")",
         ),
         (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nstrategy = \"bind-join\"\nlisten = { http = \"unix:a.sock\" }",
@@ -184,8 +220,20 @@ fn every_mistake_has_its_place_and_words() {
             "4:10: process.web.canary: needs a listener, and a strategy that runs two generations side by side",
         ),
         (
-            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\ncanary = 5\nlock_wait = \"1m\"",
-            "5:10: process.web.canary: not yet: a share of a host's new connections (remove it for now)\n6:13: process.web.lock_wait: not yet: an app's lock against its update (remove it for now)",
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"unix:a\" }\ncanary = 5",
+            "5:10: process.web.canary: needs a TCP or UDP listener: the clients of a Unix socket have no addresses to be told apart by",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlock_deadline = \"go\"\ncoexist = \"never\"",
+            "4:17: process.web.lock_deadline: means nothing without lock_wait (lock_wait = \"10m\")\n5:11: process.web.coexist: must be true, false or \"always\" (coexist = true)",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlock_wait = \"1m\"\nlock_deadline = \"maybe\"",
+            "5:17: process.web.lock_deadline: must be \"fail\" (the default) or \"go\"",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlimits = { pids = 0, cpu = 20000 }",
+            "4:19: process.web.limits.pids: must be a whole number from 1 to 4194304\n4:28: process.web.limits.cpu: must be a whole number from 1 to 10000",
         ),
         (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\ncanary = 60",
@@ -194,6 +242,10 @@ fn every_mistake_has_its_place_and_words() {
         (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\nprobe = { tcp = true, times = 0 }",
             "5:31: process.web.probe.times: must be a whole number from 1 to 100",
+        ),
+        (
+            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { dns = \"udp:53\" }\nprobe = { tcp = true }",
+            "5:9: process.web.probe: needs a listener that takes connections, and this one takes datagrams (probe = { command = [\"bin/check\"] } asks any)",
         ),
         (
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = { http = \"tcp:80\" }\nprobe = { tcp = true, listener = \"htp\" }",

@@ -45,17 +45,20 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| format!("{text:?} is too large"))
 }
 
-/// `tcp:8080`, `tcp:127.0.0.1:0`, `tcp:[::]:8080`, `unix:web.sock`, `unix:/run/web.sock`.
+/// `tcp:8080`, `tcp:127.0.0.1:0`, `tcp:[::]:8080`, `udp:5353`, `unix:web.sock`, `unix:/run/web.sock`.
 pub(super) fn listen_addr(text: &str) -> Result<ListenAddr, String> {
     let bad = || {
         format!(
-            "{text:?} is not an address: write \"tcp:8080\", \"tcp:127.0.0.1:8080\", \"tcp:[::]:8080\" or \"unix:web.sock\""
+            "{text:?} is not an address: write \"tcp:8080\", \"tcp:127.0.0.1:8080\", \"tcp:[::]:8080\", \"udp:5353\" or \"unix:web.sock\""
         )
     };
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_path(path).ok_or_else(bad);
     }
-    let rest = text.strip_prefix("tcp:").ok_or_else(bad)?;
+    let (scheme, rest) = text.split_once(':').ok_or_else(bad)?;
+    if !matches!(scheme, "tcp" | "udp") {
+        return Err(bad());
+    }
     let (host, port) = match rest.rsplit_once(':') {
         Some((host, port)) => (Some(host), port),
         None => (None, rest),
@@ -67,7 +70,10 @@ pub(super) fn listen_addr(text: &str) -> Result<ListenAddr, String> {
     let ip = host.map(ip).transpose().map_err(|()| {
         format!("{text:?} has no IP address: names are not looked up, and IPv6 stands in brackets")
     })?;
-    Ok(ListenAddr::Tcp { ip, port })
+    Ok(match scheme {
+        "udp" => ListenAddr::Udp { ip, port },
+        _ => ListenAddr::Tcp { ip, port },
+    })
 }
 
 fn ip(host: &str) -> Result<IpAddr, ()> {
@@ -197,6 +203,7 @@ mod tests {
             ("tcp:8080", tcp(None, 8080)),
             ("tcp:127.0.0.1:0", tcp(Some("127.0.0.1"), 0)),
             ("tcp:[::]:8080", tcp(Some("::"), 8080)),
+            ("udp:53", ListenAddr::Udp { ip: None, port: 53 }),
             ("unix:web.sock", unix("web.sock")),
             ("unix:/run/web.sock", unix("/run/web.sock")),
         ] {
@@ -216,7 +223,8 @@ mod tests {
             "unix:/",
             "unix:../x",
             "unix:a//b",
-            "udp:53",
+            "udp:",
+            "sctp:53",
         ] {
             assert!(listen_addr(text).is_err(), "{text:?} was accepted");
         }

@@ -159,7 +159,13 @@ impl SimHost {
             update: UpdateFigures::default(),
             connections: 0,
             restarts: 0,
+            processes: Vec::new(),
+            waits: None,
+            remarks: Vec::new(),
             damaged: Vec::new(),
+            standby: None,
+            balancers: Vec::new(),
+            canary: None,
         }
     }
 }

@@ -85,6 +85,7 @@ impl Keeper {
                 .collect(),
             asked: self.asked.iter().map(|(place, since)| (*place, *since)).collect(),
             cut: self.cut.clone(),
+            locks: self.locks.hand_over(given),
         })
     }
 
@@ -133,9 +134,11 @@ impl Running {
             own_child: self.own_child,
             said: self.said.clone(),
             stopping: self.stopping,
+            reloading: self.reloading,
             errno: self.errno,
             watchdog: self.watchdog.clone(),
             missed: self.missed.clone(),
+            memory_kills: self.memory_kills,
             reload_asked_us: self.reload_asked_us,
         }
     }

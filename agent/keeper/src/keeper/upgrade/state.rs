@@ -48,6 +48,9 @@ pub(in crate::keeper) struct Estate {
     pub relays: Vec<RelayRecord>,
     pub asked: Vec<((u64, usize), u64)>,
     pub cut: BTreeMap<u64, u64>,
+    /// The app's own locks that the keeper has, of this generation.
+    #[serde(default)]
+    pub locks: Option<(u64, Vec<RawFd>)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,9 +61,13 @@ pub(in crate::keeper) struct RunningRecord {
     pub own_child: bool,
     pub said: String,
     pub stopping: bool,
+    #[serde(default)]
+    pub reloading: bool,
     pub errno: Option<i32>,
     pub watchdog: Watchdog,
     pub missed: Option<String>,
+    #[serde(default)]
+    pub memory_kills: u64,
     pub reload_asked_us: Option<u64>,
 }
 

@@ -12,6 +12,7 @@ use super::state::{self, Estate, RunningRecord, StreamRecord};
 use crate::control::Control;
 use crate::handed::{ClaimError, Claims};
 use crate::keeper::joins::Join;
+use crate::keeper::lock::Locks;
 use crate::keeper::store::Stores;
 use crate::keeper::{Keeper, Parts, Running, Signals, SignalsError, chain};
 use crate::listen::Listeners;
@@ -118,6 +119,7 @@ impl Keeper {
         }
         keeper.asked = estate.asked.into_iter().collect();
         keeper.cut = estate.cut;
+        keeper.locks = Locks::take_over(estate.locks, &mut claims)?;
         keeper.begin_upgraded(&estate.from);
         Ok(keeper)
     }
@@ -141,9 +143,11 @@ impl RunningRecord {
             own_child: self.own_child,
             said: self.said,
             stopping: self.stopping,
+            reloading: self.reloading,
             errno: self.errno,
             watchdog: self.watchdog,
             missed: self.missed,
+            memory_kills: self.memory_kills,
             reload_asked_us: self.reload_asked_us,
             ..Running::found(self.process, claims.take(self.pidfd)?, None)
         })

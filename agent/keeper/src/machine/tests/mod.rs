@@ -29,6 +29,7 @@ fn random_lives_with_every_strategy_keep_their_promises() {
 }
 
 fn lives(many: u64, ways: &[(Strategy, Option<Restart>)]) {
+    let mut shares = 0;
     for seed in 0..many {
         eprintln!("seed {seed} with {ways:?}");
         let mut world = World::new(seed);
@@ -40,6 +41,7 @@ fn lives(many: u64, ways: &[(Strategy, Option<Restart>)]) {
                 6 if world.dice.roll(3) == 0 => world.crash_a_process(),
                 7 if world.dice.roll(3) == 0 => world.crash_the_keeper(),
                 8 if world.dice.roll(12) == 0 => world.boot(),
+                8 => world.unlock(),
                 _ => world.deliver(),
             }
         }
@@ -47,8 +49,11 @@ fn lives(many: u64, ways: &[(Strategy, Option<Restart>)]) {
         assert_eq!(world.state.hooks, [], "seed {seed}: hooks that never ran");
         if let Some(active) = &world.state.active {
             assert_eq!(world.steered, Some(active.number), "seed {seed}");
+            assert_eq!(world.shared, None, "seed {seed}");
             let alive: BTreeSet<_> = world.alive.keys().map(|(generation, _)| *generation).collect();
-            assert_eq!(alive, [active.number].into(), "seed {seed}: strays");
+            let standby = world.state.standby().map(|standby| standby.generation.number);
+            let meant = standby.into_iter().chain([active.number]).collect();
+            assert_eq!(alive, meant, "seed {seed}: strays");
         }
         world.take(&Event::Stop);
         for _ in 0..2_000 {
@@ -62,7 +67,11 @@ fn lives(many: u64, ways: &[(Strategy, Option<Restart>)]) {
             }
         }
         assert!(world.exited, "seed {seed}: does not stop: {:#?}", world.state);
+        shares += world.shares;
     }
+    let outside = ways.iter().all(|(strategy, _)| strategy.is_outside());
+    // So few lives may have none.
+    assert!(shares > 0 || outside || many < 100, "only {shares} canaries");
 }
 
 fn ran(release: u64) -> State {
@@ -253,4 +262,144 @@ fn who_is_slow_to_say_ready_costs_no_busy_waiting() {
         "{:#?}",
         world.state
     );
+}
+
+/// A world in which release 1 runs and its process 0 has a lock, with release 2 on its way and waiting for it.
+fn locked(wait_ms: u64, overrule: bool) -> World {
+    let mut world = World::new(3);
+    world.dice = Dice(5);
+    let mut first = intent(1, 1, true);
+    (first.processes[0].lock_wait_ms, first.processes[0].lock_overrule) = (Some(wait_ms), overrule);
+    let mut active = Generation::new(1, first);
+    for (slot, found) in active.slots.iter_mut().enumerate() {
+        let process = Process {
+            pid: 10 + slot as u32,
+            start: 1,
+        };
+        (found.process, found.state, found.ready) = (Some(process), SlotState::Up, true);
+        world.alive.insert((1, slot), process);
+    }
+    (world.state.active, world.state.next_generation, world.state.epoch) = (Some(active), 2, 1);
+    world.proven.insert(1);
+    world.take(&Event::Switch(Box::new(intent(2, 2, true))));
+    let generation = 2;
+    world.answers.clear();
+    world.take(&Event::Bound {
+        generation,
+        sockets: Ok(vec![vec![1], vec![]]),
+        remarks: Vec::new(),
+        tight: None,
+    });
+    for slot in 0..2 {
+        let process = Process {
+            pid: 20 + slot as u32,
+            start: 1,
+        };
+        world.alive.insert((2, slot), process);
+        world.take(&Event::Forked {
+            generation,
+            slot,
+            process,
+        });
+        world.take(&Event::Started { generation, slot });
+    }
+    world.take(&Event::Ready { generation, slot: 0 });
+    world.now += 1_000;
+    world.take(&Event::Tick);
+    let first_answer_at = world.now;
+    world.take(&Event::Probed {
+        generation,
+        slot: 0,
+        first_answer_at,
+    });
+    world
+}
+
+#[test]
+fn a_lock_is_waited_for_as_long_as_was_said_over_the_death_of_a_keeper() {
+    let waits = RisingPhase::Locked { proven: true };
+    let world = locked(60_000, false);
+    let rising = world.state.rising.clone().unwrap();
+    assert_eq!(
+        (rising.phase, rising.lock_until),
+        (waits, Some(world.now + 60_000))
+    );
+    assert_eq!(world.state.next_deadline(), rising.lock_until);
+    // The next keeper goes on with what is left.
+    let (state, _) = recover(&world.state, "one", &[], None, world.now + 20_000);
+    assert_eq!(state.queued.unwrap().lock_until, rising.lock_until);
+    // Nobody holds it any more.
+    let (state, effects) = step(&world.state, &Event::Unlocked { generation: 2 }, world.now + 9);
+    assert_eq!(state.phase(), Phase::Probed);
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::Link { .. })),
+        "{effects:?}"
+    );
+    // The time is over.
+    let (state, _) = step(&world.state, &Event::Tick, world.now + 60_000);
+    let reason = state.outcome.unwrap().reason.unwrap();
+    assert!(
+        reason.contains("held its own lock for 60000 ms (process web)"),
+        "{reason}"
+    );
+    let world = locked(60_000, true);
+    let (_, effects) = step(&world.state, &Event::Tick, world.now + 60_000);
+    assert_eq!(effects[0], Effect::Overrule { generation: 1 });
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::Link { .. })),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_revert_ends_the_wait_for_a_lock_and_waits_for_a_moment_itself() {
+    let world = locked(60_000, false);
+    let revert = Event::Revert {
+        to: None,
+        reason: "bad".to_owned(),
+        epoch: None,
+    };
+    let (state, _) = step(&world.state, &revert, world.now);
+    assert_eq!(state.phase(), Phase::Aborting);
+    let mut world = locked(60_000, false);
+    if let Some(rising) = &mut world.state.rising {
+        (rising.cause, rising.lock_until) = (Cause::Revert("bad".to_owned()), None);
+        rising.phase = RisingPhase::Ready;
+    }
+    let probed = Event::Probed {
+        generation: 2,
+        slot: 0,
+        first_answer_at: world.now,
+    };
+    let (state, _) = step(&world.state, &probed, world.now);
+    assert_eq!(state.rising.unwrap().lock_until, Some(world.now + 5_000));
+}
+
+#[test]
+fn without_memory_for_two_the_old_one_is_stopped_first_or_the_switch_fails() {
+    let bound = |must_coexist: bool, cause: Cause| {
+        let mut world = locked(1, true);
+        if let Some(rising) = &mut world.state.rising {
+            (rising.phase, rising.cause, rising.unlocked) = (RisingPhase::Prepared, cause, true);
+            rising.generation.intent.must_coexist = must_coexist;
+        }
+        let tight = Event::Bound {
+            generation: 2,
+            sockets: Ok(vec![vec![1], vec![]]),
+            remarks: Vec::new(),
+            tight: Some("1 MiB available".to_owned()),
+        };
+        step(&world.state, &tight, world.now).0
+    };
+    let state = bound(false, Cause::Switch);
+    let rising = state.rising.unwrap();
+    assert_eq!(rising.phase, RisingPhase::Clearing(Leaving::Draining));
+    assert_eq!(rising.rungs[0].strategy, Strategy::StopStart);
+    assert!(rising.rungs[0].reason.contains("1 MiB available"));
+    let state = bound(true, Cause::Switch);
+    let reason = state.outcome.unwrap().reason.unwrap();
+    assert!(reason.contains("coexist = \"always\""), "{reason}");
+    // A way back is taken all the same.
+    let state = bound(true, Cause::Revert("bad".to_owned()));
+    assert_eq!(state.phase(), Phase::Clearing);
 }

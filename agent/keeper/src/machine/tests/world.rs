@@ -2,22 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ship_model::spec::{Hook, HookPoint, Reexec, Reload, Restart, Strategy, Upgrade};
+use ship_model::spec::{Canary, Hook, HookPoint, Reexec, Reload, Restart, Standby, Strategy, Upgrade};
 
 use super::*;
 use crate::machine::GOOD_KEPT;
-use crate::protocol::{Limits, ProbeKind, ProbeSpec, ProcessSpec};
+use crate::protocol::{Limits, ListenSpec, Phase, ProbeKind, ProbeSpec, ProcessSpec};
 
 /// A small generator of numbers that look random and are the same each time.
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     pub(super) fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % sides
+        // SplitMix64: of a plain congruential generator neighbouring rolls hang together, and some ways never meet.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) as usize % sides
     }
 }
 
@@ -28,6 +29,7 @@ pub(super) fn process(name: &str, probed: bool) -> ProcessSpec {
         strategy: Strategy::ListenFds,
         restart: None,
         overlap: true,
+        asked_for: None,
         canary: None,
         env: BTreeMap::new(),
         env_file: None,
@@ -42,6 +44,7 @@ pub(super) fn process(name: &str, probed: bool) -> ProcessSpec {
         notify: probed,
         watchdog_ms: None,
         lock_wait_ms: None,
+        lock_overrule: false,
         no_new_privs: false,
         ready_timeout_ms: 5_000,
         drain_ms: 1_000,
@@ -62,7 +65,9 @@ pub(super) fn intent(release: u64, epoch: u64, coexist: bool) -> Intent {
         environment: String::new(),
         processes: vec![process("web", true), process("worker", false)],
         coexist,
+        must_coexist: false,
         soak_ms: 2_000,
+        standby: None,
         hooks: std::collections::BTreeMap::new(),
     }
 }
@@ -89,6 +94,8 @@ pub(super) fn all_ways() -> Vec<(Strategy, Option<Restart>)> {
     vec![
         (Strategy::ListenFds, None),
         (Strategy::StopStart, None),
+        (Strategy::CutOver, None),
+        (Strategy::BindJoin, None),
         (Strategy::SignalReexec, reexec(Some("WINCH"))),
         (Strategy::SignalReexec, reexec(None)),
         (Strategy::SignalReload, Some(reload)),
@@ -105,6 +112,10 @@ pub(super) struct World {
     pub(super) answers: Vec<Event>,
     pub(super) proven: BTreeSet<u64>,
     pub(super) steered: Option<u64>,
+    /// Gets a share of the users.
+    pub(super) shared: Option<u64>,
+    /// How often users came to a canary.
+    pub(super) shares: usize,
     pub(super) current: Option<std::path::PathBuf>,
     pub(super) next_pid: u32,
     pub(super) epoch: u64,
@@ -127,6 +138,8 @@ impl World {
             answers: Vec::new(),
             proven: BTreeSet::new(),
             steered: None,
+            shared: None,
+            shares: 0,
             current: None,
             next_pid: 100,
             epoch: 0,
@@ -158,7 +171,56 @@ impl World {
         self.check();
     }
 
+    /// While the app holds its lock nothing is taken from it.
+    fn check_lock(&self, effect: &Effect) {
+        let (Some(rising), Some(active)) = (&self.state.rising, &self.state.active) else {
+            return;
+        };
+        let locks = active.is_living()
+            && active
+                .intent
+                .processes
+                .iter()
+                .any(|process| process.lock_wait_ms.is_some());
+        if !locks || rising.unlocked || rising.phase == RisingPhase::Aborting || self.state.stopping {
+            return;
+        }
+        let taken = match effect {
+            Effect::Hold { generation }
+            | Effect::Drain { generation }
+            | Effect::Stop { generation }
+            | Effect::Kill { generation }
+            | Effect::End { generation, .. } => *generation == active.number,
+            Effect::Steer { generation } => *generation == rising.generation.number,
+            Effect::Link { current, .. } => {
+                current.as_ref() == Some(&rising.generation.intent.dir)
+                    && rising.generation.intent.dir != active.intent.dir
+            }
+            Effect::Ask { .. } => true,
+            _ => false,
+        };
+        assert!(
+            !taken,
+            "{effect:?} though the app holds its lock: {:#?}",
+            self.state
+        );
+    }
+
+    /// The app lets itself be replaced.
+    pub(super) fn unlock(&mut self) {
+        if let Some(rising) = self
+            .state
+            .rising
+            .as_ref()
+            .filter(|rising| matches!(rising.phase, RisingPhase::Locked { .. }))
+        {
+            let generation = rising.generation.number;
+            self.take(&Event::Unlocked { generation });
+        }
+    }
+
     pub(super) fn carry_out(&mut self, effect: Effect) {
+        self.check_lock(&effect);
         match effect {
             Effect::Bind { generation } => {
                 let sockets = if self.dice.roll(20) == 0 {
@@ -166,7 +228,13 @@ impl World {
                 } else {
                     Ok(vec![vec![1], vec![]])
                 };
-                self.answers.push(Event::Bound { generation, sockets });
+                let tight = (self.dice.roll(12) == 0).then(|| "little".to_owned());
+                self.answers.push(Event::Bound {
+                    generation,
+                    sockets,
+                    remarks: Vec::new(),
+                    tight,
+                });
             }
             Effect::Fork { generation, slot } => {
                 assert!(
@@ -177,6 +245,7 @@ impl World {
                 self.check_apart(generation, slot);
                 let found = self.state.generation(generation).unwrap();
                 assert!(!found.intent.is_adopted(), "nobody knows how it was started");
+                self.check_slots(generation);
                 self.next_pid += 1;
                 let process = Process {
                     pid: self.next_pid,
@@ -199,6 +268,17 @@ impl World {
                     return;
                 }
                 self.answers.push(Event::Started { generation, slot });
+                let spec = &self.state.generation(generation).unwrap().intent.processes[slot];
+                if spec.strategy == Strategy::BindJoin && self.dice.roll(3) == 0 {
+                    self.answers.push(Event::Way {
+                        generation,
+                        slot,
+                        way: Way {
+                            strategy: Some(Strategy::StopStart),
+                            reason: "may not be looked at".to_owned(),
+                        },
+                    });
+                }
                 if slot == 0 && self.dice.roll(8) > 0 {
                     self.answers.push(Event::Ready { generation, slot });
                 }
@@ -246,12 +326,39 @@ impl World {
                     );
                 }
                 self.steered = Some(generation);
+                self.shared = None;
                 self.answers.push(Event::Steered {
                     generation,
                     result: Ok(()),
                 });
             }
+            Effect::Share { generation, .. } => {
+                assert!(
+                    self.proven.contains(&generation),
+                    "shared with {generation}, which is not proven"
+                );
+                let result = match self.dice.roll(20) {
+                    0 => Err("no".to_owned()),
+                    1 if self.shared.is_none() => Ok(false),
+                    _ => {
+                        self.shared = Some(generation);
+                        self.shares += 1;
+                        Ok(true)
+                    }
+                };
+                self.answers.push(Event::Shared { generation, result });
+            }
+            Effect::Watch { generation, slot } => {
+                if self.dice.roll(6) == 0 {
+                    self.answers.push(Event::ProbeFailed {
+                        generation,
+                        slot,
+                        reason: "500".to_owned(),
+                    });
+                }
+            }
             Effect::Stop { generation } | Effect::Kill { generation } => {
+                assert_ne!(self.shared, Some(generation), "ended with users on it");
                 let slots: Vec<_> = self
                     .alive
                     .keys()
@@ -314,7 +421,8 @@ impl World {
                     }
                 }
             }
-            Effect::Undo { .. }
+            Effect::Overrule { .. }
+            | Effect::Undo { .. }
             | Effect::Confirm { .. }
             | Effect::Pause { .. }
             | Effect::Resume { .. }
@@ -387,9 +495,18 @@ impl World {
             state
                 .retiring
                 .iter()
-                .filter(|leaving| leaving.phase == Leaving::Warm)
+                .filter(|leaving| leaving.phase.is_warm())
                 .count()
                 <= 1
+        );
+        let keeps = |found: &Generation| found.intent.standby.is_some();
+        assert!(
+            state.standby().is_none() || state.active.as_ref().is_some_and(keeps),
+            "a standby of nobody's: {state:#?}"
+        );
+        assert!(
+            state.phase() != Phase::Idle || state.retiring.len() <= usize::from(state.standby().is_some()),
+            "not idle: {state:#?}"
         );
         let numbers: Vec<_> = state
             .generations()
@@ -404,6 +521,11 @@ impl World {
                 "users see an unproven generation"
             );
         }
+        let canary = state.canary().map(|(generation, ..)| generation.number);
+        assert!(
+            self.shared.is_none() || self.shared == canary,
+            "who is no canary keeps its share"
+        );
         assert!(state.good.len() <= GOOD_KEPT);
         assert!(numbers.len() <= 5, "{numbers:?}");
     }
@@ -471,11 +593,32 @@ impl World {
         if self.dice.roll(3) > 0 {
             let mut wanted = intent(release, self.epoch, coexist);
             wanted.processes[1].overlap = self.dice.roll(3) > 0;
+            wanted.must_coexist = coexist && self.dice.roll(4) == 0;
+            if self.dice.roll(3) == 0 {
+                let locked = &mut wanted.processes[self.dice.roll(2)];
+                locked.lock_wait_ms = Some(1 + self.dice.roll(4_000) as u64);
+                locked.lock_overrule = self.dice.roll(2) == 0;
+            }
             if self.dice.roll(2) == 0 {
                 wanted.hooks = self.some_hooks();
             }
+            let canary = coexist && self.dice.roll(4) > 0;
             let web = &mut wanted.processes[0];
+            if canary {
+                web.canary = Some(Canary {
+                    percent: 20,
+                    hold_ms: 500,
+                });
+                web.listen = vec![ListenSpec {
+                    name: "http".to_owned(),
+                    addr: "tcp:127.0.0.1:0".to_owned(),
+                }];
+            }
             (web.strategy, web.restart) = self.ways[self.dice.roll(self.ways.len())].clone();
+            if web.strategy == Strategy::CutOver {
+                let hold_ms = [None, Some(1_000), Some(4_000), Some(600_000)][self.dice.roll(4)];
+                wanted.standby = Some(Standby { hold_ms });
+            }
             match judge_switch(&self.state, &wanted) {
                 Verdict::Accept => self.take(&Event::Switch(Box::new(wanted))),
                 Verdict::Renew => self.take(&Event::Renew(Box::new(wanted))),
@@ -518,6 +661,22 @@ impl World {
         assert!(
             slot == 0 || !beside.any(apart),
             "slot {slot} of {generation} runs beside another: {:#?}",
+            self.state
+        );
+    }
+
+    /// With two slots no third generation is there when a wanted one begins: none is started before a standby has gone.
+    fn check_slots(&self, generation: u64) {
+        let rising = self.state.rising.as_ref();
+        let Some(rising) = rising.filter(|rising| rising.generation.number == generation) else {
+            return;
+        };
+        let active = self.state.active.iter().chain([&rising.generation]);
+        let two = active.into_iter().any(|found| found.intent.standby.is_some());
+        let waits = matches!(rising.cause, Cause::Switch | Cause::Boot);
+        assert!(
+            !two || !waits || self.state.retiring.is_empty(),
+            "a third generation: {:#?}",
             self.state
         );
     }

@@ -2,6 +2,7 @@
 
 use crate::name::HostName;
 use crate::release::Target;
+use crate::report::BALANCER_STEP;
 use crate::rollout::event::Happening;
 use crate::rollout::plan::Plan;
 use crate::rollout::state::{Course, HostProgress, Rollout, Stop, Switch};
@@ -14,7 +15,7 @@ impl Turn {
             return;
         }
         let reason = stop.reason.clone();
-        let by_itself = stop.by.is_none();
+        let blamed = stop.by.is_none() && stop.step != BALANCER_STEP;
         rollout.stop = Some(stop);
         rollout.soak_since_ms = None;
         rollout.end_step(self.now);
@@ -29,7 +30,7 @@ impl Turn {
                 reason: reason.clone(),
             },
         );
-        if by_itself {
+        if blamed {
             self.mark_bad(rollout.plan.to, rollout.deploy, reason);
         }
     }
