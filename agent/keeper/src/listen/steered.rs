@@ -262,6 +262,9 @@ impl SteeredGroup {
     /// New connections wait at the spare, and are led on from there. Datagrams cannot be led on: they wait with whoever is to
     /// come, if somebody is.
     pub(super) fn hold(&mut self, generation: u64) -> Result<(), ListenError> {
+        if let Some(canary) = self.canary.take_if(|canary| canary.generation == generation) {
+            return self.attach().inspect_err(|_| self.canary = Some(canary));
+        }
         if self.active != Some(generation) {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 
 use super::step::Turn;
 use super::{Effect, Generation, Leaving, Process, SlotState, State};
-use crate::protocol::{Crash, Intent};
+use crate::protocol::{Crash, Intent, Phase};
 
 impl State {
     /// The number that the next generation gets.
@@ -75,6 +75,10 @@ impl Turn {
             at: String::new(),
         });
         self.retire(active, Leaving::Killing, true);
+        // Nobody else is left to share users with.
+        if self.state.phase() == Phase::Canary {
+            self.end_canary();
+        }
         true
     }
 }

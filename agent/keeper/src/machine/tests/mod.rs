@@ -243,6 +243,29 @@ fn an_adopted_process_is_gone_back_to_while_it_is_warm_and_never_started() {
 }
 
 #[test]
+fn a_canary_beside_an_adopted_process_that_ends_gets_all_users() {
+    let mut world = World::new(3);
+    world.adopt();
+    let adopted = world.state.active.clone().unwrap();
+    let mut state = world.state.clone();
+    let switch = Event::Switch(Box::new(intent(1, 1, true)));
+    state = step(&state, &switch, 5).0;
+    let rising = state.rising.as_mut().unwrap();
+    (rising.phase, rising.canary, rising.deadline) = (RisingPhase::Canary, Some(0), u64::MAX);
+    let canary = rising.generation.number;
+    let ended = Event::Ended {
+        generation: adopted.number,
+        slot: 0,
+        how: "it ended".to_owned(),
+    };
+    let (next, effects) = step(&state, &ended, 5);
+    assert_eq!(next.active, None);
+    assert_eq!(next.phase(), Phase::Probed);
+    let links = |effect: &Effect| matches!(effect, Effect::Link { generation, .. } if *generation == canary);
+    assert!(effects.iter().any(links), "{effects:?}");
+}
+
+#[test]
 fn who_is_slow_to_say_ready_costs_no_busy_waiting() {
     let mut world = World::new(1);
     world.take(&Event::Switch(Box::new(intent(1, 1, true))));

@@ -421,13 +421,15 @@ impl World {
                     }
                 }
             }
+            Effect::Hold { generation } => {
+                self.shared.take_if(|shared| *shared == generation);
+            }
             Effect::Overrule { .. }
             | Effect::Undo { .. }
             | Effect::Confirm { .. }
             | Effect::Pause { .. }
             | Effect::Resume { .. }
-            | Effect::EndProbes { .. }
-            | Effect::Hold { .. } => {}
+            | Effect::EndProbes { .. } => {}
             Effect::Exit => {
                 assert!(self.alive.is_empty(), "left behind: {:?}", self.alive);
                 self.exited = true;
@@ -674,8 +676,13 @@ impl World {
         let active = self.state.active.iter().chain([&rising.generation]);
         let two = active.into_iter().any(|found| found.intent.standby.is_some());
         let waits = matches!(rising.cause, Cause::Switch | Cause::Boot);
+        // An adopted one that is dead was the active one when this began.
+        let dead = |leaving: &Retiring| {
+            let found = &leaving.generation;
+            leaving.phase == Leaving::Killing && found.intent.is_adopted() && !found.is_living()
+        };
         assert!(
-            !two || !waits || self.state.retiring.is_empty(),
+            !two || !waits || self.state.retiring.iter().all(dead),
             "a third generation: {:#?}",
             self.state
         );
@@ -740,7 +747,7 @@ impl World {
     pub(super) fn boot(&mut self) {
         self.answers.clear();
         self.alive.clear();
-        self.steered = None;
+        (self.steered, self.shared) = (None, None);
         let boot = format!("boot {}", self.now);
         let (next, effects) = recover(&self.state, &boot, &[], self.current.as_deref(), self.now);
         self.go_on(next, effects);
