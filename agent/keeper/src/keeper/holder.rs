@@ -15,9 +15,10 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::Keeper;
 use super::adopt::copy_socket;
 use crate::handed::Given;
-use crate::listen;
+use crate::listen::{self, Group};
 use crate::machine::{Process, RisingPhase};
 use crate::processes;
+use crate::protocol::Steering;
 
 /// So long a holder waits for the next keeper.
 const HOLD_S: libc::time_t = 60;
@@ -55,7 +56,8 @@ impl Keeper {
             .is_some_and(|rising| matches!(rising.phase, RisingPhase::Clearing(_)));
         let active = self.state.active.as_ref();
         let nobody = active.is_some_and(|active| clearing || !active.is_living());
-        nobody && !self.state.stopping && self.listeners.iter().next().is_some()
+        let has_sockets = |group: &Group| group.steering() != Steering::Outside;
+        nobody && !self.state.stopping && self.listeners.iter().any(|(_, group)| has_sockets(group))
     }
 
     /// Journalled before anybody is sent to wait. Without one, a keeper that dies takes along those who wait, as it is told.
