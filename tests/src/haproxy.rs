@@ -112,7 +112,7 @@ impl Haproxy {
     ) -> String {
         let mut text = format!(
             "global\n    maxconn 1000\n    stats socket {} level admin\n\
-             defaults\n    mode http\n    retries 0\n    timeout client 60s\n    timeout server 20s\n    timeout connect 2s\n\
+             defaults\n    mode http\n    retries 0\n    timeout client 60s\n    timeout server 20s\n    timeout connect 2s\n    timeout check 5s\n\
              frontend users\n    bind {}\n{extra}    http-request del-header upgrade if {{ path -f {} }}\n    \
              default_backend web\n\
              backend web\n    option httpchk GET {check}\n",

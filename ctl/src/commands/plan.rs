@@ -12,7 +12,7 @@ use crate::request::request_id;
 use crate::ui::{Ui, plan_lines, way_lines};
 use crate::words::clean;
 
-/// Show what promote (or revert) would do, step by step, and change nothing; and how each process takes over
+/// Show what promote (or revert) would do, step by step, and change nothing
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Below the steps: each process with its strategy, and where the old one ends before the

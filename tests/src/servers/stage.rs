@@ -177,8 +177,8 @@ impl Stage {
             Manners::Sick => Some("sick"),
         };
         env.extend(broken.map(|broken| ("BROKEN".to_owned(), broken.to_owned())));
-        // A bad release fails at the end of this time, a good one must not.
-        let ready = if broken.is_some() { 4_000 } else { 60_000 };
+        // A sick release fails at the end of this time, others must not.
+        let ready = if manners == Manners::Sick { 4_000 } else { 60_000 };
         let command = match manners {
             // These do not know how to be as bad as that.
             Manners::Exits if self.subject.made || self.subject.plain => vec!["/bin/false".to_owned()],

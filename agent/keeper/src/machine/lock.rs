@@ -23,7 +23,7 @@ impl Turn {
         };
         let Some(longest) = longest else {
             // What is started again from now on is not asked any more: it has just been settled that it is replaced.
-            rising.unlocked = proven;
+            rising.unlocked = proven || rising.generation.links_first();
             return false;
         };
         let longest = if rising.cause == Cause::Switch {

@@ -212,7 +212,10 @@ impl Turn {
                 HookPoint::AfterStop
             };
             self.begin_hooks(&gone.generation, point);
-            self.restore_active();
+            // What is rising may be in the place of what is missing; if it fails, that comes back then.
+            if self.state.rising.is_none() {
+                self.restore_active();
+            }
         }
     }
 
