@@ -64,7 +64,7 @@ impl HostLayout {
         make(&self.apps, 0o755)?;
         make(&self.state, 0o700)?;
         make(&self.records(), 0o700)?;
-        make(&self.state.join("keeper"), 0o700)?;
+        make(&self.keepers(), 0o700)?;
         make(&self.run, 0o711)?;
         // On a disk that is full already there is none; what runs must not be kept from running by that.
         if !self.reserve().is_file() {
@@ -91,13 +91,18 @@ impl HostLayout {
         self.state.join("apps")
     }
 
+    /// The folder of what keepers remember.
+    pub fn keepers(&self) -> PathBuf {
+        self.state.join("keeper")
+    }
+
     pub fn app(&self, app: &AppName) -> AppLayout {
         AppLayout {
             app: app.clone(),
             home: self.apps.join(app.as_str()),
             record: self.records().join(format!("{app}.json")),
             reserve: self.reserve(),
-            keeper_state: self.state.join("keeper").join(app.as_str()),
+            keeper_state: self.keepers().join(app.as_str()),
             run: self.run.join(app.as_str()),
         }
     }

@@ -28,6 +28,8 @@ use rotation::Rotation;
 
 /// For a keeper to bring the release up.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// For a keeper that was just started to have something running.
+const SETTLE: Duration = Duration::from_secs(30);
 /// Between two looks at it.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -80,13 +82,14 @@ pub fn lock(layout: &HostLayout) -> Result<LockFile, LockError> {
     LockFile::acquire(&layout.lock())
 }
 
-/// What is to be taken back.
+/// What is to be taken back, and why.
 #[derive(Debug)]
 pub struct Wish<'a> {
     pub app: &'a AppName,
-    /// None: the release before.
+    /// None: the previous release.
     pub to: Option<ReleaseNumber>,
     pub reason: &'a str,
+    /// Also to a release whose files were found damaged.
     pub force: bool,
 }
 
@@ -101,7 +104,7 @@ pub fn revert(
     say: &dyn Fn(&str),
 ) -> Result<AppReport, RevertError> {
     let app = wish.app;
-    let scene = Scene::look(layout.app(app));
+    let mut scene = Scene::look(layout.app(app));
     if scene.here.is_empty() && scene.view.running.is_none() {
         return Err(RevertError::UnknownApp { app: app.clone() });
     }
@@ -130,6 +133,9 @@ pub fn revert(
             source,
         })?;
     } else {
+        if scene.keeper.status().is_none() {
+            scene.start_keeper(config)?;
+        }
         let rotation = Rotation::leave(config, &scene, target, &mut journal, say);
         let asked = ask_keeper(&scene, target, wish.reason);
         let back = rotation.map_or(Ok(()), |rotation| rotation.come_back(&mut journal));
@@ -137,6 +143,32 @@ pub fn revert(
         settle(app, target, back, say)?;
     }
     Ok(report(layout, app))
+}
+
+impl Scene {
+    /// The keeper has died, too: another takes over what lives, or starts what `current` names, and can go back from there.
+    fn start_keeper(&mut self, config: &Config) -> Result<(), RevertError> {
+        crate::keeper::start(&self.layout, &config.host).map_err(|source| RevertError::Start {
+            app: self.layout.app.clone(),
+            source: Box::new(source),
+        })?;
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            // After a boot it has nothing to go back from before something runs.
+            let status = self.client.status().ok();
+            let settled = status.as_ref().is_some_and(|status| {
+                status.running.is_some() || status.switching_to.is_none() && status.queued.is_none()
+            });
+            if let Some(status) = status.filter(|_| settled || Instant::now() >= deadline) {
+                self.keeper = Seen::Here(std::sync::Arc::new(status));
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
 }
 
 /// What a balancer that does not lead here any more means to whoever took the app back.

@@ -43,6 +43,13 @@ pub enum RevertError {
         "{app}: the keeper could not be asked; the revert is noted, and the agent carries it out when it is back"
     )]
     Keeper { app: AppName, source: Box<AskError> },
+    #[error(
+        "{app}: no keeper ran and none could be started; the revert is noted, and the agent carries it out when it is back"
+    )]
+    Start {
+        app: AppName,
+        source: Box<crate::keeper::StartError>,
+    },
     #[error("{app}: the links could not be moved")]
     Switch { app: AppName, source: SwitchError },
     #[error("{app}@{number} did not come up: {reason}")]

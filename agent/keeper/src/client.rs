@@ -8,7 +8,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::protocol::{
-    Intent, MAX_LINE, PROTOCOL_VERSION, Refusal, Reply, ReplyLine, Request, RequestLine, SOCKET_NAME, Status,
+    Intent, MAX_LINE, PROTOCOL_VERSION, ProcessSpec, Refusal, Reply, ReplyLine, Request, RequestLine,
+    SOCKET_NAME, Status,
 };
 
 /// Why a keeper could not be asked, or said no.
@@ -100,6 +101,27 @@ impl Client {
             to,
             reason: reason.to_owned(),
             epoch,
+        })
+    }
+
+    /// Asks the keeper to look after a process that it has not started; see [`Request::Adopt`].
+    ///
+    /// # Errors
+    /// [`AskError::Refused`] with what stands in the way; the process is as it was then.
+    pub fn adopt(&self, pid: u32, process: ProcessSpec) -> Result<Taken, AskError> {
+        self.change(Request::Adopt {
+            pid,
+            process: Box::new(process),
+        })
+    }
+
+    /// Asks the keeper to become another program in place; its status tells what comes of it.
+    ///
+    /// # Errors
+    /// [`AskError::Refused`] when it is no program, or the keeper is too old to know the word.
+    pub fn upgrade(&self, program: &Path) -> Result<Taken, AskError> {
+        self.change(Request::Upgrade {
+            program: program.to_owned(),
         })
     }
 

@@ -1,14 +1,16 @@
 //! The control socket: requests in, replies out, never waiting for a slow client.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::event::PollFlags;
 use rustix::fs::{CWD, Mode};
 use rustix::net::SocketType;
+use serde::{Deserialize, Serialize};
 
+use crate::handed::{ClaimError, Claims, Given};
 use crate::protocol::{MAX_LINE, PROTOCOL_VERSION, Reply, ReplyLine, Request, RequestLine};
 
 /// Clients at once; more wait in the kernel's queue.
@@ -32,6 +34,22 @@ pub struct ControlClient {
     watching: Option<u64>,
     answered: bool,
     closed: bool,
+}
+
+/// The control socket as one program leaves it to the next.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ControlRecord {
+    listener: RawFd,
+    path: PathBuf,
+    clients: Vec<ClientRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ClientRecord {
+    stream: RawFd,
+    outgoing: String,
+    watching: Option<u64>,
+    answered: bool,
 }
 
 /// Where in the list of clients a request came from.
@@ -68,6 +86,45 @@ impl Control {
             listener,
             path: path.to_owned(),
             clients: Vec::new(),
+        })
+    }
+
+    /// The socket and its clients, to be taken by [`Control::take_over`]. None while a request is half received.
+    pub fn hand_over(&self, given: &mut Given) -> Option<ControlRecord> {
+        if self.clients.iter().any(|client| !client.incoming.is_empty()) {
+            return None;
+        }
+        let clients = self.clients.iter().map(|client| ClientRecord {
+            stream: given.give(&client.stream),
+            outgoing: String::from_utf8_lossy(&client.outgoing).into_owned(),
+            watching: client.watching,
+            answered: client.answered,
+        });
+        Some(ControlRecord {
+            clients: clients.collect(),
+            listener: given.give(&self.listener),
+            path: self.path.clone(),
+        })
+    }
+
+    /// The socket and the clients of the program before, who notice nothing.
+    ///
+    /// # Errors
+    /// When one is not there.
+    pub fn take_over(record: ControlRecord, claims: &mut Claims) -> Result<Self, ClaimError> {
+        let mut clients = Vec::new();
+        for client in record.clients {
+            clients.push(ControlClient {
+                outgoing: client.outgoing.into_bytes(),
+                watching: client.watching,
+                answered: client.answered,
+                ..ControlClient::new(claims.take(client.stream)?.into())
+            });
+        }
+        Ok(Self {
+            listener: claims.take(record.listener)?.into(),
+            path: record.path,
+            clients,
         })
     }
 

@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod daemon;
+pub mod handed;
 pub mod join;
 pub mod listen;
 pub mod log;
@@ -25,4 +26,6 @@ mod keeper;
 mod unix;
 
 pub use client::{AskError, Client, Taken, Watch};
-pub use keeper::{Config, Keeper, Signals, SignalsError, StartError};
+pub use keeper::{
+    Config, HAND_OVER_VERSION, Keeper, Signals, SignalsError, StartError, TAKE_OVER, TakeOverError, can_adopt,
+};

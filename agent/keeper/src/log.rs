@@ -211,6 +211,30 @@ impl Stream {
         self.pipe.as_fd()
     }
 
+    /// The pipe as the program before has left it open, and the line it had begun.
+    #[must_use]
+    pub fn resume(
+        folder: &Path,
+        (generation, slot, name): (u64, usize, &'static str),
+        pipe: OwnedFd,
+        partial: Vec<u8>,
+    ) -> Self {
+        Self {
+            generation,
+            slot,
+            name,
+            path: folder.join(format!("{generation}.{slot}.{name}")),
+            pipe: pipe.into(),
+            partial,
+        }
+    }
+
+    /// The line that has begun.
+    #[must_use]
+    pub fn partial(&self) -> &[u8] {
+        &self.partial
+    }
+
     /// Reads what is there, a bounded turn of it, and hands over its lines. `more` tells of a line that goes on.
     pub fn read(&mut self, chunk: &mut [u8], mut line: impl FnMut(&str, bool)) {
         let mut turn = 0;

@@ -1,13 +1,14 @@
 //! `ship-keeper`: see [`HELP`].
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use ship_keeper::daemon::{Side, leave};
 use ship_keeper::processes::GroupsAt;
-use ship_keeper::{Client, Config, Keeper};
+use ship_keeper::{Client, Config, Keeper, TAKE_OVER, can_adopt};
 
 const HELP: &str = "\
 ship-keeper owns the sockets and processes of one app on one host and switches between its releases.
@@ -19,6 +20,12 @@ ship-keeper owns the sockets and processes of one app on one host and switches b
   ship-keeper status --run DIR            Print its state as one JSON object.
   ship-keeper revert --run DIR [--to N]   Go back to the last good release before the running one, or to N.
   ship-keeper stop --run DIR              Drain and stop the app; the keeper exits.
+
+  ship-keeper upgrade --run DIR --program PATH
+      Have the keeper become another program in place: process, children, sockets and those who wait there stay.
+      A program that cannot take the state over is not run; one that fails at it leaves the old one at work.
+  ship-keeper --can-adopt VERSION         Whether this program can take over a state of that version (0 or 1);
+                                          a state on standard input is read as a trial.
 
   --home         the app's folder: current, previous, releases, shared, assets
   --state        journal and logs; must survive a reboot
@@ -40,13 +47,16 @@ fn main() -> ExitCode {
     let rest: Vec<_> = words.collect();
     match (verb.as_deref(), Options::parse(&rest)) {
         (Some("--help" | "-h" | "help"), _) => print(HELP),
+        (Some("--can-adopt"), _) => adopts(&rest),
+        (Some(TAKE_OVER), _) => take_over(&rest),
         (Some("--version" | "-V"), _) => print(concat!("ship-keeper ", env!("CARGO_PKG_VERSION"), "\n")),
         (_, Err(message)) => wrong(&message),
         (Some("run"), Ok(options)) => run(&options),
         (Some("status"), Ok(options)) => ask(&options, status),
         (Some("revert"), Ok(options)) => ask(&options, revert),
         (Some("stop"), Ok(options)) => ask(&options, stop),
-        _ => wrong("the first word must be run, status, revert or stop"),
+        (Some("upgrade"), Ok(options)) => ask(&options, upgrade),
+        _ => wrong("the first word must be run, status, revert, upgrade or stop"),
     }
 }
 
@@ -58,6 +68,7 @@ struct Options {
     state: Option<PathBuf>,
     run: Option<PathBuf>,
     to: Option<u64>,
+    program: Option<PathBuf>,
     foreground: bool,
     no_steering: bool,
     cgroups: GroupsAt,
@@ -86,6 +97,7 @@ impl Options {
                 "--state" => options.state = Some(value()?.into()),
                 "--run" => options.run = Some(value()?.into()),
                 "--to" => options.to = Some(value()?.parse().map_err(|_| "--to needs a release number")?),
+                "--program" => options.program = Some(value()?.into()),
                 "--foreground" => options.foreground = true,
                 "--no-steering" => options.no_steering = true,
                 "--cgroups" => options.cgroups = GroupsAt::parse(&value()?)?,
@@ -188,6 +200,38 @@ fn revert(client: &Client, options: &Options) -> Result<String, ship_keeper::Ask
 fn stop(client: &Client, _: &Options) -> Result<String, ship_keeper::AskError> {
     client.stop()?;
     Ok(String::new())
+}
+
+fn upgrade(client: &Client, options: &Options) -> Result<String, ship_keeper::AskError> {
+    let program = options.program.clone().unwrap_or_default();
+    client.upgrade(&program)?;
+    Ok(String::new())
+}
+
+/// Asked by the keeper of the program that may become this one.
+fn adopts(words: &[String]) -> ExitCode {
+    let Some(version) = words.first().and_then(|word| word.parse().ok()) else {
+        return wrong("--can-adopt needs the number of a version");
+    };
+    let state = match std::io::stdin().as_fd().try_clone_to_owned() {
+        Ok(state) => state.into(),
+        Err(error) => return failed(&format!("cannot read standard input: {error}")),
+    };
+    match can_adopt(version, state) {
+        Ok(()) => print(concat!("ship-keeper ", env!("CARGO_PKG_VERSION"), "\n")),
+        Err(reason) => failed(&reason),
+    }
+}
+
+/// Run by the keeper that becomes this program.
+fn take_over(words: &[String]) -> ExitCode {
+    let Some(number) = words.first().and_then(|word| word.parse().ok()) else {
+        return wrong("take-over is for keepers only");
+    };
+    match Keeper::take_over(number) {
+        Ok(keeper) => serve(keeper),
+        Err(error) => failed(&chain(&error)),
+    }
 }
 
 fn print(words: &str) -> ExitCode {

@@ -54,7 +54,7 @@ pub struct Memory {
     path: PathBuf,
     reserve: PathBuf,
     journal: Journal,
-    _lock: LockFile,
+    lock: LockFile,
 }
 
 impl Memory {
@@ -66,6 +66,14 @@ impl Memory {
     pub fn open(folder: &Path) -> Result<(Self, State, Vec<String>), MemoryError> {
         make_folder(folder)?;
         let lock = lock(&folder.join("lock"))?;
+        Self::open_with(folder, lock)
+    }
+
+    /// As [`Self::open`], with the lock that the program before has left open.
+    ///
+    /// # Errors
+    /// [`MemoryError::Journal`].
+    pub fn open_with(folder: &Path, lock: LockFile) -> Result<(Self, State, Vec<String>), MemoryError> {
         let path = folder.join("journal");
         let mut notes = Vec::new();
         let _ = ship_durable::sweep_leftovers(folder);
@@ -87,10 +95,22 @@ impl Memory {
             path,
             reserve: folder.join("reserve"),
             journal,
-            _lock: lock,
+            lock,
         };
         memory.make_reserve();
         Ok((memory, state, notes))
+    }
+
+    /// The lock, to be handed on to the program that this process runs next.
+    #[must_use]
+    pub fn lock(&self) -> &LockFile {
+        &self.lock
+    }
+
+    /// Names this process as the lock's holder, after a fork.
+    pub fn sign(&mut self) {
+        // Only people read it.
+        let _ = self.lock.refresh_pid();
     }
 
     fn make_reserve(&self) {

@@ -60,6 +60,12 @@ impl NotifySocket {
         })
     }
 
+    /// The socket as the program before has left it open, unread datagrams included.
+    #[must_use]
+    pub fn resume(socket: OwnedFd, path: PathBuf) -> Self {
+        Self { socket, path }
+    }
+
     /// The path for NOTIFY_SOCKET.
     #[must_use]
     pub fn path(&self) -> &Path {

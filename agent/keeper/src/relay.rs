@@ -36,6 +36,24 @@ impl Relay {
         }
     }
 
+    /// Both ends and whether they will send no more, if nothing waits between them.
+    #[must_use]
+    pub fn at_rest(&self) -> Option<([BorrowedFd<'_>; 2], [bool; 2])> {
+        let empty = self.waiting.iter().all(Vec::is_empty);
+        let ends = [self.ends[0].as_fd(), self.ends[1].as_fd()];
+        (empty && !self.broken).then_some((ends, self.finished))
+    }
+
+    /// One that was at rest in the program before.
+    #[must_use]
+    pub fn resume(ends: [OwnedFd; 2], finished: [bool; 2]) -> Self {
+        let [client, server] = ends;
+        Self {
+            finished,
+            ..Self::new(client, server)
+        }
+    }
+
     /// The descriptors to wait on, and what for.
     pub fn waits_on(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         (0..2).map(|end| {

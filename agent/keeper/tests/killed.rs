@@ -17,8 +17,6 @@ use ship_keeper::protocol::*;
 use ship_model::spec::Canary;
 use stage::{Load, Stage, exited, get, until};
 
-const ANY: &str = "tcp:127.0.0.1:0";
-
 /// Something a keeper is asked to do, and where it may be when it was killed in it.
 struct Journey {
     /// With a keeper that will not be killed.
@@ -31,16 +29,29 @@ struct Journey {
     seamless: bool,
     /// Fewer points than this would mean that nothing was looked at.
     points: usize,
+    death: Death,
+}
+
+/// What dies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Death {
+    Keeper,
+    Host,
 }
 
 #[test]
 fn in_a_switch_and_a_warm_revert() {
+    to_and_back().go();
+}
+
+fn to_and_back() -> Journey {
     Journey {
-        prepare: |stage| drop(stage.switch(stage.intent(1, "", ANY))),
+        death: Death::Keeper,
+        prepare: |stage| drop(stage.switch(stage.intent(1, "", &stage.own))),
         walk: |stage| {
             let intent = Intent {
                 soak_ms: 600_000,
-                ..stage.intent(2, "", ANY)
+                ..stage.intent(2, "", &stage.own)
             };
             if stage.client().switch(intent).is_err() {
                 return 0;
@@ -57,7 +68,6 @@ fn in_a_switch_and_a_warm_revert() {
         seamless: true,
         points: 20,
     }
-    .go();
 }
 
 #[test]
@@ -70,14 +80,19 @@ fn in_a_cut_over_and_a_revert_to_its_standby() {
         }
     }
     Journey {
+        death: Death::Keeper,
         prepare: |stage| {
-            stage.switch(kept(stage.intent(1, "", ANY)));
-            stage.switch(kept(stage.intent(2, "", ANY)));
+            stage.switch(kept(stage.intent(1, "", &stage.own)));
+            stage.switch(kept(stage.intent(2, "", &stage.own)));
             stage.until("1 stands by", |status| status.revert.standby.is_some());
         },
         walk: |stage| {
             // The standby makes room, and what runs stands by in its place.
-            if stage.client().switch(kept(stage.intent(4, "", ANY))).is_err() {
+            if stage
+                .client()
+                .switch(kept(stage.intent(4, "", &stage.own)))
+                .is_err()
+            {
                 return 0;
             }
             let stands = |status: &Status| {
@@ -102,11 +117,12 @@ fn in_a_cut_over_and_a_revert_to_its_standby() {
 #[test]
 fn in_a_cold_revert() {
     Journey {
+        death: Death::Keeper,
         prepare: |stage| {
-            stage.switch(stage.intent(1, "", ANY));
+            stage.switch(stage.intent(1, "", &stage.own));
             let cold = Intent {
                 soak_ms: 0,
-                ..stage.intent(2, "", ANY)
+                ..stage.intent(2, "", &stage.own)
             };
             stage.switch(cold);
             stage.until("1 is gone", |status| status.phase == Phase::Idle);
@@ -133,6 +149,10 @@ fn in_a_cold_revert() {
 
 #[test]
 fn in_a_switch_between_two_that_may_not_run_at_once() {
+    one_after_the_other().go();
+}
+
+fn one_after_the_other() -> Journey {
     fn alone(intent: Intent) -> Intent {
         Intent {
             coexist: false,
@@ -141,9 +161,14 @@ fn in_a_switch_between_two_that_may_not_run_at_once() {
         }
     }
     Journey {
-        prepare: |stage| drop(stage.switch(alone(stage.intent(1, "", ANY)))),
+        death: Death::Keeper,
+        prepare: |stage| drop(stage.switch(alone(stage.intent(1, "", &stage.own)))),
         walk: |stage| {
-            if stage.client().switch(alone(stage.intent(2, "", ANY))).is_err() {
+            if stage
+                .client()
+                .switch(alone(stage.intent(2, "", &stage.own)))
+                .is_err()
+            {
                 return 0;
             }
             follow(stage, |status| {
@@ -156,19 +181,19 @@ fn in_a_switch_between_two_that_may_not_run_at_once() {
             1
         },
         allowed: |_| &[1, 2],
-        // While nobody serves, users wait with the keeper.
+        // Who waits outlives the keeper with its holder; whom the keeper itself was leading on does not.
         seamless: false,
         points: 20,
     }
-    .go();
 }
 
 #[test]
 fn in_a_canary() {
     Journey {
-        prepare: |stage| drop(stage.switch(stage.intent(1, "", ANY))),
+        death: Death::Keeper,
+        prepare: |stage| drop(stage.switch(stage.intent(1, "", &stage.own))),
         walk: |stage| {
-            let mut intent = stage.intent(2, "", ANY);
+            let mut intent = stage.intent(2, "", &stage.own);
             intent.processes[0].canary = Some(Canary {
                 percent: 25,
                 hold_ms: 150,
@@ -189,7 +214,8 @@ fn in_a_canary() {
 #[test]
 fn in_a_stop() {
     Journey {
-        prepare: |stage| drop(stage.switch(stage.intent(1, "", ANY))),
+        death: Death::Keeper,
+        prepare: |stage| drop(stage.switch(stage.intent(1, "", &stage.own))),
         walk: |stage| {
             if stage.client().stop().is_err() {
                 return 0;
@@ -200,6 +226,26 @@ fn in_a_stop() {
         allowed: |taken| if taken == 1 { &[0] } else { &[0, 1] },
         seamless: false,
         points: 8,
+    }
+    .go();
+}
+
+/// Keeper, app and everything else die, and sockets and pipes are gone: what a boot starts is a keeper, and nobody else is
+/// there to help it.
+#[test]
+fn with_the_whole_host_in_a_switch_and_a_warm_revert() {
+    Journey {
+        death: Death::Host,
+        ..to_and_back()
+    }
+    .go();
+}
+
+#[test]
+fn with_the_whole_host_between_two_that_may_not_run_at_once() {
+    Journey {
+        death: Death::Host,
+        ..one_after_the_other()
     }
     .go();
 }
@@ -279,6 +325,9 @@ impl Journey {
         });
         let taken = if exited(&stage) { 0 } else { (self.walk)(&stage) };
         stage.kill_keeper();
+        if self.death == Death::Host {
+            host_dies(&stage);
+        }
         stage.start_with(&[]);
         let mut running = None;
         until("the next keeper comes to rest", || {
@@ -292,7 +341,7 @@ impl Journey {
             "{fault}: {running} runs after {taken} were taken"
         );
         let account = load.end();
-        if self.seamless {
+        if self.seamless && self.death == Death::Keeper {
             assert_eq!(account.failed, Vec::<String>::new(), "{fault}");
         }
         if running == 0 {
@@ -310,11 +359,26 @@ impl Journey {
         // Whatever happened, the next switch works.
         let next = Intent {
             epoch: 50,
-            ..stage.intent(3, "", ANY)
+            ..stage.intent(3, "", &stage.own)
         };
         assert_eq!(stage.switch(next).result, SwitchResult::Switched, "{fault}");
         assert_eq!(get(addr, "/").unwrap(), "release 3", "{fault}");
     }
+}
+
+/// The app dies, what lay in the run folder is gone, and process numbers mean nothing any more.
+fn host_dies(stage: &Stage) {
+    until("the app is gone", || {
+        for pid in stage.processes() {
+            let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        stage.processes().is_empty()
+    });
+    std::fs::remove_dir_all(&stage.run).unwrap();
+    let (mut memory, mut state, _) = ship_keeper::memory::Memory::open(&stage.state).unwrap();
+    state.boot_id = "the boot before".to_owned();
+    memory.save(&state).unwrap();
 }
 
 /// The release that runs when nothing is on its way any more; 0 when the app is stopped.

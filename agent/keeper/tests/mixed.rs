@@ -233,6 +233,41 @@ impl Places<'_> {
     }
 }
 
+/// The keeper becomes a program in place, the same one under another name.
+fn upgraded(stage: &Stage) {
+    let program = std::fs::canonicalize(stage.dir.path()).unwrap().join("second");
+    std::fs::copy(env!("CARGO_BIN_EXE_ship-keeper"), &program).unwrap();
+    stage.client().upgrade(&program).unwrap();
+    stage.until("the keeper is the new program", |status| {
+        status.counters.upgrades == 1
+    });
+}
+
+#[test]
+fn one_socket_of_each_kind_goes_along_to_the_next_program() {
+    let mut stage = Stage::new();
+    stage.flags = vec!["--no-steering"];
+    stage.start();
+    let path = stage.dir.path().join("web.sock");
+    let places = Places {
+        stage: &stage,
+        path: &path,
+    };
+    stage.switch(places.intent(1, ""));
+    let before = stage.status().listeners;
+    assert!(before.iter().all(|found| !found.reason.is_empty()), "{before:?}");
+    upgraded(&stage);
+    assert_eq!(stage.status().listeners, before);
+    places.all_answer(1);
+    let next = Intent {
+        soak_ms: 0,
+        ..places.intent(2, "")
+    };
+    assert_eq!(stage.switch(next).result, SwitchResult::Switched);
+    stage.until("only one is left", |status| status.generations.len() == 1);
+    places.all_answer(2);
+}
+
 #[test]
 fn listeners_of_every_kind_in_one_process() {
     let mut stage = Stage::new();
@@ -249,6 +284,11 @@ fn listeners_of_every_kind_in_one_process() {
     let datagrams = Datagrams::to(places.udp());
     let outcome = stage.switch(places.intent(2, ""));
     assert_eq!(outcome.result, SwitchResult::Switched, "{outcome:?}");
+    places.all_answer(2);
+    // The next program of the keeper has all of them.
+    let before = stage.status().listeners;
+    upgraded(&stage);
+    assert_eq!(stage.status().listeners, before);
     places.all_answer(2);
     assert_eq!(
         stage.switch(places.intent(3, "sick")).result,

@@ -60,6 +60,53 @@ fn the_next_keeper_takes_the_app_over_and_switches_it() {
     assert_eq!(stage.processes(), Vec::<u32>::new());
 }
 
+/// Nobody accepts, and the keeper that has their sockets is killed: they wait on, and are served by what comes.
+#[test]
+fn who_waits_between_two_generations_outlives_the_keeper() {
+    let alone = |intent: Intent| Intent {
+        coexist: false,
+        ..intent
+    };
+    let mut stage = Stage::new();
+    stage.start();
+    stage.switch(alone(stage.intent(1, "", ANY)));
+    let addr = stage.bound();
+    stage
+        .client()
+        .switch(alone(stage.intent(2, "slow", ANY)))
+        .unwrap();
+    stage.until("users wait", |status| status.phase == Phase::Clearing);
+    let waiting: Vec<_> = (0..8)
+        .map(|_| std::thread::spawn(move || get(addr, "/")))
+        .collect();
+    until("they wait", || connected(addr) >= 8);
+    stage.kill_keeper();
+    stage.start();
+    for user in waiting {
+        let body = user.join().unwrap();
+        assert!(
+            body.as_ref().is_ok_and(|body| body.starts_with("release ")),
+            "{body:?}"
+        );
+    }
+    stage.until("2 runs", |status| {
+        let runs = status.running.as_ref();
+        runs.is_some_and(|running| running.release == 2) && status.phase != Phase::Clearing
+    });
+    assert_eq!(get(addr, "/").unwrap(), "release 2");
+}
+
+/// Users that have a connection to the address, accepted or not.
+fn connected(addr: std::net::SocketAddr) -> usize {
+    let port = format!(":{:04X}", addr.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let lines = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let is_users = |fields: &Vec<&str>| fields.len() > 3 && fields[2].ends_with(&port) && fields[3] == "01";
+    lines.filter(is_users).count()
+}
+
 #[test]
 fn a_terminated_keeper_leaves_the_app_running() {
     let mut stage = Stage::new();

@@ -97,7 +97,11 @@ where
         Ok(runtime) => runtime,
         Err(error) => return show::failed(&format!("no runtime: {error}"), ""),
     };
-    let done = runtime.block_on(async { ask(find(host).await?).await });
+    code(runtime.block_on(async { ask(find(host).await?).await }))
+}
+
+/// The exit code, after the complaint was printed.
+pub fn code(done: Result<(), Failed>) -> ExitCode {
     match done {
         Ok(()) | Err(Failed::Output) => ExitCode::SUCCESS,
         Err(Failed::Said(text, hint, code)) => {

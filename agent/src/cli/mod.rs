@@ -2,6 +2,7 @@
 
 mod ask;
 mod exec;
+mod keepers;
 mod probe;
 mod show;
 mod take_back;
@@ -35,6 +36,8 @@ Examples:
   ship-agent revert web@454 -m \"500s\"   to a release that still lies here
   ship-agent verify --full              reads every byte of every release again
   ship-agent logs web -f                what the app says
+  ship-agent adopt 4711 --app web       looks after a server that was started by hand, until the first promote replaces it
+  ship-agent keeper upgrade web         runs the installed ship-keeper in the running one's place; nobody notices
   ship-agent doctor                     what this host lets us do, and what falls back
   ship-agent exec web -- bin/console    a command in the surroundings of the running release
   ship-agent probe --grpc 127.0.0.1:50051 --service shop.v1.Orders"
@@ -106,6 +109,35 @@ enum Command {
         #[arg(long, default_value_t = 2000, value_name = "MS")]
         timeout_ms: u64,
     },
+    /// Looks after a server that runs already and was started by hand; nobody notices.
+    ///
+    /// Its TCP listeners become ones that a release can share, so the first promote takes over without a gap; the old server
+    /// then drains and gets its stop signal. It runs on as it is until then: Ship neither restarts it nor reads its output,
+    /// and after a boot whoever started it before does so again. While it is warm after the promote, `ship-keeper revert`
+    /// goes back to it; later there is nothing to revert to. Needs to run as the server's user, or as root.
+    Adopt {
+        /// Its main process.
+        pid: u32,
+        #[arg(long)]
+        app: AppName,
+        /// The release here whose ship.toml says how it listens, drains and stops; without it, the newest here, and where
+        /// none is here, all its TCP listeners are taken.
+        #[arg(long, value_name = "NUMBER")]
+        release: Option<u64>,
+        /// What it is told to stop with, if not as the release says: TERM, QUIT, INT, …
+        #[arg(long, value_name = "SIGNAL")]
+        stop_signal: Option<String>,
+        /// How long its open connections may take, if not as the release says.
+        #[arg(long, value_name = "SECONDS")]
+        drain: Option<u64>,
+        #[command(flatten)]
+        host: Host,
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Words to an app's keeper itself.
+    #[command(subcommand)]
+    Keeper(KeeperCommand),
     /// Tells what this host lets agent and keepers do, and what falls back where it does not.
     ///
     /// Run it as the user that the agent runs as. Nothing is changed.
@@ -127,6 +159,24 @@ enum Command {
         /// Only lines of this release.
         #[arg(long, default_value_t = 0, hide_default_value = true)]
         release: u64,
+        #[command(flatten)]
+        host: Host,
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum KeeperCommand {
+    /// Runs the installed ship-keeper in the place of the running one: same process, same sockets, nobody notices.
+    ///
+    /// An agent that starts does so by itself where the keeper is of an older version. During a switch it waits for its end.
+    /// A program that cannot take over is not run, and one that fails at it leaves the old one at work.
+    Upgrade {
+        app: AppName,
+        /// The program; without it, the ship-keeper beside this program, in SHIP_BIN_DIR or in PATH.
+        #[arg(long, value_name = "PATH")]
+        program: Option<PathBuf>,
         #[command(flatten)]
         host: Host,
         #[arg(short, long, value_enum, default_value_t)]
@@ -175,6 +225,30 @@ pub fn main() -> ExitCode {
             };
             ask::answer(&host, |who| take_back::revert(&host, who, wish, output))
         }
+        Command::Adopt {
+            pid,
+            app,
+            release,
+            stop_signal,
+            drain,
+            host,
+            output,
+        } => {
+            let stranger = keepers::Stranger {
+                pid,
+                app,
+                release: release.map(ship_model::release::ReleaseNumber),
+                stop_signal,
+                drain_s: drain,
+            };
+            ask::code(keepers::adopt(&host, &stranger, output))
+        }
+        Command::Keeper(KeeperCommand::Upgrade {
+            app,
+            program,
+            host,
+            output,
+        }) => ask::code(keepers::upgrade(&host, &app, program, output)),
         Command::Verify {
             app,
             full,

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use ship_keeper::protocol::Status;
 use ship_model::path::escape;
 use ship_model::report::AppReport;
 use ship_proto::v1;
@@ -93,7 +94,11 @@ pub fn status(status: v1::LocalStatus, output: Output) -> io::Result<()> {
         "APP", "RELEASE", "PREVIOUS", "DEPLOY", "PHASE"
     )?;
     for app in &report.apps {
-        let (running, previous) = (release(app.running.as_ref()), release(app.previous.as_ref()));
+        let (mut running, previous) = (release(app.running.as_ref()), release(app.previous.as_ref()));
+        // Somebody listens, and no release of ours: only a process that was adopted does so at rest.
+        if app.running.is_none() && app.phase() == v1::AppPhase::Idle && !app.listen.is_empty() {
+            "adopted".clone_into(&mut running);
+        }
         let health = if app.healthy { "healthy" } else { "not healthy" };
         let phase = phase(app);
         writeln!(
@@ -292,6 +297,46 @@ pub fn reverted(report: &v1::AppReport, output: Output) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// The answer to `keeper upgrade`.
+pub fn upgraded(app: &str, status: &Status, output: Output) -> io::Result<()> {
+    if output == Output::Json {
+        return print_json(&json!({
+            "app": app,
+            "pid": status.pid,
+            "program": status.program,
+            "version": status.version,
+        }));
+    }
+    let (version, program, pid) = (&status.version, &status.program, status.pid);
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "{app}: keeper {version} ({program}) goes on in process {pid}"
+    )
+}
+
+/// The answer to `adopt`.
+pub fn adopted(app: &str, pid: u32, status: &Status, output: Output) -> io::Result<()> {
+    let listeners = super::keepers::listeners(status);
+    if output == Output::Json {
+        return print_json(&json!({ "app": app, "pid": pid, "listen": listeners }));
+    }
+    let mut out = io::stdout().lock();
+    let (first, all) = (listeners.first(), listeners.join(", "));
+    writeln!(
+        out,
+        "{app}: process {pid} is looked after; it serves {all} as before"
+    )?;
+    for note in &status.notes {
+        writeln!(out, "  {}", escape(note.as_bytes()))?;
+    }
+    let first = first.map_or("", String::as_str);
+    writeln!(
+        out,
+        "  next: shipctl promote {app}, with `listen = {{ http = \"{first}\" }}` in its ship.toml; that replaces it without a gap"
+    )
 }
 
 /// The answer to `verify`.

@@ -227,6 +227,7 @@ impl App {
     /// Takes note of what came of earlier steps.
     pub(super) fn note(&mut self, view: &View) {
         self.note_epoch();
+        self.renew_keeper();
         self.conclude(view);
         self.note_failure(view);
         let reached = view.running.is_some() && view.running == self.goal();
@@ -241,6 +242,25 @@ impl App {
             self.save(|record| record.deploy = deploy);
         }
         self.answer_waiting(view);
+    }
+
+    /// A keeper of an older version becomes the one that was installed with this agent; asked once, since it tells why not.
+    fn renew_keeper(&mut self) {
+        let Some(version) = self.keeper.status().map(|status| status.version.clone()) else {
+            return;
+        };
+        let asked = self.upgraded.as_ref() == Some(&version);
+        if asked || !keeper::is_older(&version, env!("CARGO_PKG_VERSION")) {
+            return;
+        }
+        let Some(program) = keeper::find(keeper::PROGRAM) else {
+            return;
+        };
+        match self.client.upgrade(&program) {
+            Ok(_) => tracing::info!(from = version, program = %program.display(), "keeper asked to upgrade"),
+            Err(error) => tracing::warn!(from = version, error = chain(&error), "keeper not upgraded"),
+        }
+        self.upgraded = Some(version);
     }
 
     /// A record that was lost leaves the fence to the keeper's memory.

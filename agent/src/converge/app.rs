@@ -78,6 +78,8 @@ pub(super) struct App {
     /// Could not be saved; told all the same.
     pub unsaved_failure: Option<AppFailure>,
     pub watch: KeeperWatch,
+    /// The version of the keeper that was asked to become this one's.
+    pub upgraded: Option<String>,
     /// What is wanted has changed since unfinished stagings were looked at.
     pub untidy: bool,
     pub rotation: Rotation,

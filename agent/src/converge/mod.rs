@@ -171,6 +171,7 @@ impl Converge {
             unsaved: None,
             unsaved_failure: None,
             watch,
+            upgraded: None,
             untidy: true,
             rotation: Rotation::new(balancers, Arc::clone(&self.board)),
             shop: Workshop {
@@ -320,8 +321,13 @@ pub fn known_apps(layout: &HostLayout) -> Vec<AppName> {
         .iter()
         .map(String::as_str)
         .filter(|name| layout.apps.join(name).join("current").symlink_metadata().is_ok());
+    // An app that was adopted and never promoted has a keeper and nothing else.
+    let kept = names(&layout.keepers());
+    let kept = kept.iter().map(String::as_str);
+    let kept = kept.filter(|name| layout.keepers().join(name).join("journal").is_file());
     let mut apps: Vec<AppName> = records
         .chain(folders)
+        .chain(kept)
         .filter_map(|name| name.parse().ok())
         .collect();
     apps.sort();

@@ -33,7 +33,8 @@ pub fn report(
     AppReport {
         app: app.clone(),
         epoch: record.epoch,
-        running: view.running,
+        // That nobody can tell does not mean that it does not run; it is not healthy either.
+        running: view.running.or(view.unknown),
         deploy: if record.held.is_some() {
             view.deploy.unwrap_or(record.deploy)
         } else {

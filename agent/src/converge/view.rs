@@ -15,6 +15,8 @@ use crate::switch::Links;
 pub struct View {
     /// What serves; none also when nobody can tell.
     pub running: Option<Target>,
+    /// What should serve, where its keeper cannot be asked: it may well serve, and nobody can tell.
+    pub unknown: Option<Target>,
     /// What a revert goes to.
     pub previous: Option<Target>,
     pub healthy: bool,
@@ -51,6 +53,7 @@ impl View {
         let next = status.queued.as_ref().or(status.switching_to.as_ref());
         Self {
             running: keeper::running(status),
+            unknown: None,
             previous: to.filter(staged),
             healthy: keeper::is_healthy(status),
             switching: next.and_then(keeper::target),
@@ -70,8 +73,11 @@ impl View {
             .as_ref()
             .filter(|_| is_static)
             .map(|release| release.target);
+        let unasked = keeper.status().is_none() && !is_static;
+        let unknown = current.as_ref().filter(|_| unasked);
         Self {
             running,
+            unknown: unknown.map(|release| release.target),
             previous: previous.filter(|previous| Some(*previous) != running),
             healthy: is_static,
             keeper_missing: current.is_some() && !is_static && *keeper == Seen::Gone,

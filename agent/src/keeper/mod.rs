@@ -5,10 +5,12 @@
 
 mod intent;
 mod start;
+mod upgrade;
 mod watch;
 
 pub use intent::{IntentError, Order, fits, intent, platform};
-pub use start::{StartError, find, start};
+pub use start::{PROGRAM, StartError, find, start};
+pub use upgrade::{UpgradeError, is_older, upgrade};
 pub use watch::{KeeperWatch, Seen};
 
 use ship_keeper::protocol::{Phase, ProcessState, ProcessStatus, ReleaseRef, Role, Status};

@@ -210,6 +210,7 @@ fn refusal(error: &RevertError, app: &str) -> Status {
         RevertError::Record { .. }
         | RevertError::Note { .. }
         | RevertError::Keeper { .. }
+        | RevertError::Start { .. }
         | RevertError::Switch { .. }
         | RevertError::Rotation { .. } => (FailureKind::Internal, ""),
     };

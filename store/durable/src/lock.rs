@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -82,12 +83,26 @@ impl LockFile {
         Ok(Self { file })
     }
 
+    /// The lock that a program which ran in this process before has left open, under the descriptor it was handed on by.
+    #[must_use]
+    pub fn resume(descriptor: OwnedFd) -> Self {
+        Self {
+            file: File::from(descriptor),
+        }
+    }
+
     /// Writes the pid anew, for a process that has forked since it took the lock.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn refresh_pid(&mut self) -> io::Result<()> {
         write_pid(&mut self.file)
+    }
+}
+
+impl AsFd for LockFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -34,6 +34,30 @@ impl Subject {
         })
     }
 
+    /// uvicorn as it is started by hand, without the recipe.
+    #[must_use]
+    pub fn uvicorn_binds() -> Option<Self> {
+        let command = [
+            "-m",
+            "uvicorn",
+            "--host",
+            "@IP@",
+            "--port",
+            "@PORT@",
+            "--log-level",
+            "warning",
+            "app:app",
+        ];
+        let files = [
+            ("agent/drain/asgi.py", "drain.py"),
+            ("tests/servers/asgi/app.py", "app.py"),
+        ];
+        Some(Self {
+            env: vec![("PLAIN", "1".to_owned())],
+            ..Self::binds("uvicorn, by hand", Self::python(&command)?, &files)
+        })
+    }
+
     /// Streamlit's own server, of tornado.
     #[must_use]
     pub fn streamlit() -> Option<Self> {

@@ -11,5 +11,5 @@ mod stage;
 mod subject;
 
 pub use bare::Bare;
-pub use stage::{Manners, Stage, Users};
+pub use stage::{BY_HAND, ByHand, Manners, Stage, Users};
 pub use subject::Subject;

@@ -91,6 +91,49 @@ impl Stage {
         self.outcome(epoch)
     }
 
+    /// Starts the subject as people do without Ship: from a folder of its own, at its own address, in nobody's care.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn by_hand(&self) -> ByHand {
+        let dir = self.tree(BY_HAND, Manners::Good);
+        let mut words = self.subject.command.iter();
+        let words: Vec<_> = words
+            .by_ref()
+            .map(|word| self.fill(word, BY_HAND, Manners::Good))
+            .collect();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).current_dir(&dir);
+        command.envs(self.subject.env.iter().map(|(name, value)| (*name, value)));
+        command
+            .env("ADDR", self.own.to_string())
+            .env("SHIP_RELEASE", BY_HAND.to_string());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = command.spawn();
+        let child = child.unwrap_or_else(|error| panic!("{} by hand: {error}", self.subject.name));
+        let server = ByHand { child };
+        wait::until("the server that was started by hand", || {
+            crate::http::get(self.own, "/").ok()
+        });
+        server
+    }
+
+    /// Has the keeper look after it.
+    ///
+    /// # Panics
+    /// When the keeper refuses.
+    pub fn adopt(&mut self, server: &ByHand) -> Status {
+        let mut intent = self.intent(BY_HAND, Manners::Good, Duration::ZERO);
+        let process = intent.processes.remove(0);
+        let taken = self.client().adopt(server.child.id(), process);
+        taken.unwrap_or_else(|error| panic!("adopt {}: {error}", self.subject.name));
+        self.status()
+    }
+
     /// Goes back to the release before.
     ///
     /// # Panics
@@ -279,15 +322,22 @@ impl Stage {
         address.unwrap_or_else(|| panic!("not bound: {status:?}"))
     }
 
+    /// Where a subject listens that binds by itself.
+    #[must_use]
+    pub fn own(&self) -> SocketAddr {
+        self.own
+    }
+
     /// Users on new connections, kept ones, streams and, where the subject has them, WebSockets.
     #[must_use]
     pub fn users(&self, rate: u32) -> Users {
-        Users::of(
-            self.address(),
-            rate,
-            self.subject.streams,
-            self.subject.websockets,
-        )
+        self.users_at(self.address(), rate)
+    }
+
+    /// The same at this address.
+    #[must_use]
+    pub fn users_at(&self, address: SocketAddr, rate: u32) -> Users {
+        Users::of(address, rate, self.subject.streams, self.subject.websockets)
     }
 
     /// The app's log so far.
@@ -299,6 +349,36 @@ impl Stage {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What the tree of a server is numbered that was started by hand.
+pub const BY_HAND: u64 = 9;
+
+/// A server that no keeper has started.
+#[derive(Debug)]
+pub struct ByHand {
+    child: Child,
+}
+
+impl ByHand {
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end.
+    pub fn wait_for_end(&mut self) {
+        wait::until("the server that was started by hand to end", || {
+            self.child.try_wait().ok().flatten()
+        });
+    }
+}
+
+impl Drop for ByHand {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Users at work.

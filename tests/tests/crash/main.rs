@@ -13,6 +13,7 @@ mod barrier;
 mod look;
 mod many;
 mod owner;
+mod random;
 mod sick;
 mod table;
 mod users;

@@ -117,6 +117,7 @@ fn counters() -> Counters {
         relayed: 6,
         log_lines_dropped: 7,
         strange_notifications: 8,
+        upgrades: 0,
     }
 }
 
@@ -178,10 +179,77 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
         outcome: Some(outcome(SwitchResult::Switched)),
         crash: None,
         counters: counters(),
+        program: String::new(),
+        upgrade: None,
         groups: None,
         falls_back: Vec::new(),
         notes: vec![text("steering fell back")],
     }
+}
+
+/// What came later: a keeper that becomes another program, and one that takes a stranger in.
+fn later_requests() -> Vec<Request> {
+    vec![
+        Request::Upgrade {
+            program: PathBuf::from("/usr/lib/ship/ship-keeper"),
+        },
+        Request::Adopt {
+            pid: 4711,
+            process: Box::new(process_spec(ProbeKind::Tcp)),
+        },
+    ]
+}
+
+fn later_statuses() -> Vec<Status> {
+    let stages = [
+        UpgradeStage::Checking,
+        UpgradeStage::Waiting(text("the switch")),
+        UpgradeStage::Failed(text("it is no keeper")),
+    ];
+    let upgrading = |stage| Status {
+        program: text("/usr/lib/ship/ship-keeper"),
+        upgrade: Some(Upgrading {
+            program: text("/opt/ship/ship-keeper"),
+            stage,
+        }),
+        counters: Counters {
+            upgrades: 9,
+            ..counters()
+        },
+        ..status(Phase::Idle, Role::Active, ProcessState::Up, Steering::Bpf)
+    };
+    stages.map(upgrading).into()
+}
+
+#[test]
+fn later_words_are_read_and_written() {
+    let v = PROTOCOL_VERSION;
+    let requests: Vec<_> = later_requests()
+        .into_iter()
+        .map(|request| RequestLine { v, request })
+        .collect();
+    writes_the_same("keeper-requests-2.jsonl", lines(&requests).as_bytes());
+    assert_eq!(read::<RequestLine>("keeper-requests-2.jsonl"), requests);
+    let replies: Vec<_> = later_statuses()
+        .into_iter()
+        .map(|status| ReplyLine {
+            v,
+            reply: Reply::Status {
+                status: Box::new(status),
+            },
+        })
+        .collect();
+    writes_the_same("keeper-replies-2.jsonl", lines(&replies).as_bytes());
+    assert_eq!(read::<ReplyLine>("keeper-replies-2.jsonl"), replies);
+}
+
+/// As a keeper of this version left it to the program that it became; descriptors are numbers of that process.
+#[test]
+fn a_keepers_hand_over_is_read() {
+    let file = std::fs::File::open(super::path("keeper-hand-over-1.json")).unwrap();
+    ship_keeper::can_adopt(1, file).unwrap();
+    let nothing = std::fs::File::open("/dev/null").unwrap();
+    assert!(ship_keeper::can_adopt(2, nothing).is_err());
 }
 
 fn requests() -> Vec<Request> {
@@ -417,6 +485,7 @@ fn state(phase: RisingPhase, cause: Cause) -> State {
         crash: None,
         standby_lost: None,
         hooks: Vec::new(),
+        holder: None,
         counters: counters(),
         stopping: true,
         stopped: true,

@@ -1,6 +1,7 @@
 //! Real servers, switched to and fro under real users: no request, stream or WebSocket is lost, bad releases included.
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
+mod adopted;
 mod behind;
 mod cut_over;
 mod http2;

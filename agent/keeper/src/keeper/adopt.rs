@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::process::Signal;
 
+use super::holder::Kept;
 use super::{Keeper, Running, chain};
 use crate::clock::now_ms;
 use crate::listen::{self, Address, Adopted, Group};
@@ -59,6 +60,7 @@ impl Keeper {
                 }
             }
         }
+        let spares = self.add_kept(&mut sockets);
         let active = self.state.active.as_ref().map(|active| active.number);
         let lost = living
             .iter()
@@ -66,7 +68,7 @@ impl Keeper {
         let grouped = if lost {
             Err("a listener could not be taken back".to_owned())
         } else {
-            self.regroup(sockets)
+            self.regroup(sockets, spares)
         };
         if let Err(reason) = grouped {
             self.note(format!(
@@ -163,15 +165,49 @@ impl Keeper {
         Ok(())
     }
 
-    fn regroup(&mut self, sockets: BTreeMap<String, Vec<Adopted>>) -> Result<(), String> {
+    /// Adds what the last keeper's holder has kept: the active generation's sockets, should it have ended itself, and those
+    /// that no generation has, which are given back by their keys.
+    fn add_kept(&self, sockets: &mut BTreeMap<String, Vec<Adopted>>) -> BTreeMap<String, Vec<Kept>> {
+        let active = self.state.active.as_ref();
+        let mut spares: BTreeMap<String, Vec<Kept>> = BTreeMap::new();
+        for (key, kept) in self.take_from_holder() {
+            for (socket, inode) in kept {
+                let found = sockets.entry(key.clone()).or_default();
+                if found.iter().any(|found| found.inode == inode) {
+                    continue;
+                }
+                let of_active = active.filter(|active| {
+                    let mut slots = active.slots.iter();
+                    slots.any(|slot| slot.sockets.contains(&inode))
+                });
+                match of_active {
+                    Some(active) => found.push(Adopted {
+                        generation: active.number,
+                        socket,
+                        inode,
+                    }),
+                    None => spares.entry(key.clone()).or_default().push((socket, inode)),
+                }
+            }
+        }
+        sockets.retain(|key, found| !found.is_empty() || spares.contains_key(key));
+        spares
+    }
+
+    fn regroup(
+        &mut self,
+        sockets: BTreeMap<String, Vec<Adopted>>,
+        mut spares: BTreeMap<String, Vec<Kept>>,
+    ) -> Result<(), String> {
         for (key, found) in sockets {
+            let kept = spares.remove(&key).unwrap_or_default();
             let bound = self.state.bound.get(&key).cloned().unwrap_or_else(|| key.clone());
             let address = Address::parse(&bound).map_err(|error| error.to_string())?;
             let layout = self.state.layout.get(&key).cloned().unwrap_or_default();
             let active = self.state.active.as_ref().map(|active| active.number);
             let canary = self.canary_at(&key);
-            let group =
-                Group::adopt(&address, found, &layout, active, canary).map_err(|error| chain(&error))?;
+            let group = Group::adopt(&address, found, kept, &layout, active, canary)
+                .map_err(|error| chain(&error))?;
             self.listeners.insert(key, group);
         }
         Ok(())
@@ -201,7 +237,7 @@ impl Keeper {
 }
 
 /// A copy of the socket with this inode from the process, if it has it.
-fn copy_socket(pid: u32, inode: u64) -> std::io::Result<Option<OwnedFd>> {
+pub(super) fn copy_socket(pid: u32, inode: u64) -> std::io::Result<Option<OwnedFd>> {
     let number = u32::try_from(inode)
         .ok()
         .and_then(|inode| processes::descriptor_of(pid, inode));

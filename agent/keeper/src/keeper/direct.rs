@@ -95,6 +95,7 @@ impl Keeper {
     }
 
     pub(super) fn hold(&mut self, generation: u64) {
+        self.begin_holding();
         for (_, group) in self.listeners.iter_mut() {
             if let Err(error) = group.hold(generation) {
                 self.notes.push_back(chain(&error));

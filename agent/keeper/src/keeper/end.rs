@@ -177,6 +177,10 @@ impl Keeper {
         }
         self.listeners.close_unused();
         self.remember_layout();
+        // A process that binds by itself may start next, and finds an address taken that a holder has.
+        if self.state.holder.is_some() {
+            self.mind_holder();
+        }
         self.close_streams(generation);
         self.running.retain(|(number, _), _| *number != generation);
         self.mains.remove(&generation);

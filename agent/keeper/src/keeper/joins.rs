@@ -36,6 +36,22 @@ impl Join {
         }
     }
 
+    /// Where its binds are told, once that is known.
+    pub(super) fn told(&self) -> Option<(usize, BorrowedFd<'_>)> {
+        match &self.told {
+            Told::Later(_) => None,
+            Told::Here(notices) => Some((self.slot, notices.fd())),
+        }
+    }
+
+    pub(super) fn resume(generation: u64, slot: usize, notify: OwnedFd) -> Self {
+        Self {
+            generation,
+            slot,
+            told: Told::Here(Notices::new(notify)),
+        }
+    }
+
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         use std::os::fd::AsFd;
         match &self.told {

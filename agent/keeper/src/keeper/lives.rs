@@ -68,7 +68,7 @@ impl Keeper {
     pub(super) fn reap(&mut self) {
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let pid = pid.as_raw_nonzero().get().cast_unsigned();
-            if self.job_ended(pid, status) {
+            if self.job_ended(pid, status) || self.check_ended(pid, status) {
                 continue;
             }
             let place = self

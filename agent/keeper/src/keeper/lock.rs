@@ -5,6 +5,7 @@
 //! process that dies lets go of its lock by that.
 
 use std::fs::{File, OpenOptions};
+use std::os::fd::RawFd;
 use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::Keeper;
 use crate::clock::{now_ms, unix_ms};
+use crate::handed::{ClaimError, Claims, Given};
 use crate::machine::{Event, Generation, RisingPhase};
 use crate::protocol::{ProcessSpec, Waits};
 
@@ -26,6 +28,28 @@ pub(super) struct Locks {
     /// Who had one at the last look.
     holders: Vec<String>,
     next_look: u64,
+}
+
+impl Locks {
+    /// Those that are held stay so in the program that the keeper becomes: they are of the open file, not of the process.
+    pub(super) fn hand_over(&self, given: &mut Given) -> Option<(u64, Vec<RawFd>)> {
+        let (generation, files) = self.held.as_ref()?;
+        Some((*generation, files.iter().map(|file| given.give(file)).collect()))
+    }
+
+    pub(super) fn take_over(
+        held: Option<(u64, Vec<RawFd>)>,
+        claims: &mut Claims,
+    ) -> Result<Self, ClaimError> {
+        let mut locks = Self::default();
+        if let Some((generation, numbers)) = held {
+            let files = numbers
+                .into_iter()
+                .map(|number| claims.take(number).map(File::from));
+            locks.held = Some((generation, files.collect::<Result<_, _>>()?));
+        }
+        Ok(locks)
+    }
 }
 
 impl Keeper {

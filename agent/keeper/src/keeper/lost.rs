@@ -20,7 +20,9 @@ impl Keeper {
     pub(super) fn look_at_listeners(&mut self) {
         let active = self.state.active.as_ref().map_or(0, |active| active.number);
         let before = self.state.layout.clone();
-        let proven = self.state.rising.is_none() || self.state.canary().is_some();
+        // What a holder still has would stay in its group where it is closed here only.
+        let closed = self.state.holder.is_none();
+        let proven = closed && (self.state.rising.is_none() || self.state.canary().is_some());
         let mut lost = Vec::new();
         for (key, group) in self.listeners.iter_mut() {
             let had = group.socket(active).is_some();

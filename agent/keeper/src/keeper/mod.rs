@@ -4,6 +4,7 @@
 
 mod addresses;
 mod adopt;
+mod adopted;
 mod asking;
 mod canary;
 mod count;
@@ -12,6 +13,7 @@ mod effects;
 mod end;
 mod folders;
 mod groups;
+mod holder;
 mod hooks;
 mod in_place;
 mod jobs;
@@ -30,6 +32,7 @@ mod start;
 mod status;
 mod store;
 mod tell;
+mod upgrade;
 mod wait;
 mod watchdog;
 
@@ -38,6 +41,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use ship_durable::fault;
 use thiserror::Error;
 
@@ -54,6 +58,7 @@ use crate::protocol::SOCKET_NAME;
 use crate::relay::Relay;
 use asking::Asking;
 use folders::{bind_notify, make_folders};
+use holder::Holder;
 use limits::Resident;
 use store::Stores;
 use tell::Label;
@@ -62,8 +67,10 @@ use watchdog::Watchdog;
 use in_place::{Birth, Reloaded, Reloading};
 use jobs::Job;
 use joins::Join;
+use upgrade::Upgrade;
 
 pub use limits::{Signals, SignalsError};
+pub use upgrade::{HAND_OVER_VERSION, TAKE_OVER, TakeOverError, can_adopt};
 
 /// Notes kept for the status.
 const MAX_NOTES: usize = 20;
@@ -71,7 +78,7 @@ const MAX_NOTES: usize = 20;
 const QUIET_MS: u64 = 1_000;
 
 /// Whose keeper it is and where it lives.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// The app.
     pub app: String,
@@ -86,9 +93,15 @@ pub struct Config {
     /// Whether listeners are steered by a program in the kernel; false takes the fallback.
     pub steering: bool,
     /// Where control groups are made.
+    #[serde(default)]
     pub groups: GroupsAt,
     /// Where the kernel tells of memory and control groups: `/proc`.
+    #[serde(default = "proc")]
     pub machine: PathBuf,
+}
+
+fn proc() -> PathBuf {
+    "/proc".into()
 }
 
 /// Why a keeper could not begin.
@@ -219,7 +232,22 @@ pub struct Keeper {
     next_count: u64,
     /// When it has been quiet for long enough to give memory back.
     quiet_at: Option<u64>,
+    /// Another program that the keeper is to become.
+    upgrade: Option<Upgrade>,
+    /// Holds those who wait while nobody accepts them.
+    holder: Option<Holder>,
     exiting: bool,
+}
+
+/// What a keeper cannot be without.
+struct Parts {
+    config: Config,
+    memory: Memory,
+    state: State,
+    notify: NotifySocket,
+    control: Control,
+    signals: Signals,
+    null: std::fs::File,
 }
 
 impl Keeper {
@@ -245,55 +273,15 @@ impl Keeper {
             path: "/dev/null".into(),
             source,
         })?;
-        let log = LogFile::new(config.state.join("logs").join("app.log"));
-        let name = keeper_name(&config.app, &config.state);
-        resident.keep_small();
-        let groups = Groups::find(&config.machine, &config.groups, &name);
-        resident.keep_small();
-        let mut keeper = Self {
+        let mut keeper = Self::assemble(Parts {
             config,
             memory,
             state,
-            unsaved: false,
-            events: VecDeque::new(),
-            listeners: Listeners::default(),
-            groups,
-            locks: lock::Locks::default(),
-            running: BTreeMap::new(),
-            mains: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            streams: Vec::new(),
-            tails: BTreeMap::new(),
-            log,
-            chunk: vec![0; 16 * 1024],
-            null,
-            writers: Vec::new(),
             notify,
-            barriers: Vec::new(),
-            store: Stores::default(),
-            probes: Vec::new(),
-            joins: Vec::new(),
-            askings: Vec::new(),
-            jobs: Vec::new(),
-            births: Vec::new(),
-            reloads: Vec::new(),
-            reloaded: Vec::new(),
-            asked: BTreeMap::new(),
-            relays: Vec::new(),
             control,
             signals,
-            resident,
-            revision: 1,
-            notes: VecDeque::new(),
-            cut: BTreeMap::new(),
-            counted: BTreeMap::new(),
-            next_look: 0,
-            next_queue_look: 0,
-            waited_at: Vec::new(),
-            next_count: 0,
-            quiet_at: None,
-            exiting: false,
-        };
+            null,
+        });
         keeper.resident.keep_small();
         keeper.remember_labels();
         for note in notes {
@@ -312,6 +300,61 @@ impl Keeper {
         Ok(keeper)
     }
 
+    fn assemble(parts: Parts) -> Self {
+        let log = LogFile::new(parts.config.state.join("logs").join("app.log"));
+        let resident = Resident::new();
+        let name = keeper_name(&parts.config.app, &parts.config.state);
+        resident.keep_small();
+        let groups = Groups::find(&parts.config.machine, &parts.config.groups, &name);
+        resident.keep_small();
+        Self {
+            config: parts.config,
+            memory: parts.memory,
+            state: parts.state,
+            unsaved: false,
+            events: VecDeque::new(),
+            listeners: Listeners::default(),
+            groups,
+            locks: lock::Locks::default(),
+            running: BTreeMap::new(),
+            mains: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            streams: Vec::new(),
+            tails: BTreeMap::new(),
+            log,
+            chunk: vec![0; 16 * 1024],
+            null: parts.null,
+            writers: Vec::new(),
+            notify: parts.notify,
+            barriers: Vec::new(),
+            store: Stores::default(),
+            probes: Vec::new(),
+            joins: Vec::new(),
+            askings: Vec::new(),
+            jobs: Vec::new(),
+            births: Vec::new(),
+            reloads: Vec::new(),
+            reloaded: Vec::new(),
+            asked: BTreeMap::new(),
+            relays: Vec::new(),
+            control: parts.control,
+            signals: parts.signals,
+            resident,
+            revision: 1,
+            notes: VecDeque::new(),
+            cut: BTreeMap::new(),
+            counted: BTreeMap::new(),
+            next_look: 0,
+            next_queue_look: 0,
+            waited_at: Vec::new(),
+            next_count: 0,
+            quiet_at: None,
+            upgrade: None,
+            holder: None,
+            exiting: false,
+        }
+    }
+
     /// Runs until the app is stopped for good or the keeper is asked to leave by SIGTERM or SIGINT; then the app runs on
     /// and the next keeper takes it over.
     ///
@@ -322,6 +365,8 @@ impl Keeper {
             self.work_off();
             self.barriers.clear();
             self.resident.keep_small();
+            self.mind_holder();
+            self.advance_upgrade();
             self.tell_watchers();
             self.resident.keep_small();
             if self.exiting {
@@ -430,11 +475,11 @@ impl Keeper {
     /// As [`Self::complete_outcome`], for a crash.
     fn complete_crash(&mut self, next: &mut State) {
         let active = self.state.active.as_ref().map(|active| active.number);
-        let (Some(crash), Some(active)) = (&mut next.crash, active) else {
+        let Some(crash) = next.crash.as_mut().filter(|crash| crash.at.is_empty()) else {
             return;
         };
-        if crash.at.is_empty() {
-            crash.at = rfc3339_now();
+        crash.at = rfc3339_now();
+        if let Some(active) = active {
             self.read_streams_of(active);
             crash.last_lines = self.tails.get(&active).map(Tail::lines).unwrap_or_default();
         }

@@ -22,6 +22,8 @@ impl Keeper {
             }
             Ok(Request::Switch { intent }) => self.answer_switch(intent),
             Ok(Request::Revert { to, reason, epoch }) => self.answer_revert(to, reason, epoch),
+            Ok(Request::Adopt { pid, process }) => self.answer_adopt(pid, *process),
+            Ok(Request::Upgrade { program }) => self.answer_upgrade(program),
             Ok(Request::Stop) => {
                 self.apply(&Event::Stop);
                 self.control.reply(client, Reply::Accepted);
@@ -127,7 +129,7 @@ impl Keeper {
     }
 }
 
-fn refused(refusal: Refusal, message: impl Into<String>) -> Reply {
+pub(super) fn refused(refusal: Refusal, message: impl Into<String>) -> Reply {
     Reply::Refused {
         refusal,
         message: message.into(),
@@ -160,7 +162,7 @@ fn check_folder(home: &Path, dir: &Path) -> Result<(), String> {
     }
 }
 
-fn check_process(process: &ProcessSpec) -> Result<(), String> {
+pub(super) fn check_process(process: &ProcessSpec) -> Result<(), String> {
     super::joins::check(process)?;
     let plain = |name: &str| {
         !name.is_empty()

@@ -59,10 +59,20 @@ impl Keeper {
             outcome: state.outcome.clone(),
             crash: state.crash.clone(),
             counters: state.counters.clone(),
+            program: self.program(),
+            upgrade: self.upgrade_status(),
             groups: self.groups.main().ok().map(|path| path.display().to_string()),
             falls_back: self.falls_back(),
             notes: self.notes.iter().cloned().collect(),
         }
+    }
+
+    /// As the kernel names it, so also when the file is replaced or gone.
+    fn program(&self) -> String {
+        let program = std::fs::read_link("/proc/self/exe");
+        program
+            .map(|program| program.display().to_string())
+            .unwrap_or_default()
     }
 
     fn canary_status(&self) -> Option<CanaryStatus> {
@@ -77,7 +87,9 @@ impl Keeper {
     }
 
     fn revert_readiness(&self) -> RevertReadiness {
+        let adopted = self.state.adopted_to_revert_to();
         let target = self.state.revert_target().filter(|intent| intent.dir.is_dir());
+        let target = target.or(adopted);
         let warm = self.state.warm().map(|warm| warm.generation.intent.release);
         RevertReadiness {
             warm: target.is_some_and(|target| warm == Some(target.release)),

@@ -2,14 +2,17 @@
 //! the next release.
 //!
 //! They are handed out after the listeners, in the order they came, and stay here until they are removed by name, are
-//! hung up, or no release that lives has such a process. They live in the keeper's memory and nowhere else: a keeper that
-//! dies takes them along, and the app starts without them then, as after a boot.
+//! hung up, or no release that lives has such a process. They live in the keeper's memory and nowhere else: they survive its
+//! upgrade in place, but a keeper that dies takes them along, and the app starts without them then, as after a boot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::handed::{ClaimError, Claims, Given};
 
 /// Descriptors in all.
 const MAX_STORED: usize = 64;
@@ -32,6 +35,15 @@ struct Stored {
     name: String,
     descriptor: OwnedFd,
     /// Kept though its other side hangs up.
+    keep: bool,
+}
+
+/// One descriptor as one program leaves it to the next.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StoredRecord {
+    process: String,
+    name: String,
+    descriptor: RawFd,
     keep: bool,
 }
 
@@ -89,6 +101,33 @@ impl Stores {
         stored
             .map(|stored| (stored.name.clone(), stored.descriptor.as_raw_fd()))
             .collect()
+    }
+
+    /// All that is stored, to be taken by [`Stores::take_over`].
+    pub(super) fn hand_over(&self, given: &mut Given) -> Vec<StoredRecord> {
+        let all = self.by_process.iter();
+        let all = all.flat_map(|(process, stored)| stored.iter().map(move |stored| (process, stored)));
+        all.map(|(process, stored)| StoredRecord {
+            process: process.clone(),
+            name: stored.name.clone(),
+            descriptor: given.give(&stored.descriptor),
+            keep: stored.keep,
+        })
+        .collect()
+    }
+
+    /// What the program before had stored.
+    pub(super) fn take_over(records: Vec<StoredRecord>, claims: &mut Claims) -> Result<Self, ClaimError> {
+        let mut stores = Self::default();
+        for record in records {
+            let stored = Stored {
+                name: record.name,
+                descriptor: claims.take(record.descriptor)?,
+                keep: record.keep,
+            };
+            stores.by_process.entry(record.process).or_default().push(stored);
+        }
+        Ok(stores)
     }
 
     /// Drops what was stored by processes of other names.

@@ -126,6 +126,7 @@ impl Keeper {
             .chain(self.queues_due())
             .chain(self.lock_due())
             .chain(self.quiet_at)
+            .chain(self.upgrade_due())
             .min()?;
         let millis = next.saturating_sub(now);
         Some(Timespec {

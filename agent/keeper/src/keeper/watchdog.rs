@@ -2,6 +2,7 @@
 //! follows every crash. Time that the host sleeps does not count.
 
 use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
 
 use super::Keeper;
 use crate::clock::{monotonic_us, now_ms};
@@ -9,8 +10,9 @@ use crate::machine::SlotState;
 use crate::notify::{Beat, Notice};
 use crate::processes;
 
-/// The watchdog of one process. A keeper that takes the process over begins its time anew.
-#[derive(Debug, Default)]
+/// The watchdog of one process. A keeper that takes the process over from a dead one begins its
+/// time anew.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct Watchdog {
     /// How often it must be heard; none: it need not be.
     period_ms: Option<u64>,

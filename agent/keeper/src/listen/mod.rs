@@ -3,6 +3,7 @@
 mod address;
 mod all;
 mod bpf;
+mod handed;
 mod outside;
 mod path;
 mod shared;
@@ -19,6 +20,7 @@ use thiserror::Error;
 pub use address::{Address, AddressError, Transport};
 pub use all::{Listeners, key, listeners_of};
 pub use bpf::{Source, is_in};
+pub use handed::{GroupRecord, MemberRecord};
 pub use outside::OutsideGroup;
 pub use path::PathGroup;
 pub use shared::SharedGroup;
@@ -136,26 +138,28 @@ impl Group {
     }
 
     /// Takes a group back from the generations that listen on it. `layout` is the order of inodes as the last
-    /// keeper wrote it, `active` the generation that gets new connections, but for the share that `canary` has.
+    /// keeper wrote it, `active` the generation that gets new connections, but for the share that `canary` has. `spares`,
+    /// with their inodes, are sockets of the group that no generation has, and where somebody may wait.
     ///
     /// # Errors
     /// When there is nothing to take or the system refuses; the sockets given are closed then.
     pub fn adopt(
         address: &Address,
         found: Vec<Adopted>,
+        spares: Vec<(OwnedFd, u64)>,
         layout: &[u64],
         active: Option<u64>,
         canary: Option<Canary>,
     ) -> Result<Self, ListenError> {
         let one = found.first().map(|found| found.inode);
         let distinct = found.iter().any(|found| Some(found.inode) != one);
-        let shared = !distinct && found.len() > 1;
+        let shared = !distinct && found.len() > 1 && spares.is_empty();
         match (address, address.inet()) {
             (Address::Unix(path), _) if !shared && PathGroup::is_of(path, &found) => {
-                Ok(Self::Path(PathGroup::adopt(path, found, active)))
+                Ok(Self::Path(PathGroup::adopt(path, found, spares, active)))
             }
             (_, Some((transport, addr))) if !shared && steered::has_reuseport(&found) => {
-                SteeredGroup::adopt(transport, addr, found, layout, active, canary).map(Self::Steered)
+                SteeredGroup::adopt(transport, addr, found, spares, layout, active, canary).map(Self::Steered)
             }
             _ => Ok(Self::Shared(SharedGroup::adopt(address, found))),
         }
@@ -168,6 +172,14 @@ impl Group {
             Self::Shared(group) => Some(format!("one socket for all generations: {}", group.reason())),
             Self::Steered(_) | Self::Path(_) | Self::Outside(_) => None,
         }
+    }
+
+    /// Makes a group of the listener of an app that bound it by itself.
+    ///
+    /// # Errors
+    /// [`ListenError::Taken`] when nobody may join it, as when it is another user's.
+    pub fn around(found: Adopted) -> Result<Self, ListenError> {
+        SteeredGroup::around(found).map(Self::Steered)
     }
 
     /// Gives `generation` a socket of its own, or its own again, and tells its inode; none where the app makes its own.

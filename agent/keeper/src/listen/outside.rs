@@ -8,7 +8,7 @@ use super::{Address, Route, Transport, connect_inet};
 #[derive(Debug)]
 pub struct OutsideGroup {
     address: Address,
-    holders: Vec<u64>,
+    pub(super) holders: Vec<u64>,
 }
 
 impl OutsideGroup {

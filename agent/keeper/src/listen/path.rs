@@ -14,19 +14,19 @@ use rustix::net::SocketType;
 use super::{Adopted, BACKLOG, ListenError, Route, inode_of};
 
 #[derive(Debug)]
-struct Member {
-    socket: OwnedFd,
-    inode: u64,
+pub(super) struct Member {
+    pub(super) socket: OwnedFd,
+    pub(super) inode: u64,
     /// None: its generation accepts nothing more, and it is here for those who wait.
-    holder: Option<u64>,
+    pub(super) holder: Option<u64>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct PathGroup {
-    path: PathBuf,
-    members: Vec<Member>,
-    active: Option<u64>,
+    pub(super) path: PathBuf,
+    pub(super) members: Vec<Member>,
+    pub(super) active: Option<u64>,
 }
 
 impl PathGroup {
@@ -77,8 +77,14 @@ impl PathGroup {
         found.iter().all(known)
     }
 
-    pub(super) fn adopt(path: &Path, found: Vec<Adopted>, active: Option<u64>) -> Self {
-        let members = found
+    /// `spares` are sockets of generations that are gone: only those where somebody waits are kept.
+    pub(super) fn adopt(
+        path: &Path,
+        found: Vec<Adopted>,
+        spares: Vec<(OwnedFd, u64)>,
+        active: Option<u64>,
+    ) -> Self {
+        let mut members: Vec<_> = found
             .into_iter()
             .map(|found| Member {
                 socket: found.socket,
@@ -86,11 +92,18 @@ impl PathGroup {
                 holder: Some(found.generation),
             })
             .collect();
-        Self {
+        members.extend(spares.into_iter().map(|(socket, inode)| Member {
+            socket,
+            inode,
+            holder: None,
+        }));
+        let mut group = Self {
             path: path.to_owned(),
             members,
             active,
-        }
+        };
+        group.close_empty();
+        group
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -18,11 +18,11 @@ use super::{
 /// See the module.
 #[derive(Debug)]
 pub struct SharedGroup {
-    at: Address,
-    socket: OwnedFd,
-    inode: u64,
-    holders: Vec<u64>,
-    reason: String,
+    pub(super) at: Address,
+    pub(super) socket: OwnedFd,
+    pub(super) inode: u64,
+    pub(super) holders: Vec<u64>,
+    pub(super) reason: String,
 }
 
 impl SharedGroup {

@@ -17,20 +17,22 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use serde::{Deserialize, Serialize};
+
 use super::bpf::{self, Share, Source};
 use super::{
     Address, Adopted, BACKLOG, ListenError, Route, Transport, connect_inet, inode_of, new_client, new_socket,
 };
 
 #[derive(Debug)]
-struct Member {
-    socket: OwnedFd,
-    inode: u64,
-    holder: Option<u64>,
+pub(super) struct Member {
+    pub(super) socket: OwnedFd,
+    pub(super) inode: u64,
+    pub(super) holder: Option<u64>,
 }
 
 /// A generation that gets new connections of a share of the clients, while another gets all others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Canary {
     /// Which.
     pub generation: u64,
@@ -43,13 +45,13 @@ pub struct Canary {
 /// See the module.
 #[derive(Debug)]
 pub struct SteeredGroup {
-    transport: Transport,
-    bound: SocketAddr,
+    pub(super) transport: Transport,
+    pub(super) bound: SocketAddr,
     /// In the kernel's order.
-    members: Vec<Member>,
-    active: Option<u64>,
-    probe: Option<Source>,
-    canary: Option<Canary>,
+    pub(super) members: Vec<Member>,
+    pub(super) active: Option<u64>,
+    pub(super) probe: Option<Source>,
+    pub(super) canary: Option<Canary>,
 }
 
 impl SteeredGroup {
@@ -58,10 +60,7 @@ impl SteeredGroup {
     /// All that later generations need is tried out: what is refused is refused here.
     pub(super) fn bind(transport: Transport, addr: SocketAddr) -> Result<Self, ListenError> {
         let first = bind_alone(transport, addr).map_err(ListenError::bind(addr))?;
-        let bound = rustix::net::getsockname(&first)
-            .map_err(io::Error::from)
-            .and_then(|bound| SocketAddr::try_from(bound).map_err(io::Error::other))
-            .map_err(ListenError::bind(addr))?;
+        let bound = local(&first).map_err(ListenError::bind(addr))?;
         let inode = inode_of(&first).map_err(ListenError::bind(addr))?;
         let members = vec![Member {
             socket: first,
@@ -88,18 +87,22 @@ impl SteeredGroup {
         Ok(group)
     }
 
-    /// Takes the group back after another keeper's death: its spares are gone, its generations' sockets are not.
+    /// Takes the group back after another keeper's death: its spares are gone but for those that somebody has kept, its
+    /// generations' sockets are not.
     ///
     /// The old program may name a place that means another socket by now, so it is replaced before a spare joins.
     pub(super) fn adopt(
         transport: Transport,
         addr: SocketAddr,
         found: Vec<Adopted>,
+        spares: Vec<(OwnedFd, u64)>,
         layout: &[u64],
         active: Option<u64>,
         canary: Option<Canary>,
     ) -> Result<Self, ListenError> {
-        let order = order_after_death(layout, |inode| found.iter().any(|found| found.inode == inode));
+        let order = order_after_death(layout, |inode| {
+            found.iter().any(|found| found.inode == inode) || spares.iter().any(|(_, kept)| *kept == inode)
+        });
         let mut members: Vec<_> = found
             .into_iter()
             .map(|found| Member {
@@ -108,6 +111,11 @@ impl SteeredGroup {
                 holder: Some(found.generation),
             })
             .collect();
+        members.extend(spares.into_iter().map(|(socket, inode)| Member {
+            socket,
+            inode,
+            holder: None,
+        }));
         members.sort_by_key(|member| order.iter().position(|inode| *inode == member.inode));
         let mut group = Self {
             transport,
@@ -121,6 +129,31 @@ impl SteeredGroup {
             group.attach()?;
         }
         group.add_spare()?;
+        Ok(group)
+    }
+
+    /// Makes a group of a listener that was alone, and whose app goes on with it. Until the program is attached, some of its
+    /// users may reach the spare; they are led on.
+    pub(super) fn around(found: Adopted) -> Result<Self, ListenError> {
+        let addr = local(&found.socket).map_err(ListenError::bind("a listener"))?;
+        rustix::net::sockopt::set_socket_reuseport(&found.socket, true)
+            .map_err(|error| ListenError::bind(addr)(error.into()))?;
+        let copy = found.socket.try_clone().map_err(ListenError::bind(addr))?;
+        let mut group = Self {
+            transport: Transport::Tcp,
+            bound: addr,
+            members: vec![Member {
+                socket: found.socket,
+                inode: found.inode,
+                holder: Some(found.generation),
+            }],
+            active: Some(found.generation),
+            probe: None,
+            canary: None,
+        };
+        group.add_spare().inspect_err(|_| {
+            let _ = rustix::net::sockopt::set_socket_reuseport(&copy, false);
+        })?;
         Ok(group)
     }
 
@@ -229,6 +262,9 @@ impl SteeredGroup {
     /// New connections wait at the spare, and are led on from there. Datagrams cannot be led on: they wait with whoever is to
     /// come, if somebody is.
     pub(super) fn hold(&mut self, generation: u64) -> Result<(), ListenError> {
+        if let Some(canary) = self.canary.take_if(|canary| canary.generation == generation) {
+            return self.attach().inspect_err(|_| self.canary = Some(canary));
+        }
         if self.active != Some(generation) {
             return Ok(());
         }
@@ -348,6 +384,11 @@ impl SteeredGroup {
         }
         lost || self.index(generation).is_none()
     }
+}
+
+fn local(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    let addr = rustix::net::getsockname(socket)?;
+    SocketAddr::try_from(addr).map_err(io::Error::other)
 }
 
 /// Whether all these sockets can be members of a group.

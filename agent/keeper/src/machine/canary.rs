@@ -141,7 +141,7 @@ impl Turn {
     }
 
     /// It has done well: all users come to it.
-    fn end_canary(&mut self) {
+    pub(super) fn end_canary(&mut self) {
         if let Some(rising) = &self.state.rising {
             let generation = rising.generation.number;
             self.push(Effect::EndProbes { generation });
@@ -160,7 +160,14 @@ impl Turn {
         else {
             return false;
         };
-        self.steer_active();
+        match self.state.active {
+            Some(_) => self.steer_active(),
+            // The adopted process beside it is gone: users wait for what comes next.
+            None => {
+                let generation = rising.generation.number;
+                self.push(Effect::Hold { generation });
+            }
+        }
         let leaving = if rising.generation.is_living() {
             Leaving::Draining
         } else {

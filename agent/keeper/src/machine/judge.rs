@@ -60,9 +60,38 @@ pub fn judge_switch(state: &State, intent: &Intent) -> Verdict {
             running.is_some_and(|running| running.epoch != intent.epoch || running.deploy != intent.deploy);
         return if renewed { Verdict::Renew } else { Verdict::Already };
     }
-    if intent.epoch == newest && (running.is_some() || on_its_way(state).is_some()) {
+    let taken = running.is_some_and(|running| !running.is_adopted()) || on_its_way(state).is_some();
+    if intent.epoch == newest && taken {
         let message = format!("epoch {newest} was taken for another release; a newer epoch is needed");
         return refuse(Refusal::StaleEpoch { newest }, message);
+    }
+    Verdict::Accept
+}
+
+/// Judges whether a process may be looked after that no keeper has started: only where nothing else is.
+#[must_use]
+pub fn judge_adopt(state: &State, pid: u32) -> Verdict {
+    if state.stopping {
+        return refuse(
+            Refusal::Stopping,
+            "the app is being stopped; start the keeper again afterwards",
+        );
+    }
+    if let Some(active) = &state.active {
+        let its = |slot: &super::Slot| slot.process.is_some_and(|process| process.pid == pid);
+        if active.slots.iter().any(its) {
+            return Verdict::Already;
+        }
+        let runs = match active.intent.is_adopted() {
+            true => "another adopted process".to_owned(),
+            false => format!("release {}", active.intent.release),
+        };
+        let message = format!("{runs} runs here already; an app has one main process at a time");
+        return refuse(Refusal::BadIntent, message);
+    }
+    if on_its_way(state).is_some() || state.rising.is_some() || !state.retiring.is_empty() {
+        let message = "something starts or ends here at this moment; try again when that is over";
+        return refuse(Refusal::BadIntent, message);
     }
     Verdict::Accept
 }
@@ -88,7 +117,14 @@ pub fn judge_revert(state: &State, to: Option<u64>, epoch: Option<u64>) -> Verdi
         );
     };
     let rising = on_its_way(state).is_some();
+    if active.intent.is_adopted() && !rising {
+        return refuse(
+            Refusal::NothingToRevertTo,
+            "an adopted process runs, and no release was there before it; nothing to revert to",
+        );
+    }
     match to {
+        to if state.adopted_is_warm_for(to) => Verdict::Accept,
         None if rising || state.revert_target().is_some() => Verdict::Accept,
         None => refuse(
             Refusal::NothingToRevertTo,

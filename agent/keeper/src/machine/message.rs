@@ -25,6 +25,15 @@ pub enum Event {
     },
     /// The app is to be stopped for good.
     Stop,
+    /// A process that no keeper has started is looked after from now on, judged acceptable; its listeners are.
+    Adopted {
+        /// See [`Intent::adopted`].
+        intent: Box<Intent>,
+        /// The process.
+        process: Process,
+        /// The inodes of its listeners, in the order of the spec.
+        sockets: Vec<u64>,
+    },
     /// An identical release runs; only its epoch and deploy are newer.
     Renew(Box<Intent>),
     /// A remembered release's folder is gone.

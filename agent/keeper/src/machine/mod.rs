@@ -17,6 +17,7 @@
 //! a canary, a share of them sees the rising one before; see `canary`.) A
 //! warm generation is complete and idle: going back to it starts nothing. Times are milliseconds since boot.
 
+mod adopted;
 mod alone;
 mod canary;
 mod clear;
@@ -42,7 +43,7 @@ mod tests;
 mod view;
 mod way;
 
-pub use judge::{Verdict, judge_revert, judge_switch};
+pub use judge::{Verdict, judge_adopt, judge_revert, judge_switch};
 pub use message::{Effect, Event};
 pub use recover::{Living, recover};
 pub use state::{

@@ -8,6 +8,7 @@ use super::hooks::hooks_time;
 use super::standby::standing_by;
 use super::step::Turn;
 use super::{Cause, Effect, Leaving, Queued, Rising, RisingPhase, SlotState, State};
+use crate::protocol::Intent;
 
 /// What the new keeper found alive, and what it holds of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +103,10 @@ impl Turn {
 
     fn resume_active(&mut self, living: &[Living]) {
         let now = self.now;
+        let active = self.state.active.as_ref();
+        if active.is_some_and(|active| !active.is_whole()) && self.lose_adopted("it has ended") {
+            return;
+        }
         let kept_back = self.kept_back();
         let Some(active) = &mut self.state.active else {
             return;
@@ -193,10 +198,11 @@ impl Turn {
         self.effects.extend(resumed);
     }
 
-    /// Nothing of ours lives. The link is the truth of what ran.
+    /// Nothing of ours lives. The link is the truth of what ran, unless a way back from that had begun.
     fn other_boot(&mut self, current: Option<&Path>) {
-        let active = self.state.active.take();
-        let rising = self.state.rising.take();
+        let named = self.to_boot(current);
+        self.state.active = None;
+        self.state.rising = None;
         self.state.retiring.clear();
         self.state.outcome_of = None;
         self.state.hooks.clear();
@@ -208,14 +214,6 @@ impl Turn {
             self.state.queued = None;
             return;
         }
-        let on_link = |dir: &Path| current == Some(dir);
-        let known = rising
-            .iter()
-            .map(|rising| &rising.generation.intent)
-            .chain(active.iter().map(|active| &active.intent))
-            .chain(&self.state.good);
-        let named = known.clone().find(|intent| on_link(&intent.dir)).cloned();
-        let named = named.or_else(|| active.map(|active| active.intent));
         let Some(intent) = named else { return };
         let (asked_at, not_before) = (self.now, self.now);
         self.state.queued = Some(Queued {
@@ -227,5 +225,35 @@ impl Turn {
             rungs: Vec::new(),
             lock_until: None,
         });
+    }
+
+    /// What runs after a boot. An adopted process is not ours to start.
+    fn to_boot(&self, current: Option<&Path>) -> Option<Intent> {
+        let back = |cause: &Cause| matches!(cause, Cause::Revert(_) | Cause::Fallback(_));
+        let rising = self
+            .state
+            .rising
+            .iter()
+            .filter(|rising| rising.phase != RisingPhase::Aborting);
+        let going_back = rising.filter(|rising| back(&rising.cause));
+        let going_back = going_back.map(|rising| &rising.generation.intent);
+        let queued = self.state.queued.iter().filter(|queued| back(&queued.cause));
+        if let Some(intent) = queued.map(|queued| &queued.intent).chain(going_back).next() {
+            return Some(intent.clone());
+        }
+        let ours = |intent: &&Intent| !intent.is_adopted();
+        let active = self.state.active.iter().map(|active| &active.intent);
+        let rising = self.state.rising.iter().map(|rising| &rising.generation.intent);
+        let known = rising.chain(active.clone()).chain(&self.state.good);
+        let named = known
+            .filter(ours)
+            .find(|intent| current == Some(intent.dir.as_path()));
+        // What had failed or was reverted from is not come back to, though the link was not put back any more.
+        let left = |intent: &&Intent| {
+            let others = |active: &Intent| active.release != intent.release;
+            self.state.bad.contains(&intent.release) && active.clone().any(others)
+        };
+        let named = named.filter(|intent| !left(intent));
+        named.or(active.clone().find(ours)).cloned()
     }
 }

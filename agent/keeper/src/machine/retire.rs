@@ -264,11 +264,13 @@ impl Turn {
     /// Starts again what is missing of the active generation.
     pub(super) fn restore_active(&mut self) {
         let now = self.now;
-        let clearing = matches!(
-            self.state.rising.as_ref().map(|rising| rising.phase),
-            Some(super::RisingPhase::Clearing(_))
-        );
-        if clearing {
+        let mut rising = self.state.rising.iter();
+        // It has made room on purpose.
+        if rising.any(|rising| rising.phase != super::RisingPhase::Aborting) {
+            return;
+        }
+        let active = self.state.active.as_ref();
+        if active.is_some_and(|active| !active.is_whole()) && self.lose_adopted("it has ended") {
             return;
         }
         let kept_back = self.kept_back();

@@ -13,7 +13,7 @@ impl Turn {
     pub(super) fn begin(&mut self, queued: Queued) {
         self.end_soak();
         self.state.standby_lost = None;
-        let number = self.state.next_generation.max(1);
+        let number = self.state.upcoming();
         self.state.next_generation = number + 1;
         self.state.rising = Some(Rising {
             generation: Generation::new(number, queued.intent),

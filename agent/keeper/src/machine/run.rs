@@ -68,6 +68,9 @@ impl Turn {
             self.turn_back(reason, true);
             return;
         }
+        if self.lose_adopted(reason) {
+            return;
+        }
         let now = self.now;
         let Some(active) = &mut self.state.active else {
             return;

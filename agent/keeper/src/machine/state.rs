@@ -57,6 +57,9 @@ pub struct State {
     /// Commands of releases that are to run at a step of theirs, until they have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<Pending>,
+    /// Holds the listeners for the next keeper while nobody accepts from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Process>,
     /// The folder of a notify socket whose regular path is too long.
     pub notify_folder: Option<PathBuf>,
 }

@@ -37,6 +37,11 @@ impl Turn {
             Event::Switch(intent) => self.switch(intent),
             Event::Revert { to, reason, epoch } => self.revert(*to, reason, *epoch),
             Event::Stop => self.stop(),
+            Event::Adopted {
+                intent,
+                process,
+                sockets,
+            } => self.adopt(intent, *process, sockets),
             Event::Renew(intent) => self.renew(intent),
             Event::Missing(release) => self.state.good.retain(|intent| intent.release != *release),
             Event::Bound {
@@ -170,6 +175,10 @@ impl Turn {
             if to.is_none_or(|to| to == active) {
                 return;
             }
+        }
+        if self.state.adopted_is_warm_for(to) {
+            self.turn_back(reason, false);
+            return;
         }
         let target = match to {
             Some(to) => self.state.good.iter().find(|intent| intent.release == to),

@@ -13,6 +13,7 @@ impl Turn {
         let active = self.state.active.iter().map(|active| &active.intent);
         let candidates = self.state.good.iter().chain(active);
         candidates
+            .filter(|intent| !intent.is_adopted())
             .filter(|intent| intent.release < release && !self.state.bad.contains(&intent.release))
             .max_by_key(|intent| intent.release)
             .map(|intent| intent.dir.clone())
@@ -104,7 +105,11 @@ impl Turn {
 
     /// Puts the links back to the active generation's release.
     pub(super) fn link_active(&mut self) {
-        let Some(active) = &self.state.active else { return };
+        // An adopted process has no release that a link could name.
+        let active = self.state.active.as_ref();
+        let Some(active) = active.filter(|active| !active.intent.is_adopted()) else {
+            return;
+        };
         let (generation, release) = (active.number, active.intent.release);
         let current = Some(active.intent.dir.clone());
         let previous = self.previous_for(release);

@@ -207,6 +207,33 @@ impl ProcessSpec {
 }
 
 impl Intent {
+    /// What stands for the release of a process that no keeper has started: number 0, which is never published, and the id
+    /// `adopted`. It is drained and stopped as `process` says and never started again, neither after its end nor after a
+    /// boot; a revert goes to it only while it is warm.
+    #[must_use]
+    pub fn adopted(dir: PathBuf, epoch: u64, process: ProcessSpec) -> Self {
+        Self {
+            release: 0,
+            id: "adopted".to_owned(),
+            dir,
+            deploy: 0,
+            epoch,
+            environment: String::new(),
+            processes: vec![process],
+            coexist: true,
+            must_coexist: false,
+            soak_ms: default_soak(),
+            standby: None,
+            hooks: BTreeMap::new(),
+        }
+    }
+
+    /// Whether this is [`Intent::adopted`].
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.release == 0
+    }
+
     /// The release by number.
     #[must_use]
     pub fn reference(&self) -> ReleaseRef {

@@ -7,13 +7,15 @@
 mod intent;
 mod status;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 pub use intent::{Intent, Limits, ListenSpec, ProbeKind, ProbeSpec, ProcessSpec};
 pub use status::{
     CanaryStatus, Counters, Crash, GenerationStatus, Held, ListenerStatus, Outcome, Phase, ProcessState,
     ProcessStatus, ReleaseRef, RevertReadiness, Role, Rung, StandbyStatus, Status, Steering, SwitchResult,
-    Waits,
+    UpgradeStage, Upgrading, Waits,
 };
 
 /// The `v` of every line.
@@ -69,6 +71,21 @@ pub enum Request {
     Status,
     /// Tell the state now and after every change.
     Watch,
+    /// Become another program in place: the process, its children and its sockets stay. Answered when the program is being
+    /// asked whether it can; the status tells what comes of it. During a switch it waits for its end.
+    Upgrade {
+        /// The new keeper's program, an absolute path.
+        program: PathBuf,
+    },
+    /// Look after a process that was never started by a keeper, until the first switch replaces it. Answered when it is
+    /// journalled. See [`Intent::adopted`].
+    Adopt {
+        /// The main process.
+        pid: u32,
+        /// Its name and manners. Without listeners in it, all its TCP listeners are taken; with some, exactly these are
+        /// looked for.
+        process: Box<ProcessSpec>,
+    },
     /// Drain and stop the app, close its listeners, exit. Answered when it has begun.
     Stop,
 }

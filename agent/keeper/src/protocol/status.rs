@@ -54,8 +54,35 @@ pub struct Status {
     /// What this host cannot do for its processes, and what is done instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub falls_back: Vec<String>,
+    /// The program that the keeper runs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub program: String,
+    /// An upgrade of the keeper itself that is under way, or that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<Upgrading>,
     /// Things an operator should know: fallbacks taken, adoption that failed, a journal that cannot be written.
     pub notes: Vec<String>,
+}
+
+/// An upgrade of the keeper itself to another program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgrading {
+    /// The program.
+    pub program: String,
+    /// How far it is.
+    pub stage: UpgradeStage,
+}
+
+/// How far an upgrade of the keeper is. One that went well leaves nothing but [`Counters::upgrades`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpgradeStage {
+    /// The program is asked whether it can take this keeper's state over.
+    Checking,
+    /// It can; it waits for this to end.
+    Waiting(String),
+    /// It cannot, or did not; the keeper goes on as it is.
+    Failed(String),
 }
 
 /// A lock that the app holds while it must not be replaced.
@@ -389,4 +416,7 @@ pub struct Counters {
     pub log_lines_dropped: u64,
     /// Datagrams on the notify socket from processes that belong to no generation.
     pub strange_notifications: u64,
+    /// Times the keeper itself became another program.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub upgrades: u64,
 }

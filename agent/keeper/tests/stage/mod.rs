@@ -21,9 +21,19 @@ pub struct Stage {
     pub run: PathBuf,
     pub keeper: Option<Child>,
     pub flags: Vec<&'static str>,
+    /// A place to listen that nobody else takes while nobody listens there.
+    pub own: String,
     /// Done to the keeper's command before it is run.
     pub prepare: Option<fn(&mut Command)>,
     epoch: AtomicU64,
+}
+
+/// Not a port of the range that the kernel gives away, at an address of the loopback net of its own.
+fn own_address() -> String {
+    static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(9_000);
+    let port = NEXT.fetch_add(1, Ordering::Relaxed);
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    format!("tcp:127.{}.{b}.{}:{port}", 128 | a, c.max(1))
 }
 
 pub fn fixture() -> PathBuf {
@@ -56,6 +66,7 @@ impl Stage {
             run,
             keeper: None,
             flags: Vec::new(),
+            own: own_address(),
             prepare: None,
             epoch: AtomicU64::new(1),
         }
@@ -223,6 +234,21 @@ impl Stage {
         until("the keeper exits", || keeper.try_wait().unwrap().is_some());
     }
 
+    /// This stage's keepers, and what they have forked aside of themselves: shadows, holders.
+    fn keepers(&self) -> Vec<u32> {
+        let run = self.run.display().to_string();
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.filter(|pid| {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = words.split(|byte| *byte == 0);
+            let keeper = words.next().is_some_and(|name| name.ends_with(b"ship-keeper"));
+            keeper && words.any(|word| word == run.as_bytes())
+        })
+        .chain(self.client().status().map(|status| status.pid))
+        .collect()
+    }
+
     /// Living processes that this stage's keepers have started.
     pub fn processes(&self) -> Vec<u32> {
         let mark = format!("SHIP_DRAIN_FILE={}/", self.run.display());
@@ -254,7 +280,8 @@ impl Drop for Stage {
             eprintln!("--- status\n{:#?}", self.client().status());
         }
         self.kill_keeper();
-        for pid in self.processes() {
+        // What a keeper has forked aside of itself has its words.
+        for pid in self.processes().into_iter().chain(self.keepers()) {
             let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }

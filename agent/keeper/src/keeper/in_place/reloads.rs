@@ -38,7 +38,7 @@ pub(in crate::keeper) struct Reloaded {
 }
 
 impl Reloaded {
-    fn is_over(&self, now: u64) -> bool {
+    pub(in crate::keeper) fn is_over(&self, now: u64) -> bool {
         match self.shown_at {
             Some(at) => now >= at + SETTLE_MS,
             None => self.sends >= SENDS && now >= self.sent_at + RESEND_MS,

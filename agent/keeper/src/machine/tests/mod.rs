@@ -41,6 +41,7 @@ fn lives(many: u64, ways: &[(Strategy, Option<Restart>)]) {
                 1..=4 => world.pass_time(),
                 6 if world.dice.roll(3) == 0 => world.crash_a_process(),
                 7 if world.dice.roll(3) == 0 => world.crash_the_keeper(),
+                8 if world.dice.roll(12) == 0 => world.boot(),
                 8 => world.unlock(),
                 _ => world.deliver(),
             }
@@ -153,6 +154,116 @@ fn after_a_boot_the_link_says_what_runs() {
     };
     let (state, _) = recover(&stopped, "two", &[], Some(link), 5);
     assert_eq!(state.queued, None);
+}
+
+#[test]
+fn a_boot_goes_on_with_the_way_back_that_had_begun() {
+    let state = State {
+        boot_id: "one".to_owned(),
+        ..ran(3)
+    };
+    let booted = |state: &State, link: u64| {
+        let link = format!("/srv/web/releases/{link}");
+        let (next, _) = recover(state, "two", &[], Some(link.as_ref()), 5);
+        next.queued.map(|queued| queued.intent.release)
+    };
+    // Steered back in the journal, and the link not yet.
+    let mut back = state.clone();
+    back.active = Some(Generation::new(9, intent(2, 2, true)));
+    back.bad.push(3);
+    assert_eq!(booted(&back, 3), Some(2));
+    // A failed switch whose link was not put back.
+    let mut failed = state.clone();
+    failed.bad.push(4);
+    failed.good.push(intent(4, 4, true));
+    assert_eq!(booted(&failed, 4), Some(3));
+    // A cold way back was just asked for, or is on its way.
+    let revert = Event::Revert {
+        to: None,
+        reason: "test".to_owned(),
+        epoch: None,
+    };
+    let (cold, _) = step(&state, &revert, 5);
+    assert!(cold.rising.is_some());
+    assert_eq!(booted(&cold, 3), Some(2));
+    // A switch that had moved the link goes on, one that had not does not.
+    assert_eq!(booted(&state, 2), Some(2));
+    assert_eq!(booted(&state, 3), Some(3));
+}
+
+#[test]
+fn an_adopted_process_is_gone_back_to_while_it_is_warm_and_never_started() {
+    let mut world = World::new(3);
+    world.adopt();
+    let adopted = world.state.active.clone().unwrap();
+    assert_eq!(
+        judge_adopt(&world.state, adopted.slots[0].process.unwrap().pid),
+        Verdict::Already
+    );
+    assert!(matches!(judge_adopt(&world.state, 9), Verdict::Refuse(..)));
+    assert!(matches!(
+        judge_revert(&world.state, None, None),
+        Verdict::Refuse(..)
+    ));
+    // Release 1 has taken over, and it is still there.
+    let mut state = world.state.clone();
+    let mut first = Generation::new(5, intent(1, 1, true));
+    (state.active, state.next_generation) = (Some(first.clone()), 6);
+    state.good.push(first.intent.clone());
+    state.retiring.push(Retiring {
+        generation: adopted.clone(),
+        phase: Leaving::Warm,
+        deadline: u64::MAX,
+        steered_away_at: 0,
+        failed: false,
+    });
+    assert_eq!(judge_revert(&state, None, None), Verdict::Accept);
+    assert_eq!(judge_revert(&state, Some(0), None), Verdict::Accept);
+    let back = Event::Revert {
+        to: None,
+        reason: "test".to_owned(),
+        epoch: None,
+    };
+    let (back, _) = step(&state, &back, 5);
+    assert_eq!(back.active.unwrap().number, adopted.number);
+    state.retiring.clear();
+    assert!(matches!(judge_revert(&state, None, None), Verdict::Refuse(..)));
+    // After a boot it is for others to start it, whatever a link names that was left for it.
+    first.intent.release = 0;
+    let link = first.intent.dir.clone();
+    let (booted, effects) = recover(&world.state, "two", &[], Some(&link), 5);
+    assert_eq!((booted.queued, booted.active, effects), (None, None, Vec::new()));
+    // A keeper that finds it gone closes its listeners.
+    let (lost, effects) = recover(&world.state, "one", &[], None, 5);
+    assert_eq!(lost.active, None);
+    assert!(lost.crash.unwrap().reason.contains("promote a release"));
+    let kill = Effect::Kill {
+        generation: adopted.number,
+    };
+    assert!(effects.contains(&kill), "{effects:?}");
+}
+
+#[test]
+fn a_canary_beside_an_adopted_process_that_ends_gets_all_users() {
+    let mut world = World::new(3);
+    world.adopt();
+    let adopted = world.state.active.clone().unwrap();
+    let mut state = world.state.clone();
+    let switch = Event::Switch(Box::new(intent(1, 1, true)));
+    state = step(&state, &switch, 5).0;
+    let rising = state.rising.as_mut().unwrap();
+    (rising.phase, rising.canary, rising.deadline) = (RisingPhase::Canary, Some(0), u64::MAX);
+    let canary = rising.generation.number;
+    let ended = Event::Ended {
+        generation: adopted.number,
+        slot: 0,
+        how: "it ended".to_owned(),
+    };
+    let (next, effects) = step(&state, &ended, 5);
+    assert_eq!(next.active, None);
+    assert_eq!(next.phase(), Phase::Probed);
+    let links = |effect: &Effect| matches!(effect, Effect::Link { generation, .. } if *generation == canary);
+    assert!(effects.iter().any(links), "{effects:?}");
 }
 
 #[test]

@@ -243,6 +243,8 @@ impl World {
                     self.state
                 );
                 self.check_apart(generation, slot);
+                let found = self.state.generation(generation).unwrap();
+                assert!(!found.intent.is_adopted(), "nobody knows how it was started");
                 self.check_slots(generation);
                 self.next_pid += 1;
                 let process = Process {
@@ -419,13 +421,15 @@ impl World {
                     }
                 }
             }
+            Effect::Hold { generation } => {
+                self.shared.take_if(|shared| *shared == generation);
+            }
             Effect::Overrule { .. }
             | Effect::Undo { .. }
             | Effect::Confirm { .. }
             | Effect::Pause { .. }
             | Effect::Resume { .. }
-            | Effect::EndProbes { .. }
-            | Effect::Hold { .. } => {}
+            | Effect::EndProbes { .. } => {}
             Effect::Exit => {
                 assert!(self.alive.is_empty(), "left behind: {:?}", self.alive);
                 self.exited = true;
@@ -559,7 +563,32 @@ impl World {
         self.take(&event);
     }
 
+    /// Takes in a process that no keeper has started, where that is possible.
+    pub(super) fn adopt(&mut self) {
+        self.next_pid += 1;
+        if judge_adopt(&self.state, self.next_pid) != Verdict::Accept {
+            return;
+        }
+        let process_ = Process {
+            pid: self.next_pid,
+            start: 1,
+        };
+        let generation = self.state.upcoming();
+        self.alive.insert((generation, 0), process_);
+        // Users had it before.
+        self.proven.insert(generation);
+        let intent = Intent::adopted("/opt/web".into(), self.state.epoch, process("web", true));
+        self.take(&Event::Adopted {
+            intent: Box::new(intent),
+            process: process_,
+            sockets: vec![1],
+        });
+    }
+
     pub(super) fn request(&mut self) {
+        if self.dice.roll(4) == 0 {
+            self.adopt();
+        }
         self.epoch += 1;
         let release = 1 + self.dice.roll(6) as u64;
         let coexist = self.dice.roll(4) > 0;
@@ -647,8 +676,13 @@ impl World {
         let active = self.state.active.iter().chain([&rising.generation]);
         let two = active.into_iter().any(|found| found.intent.standby.is_some());
         let waits = matches!(rising.cause, Cause::Switch | Cause::Boot);
+        // An adopted one that is dead was the active one when this began.
+        let dead = |leaving: &Retiring| {
+            let found = &leaving.generation;
+            leaving.phase == Leaving::Killing && found.intent.is_adopted() && !found.is_living()
+        };
         assert!(
-            !two || !waits || self.state.retiring.is_empty(),
+            !two || !waits || self.state.retiring.iter().all(dead),
             "a third generation: {:#?}",
             self.state
         );
@@ -690,7 +724,13 @@ impl World {
                 adopted: true,
             })
             .collect();
-        let (next, effects) = recover(&self.state, "one", &living, self.current.as_deref(), self.now);
+        let (next, effects) = recover(
+            &self.state,
+            &self.state.boot_id,
+            &living,
+            self.current.as_deref(),
+            self.now,
+        );
         self.go_on(next, effects);
         // What lives and what nobody sees any more is found out by looking.
         let numbers: Vec<_> = self
@@ -701,6 +741,16 @@ impl World {
         for generation in numbers {
             self.answers.push(Event::Gone { generation, cut: 0 });
         }
+    }
+
+    /// The host boots: nothing lives, and the link is what it was.
+    pub(super) fn boot(&mut self) {
+        self.answers.clear();
+        self.alive.clear();
+        (self.steered, self.shared) = (None, None);
+        let boot = format!("boot {}", self.now);
+        let (next, effects) = recover(&self.state, &boot, &[], self.current.as_deref(), self.now);
+        self.go_on(next, effects);
     }
 
     /// Lets the world be kind until nothing more happens.

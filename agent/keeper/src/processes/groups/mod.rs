@@ -23,11 +23,13 @@ use folder::Folder;
 pub use limit::amount;
 use place::Machine;
 pub use room::resident;
+use serde::{Deserialize, Serialize};
 
 use crate::protocol::Limits;
 
 /// Where groups are to be made.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum GroupsAt {
     /// Where they may be made, if anywhere.
     #[default]
