@@ -366,6 +366,7 @@ impl Keeper {
             self.barriers.clear();
             self.resident.keep_small();
             self.mind_holder();
+            self.resident.keep_small();
             self.advance_upgrade();
             self.tell_watchers();
             self.resident.keep_small();
