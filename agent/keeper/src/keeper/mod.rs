@@ -366,7 +366,6 @@ impl Keeper {
             self.barriers.clear();
             self.resident.keep_small();
             self.mind_holder();
-            self.resident.keep_small();
             self.advance_upgrade();
             self.tell_watchers();
             self.resident.keep_small();
@@ -403,6 +402,7 @@ impl Keeper {
         if next == self.state && effects.is_empty() {
             return;
         }
+        self.resident.keep_small();
         self.complete_outcome(&mut next);
         self.complete_crash(&mut next);
         self.adopt_state(next);
