@@ -402,6 +402,7 @@ impl Keeper {
         if next == self.state && effects.is_empty() {
             return;
         }
+        self.resident.keep_small();
         self.complete_outcome(&mut next);
         self.complete_crash(&mut next);
         self.adopt_state(next);

@@ -24,6 +24,7 @@ impl Keeper {
         self.answer_binds();
         self.look_at_starts();
         self.reap();
+        self.resident.keep_small();
         self.look_at_adopted();
         self.look_at_watchdogs();
         self.look_at_jobs();
@@ -32,7 +33,9 @@ impl Keeper {
         self.resident.keep_small();
         self.advance_probes();
         self.advance_askings();
+        self.resident.keep_small();
         self.look_at_listeners();
+        self.resident.keep_small();
         self.advance_relays();
         self.resident.keep_small();
         self.look_at_leaving();
@@ -40,6 +43,7 @@ impl Keeper {
         self.look_at_locks();
         self.resident.keep_small();
         self.answer_requests();
+        self.resident.keep_small();
         Ok(leave)
     }
 
@@ -138,6 +142,7 @@ impl Keeper {
     fn answer_requests(&mut self) {
         for asked in self.control.receive() {
             self.work_off();
+            self.resident.keep_small();
             self.quiet_at = Some(now_ms() + super::QUIET_MS);
             self.answer(asked);
             self.resident.keep_small();
