@@ -177,8 +177,13 @@ impl Stage {
             Manners::Sick => Some("sick"),
         };
         env.extend(broken.map(|broken| ("BROKEN".to_owned(), broken.to_owned())));
-        // A sick release fails at the end of this time, others must not.
-        let ready = if manners == Manners::Sick { 4_000 } else { 60_000 };
+        // A sick release fails at the end of this time, and so does one whose master starts dead workers again and again;
+        // good ones must not.
+        let ready = match manners {
+            Manners::Good => 60_000,
+            Manners::Exits => 8_000,
+            Manners::Sick => 4_000,
+        };
         let command = match manners {
             // These do not know how to be as bad as that.
             Manners::Exits if self.subject.made || self.subject.plain => vec!["/bin/false".to_owned()],

@@ -303,6 +303,10 @@ fn examples() -> Vec<Example> {
             release: Some(target(454)),
             reason: text("\"app.js\" has other bytes than the release says"),
         };
+        "ProcessReport" ProcessReport = ProcessReport {
+            name: text("web"), release: 455, pid: 7, state: text("up"), said: text("warm"),
+        };
+        "AppWait" AppWait = AppWait { on: text("the app's own lock"), until_ms: 1_760_000_030_000, overrules: true };
         "Canary" Canary = Canary { release: Some(target(454)), percent: 10, until_ms: 1_760_000_030_000 };
         "DesiredApp" DesiredApp = desired_app();
         "DesiredHost" DesiredHost = DesiredHost { apps: vec![desired_app()] };

@@ -29,7 +29,6 @@ impl Keeper {
             Vec::new()
         };
         let living = self.adopt(&generations);
-        self.resident.keep_small();
         let current = self.current();
         let (next, effects) = machine::recover(&self.state, &boot_id, &living, current.as_deref(), now_ms());
         let mut next = next;
@@ -39,7 +38,6 @@ impl Keeper {
         self.sweep_groups();
         for effect in effects {
             self.carry_out(&effect);
-            self.resident.keep_small();
         }
         self.work_off();
     }

@@ -12,11 +12,9 @@ impl Keeper {
     pub(super) fn bind(&mut self, generation: u64) {
         let sockets = self.take_sockets(generation).map_err(|error| chain(&error));
         let remarks = self.remarks(generation);
-        self.resident.keep_small();
         let rising = self.state.rising.as_ref().map(|rising| &rising.generation);
         let rising = rising.filter(|rising| rising.number == generation);
         let tight = rising.and_then(|rising| self.tight(rising));
-        self.resident.keep_small();
         self.events.push_back(Event::Bound {
             generation,
             sockets,

@@ -118,7 +118,6 @@ impl Keeper {
         self.tell_cut(generation);
         let open = self.count_connections(generation);
         self.cut.entry(generation).or_insert(open);
-        self.resident.keep_small();
         self.send_to_members(generation, None, Signal::KILL);
         for home in self.homes(generation) {
             self.groups.kill(home, None);
@@ -192,7 +191,6 @@ impl Keeper {
         self.joins.retain(|join| join.generation != generation);
         self.asked.retain(|(number, _), _| *number != generation);
         self.remove_drain_files();
-        self.resident.keep_small();
         self.sweep_groups();
     }
 

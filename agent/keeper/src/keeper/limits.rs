@@ -77,9 +77,11 @@ fn signal_fd() -> io::Result<OwnedFd> {
     }
 }
 
-/// The most of this process that may be in memory before it gives back what it can, in bytes. A burst of work between two
-/// looks stays below the 3 MiB that are promised.
-const RESIDENT: u64 = 1_300 * 1024;
+/// The most of this process that may be in memory before it gives back what it can, in bytes.
+const RESIDENT: u64 = 2_560 * 1024;
+/// How long it keeps what it has at least: code that is given back in every turn of a busy keeper comes back in the next,
+/// page by page, while users wait.
+const KEEP_MS: u64 = 250;
 
 /// How much of this process is in memory, and the means to make it less.
 ///
@@ -90,17 +92,23 @@ const RESIDENT: u64 = 1_300 * 1024;
 pub(super) struct Resident {
     /// `/proc/self/statm`; none where there is no such file.
     figures: Option<File>,
+    next: u64,
 }
 
 impl Resident {
     pub(super) fn new() -> Self {
         Self {
             figures: File::open("/proc/self/statm").ok(),
+            next: 0,
         }
     }
 
-    /// Gives back when there is too much. Costs one system call when there is not.
-    pub(super) fn keep_small(&self) {
+    /// Gives back when there is too much, and it is time to look again. Costs at most one system call when there is not.
+    pub(super) fn keep_small(&mut self, now: u64) {
+        if now < self.next {
+            return;
+        }
+        self.next = now + KEEP_MS;
         if self.bytes().is_some_and(|bytes| bytes > RESIDENT) {
             forget_code();
         }

@@ -256,11 +256,7 @@ impl Keeper {
     /// # Errors
     /// [`StartError`]; the app is untouched then.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let resident = Resident::new();
-        // What starting the program itself has mapped.
-        resident.keep_small();
         let (memory, mut state, notes) = Memory::open(&config.state).map_err(StartError::Memory)?;
-        resident.keep_small();
         let signals = Signals::catch().map_err(StartError::Signals)?;
         make_folders(&config)?;
         let notify = bind_notify(&config, &mut state)?;
@@ -282,7 +278,6 @@ impl Keeper {
             signals,
             null,
         });
-        keeper.resident.keep_small();
         keeper.remember_labels();
         for note in notes {
             keeper.note(note);
@@ -295,7 +290,6 @@ impl Keeper {
                 std::process::id()
             ),
         );
-        keeper.resident.keep_small();
         keeper.recover();
         Ok(keeper)
     }
@@ -304,9 +298,7 @@ impl Keeper {
         let log = LogFile::new(parts.config.state.join("logs").join("app.log"));
         let resident = Resident::new();
         let name = keeper_name(&parts.config.app, &parts.config.state);
-        resident.keep_small();
         let groups = Groups::find(&parts.config.machine, &parts.config.groups, &name);
-        resident.keep_small();
         Self {
             config: parts.config,
             memory: parts.memory,
@@ -364,11 +356,9 @@ impl Keeper {
         while !self.exiting {
             self.work_off();
             self.barriers.clear();
-            self.resident.keep_small();
             self.mind_holder();
             self.advance_upgrade();
             self.tell_watchers();
-            self.resident.keep_small();
             if self.exiting {
                 break;
             }
@@ -376,6 +366,7 @@ impl Keeper {
                 self.quiet_at = None;
                 self.resident.give_back();
             }
+            self.resident.keep_small(now_ms());
             if self.wait()? {
                 self.tell(None, "the keeper leaves; the app runs on");
                 break;
@@ -402,13 +393,11 @@ impl Keeper {
         if next == self.state && effects.is_empty() {
             return;
         }
-        self.resident.keep_small();
         self.complete_outcome(&mut next);
         self.complete_crash(&mut next);
         self.adopt_state(next);
         for effect in effects {
             self.carry_out(&effect);
-            self.resident.keep_small();
         }
     }
 
@@ -428,7 +417,6 @@ impl Keeper {
         }
         let before = fault::point(&format!("keeper.{word}.before"));
         self.save(before.map_err(|error| error.to_string()));
-        self.resident.keep_small();
         let _ = fault::point(&format!("keeper.{word}.after"));
         self.release_locks();
     }

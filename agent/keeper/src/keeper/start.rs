@@ -61,7 +61,6 @@ impl Keeper {
         if self.prepare_groups(&found, slot) {
             launch.memory = None;
         }
-        self.resident.keep_small();
         let child = processes::fork(&launch).map_err(|error| chain(&error))?;
         let pid = child.pid;
         self.enter_groups(&found, slot, pid);

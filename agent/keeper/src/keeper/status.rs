@@ -30,7 +30,6 @@ impl Keeper {
 
     pub(super) fn status(&mut self) -> Status {
         self.refresh_counts();
-        self.resident.keep_small();
         let state = &self.state;
         let rising = state
             .rising

@@ -18,32 +18,22 @@ impl Keeper {
         self.poll()?;
         let leave = self.signals.receive();
         self.read_streams();
-        self.resident.keep_small();
         self.read_notices();
-        self.resident.keep_small();
         self.answer_binds();
         self.look_at_starts();
         self.reap();
-        self.resident.keep_small();
         self.look_at_adopted();
         self.look_at_watchdogs();
         self.look_at_jobs();
         self.look_at_births();
         self.look_at_reloads();
-        self.resident.keep_small();
         self.advance_probes();
         self.advance_askings();
-        self.resident.keep_small();
         self.look_at_listeners();
-        self.resident.keep_small();
         self.advance_relays();
-        self.resident.keep_small();
         self.look_at_leaving();
-        self.resident.keep_small();
         self.look_at_locks();
-        self.resident.keep_small();
         self.answer_requests();
-        self.resident.keep_small();
         Ok(leave)
     }
 
@@ -142,10 +132,8 @@ impl Keeper {
     fn answer_requests(&mut self) {
         for asked in self.control.receive() {
             self.work_off();
-            self.resident.keep_small();
             self.quiet_at = Some(now_ms() + super::QUIET_MS);
             self.answer(asked);
-            self.resident.keep_small();
         }
         self.control.flush();
     }

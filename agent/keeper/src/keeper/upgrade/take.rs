@@ -133,7 +133,6 @@ impl Keeper {
             None,
             &format!("keeper {version} goes on in the place of keeper {from}"),
         );
-        self.resident.keep_small();
     }
 }
 
