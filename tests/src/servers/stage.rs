@@ -442,18 +442,20 @@ pub(super) fn own_address() -> SocketAddr {
 }
 
 impl Stage {
-    /// Kills what the keeper has started; each process carries the path of its drain file.
+    /// Kills what the keeper has started. Each process got the path of its drain file; those that write their title over
+    /// their environment run in a folder of ours, or name one in that title.
     fn end_app(&mut self) {
         // A keeper that lives would start them again.
         let _ = self.keeper.kill();
         let _ = self.keeper.wait();
-        let mark = format!("SHIP_DRAIN_FILE={}/", self.root.join("run").display());
+        let mark = format!("{}/", self.root.display());
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
-            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            let ours = environment
-                .windows(mark.len())
-                .any(|window| window == mark.as_bytes());
+            let words = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let names_it = |text: &[u8]| text.windows(mark.len()).any(|window| window == mark.as_bytes());
+            let at_home =
+                || std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at.starts_with(&self.root));
+            let ours = names_it(&words("environ")) || names_it(&words("cmdline")) || at_home();
             if let Some(pid) = rustix::process::Pid::from_raw(pid).filter(|_| ours) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
