@@ -19,9 +19,9 @@ use stage::{Load, Stage, get, memory_kib, until};
 const ANY: &str = "tcp:127.0.0.1:0";
 /// Promised: resident, at rest.
 const MOST_KIB: u64 = 3 * 1024;
-/// In a switch, and at its peak: the loader alone may take 3 MiB before the program begins, depending on what the page cache
-/// holds.
-const PEAK_KIB: u64 = 3 * 1024 + 512;
+/// In a switch, and at its peak: nine tenths of it are code that the switch runs through, of a build that is larger than a
+/// release's.
+const PEAK_KIB: u64 = 5 * 1024;
 
 fn tell(when: &str, pid: u32) {
     let figures: Vec<_> = ["VmHWM", "VmRSS", "RssAnon", "RssFile", "RssShmem"]

@@ -37,33 +37,44 @@ fn endless_commits() {
                     let change = Change::put(&name, None, object.hex().into_bytes());
                     let outcome = catalog.compare_and_swap(vec![change]).unwrap();
                     assert!(matches!(outcome, Outcome::Committed(_)));
-                    acknowledge(&name);
+                    acknowledge(&format!("{name} {}", micros()));
                 }
             });
         }
     });
 }
 
-/// Starts the scenario, lets `cut` strike after `count` acknowledgements, and returns all of them.
-pub fn interrupted(dir: &Path, count: usize, cut: impl FnOnce(&mut std::process::Child)) -> Vec<String> {
+fn micros() -> u128 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_micros()
+}
+
+/// Starts the scenario, lets `cut` strike after `count` acknowledgements, and returns all that were given before the moment
+/// that `cut` tells, in microseconds of the clock.
+pub fn interrupted(
+    dir: &Path,
+    count: usize,
+    cut: impl FnOnce(&mut std::process::Child) -> u128,
+) -> Vec<String> {
     let mut child = scenario("commits::endless_commits", dir).spawn().unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
-    let mut names = Vec::new();
-    while names.len() < count {
-        let mut line = String::new();
+    let mut text = String::new();
+    let mut seen = 0;
+    while seen < count {
+        let before = text.len();
         assert!(
-            output.read_line(&mut line).unwrap() > 0,
+            output.read_line(&mut text).unwrap() > 0,
             "the scenario ended by itself"
         );
-        names.extend(acked(line.trim_end()).map(str::to_owned));
+        seen += usize::from(acked(text[before..].trim_end()).is_some());
     }
-    cut(&mut child);
-    let mut rest = String::new();
-    output.read_to_string(&mut rest).unwrap();
+    let struck = cut(&mut child);
     // What was written before the cut and read after it was acknowledged too.
-    names.extend(rest.lines().filter_map(acked).map(str::to_owned));
+    output.read_to_string(&mut text).unwrap();
     child.wait().unwrap();
-    names
+    let acked = text.lines().filter_map(acked);
+    let acked = acked.map(|line| line.split_once(' ').unwrap());
+    let acked = acked.filter(|(_, at)| at.parse::<u128>().unwrap() < struck);
+    acked.map(|(name, _)| name.to_owned()).collect()
 }
 
 /// Opens what the cut left and looks for everything that was acknowledged.
@@ -89,7 +100,9 @@ fn a_killed_writer_loses_nothing_it_acknowledged() {
     let mut all = Vec::new();
     for round in 0..8 {
         all.extend(interrupted(dir.path(), 5 + 13 * round, |child| {
-            child.kill().unwrap()
+            child.kill().unwrap();
+            // A process that has said it before it died meant it.
+            u128::MAX
         }));
         assert_all_stand(dir.path(), &all);
     }

@@ -11,8 +11,11 @@ use std::process::{Command, Stdio};
 use super::commits::{assert_all_stand, interrupted};
 
 const CUTS: usize = 5;
-const SHUTDOWN: &str = r#"open(F, "<", $ARGV[0]) or die "open: $!";
+/// Prints the moment just before, in microseconds. An fsync that runs at that moment may find its transaction gone, because
+/// it was aborted, and call that done: nobody could hear such a thing from a machine without power.
+const SHUTDOWN: &str = r#"use Time::HiRes; open(F, "<", $ARGV[0]) or die "open: $!";
 my $no_log_flush = pack("I", 2);
+printf("%.0f", Time::HiRes::time() * 1e6);
 ioctl(F, 0x8004587d, $no_log_flush) or die "shutdown: $!";"#;
 
 fn done(program: &str, args: &[&str]) -> Result<String, String> {
@@ -63,9 +66,11 @@ impl Disk {
         Ok(())
     }
 
-    fn power_off(&self) -> Result<(), String> {
+    /// When the power went, in microseconds of the clock.
+    fn power_off(&self) -> Result<u128, String> {
         let file = self.place.join("lost+found");
-        done("perl", &["-e", SHUTDOWN, file.to_str().unwrap()]).map(drop)
+        let at = done("perl", &["-e", SHUTDOWN, file.to_str().unwrap()])?;
+        at.parse().map_err(|_| format!("perl said {at}"))
     }
 
     fn detach(&mut self) -> Result<(), String> {
@@ -109,8 +114,9 @@ fn a_power_cut_loses_nothing_that_was_acknowledged() {
         let control = disk.place.join("control");
         let names = interrupted(&store, 7 + (cut * 37) % 150, |child| {
             fs::write(&control, vec![1; 200_000]).unwrap();
-            disk.power_off().unwrap();
+            let at = disk.power_off().unwrap();
             child.kill().unwrap();
+            at
         });
         all.extend(names);
         disk.detach().unwrap();

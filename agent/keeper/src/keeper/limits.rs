@@ -81,7 +81,7 @@ fn signal_fd() -> io::Result<OwnedFd> {
 const RESIDENT: u64 = 2_560 * 1024;
 /// How long it keeps what it has at least: code that is given back in every turn of a busy keeper comes back in the next,
 /// page by page, while users wait.
-const KEEP_MS: u64 = 250;
+const KEEP_MS: u64 = 50;
 
 /// How much of this process is in memory, and the means to make it less.
 ///
