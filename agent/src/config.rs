@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ship_keeper::processes::GroupsAt;
 use ship_model::name::{ClassName, EnvName, HostName};
 use thiserror::Error;
 use toml::Spanned;
@@ -33,6 +34,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     pub tls: TlsFiles,
     pub scrub: Scrub,
+    /// Where keepers make control groups: `"auto"`, `"off"`, or below a group as `/proc/self/cgroup` names it.
+    pub cgroups: GroupsAt,
     /// Where this host is taken out of rotation while an app restarts with a gap.
     pub balancers: Vec<Settings>,
 }
@@ -112,7 +115,7 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "version",
     "env",
     "host",
@@ -125,6 +128,7 @@ const KEYS: [&str; 13] = [
     "run_dir",
     "tls",
     "scrub",
+    "cgroups",
     "balancer",
 ];
 const SCRUB_KEYS: [&str; 2] = ["every_seconds", "bytes_per_second"];
@@ -215,6 +219,9 @@ impl<'a> Reader<'a> {
         let run_dir = self.folder(&root, "run_dir", "/run/ship");
         let tls = self.tls(&root);
         let scrub = self.scrub(&root);
+        let cgroups = self
+            .optional(&root, "cgroups", GroupsAt::parse)
+            .unwrap_or_default();
         let balancers = self.balancers(&root);
         Some(Config {
             env: env?,
@@ -228,6 +235,7 @@ impl<'a> Reader<'a> {
             run_dir,
             tls: tls?,
             scrub,
+            cgroups,
             balancers,
         })
     }
@@ -455,6 +463,44 @@ key = "/etc/key.pem"
         assert_eq!(config.tls.ca, Path::new("/d/tls/ca.pem"));
         assert_eq!(config.tls.key, Path::new("/etc/key.pem"));
         assert_eq!(config.asset_listen.unwrap().port(), 0);
+        assert_eq!(config.cgroups, GroupsAt::Auto);
+    }
+
+    /// With every key that is only shown, too.
+    #[test]
+    fn the_example_is_good() {
+        let example = include_str!("../agent.toml");
+        let shown = |line: &str| {
+            line.strip_prefix("# ")
+                .filter(|rest| rest.contains(" = ") || rest.starts_with('['))
+        };
+        let all: Vec<_> = example
+            .lines()
+            .map(|line| shown(line).unwrap_or(line).replace("10.0.0.7", "127.0.0.1"))
+            .collect();
+        let config = Config::parse(&all.join("\n"), Path::new("/etc/ship")).unwrap();
+        assert_eq!(config.balancers.len(), 1);
+        assert_eq!(config.apps_dir, Path::new("/srv/ship"));
+        assert_eq!(config.tls.ca, Path::new("/etc/ship/tls/ca.pem"));
+        assert!(
+            Config::parse(example, Path::new("/etc/ship"))
+                .unwrap()
+                .balancers
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn says_where_control_groups_may_be_made() {
+        let with = |text: &str| Config::parse(&format!("cgroups = {text}\n{GOOD}"), Path::new("/d"));
+        let below = GroupsAt::Below("/ship.slice".into());
+        assert_eq!(with("\"/ship.slice\"").unwrap().cgroups, below);
+        assert_eq!(with("\"off\"").unwrap().cgroups, GroupsAt::Nowhere);
+        for refused in ["\"ship.slice\"", "\"/a/../b\"", "true"] {
+            let mistakes = with(refused).unwrap_err();
+            assert_eq!(mistakes[0].line, 1, "{mistakes:?}");
+            assert!(mistakes[0].text.contains("cgroups"), "{mistakes:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use ship_keeper::processes::GroupsAt;
 use ship_model::name::HostName;
 use thiserror::Error;
 
@@ -46,7 +47,7 @@ pub enum StartError {
 ///
 /// # Errors
 /// [`StartError`] with what the keeper said.
-pub fn start(layout: &AppLayout, host: &HostName) -> Result<(), StartError> {
+pub fn start(layout: &AppLayout, host: &HostName, groups: &GroupsAt) -> Result<(), StartError> {
     let program = find(PROGRAM).ok_or(StartError::NoProgram)?;
     layout::make(&layout.keeper_state, 0o700)?;
     layout::make(&layout.run, 0o711)?;
@@ -63,6 +64,7 @@ pub fn start(layout: &AppLayout, host: &HostName) -> Result<(), StartError> {
         .args(["--home".as_ref(), layout.home.as_os_str()])
         .args(["--state".as_ref(), layout.keeper_state.as_os_str()])
         .args(["--run".as_ref(), layout.run.as_os_str()])
+        .args(["--cgroups".as_ref(), groups.as_arg()])
         // Faults are injected into one process at a time: the agent's are not the keeper's.
         .env_remove(ship_durable::fault::FAULT_VARIABLE)
         .env_remove(ship_durable::fault::TRACE_VARIABLE)
