@@ -53,7 +53,7 @@ impl Scene {
 
 pub fn upgrade(host: &Host, app: &AppName, program: Option<PathBuf>, output: Output) -> Result<(), Failed> {
     let scene = Scene::of(host, app)?;
-    let program = program.or_else(|| keeper::find(keeper::PROGRAM));
+    let program = program.or_else(|| ship_keeper::find::program(keeper::PROGRAM));
     let program = program.ok_or(keeper::UpgradeError::NoProgram);
     let program = program.and_then(|program| {
         let absolute = std::path::absolute(&program).unwrap_or(program);

@@ -253,7 +253,7 @@ impl App {
         if asked || !keeper::is_older(&version, env!("CARGO_PKG_VERSION")) {
             return;
         }
-        let Some(program) = keeper::find(keeper::PROGRAM) else {
+        let Some(program) = ship_keeper::find::program(keeper::PROGRAM) else {
             return;
         };
         match self.client.upgrade(&program) {

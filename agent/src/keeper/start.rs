@@ -48,7 +48,7 @@ pub enum StartError {
 /// # Errors
 /// [`StartError`] with what the keeper said.
 pub fn start(layout: &AppLayout, host: &HostName, groups: &GroupsAt) -> Result<(), StartError> {
-    let program = find(PROGRAM).ok_or(StartError::NoProgram)?;
+    let program = ship_keeper::find::program(PROGRAM).ok_or(StartError::NoProgram)?;
     layout::make(&layout.keeper_state, 0o700)?;
     layout::make(&layout.run, 0o711)?;
     let complaints = layout.keeper_state.join("start.err");
@@ -106,19 +106,4 @@ fn complaint(path: &Path) -> String {
     } else {
         said
     }
-}
-
-/// A program of ours: beside this one, in `SHIP_BIN_DIR`, or in `PATH`.
-pub fn find(name: &str) -> Option<PathBuf> {
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|own| own.parent().map(Path::to_owned));
-    let chosen = std::env::var_os("SHIP_BIN_DIR").map(PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    beside
-        .into_iter()
-        .chain(chosen)
-        .chain(std::env::split_paths(&path))
-        .map(|folder| folder.join(name))
-        .find(|program| program.is_file())
 }
