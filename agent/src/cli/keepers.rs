@@ -78,7 +78,8 @@ pub fn adopt(host: &Host, stranger: &Stranger, output: Output) -> Result<(), Fai
     let spec = manners(&scene, stranger)?;
     scene.layout.prepare().map_err(|error| said(chain(&error)))?;
     if scene.client.status().is_err() {
-        keeper::start(&scene.layout, &scene.config.host, &scene.config.cgroups).map_err(|error| said(chain(&error)))?;
+        keeper::start(&scene.layout, &scene.config.host, &scene.config.cgroups)
+            .map_err(|error| said(chain(&error)))?;
     }
     match scene.client.adopt(stranger.pid, spec) {
         Ok(Taken::Accepted | Taken::Already) => {}

@@ -106,7 +106,11 @@ async fn a_bundle_that_was_found_wrong_is_avoided() {
             blobs: vec![page.clone()],
             avoid: avoid.iter().map(|bundle| bundle.to_vec()).collect(),
         };
-        let mut located = clients.releases.locate(stream::iter([question])).await?.into_inner();
+        let mut located = clients
+            .releases
+            .locate(stream::iter([question]))
+            .await?
+            .into_inner();
         let found = located.message().await?;
         Ok::<_, tonic::Status>(found.map(|found| found.bundle))
     };
