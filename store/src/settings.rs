@@ -44,7 +44,8 @@ pub struct Settings {
     /// How long a wave must stay healthy before the next.
     #[serde(default = "default_soak")]
     pub soak_ms: u64,
-    /// How long one host may take from being asked to switch to being healthy.
+    /// How long one host may take from being asked to switch to being healthy, besides what a release's own words let it
+    /// take: its `ready_timeout`, `lock_wait`, canary, hooks and, where the old one ends first, `drain` and `stop_timeout`.
     #[serde(default = "default_switch_deadline")]
     pub switch_deadline_ms: u64,
     /// How long hosts may take to fetch and unpack a release.

@@ -40,6 +40,8 @@ pub struct ReleaseInfo {
     pub platform: Vec<String>,
     /// `[retention] keep`: releases kept on hosts while this one runs; none: as policy says.
     pub keep: Option<u32>,
+    /// How long its own words let a switch to it or from it take on one host.
+    pub switch_waits_ms: u64,
 }
 
 impl ReleaseInfo {
@@ -63,6 +65,7 @@ impl ReleaseInfo {
             classes,
             platform: spec.platform.clone(),
             keep: spec.keep,
+            switch_waits_ms: spec.switch_waits_ms(),
         }
     }
 }
@@ -79,7 +82,7 @@ pub struct Policy {
     pub soak_ms: u64,
     pub prefetch_deadline_ms: u64,
     pub barrier_deadline_ms: u64,
-    /// For one host, from being asked to being healthy.
+    /// For one host, from being asked to being healthy, what the releases' own words let it take included.
     pub switch_deadline_ms: u64,
     /// Releases kept on hosts besides the running and the previous good one.
     pub keep: u32,

@@ -32,8 +32,16 @@ pub fn plan(
     };
     let (kind, from, release) = asked.decide()?;
     // What a release says of its own keeping comes before what its environment says of all.
+    let leaving = from.and_then(|from| releases.get(&from.number));
+    let waits = leaving
+        .into_iter()
+        .chain([release])
+        .map(|release| release.switch_waits_ms);
     let policy = &Policy {
         keep: release.keep.unwrap_or(policy.keep),
+        switch_deadline_ms: policy
+            .switch_deadline_ms
+            .saturating_add(waits.max().unwrap_or_default()),
         ..policy.clone()
     };
     let hosts = Split::new(hosts, release, request);

@@ -17,6 +17,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod values;
+mod waits;
 mod ways;
 
 pub use check::SpecDefect;

@@ -203,6 +203,7 @@ impl Fleet {
             classes: [ClassName::new("web").unwrap()].into(),
             platform: Vec::new(),
             keep: None,
+            switch_waits_ms: 0,
         };
         self.releases.insert(ReleaseNumber(number), info);
     }
