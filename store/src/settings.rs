@@ -10,6 +10,8 @@ use ship_durable::{FileError, write_file};
 use ship_model::rollout::Thresholds;
 use toml_edit::{DocumentMut, Item};
 
+use crate::push::{self, PushDefect, PushSettings};
+
 /// The form of `store.toml`; another is refused.
 pub const VERSION: u32 = 1;
 
@@ -57,6 +59,9 @@ pub struct Settings {
     /// App hosts that may be away at once; none: a quarter of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<u32>,
+    /// Where assets are pushed to, each an asset host of its environment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub push: Vec<PushSettings>,
 }
 
 const fn default_heartbeat() -> u64 {
@@ -112,6 +117,8 @@ pub enum SettingsError {
         key: &'static str,
         problem: String,
     },
+    #[error("{}: a [[push]] is not as it should be", path.display())]
+    Push { path: PathBuf, source: PushDefect },
     #[error("cannot write {} as TOML", path.display())]
     Render { path: PathBuf, source: toml::ser::Error },
     #[error("cannot write the store's settings")]
@@ -136,6 +143,7 @@ impl Settings {
             prefetch_deadline_ms: default_prefetch_deadline(),
             barrier_deadline_ms: default_barrier_deadline(),
             max_unavailable: None,
+            push: Vec::new(),
         }
     }
 
@@ -237,6 +245,10 @@ impl Settings {
                 found: self.version,
             });
         }
+        push::check(&self.push).map_err(|source| SettingsError::Push {
+            path: path.to_owned(),
+            source,
+        })?;
         if !(50..=600_000).contains(&self.heartbeat_ms) {
             return Err(wrong("heartbeat_ms", "must be from 50 to 600000"));
         }

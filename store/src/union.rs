@@ -106,17 +106,32 @@ impl Unions {
         if app.union.holds().contains(&release.target()) {
             return Ok(());
         }
+        self.add_to(&app.union, release)?;
+        self.shelf.set_union(&release.app, &app.union);
+        Ok(())
+    }
+
+    /// Puts the assets of `release` into a union, which need not be one of these; blocks until they are durable. Not twice
+    /// at once for one union.
+    pub fn add_to(&self, union: &Union, release: &ReleaseRecord) -> Result<(), AddAssetsError> {
+        let assets = self.assets_of(release)?;
+        self.fill(union, union.missing(&assets))?;
+        Ok(union.record(release.target(), &assets)?)
+    }
+
+    /// What browsers fetch of a release.
+    pub fn assets_of(&self, release: &ReleaseRecord) -> Result<Vec<Asset>, AddAssetsError> {
         let manifest = read_manifest(&*self.blobs, release.id);
         let manifest = manifest.map_err(|source| AddAssetsError::Manifest {
             id: release.id,
             source,
         })?;
-        let assets = assets_of(&manifest)?;
-        drop(manifest);
-        self.fill(&app.union, app.union.missing(&assets))?;
-        app.union.record(release.target(), &assets)?;
-        self.shelf.set_union(&release.app, &app.union);
-        Ok(())
+        Ok(assets_of(&manifest)?)
+    }
+
+    /// Where a fingerprinted asset of `release` lies here, after its assets were added; none: nobody asks for such a path.
+    pub fn file(&self, release: &ReleaseRecord, asset: &Asset) -> Result<Option<PathBuf>, AddAssetsError> {
+        Ok(self.app(&release.app)?.union.file(asset))
     }
 
     /// Adds whatever is missing of all releases, newest first; tells what could not be. Blocks.

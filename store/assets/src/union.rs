@@ -217,6 +217,11 @@ impl Union {
         Ok(())
     }
 
+    /// Where an asset lies, or would lie; none when its URL has no place in a folder.
+    pub fn file(&self, asset: &Asset) -> Option<PathBuf> {
+        Some(self.folder.join(folder_name(&asset.url_path)?.as_path()))
+    }
+
     pub(crate) fn root(&self) -> &Arc<Path> {
         &self.folder
     }

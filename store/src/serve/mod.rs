@@ -29,6 +29,7 @@ use crate::http::{self, Bundles, Metrics};
 use crate::listen::{Limits, Port, PortFigures};
 use crate::log::whole;
 use crate::publish;
+use crate::push::{self, Pushing};
 use crate::rollout::fleet::Fleet;
 use crate::rollout::{Controller, Parts, SteerError};
 use crate::settings::{Settings, SettingsError};
@@ -234,6 +235,16 @@ async fn assemble(
     let unions = Unions::new(dir.join("assets"), blobs, places, Arc::clone(&shelf));
     let unions = Arc::new(unions);
     tokio::spawn(catch_up(bridge.clone(), Arc::clone(&unions), ledger.clone()));
+    let pushing = Pushing {
+        ledger: ledger.clone(),
+        bridge: bridge.clone(),
+        board: Arc::clone(&board),
+        controller: controller.clone(),
+        unions: Arc::clone(&unions),
+        heartbeat: Duration::from_millis(settings.heartbeat_ms),
+        stop: stop.clone(),
+    };
+    push::start(&pushing, settings.push.clone(), dir);
     let face = Face {
         ledger,
         bridge,

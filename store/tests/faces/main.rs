@@ -13,6 +13,7 @@ mod fleet;
 mod hostile;
 mod ports;
 mod publishing;
+mod push;
 mod restored;
 mod rollouts;
 mod sessions;

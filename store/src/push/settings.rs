@@ -1,0 +1,159 @@
+//! What a `store.toml` says of pushes.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use ship_model::name::{AppName, EnvName, HostName};
+
+/// One `[[push]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushSettings {
+    /// Its name among the hosts of its environment.
+    pub name: HostName,
+    pub env: EnvName,
+    /// Only the assets of these apps; none: of all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apps: Vec<AppName>,
+    /// Where pages find what was pushed, as `status` tells it: `https://cdn.example.com`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// A folder that is there, such as another machine's that is mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<BucketSettings>,
+}
+
+/// A bucket of an S3-compatible store. The keys are read from a file of their own, which only the store's user may read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BucketSettings {
+    pub bucket: String,
+    /// `https://s3.example.com`; none: Amazon's, of the region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    #[serde(default = "default_region")]
+    pub region: String,
+    /// Before each URL path, without slashes at its ends.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+    /// A TOML file with `access_key_id` and `secret_access_key`; relative to the store's folder.
+    pub credentials: PathBuf,
+    /// Whether an `http://` endpoint may be used: keys are never sent over it, but content is.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub plain_http: bool,
+}
+
+fn default_region() -> String {
+    "us-east-1".to_owned()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// What is wrong with a `[[push]]`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PushDefect {
+    #[error("{env}/{name} is there twice")]
+    Twice { env: EnvName, name: HostName },
+    #[error("{name} goes nowhere, or to two places: it needs either folder or s3")]
+    Places { name: HostName },
+    #[error("{name}: folder must be an absolute path, not {}", folder.display())]
+    Relative { name: HostName, folder: PathBuf },
+    #[error("{name}: endpoint must be https://HOST, or http://HOST with plain_http = true, not {endpoint:?}")]
+    Endpoint { name: HostName, endpoint: String },
+    #[error("{name}: bucket is empty")]
+    NoBucket { name: HostName },
+    #[error("{name}: prefix must not begin or end with a slash: {prefix:?}")]
+    Prefix { name: HostName, prefix: String },
+}
+
+/// The first thing that is wrong with `pushes`.
+pub fn check(pushes: &[PushSettings]) -> Result<(), PushDefect> {
+    let mut names = BTreeSet::new();
+    for push in pushes {
+        let name = || push.name.clone();
+        if !names.insert((&push.env, &push.name)) {
+            return Err(PushDefect::Twice {
+                env: push.env.clone(),
+                name: name(),
+            });
+        }
+        match (&push.folder, &push.s3) {
+            (Some(folder), None) if folder.is_absolute() => {}
+            (Some(folder), None) => {
+                return Err(PushDefect::Relative {
+                    name: name(),
+                    folder: folder.clone(),
+                });
+            }
+            (None, Some(bucket)) => check_bucket(bucket, &push.name)?,
+            _ => return Err(PushDefect::Places { name: name() }),
+        }
+    }
+    Ok(())
+}
+
+fn check_bucket(bucket: &BucketSettings, name: &HostName) -> Result<(), PushDefect> {
+    let name = || name.clone();
+    if bucket.bucket.is_empty() {
+        return Err(PushDefect::NoBucket { name: name() });
+    }
+    if bucket.prefix.starts_with('/') || bucket.prefix.ends_with('/') {
+        return Err(PushDefect::Prefix {
+            name: name(),
+            prefix: bucket.prefix.clone(),
+        });
+    }
+    match &bucket.endpoint {
+        Some(endpoint)
+            if !endpoint.starts_with("https://")
+                && !(bucket.plain_http && endpoint.starts_with("http://")) =>
+        {
+            Err(PushDefect::Endpoint {
+                name: name(),
+                endpoint: endpoint.clone(),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Some_ {
+        push: Vec<PushSettings>,
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_push_is_named() {
+        let checked = |text: &str| {
+            let read: Some_ = toml::from_str(text).unwrap();
+            check(&read.push).map_err(|defect| defect.to_string())
+        };
+        let head = "[[push]]\nname = \"cdn\"\nenv = \"dev\"\n";
+        let s3 = |words: &str| format!("{head}[push.s3]\nbucket = \"b\"\ncredentials = \"s3.toml\"\n{words}\n");
+        assert_eq!(checked(&format!("{head}folder = \"/mnt/cdn\"\n")), Ok(()));
+        assert_eq!(checked(&s3("")), Ok(()));
+        assert_eq!(checked(&s3("endpoint = \"http://x\"\nplain_http = true")), Ok(()));
+        for (text, part) in [
+            (head.to_owned(), "either folder or s3"),
+            (format!("{head}folder = \"cdn\"\n"), "absolute"),
+            (format!("{head}folder = \"/a\"\n{head}folder = \"/b\"\n"), "dev/cdn is there twice"),
+            (s3("endpoint = \"http://x\""), "plain_http"),
+            (s3("prefix = \"/web\""), "prefix"),
+        ] {
+            let said = checked(&text).unwrap_err();
+            assert!(said.contains(part), "{said}");
+        }
+    }
+}
