@@ -13,8 +13,8 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path as Key;
 use object_store::{
-    Attribute, Attributes, Error, GetOptions, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
-    RetryConfig, WriteMultipart,
+    Attribute, Attributes, Error, GetOptions, ObjectStore, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload, RetryConfig, WriteMultipart,
 };
 use serde::Deserialize;
 use ship_model::assets::{Asset, content_type};
@@ -101,7 +101,8 @@ impl Bucket {
 
     fn record(&self, release: &ReleaseRecord) -> PathBuf {
         let target = release.target();
-        self.remembered.join(format!("{}-{}", release.app, target.folder()))
+        self.remembered
+            .join(format!("{}-{}", release.app, target.folder()))
     }
 
     fn read_holds(&self) -> io::Result<Vec<Target>> {
@@ -160,7 +161,9 @@ impl Bucket {
         match sent {
             Ok(()) => Ok(()),
             // Also what a server says to the second try of a put whose answer was lost.
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => self.compare(store, &key, asset).await,
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
+                self.compare(store, &key, asset).await
+            }
             Err(source) => Err(failed(source)),
         }
     }
@@ -190,7 +193,10 @@ impl Bucket {
             source,
         };
         let found = store.get_opts(key, GetOptions::default()).await.map_err(failed)?;
-        let told = found.attributes.get(&DIGEST).map(|digest| digest.as_ref().to_owned());
+        let told = found
+            .attributes
+            .get(&DIGEST)
+            .map(|digest| digest.as_ref().to_owned());
         let same = if found.meta.size != asset.size {
             false
         } else if told.is_some() {
@@ -267,7 +273,9 @@ fn attributes(asset: &Asset) -> Attributes {
 /// The bytes of a small asset, verified.
 fn read(path: &Path, asset: &Asset) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(asset.size + 1).read_to_end(&mut bytes)?;
+    fs::File::open(path)?
+        .take(asset.size + 1)
+        .read_to_end(&mut bytes)?;
     match BlobDigest::of(&bytes) == asset.digest {
         true => Ok(bytes),
         false => Err(rotten()),

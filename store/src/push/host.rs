@@ -43,7 +43,9 @@ pub fn start(pushing: &Pushing, pushes: Vec<PushSettings>, dir: &Path) {
     for settings in pushes {
         let place: Arc<dyn Place> = match (&settings.folder, &settings.s3) {
             (_, Some(bucket)) => {
-                let remembered = dir.join("push").join(format!("{}-{}", settings.env, settings.name));
+                let remembered = dir
+                    .join("push")
+                    .join(format!("{}-{}", settings.env, settings.name));
                 Arc::new(Bucket::new(bucket.clone(), dir, remembered))
             }
             (Some(folder), None) => Arc::new(Folder::new(folder.clone())),
@@ -127,7 +129,9 @@ impl Host {
         let bridge = self.pushing.bridge.clone();
         let mut job = tokio::spawn(async move {
             let pushed = bridge.run(move || {
-                let found = ledger.release(&of, release.number).map_err(|error| whole(&error))?;
+                let found = ledger
+                    .release(&of, release.number)
+                    .map_err(|error| whole(&error))?;
                 let record = found.ok_or_else(|| format!("{of}@{} is not in the ledger", release.number))?;
                 place.take(&unions, &record).map_err(|error| whole(&error))
             });
@@ -172,7 +176,11 @@ impl Host {
     fn report(&self, wanted: &DesiredHost, holds: &[Target]) -> HostReport {
         HostReport {
             classes: ClassName::new(ASSET_CLASS).into_iter().collect(),
-            apps: wanted.apps.iter().map(|app| self.app_report(app, holds)).collect(),
+            apps: wanted
+                .apps
+                .iter()
+                .map(|app| self.app_report(app, holds))
+                .collect(),
             asset_url: self.settings.url.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             ..HostReport::default()

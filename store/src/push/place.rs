@@ -42,7 +42,9 @@ pub enum PushError {
         url: String,
         source: object_store::Error,
     },
-    #[error("{url} has other bytes in bucket {bucket}: it was written there by somebody else, and is never replaced")]
+    #[error(
+        "{url} has other bytes in bucket {bucket}: it was written there by somebody else, and is never replaced"
+    )]
     Other { bucket: String, url: String },
     #[error("cannot remember what was pushed")]
     Remember(#[from] ship_durable::FileError),

@@ -141,14 +141,18 @@ mod tests {
             check(&read.push).map_err(|defect| defect.to_string())
         };
         let head = "[[push]]\nname = \"cdn\"\nenv = \"dev\"\n";
-        let s3 = |words: &str| format!("{head}[push.s3]\nbucket = \"b\"\ncredentials = \"s3.toml\"\n{words}\n");
+        let s3 =
+            |words: &str| format!("{head}[push.s3]\nbucket = \"b\"\ncredentials = \"s3.toml\"\n{words}\n");
         assert_eq!(checked(&format!("{head}folder = \"/mnt/cdn\"\n")), Ok(()));
         assert_eq!(checked(&s3("")), Ok(()));
         assert_eq!(checked(&s3("endpoint = \"http://x\"\nplain_http = true")), Ok(()));
         for (text, part) in [
             (head.to_owned(), "either folder or s3"),
             (format!("{head}folder = \"cdn\"\n"), "absolute"),
-            (format!("{head}folder = \"/a\"\n{head}folder = \"/b\"\n"), "dev/cdn is there twice"),
+            (
+                format!("{head}folder = \"/a\"\n{head}folder = \"/b\"\n"),
+                "dev/cdn is there twice",
+            ),
             (s3("endpoint = \"http://x\""), "plain_http"),
             (s3("prefix = \"/web\""), "prefix"),
         ] {

@@ -78,15 +78,24 @@ async fn no_host_is_switched_before_the_folder_has_all() {
     }
 
     // A store that was killed goes on where it was: what is there is not brought again.
-    let before = fs::metadata(folder.join(asset("one"))).unwrap().modified().unwrap();
+    let before = fs::metadata(folder.join(asset("one")))
+        .unwrap()
+        .modified()
+        .unwrap();
     store.kill();
     store.serve().await;
     let mut clients = store.operator().await;
     clients.hosts(&[("cdn", "available"), ("h1", "available")]).await;
     clients.publish_page("three").await;
     assert_eq!(outcome(&clients.promote(3).await), OutcomeKind::Done);
-    let after = fs::metadata(folder.join(asset("one"))).unwrap().modified().unwrap();
-    assert_eq!((before, fs::read(folder.join(asset("three"))).unwrap()), (after, b"three".to_vec()));
+    let after = fs::metadata(folder.join(asset("one")))
+        .unwrap()
+        .modified()
+        .unwrap();
+    assert_eq!(
+        (before, fs::read(folder.join(asset("three"))).unwrap()),
+        (after, b"three".to_vec())
+    );
 }
 
 /// A file of the same name with other bytes is never replaced, and nobody is switched to a page that would get it.
@@ -127,10 +136,16 @@ impl Moto {
             skipped("push to a bucket", "moto is not installed: run tests/setup");
             return None;
         }
-        let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let addr = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let mut command = Command::new(program);
         command.args(["-H", "127.0.0.1", "-p", &addr.port().to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let moto = Self {
             child: command.spawn().unwrap(),
             addr,
@@ -139,7 +154,12 @@ impl Moto {
             tokio::net::TcpStream::connect(addr).await.ok()
         })
         .await;
-        assert_eq!(http(addr, None, "PUT", "/assets", "content-length: 0\r\n").await.0, 200);
+        assert_eq!(
+            http(addr, None, "PUT", "/assets", "content-length: 0\r\n")
+                .await
+                .0,
+            200
+        );
         Some(moto)
     }
 }
@@ -170,7 +190,11 @@ async fn a_bucket_is_filled_and_never_written_twice() {
     let started = clients.rollouts.promote(plan(1)).await.unwrap().into_inner();
     let said = refusal(&clients).await;
     assert!(said.contains("s3.toml"), "{said}");
-    ship_durable::write_file(&credentials, b"access_key_id = \"a\"\nsecret_access_key = \"s\"\n").unwrap();
+    ship_durable::write_file(
+        &credentials,
+        b"access_key_id = \"a\"\nsecret_access_key = \"s\"\n",
+    )
+    .unwrap();
     assert_eq!(outcome(&clients.end(&started).await), OutcomeKind::Done);
     let path = format!("/assets/web/{}", asset("one"));
     let (status, head, body) = http(moto.addr, None, "GET", &path, "").await;
