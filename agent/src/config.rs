@@ -470,14 +470,12 @@ key = "/etc/key.pem"
     #[test]
     fn the_example_is_good() {
         let example = include_str!("../agent.toml");
-        let shown = |line: &str| {
-            line.strip_prefix("# ")
-                .filter(|rest| rest.contains(" = ") || rest.starts_with('['))
-        };
-        let all: Vec<_> = example
-            .lines()
-            .map(|line| shown(line).unwrap_or(line).replace("10.0.0.7", "127.0.0.1"))
-            .collect();
+        let all = example.lines().map(|line| {
+            let shown = line.strip_prefix("# ");
+            let shown = shown.filter(|rest| rest.contains(" = ") || rest.starts_with('['));
+            shown.unwrap_or(line).replace("10.0.0.7", "127.0.0.1")
+        });
+        let all: Vec<String> = all.collect();
         let config = Config::parse(&all.join("\n"), Path::new("/etc/ship")).unwrap();
         assert_eq!(config.balancers.len(), 1);
         assert_eq!(config.apps_dir, Path::new("/srv/ship"));

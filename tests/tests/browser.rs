@@ -2,7 +2,11 @@
 //!
 //! The whole comparison is `tests/bench/tabs`; this is a small run of it, and of the folder that is replaced, which must lose
 //! something, or nothing was shown.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "tests stop at the first surprise")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests stop at the first surprise"
+)]
 
 use std::process::Command;
 
@@ -15,7 +19,10 @@ fn installed(program: &str) -> bool {
 
 #[test]
 fn old_tabs_find_all_that_they_name() {
-    if !["chromium", "chromedriver", "nginx", "python3"].into_iter().all(installed) {
+    if !["chromium", "chromedriver", "nginx", "python3"]
+        .into_iter()
+        .all(installed)
+    {
         ship_tests::skipped("old tabs", "chromium is not installed: run tests/setup");
         return;
     }
@@ -23,7 +30,16 @@ fn old_tabs_find_all_that_they_name() {
     let figures = folder.path().join("figures.json");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/tabs");
     let ended = Command::new(script)
-        .args(["--releases", "8", "--tabs", "3", "--way", "Ship", "--way", "folder replaced"])
+        .args([
+            "--releases",
+            "8",
+            "--tabs",
+            "3",
+            "--way",
+            "Ship",
+            "--way",
+            "folder replaced",
+        ])
         .arg("--dir")
         .arg(folder.path())
         .arg("--binaries")
@@ -40,5 +56,8 @@ fn old_tabs_find_all_that_they_name() {
     assert_eq!(ship["failures"], Value::Array(Vec::new()), "{ship:#}");
     assert!(ship["old"].as_u64() > Some(8), "{ship:#}");
     let replaced = &figures["folder replaced"];
-    assert!(replaced["failed"].as_u64() > Some(0), "nothing was lost where something must be: {replaced:#}");
+    assert!(
+        replaced["failed"].as_u64() > Some(0),
+        "nothing was lost where something must be: {replaced:#}"
+    );
 }

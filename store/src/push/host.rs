@@ -1,7 +1,6 @@
 //! The host that a push is: told what to have, it brings it there, and says so.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,6 @@ use ship_model::report::{AppFailure, AppPhase, AppReport, HostReport, UpdateFigu
 use ship_model::rollout::ASSET_CLASS;
 use tokio_util::sync::CancellationToken;
 
-use super::bucket::Bucket;
 use super::folder::Folder;
 use super::place::Place;
 use super::settings::PushSettings;
@@ -38,20 +36,10 @@ pub struct Pushing {
     pub stop: CancellationToken,
 }
 
-/// Starts what `store.toml` tells to push; it ends with the store. `dir` is the store's folder.
-pub fn start(pushing: &Pushing, pushes: Vec<PushSettings>, dir: &Path) {
+/// Starts what `store.toml` tells to push; it ends with the store.
+pub fn start(pushing: &Pushing, pushes: Vec<PushSettings>) {
     for settings in pushes {
-        let place: Arc<dyn Place> = match (&settings.folder, &settings.s3) {
-            (_, Some(bucket)) => {
-                let remembered = dir
-                    .join("push")
-                    .join(format!("{}-{}", settings.env, settings.name));
-                Arc::new(Bucket::new(bucket.clone(), dir, remembered))
-            }
-            (Some(folder), None) => Arc::new(Folder::new(folder.clone())),
-            // Refused when the settings were read.
-            (None, None) => continue,
-        };
+        let place: Arc<dyn Place> = Arc::new(Folder::new(settings.folder.clone()));
         let host = Host {
             pushing: pushing.clone(),
             settings,
@@ -59,6 +47,14 @@ pub fn start(pushing: &Pushing, pushes: Vec<PushSettings>, dir: &Path) {
             failures: BTreeMap::new(),
         };
         tokio::spawn(host.run());
+    }
+}
+
+impl std::fmt::Debug for Pushing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pushing")
+            .field("heartbeat", &self.heartbeat)
+            .finish_non_exhaustive()
     }
 }
 

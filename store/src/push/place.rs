@@ -1,6 +1,5 @@
 //! What a push needs of where it goes.
 
-use std::io;
 use std::path::PathBuf;
 
 use ship_assets::UnionError;
@@ -27,25 +26,4 @@ pub enum PushError {
     Open { folder: PathBuf, source: UnionError },
     #[error("cannot push a release's assets")]
     Add(#[from] AddAssetsError),
-    #[error("cannot read {}", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("{} does not say access_key_id and secret_access_key", path.display())]
-    Credentials { path: PathBuf, source: toml::de::Error },
-    #[error("cannot use bucket {bucket}")]
-    Bucket {
-        bucket: String,
-        source: object_store::Error,
-    },
-    #[error("cannot push {url} to bucket {bucket}")]
-    Put {
-        bucket: String,
-        url: String,
-        source: object_store::Error,
-    },
-    #[error(
-        "{url} has other bytes in bucket {bucket}: it was written there by somebody else, and is never replaced"
-    )]
-    Other { bucket: String, url: String },
-    #[error("cannot remember what was pushed")]
-    Remember(#[from] ship_durable::FileError),
 }

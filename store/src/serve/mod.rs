@@ -244,7 +244,7 @@ async fn assemble(
         heartbeat: Duration::from_millis(settings.heartbeat_ms),
         stop: stop.clone(),
     };
-    push::start(&pushing, settings.push.clone(), dir);
+    push::start(&pushing, settings.push.clone());
     let face = Face {
         ledger,
         bridge,

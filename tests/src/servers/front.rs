@@ -8,7 +8,7 @@ use super::subject::{program, words};
 impl Subject {
     /// Leaves by its configuration.
     #[must_use]
-    pub fn nginx() -> Option<Self> {
+    pub fn nginx_beside() -> Option<Self> {
         program("nginx")?;
         let files = [
             ("agent/drain/nginx.sh", "nginx.sh"),
@@ -23,7 +23,7 @@ impl Subject {
 
     /// Leaves by its own soft stop, so it is stopped as soon as nobody new comes.
     #[must_use]
-    pub fn haproxy() -> Option<Self> {
+    pub fn haproxy_beside() -> Option<Self> {
         let haproxy = program("haproxy")?.to_string_lossy().into_owned();
         Some(Self {
             stop_signal: "USR1",

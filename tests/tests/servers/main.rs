@@ -172,13 +172,13 @@ fn sample() {
 
 #[test]
 fn nginx() {
-    loses_nothing("nginx", Subject::nginx());
+    loses_nothing("nginx", Subject::nginx_beside());
 }
 
 /// Told nothing before its stop signal, with which it leaves by itself.
 #[test]
 fn haproxy() {
-    if let Some(seen) = to_and_fro("haproxy", Subject::haproxy()) {
+    if let Some(seen) = to_and_fro("haproxy", Subject::haproxy_beside()) {
         seen.none("/failed");
     }
 }
