@@ -8,9 +8,10 @@
 #   [process.web.listen]                    # one name: SHIP_IP_HTTP and SHIP_PORT_HTTP below are those of "http"
 #   http = "tcp:0.0.0.0:80"
 #
-# nginx has no way to read a variable into its configuration, so three words of `nginx.conf.in` are replaced here:
+# nginx has no way to read a variable into its configuration, so four words of `nginx.conf.in` are replaced here:
 #   @LISTEN_HTTP@   in `listen @LISTEN_HTTP@;`: nginx takes the socket that was handed over when the address is the same
 #   @DRAIN_FILE@    there while this generation leaves (see nginx.conf.in beside this file)
+#   @HERE@          the release's folder, for `include @HERE@/site.conf;`: nginx would look beside the replaced file
 #   @PREFIX@        a path of this generation for what nginx writes: `pid @PREFIX@.pid;`
 # The sockets come by NGINX=3;4; as nginx hands them to itself in its binary upgrade (nginx.org/en/docs/control.html).
 set -eu
@@ -23,7 +24,7 @@ esac
 for old in "$SHIP_RUN_DIR"/nginx-*.pid; do
     if [ -f "$old" ] && ! kill -0 "$(cat "$old")" 2>/dev/null; then rm -f "$old" "${old%.pid}.conf"; fi
 done
-sed -e "s|@LISTEN_HTTP@|$address|g" -e "s|@DRAIN_FILE@|$SHIP_DRAIN_FILE|g" -e "s|@PREFIX@|$prefix|g" \
+sed -e "s|@LISTEN_HTTP@|$address|g" -e "s|@DRAIN_FILE@|$SHIP_DRAIN_FILE|g" -e "s|@PREFIX@|$prefix|g" -e "s|@HERE@|$PWD|g" \
     nginx.conf.in >"$prefix.conf"
 NGINX=
 fd=3

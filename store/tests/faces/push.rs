@@ -94,18 +94,3 @@ async fn no_host_is_switched_before_the_folder_has_all() {
         (after, b"three".to_vec())
     );
 }
-
-/// A file of the same name with other bytes is never replaced, and nobody is switched to a page that would get it.
-#[tokio::test]
-async fn other_bytes_in_the_folder_are_never_replaced() {
-    let place = TempDir::new().unwrap();
-    let taken = place.path().join(asset("one"));
-    fs::create_dir(place.path().join("static")).unwrap();
-    ship_durable::write_file(&taken, b"another's").unwrap();
-    let (_store, mut clients, web) = begin(push(place.path().to_owned())).await;
-    clients.rollouts.promote(plan(1)).await.unwrap();
-    let said = refusal(&clients).await;
-    assert!(said.contains(&asset("one")), "{said}");
-    assert_eq!(fs::read(&taken).unwrap(), b"another's");
-    assert_eq!(web.running(), None);
-}
