@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::balancer::{Board, board};
+use crate::clock;
 use crate::config::Config;
 use crate::converge::Converge;
 use crate::dial::Dial;
@@ -25,7 +26,7 @@ use crate::layout::HostLayout;
 use crate::local::{self, Local};
 use crate::report::Reporter;
 use crate::scrub::Scrubber;
-use crate::session::{Session, StoreLink};
+use crate::session::{Asked, Session, StoreLink};
 
 /// For everything to end by itself.
 const END: Duration = Duration::from_secs(10);
@@ -55,6 +56,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let board = Arc::new(Board::default());
     board::serve(&config.balancers, &board, &tasks, &stop).await?;
+    let asked = Asked::new(shelf.clone(), clock::wall_ms(), clock::now());
     let converge = Arc::new(Converge::new(
         Arc::clone(&config),
         layout.clone(),
@@ -103,6 +105,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         desired,
         reports: reporter.subscribe(),
         link,
+        asked,
     };
     tasks.spawn(session.run(stop.clone()));
     tracing::info!(env = %config.env, store = %config.store, socket = %socket.display(), "agent runs");

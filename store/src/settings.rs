@@ -1,5 +1,9 @@
 //! `store.toml`: what a store's folder is told, and the addresses it remembers.
 
+mod retention;
+
+pub use retention::{Retention, Uncounted};
+
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -56,6 +60,9 @@ pub struct Settings {
     /// App hosts that may be away at once; none: a quarter of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<u32>,
+    /// How long assets are kept that no release in reach names.
+    #[serde(default, skip_serializing_if = "Retention::is_default")]
+    pub retention: Retention,
 }
 
 const fn default_heartbeat() -> u64 {
@@ -135,6 +142,7 @@ impl Settings {
             prefetch_deadline_ms: default_prefetch_deadline(),
             barrier_deadline_ms: default_barrier_deadline(),
             max_unavailable: None,
+            retention: Retention::default(),
         }
     }
 
@@ -180,7 +188,11 @@ impl Settings {
             source,
         })?;
         explain(&mut document);
-        Ok(write_file(&path, document.to_string().as_bytes())?)
+        let mut text = document.to_string();
+        if self.retention.is_default() {
+            text.push_str(retention::TEMPLATE);
+        }
+        Ok(write_file(&path, text.as_bytes())?)
     }
 
     fn render(&self, path: &Path) -> Result<String, SettingsError> {

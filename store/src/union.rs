@@ -138,6 +138,11 @@ impl Unions {
         Ok(failed)
     }
 
+    /// The union of `app`; opened when it is not open yet, and empty for an app without releases.
+    pub fn union(&self, app: &AppName) -> Result<Arc<Union>, AddAssetsError> {
+        Ok(Arc::clone(&self.app(app)?.union))
+    }
+
     fn app(&self, app: &AppName) -> Result<Arc<App>, AddAssetsError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = open.get(app) {

@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+mod asked;
 mod record;
 pub mod serve;
 mod shelf;

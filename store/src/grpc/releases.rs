@@ -24,6 +24,7 @@ use crate::engine::blobs::read_whole;
 use crate::folder::StoreFolder;
 use crate::ledger::RequestId;
 use crate::locate::Places;
+use crate::settings::Retention;
 use crate::publish::{Commit, Publisher, UploadError, UploadedBundle};
 use crate::union::Unions;
 
@@ -50,6 +51,8 @@ pub struct ReleasesFace {
 pub struct Rooms {
     pub folder: StoreFolder,
     pub unions: Arc<Unions>,
+    /// How long assets are kept.
+    pub retention: Retention,
 }
 
 impl ReleasesFace {

@@ -13,6 +13,7 @@ use ship_assets::Shelf;
 use ship_assets::serve::Assets;
 use ship_durable::FileError;
 use ship_model::rollout::Policy;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use self::ports::Addresses;
@@ -29,6 +30,7 @@ use crate::http::{self, Bundles, Metrics};
 use crate::listen::{Limits, Port, PortFigures};
 use crate::log::whole;
 use crate::publish;
+use crate::retention::{self, Evidence};
 use crate::rollout::fleet::Fleet;
 use crate::rollout::{Controller, Parts, SteerError};
 use crate::settings::{Settings, SettingsError};
@@ -119,6 +121,8 @@ pub async fn serve(options: Options, clock: Clock) -> Result<(), ServeError> {
     // Both have a deadline of their own.
     let _ = serving.await;
     store.controller.ended().await;
+    // What was heard of requests is written down.
+    let _ = tokio::time::timeout(DRAIN, store.counting).await;
     Ok(())
 }
 
@@ -160,6 +164,7 @@ struct Store {
     face: Face,
     rooms: Arc<Rooms>,
     controller: Controller,
+    counting: JoinHandle<()>,
     assets: Assets,
     figures: Arc<PortFigures>,
     fleet_name: String,
@@ -234,6 +239,16 @@ async fn assemble(
     let unions = Unions::new(dir.join("assets"), blobs, places, Arc::clone(&shelf));
     let unions = Arc::new(unions);
     tokio::spawn(catch_up(bridge.clone(), Arc::clone(&unions), ledger.clone()));
+    let (of, now_ms) = (dir.to_owned(), clock.now_ms());
+    let evidence = bridge.run(move || Evidence::open(&of, now_ms)).await?;
+    let evidence = Arc::new(evidence);
+    let counting = tokio::spawn(retention::count(
+        Arc::clone(&shelf),
+        Arc::clone(&evidence),
+        bridge.clone(),
+        clock.clone(),
+        stop.clone(),
+    ));
     let face = Face {
         ledger,
         bridge,
@@ -242,15 +257,21 @@ async fn assemble(
         fleet,
         controller: controller.clone(),
         sessions: Arc::new(Sessions::default()),
+        evidence,
         heartbeat_ms: settings.heartbeat_ms,
         asset_url: asset_url(&settings, addresses.assets),
         stop: stop.clone(),
     };
-    let rooms = Rooms { folder, unions };
+    let rooms = Rooms {
+        folder,
+        unions,
+        retention: settings.retention.clone(),
+    };
     Ok(Store {
         face,
         rooms: Arc::new(rooms),
         controller,
+        counting,
         assets: Assets::new(shelf),
         figures: Arc::default(),
         fleet_name: settings.fleet,

@@ -1,0 +1,13 @@
+//! Why fingerprinted assets are kept: what is known of requests, and the rule of [`ship_model::retention`] over it.
+//!
+//! * [`Evidence`]: who was asked for what, and when.
+//! * [`count`]: what the store itself is asked for.
+//! * [`look`]: every asset of an app with the reasons that keep it.
+
+mod evidence;
+mod look;
+mod tell;
+
+pub use evidence::{Evidence, SaveEvidenceError};
+pub use look::{Counted, Found, LookError, STORE, Scene, look};
+pub use tell::count;
