@@ -43,7 +43,7 @@ impl Asked {
     /// A new session: what was on its way may be lost.
     pub fn connected(&mut self, wanted: bool) {
         (self.on_its_way, self.said, self.wanted) = (false, false, wanted);
-        for (_, union) in self.shelf.iter().flat_map(|shelf| shelf.unions()) {
+        for (_, union) in self.shelf.iter().flat_map(|shelf| shelf.app_unions()) {
             union.tell_again();
         }
     }
@@ -52,7 +52,7 @@ impl Asked {
     /// milliseconds for half a million.
     pub fn next(&mut self, now: Instant) -> Option<v1::AssetsAsked> {
         let shelf = self.shelf.as_ref().filter(|_| self.wanted && !self.on_its_way)?;
-        let unions = shelf.unions();
+        let unions = shelf.app_unions();
         if now.saturating_duration_since(self.round) >= ROUND {
             self.round = now;
             unions.iter().for_each(|(_, union)| union.new_round());
@@ -81,7 +81,7 @@ impl Asked {
             return;
         }
         self.on_its_way = false;
-        for (_, union) in self.shelf.iter().flat_map(|shelf| shelf.unions()) {
+        for (_, union) in self.shelf.iter().flat_map(|shelf| shelf.app_unions()) {
             union.told();
         }
     }

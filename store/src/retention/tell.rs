@@ -51,7 +51,7 @@ const RUN: u64 = 0;
 
 fn look(shelf: &Shelf, evidence: &Evidence, now_ms: u64, looks: u32, ending: bool) {
     let mut noted = evidence.hear(STORE, RUN, [], now_ms);
-    for (_, union) in shelf.unions() {
+    for (_, union) in shelf.app_unions() {
         loop {
             let asked = union.asked_for(MOST);
             let last = asked.len() < MOST;
