@@ -209,6 +209,12 @@ impl Union {
         self.settle(asset, &name, &incoming)
     }
 
+    /// Serves a file that was added by itself, until this process ends: no record names it here.
+    pub fn adopt(&self, asset: &Asset) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.know(&asset.url_path, asset.digest, asset.size);
+    }
+
     /// Records that every fingerprinted one of `assets` is here, after making them durable.
     pub fn record(&self, target: Target, assets: &[Asset]) -> Result<(), AddError> {
         if let Some(asset) = self.not_standing(assets) {
@@ -381,13 +387,17 @@ impl Held {
 }
 
 impl State {
+    fn know(&mut self, url: &str, digest: BlobDigest, size: u64) {
+        if let Some(name) = folder_name(url) {
+            let stored = Stored { digest, size };
+            let held = self.files.entry(name).or_insert_with(|| Held::new(stored));
+            held.stored = stored;
+        }
+    }
+
     fn take<'a>(&mut self, release: Target, files: impl Iterator<Item = (&'a str, BlobDigest, u64)>) {
         for (url, digest, size) in files {
-            if let Some(name) = folder_name(url) {
-                let stored = Stored { digest, size };
-                let held = self.files.entry(name).or_insert_with(|| Held::new(stored));
-                held.stored = stored;
-            }
+            self.know(url, digest, size);
         }
         if !self.releases.contains(&release) {
             self.releases.push(release);
