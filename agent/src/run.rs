@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ship_assets::Shelf;
+use ship_assets::miss::Misses;
 use ship_assets::serve::Assets;
 use ship_durable::LockError;
 use tokio::net::TcpListener;
@@ -24,6 +25,7 @@ use crate::dial::Dial;
 use crate::fetch::Fetcher;
 use crate::layout::HostLayout;
 use crate::local::{self, Local};
+use crate::missing::FromStore;
 use crate::report::Reporter;
 use crate::scrub::Scrubber;
 use crate::session::{Asked, Session, StoreLink};
@@ -47,8 +49,18 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
 
+    let fetcher = Arc::new(Fetcher::new(Arc::clone(&dial)));
     let shelf = match config.asset_listen {
-        Some(address) => Some(serve_assets(address, &layout, &reporter, &tasks, &stop).await?),
+        Some(address) => {
+            let from_store = FromStore {
+                shelf: Arc::new(Shelf::new()),
+                layout: layout.clone(),
+                fetcher: Arc::clone(&fetcher),
+                runtime: Handle::current(),
+                stop: stop.clone(),
+            };
+            Some(serve_assets(address, from_store, &reporter, &tasks, &stop).await?)
+        }
         None => None,
     };
     let socket = layout.socket();
@@ -60,7 +72,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let converge = Arc::new(Converge::new(
         Arc::clone(&config),
         layout.clone(),
-        Arc::new(Fetcher::new(Arc::clone(&dial))),
+        fetcher,
         shelf,
         Arc::clone(&reporter),
         Handle::current(),
@@ -149,12 +161,12 @@ async fn told_to_end() -> io::Result<&'static str> {
 /// Serves assets at `address`; a port that was taken free once is taken again.
 async fn serve_assets(
     address: SocketAddr,
-    layout: &HostLayout,
+    from_store: FromStore,
     reporter: &Reporter,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<Arc<Shelf>> {
-    let remembered = layout.state.join("asset_port");
+    let remembered = from_store.layout.state.join("asset_port");
     let known = std::fs::read_to_string(&remembered)
         .ok()
         .and_then(|port| port.trim().parse().ok());
@@ -176,10 +188,10 @@ async fn serve_assets(
         ship_durable::write_file(&remembered, bound.port().to_string().as_bytes())?;
     }
     reporter.serves_assets_at(format!("http://{bound}"));
-    let shelf = Arc::new(Shelf::new());
+    let shelf = Arc::clone(&from_store.shelf);
     let serving = ship_assets::serve::serve(
         listener,
-        Assets::new(Arc::clone(&shelf)),
+        Assets::new(Arc::clone(&shelf)).with_misses(Misses::new(Arc::new(from_store))),
         stop.clone().cancelled_owned(),
     );
     tasks.spawn(serving);

@@ -248,6 +248,12 @@ impl Union {
         Some(held.stored)
     }
 
+    /// The size of the file at `url`, if it is known here.
+    pub fn size(&self, url: &str) -> Option<u64> {
+        let name = folder_name(url)?;
+        self.read().files.get(&name).map(|held| held.stored.size)
+    }
+
     /// The contents of at most `most` files that somebody asked for and that were not told in this round: they are on
     /// their way until [`Self::told`] or [`Self::tell_again`]. Costs a walk over all names when there are any.
     pub fn asked_for(&self, most: usize) -> Vec<BlobDigest> {

@@ -13,9 +13,11 @@ use tonic::{Request, Response, Status};
 use super::face::{Answers, Face};
 use super::releases::Rooms;
 use super::status;
-use crate::retention::{Counted, Found, Scene, look};
+use crate::retention::{Counted, Found, Scene, look, promised};
 use crate::settings::Uncounted;
 
+/// Apps that one host has at most.
+const MOST_APPS: usize = 1_000;
 /// Lines that wait for their reader.
 const AHEAD: usize = 64;
 
@@ -103,5 +105,36 @@ impl Assets for AssetsFace {
         let wanted = request.into_inner();
         let app = self.face.known_app(&wanted.app).await?;
         Ok(Response::new(Box::pin(self.lines(app, wanted))))
+    }
+
+    async fn find(
+        &self,
+        request: Request<v1::FindAssetRequest>,
+    ) -> Result<Response<v1::FindAssetReply>, Status> {
+        let v1::FindAssetRequest { apps, path } = request.into_inner();
+        if apps.len() > MOST_APPS {
+            let message = format!("{} apps are too many: {MOST_APPS} at most", apps.len());
+            return Err(status::invalid(message, "apps"));
+        }
+        let apps: Result<Vec<AppName>, _> = apps.iter().map(|app| app.parse()).collect();
+        let apps = apps.map_err(|error| status::bad_name(&error))?;
+        let (ledger, rooms) = (self.face.ledger.clone(), Arc::clone(&self.rooms));
+        let finding = move || {
+            let mut found = apps.iter().filter_map(|app| {
+                let found = promised(&ledger, &rooms.unions, app, &path);
+                found.transpose()
+            });
+            found.next().transpose()
+        };
+        let found = self.face.bridge.run(finding).await;
+        let found = found.map_err(status::broken_off)?;
+        let asset = found.map_err(|error| status::promised(&error))?;
+        let asset = asset.map(|asset| v1::FoundAsset {
+            app: asset.app.to_string(),
+            release: Some(asset.release.into()),
+            digest: asset.digest.as_bytes().to_vec(),
+            bytes: asset.size,
+        });
+        Ok(Response::new(v1::FindAssetReply { asset }))
     }
 }

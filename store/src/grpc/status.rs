@@ -15,7 +15,7 @@ use crate::locate::ReadIndexError;
 use crate::log::whole;
 use crate::near::near_names;
 use crate::publish::{BeginError, CommitError, UploadError};
-use crate::retention::LookError;
+use crate::retention::{LookError, PromisedError};
 use crate::rollout::{FactsError, SteerError};
 
 /// The caller's words do not fit.
@@ -238,6 +238,13 @@ pub fn look(error: &LookError) -> Status {
             tracing::error!(error = message, "assets cannot be judged");
             refuse(FailureKind::Unavailable, message, "assets", "look at the store's log")
         }
+    }
+}
+
+pub fn promised(error: &PromisedError) -> Status {
+    match error {
+        PromisedError::Ledger { source, .. } => ledger(source),
+        PromisedError::Size { .. } => refuse(FailureKind::Unavailable, whole(error), "assets", "look at the store's log"),
     }
 }
 

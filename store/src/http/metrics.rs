@@ -149,4 +149,29 @@ fn counters(out: &mut String, metrics: &Metrics) {
     ] {
         family(out, name, "counter", meaning, &single(value));
     }
+    let Some(misses) = &metrics.assets.misses else {
+        return;
+    };
+    family(
+        out,
+        "ship_asset_healed_total",
+        "counter",
+        "Assets that were missing and were made anew from bundles.",
+        &[(String::new(), misses.healed())],
+    );
+    let incidents: Vec<_> = misses.incidents();
+    let incidents: Vec<_> = incidents
+        .iter()
+        .map(|found| {
+            let labels = format!("{{app=\"{}\",release=\"{}\"}}", found.app, found.release.number);
+            (labels, found.count)
+        })
+        .collect();
+    family(
+        out,
+        "ship_asset_incidents_total",
+        "counter",
+        "Requests for published assets that could not be served, by the release that first brought them.",
+        &incidents,
+    );
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ship_assets::Shelf;
+use ship_assets::miss::Misses;
 use ship_assets::serve::Assets;
 use ship_durable::FileError;
 use ship_model::rollout::Policy;
@@ -30,7 +31,7 @@ use crate::http::{self, Bundles, Metrics};
 use crate::listen::{Limits, Port, PortFigures};
 use crate::log::whole;
 use crate::publish;
-use crate::retention::{self, Evidence};
+use crate::retention::{self, Evidence, FromBundles};
 use crate::rollout::fleet::Fleet;
 use crate::rollout::{Controller, Parts, SteerError};
 use crate::settings::{Settings, SettingsError};
@@ -262,6 +263,10 @@ async fn assemble(
         asset_url: asset_url(&settings, addresses.assets),
         stop: stop.clone(),
     };
+    let from_bundles = FromBundles {
+        ledger: folder.ledger.clone(),
+        unions: Arc::clone(&unions),
+    };
     let rooms = Rooms {
         folder,
         unions,
@@ -272,7 +277,7 @@ async fn assemble(
         rooms: Arc::new(rooms),
         controller,
         counting,
-        assets: Assets::new(shelf),
+        assets: Assets::new(shelf).with_misses(Misses::new(Arc::new(from_bundles))),
         figures: Arc::default(),
         fleet_name: settings.fleet,
         stop,

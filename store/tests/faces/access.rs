@@ -65,6 +65,10 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
             assets.look(v1::LookAssetsRequest::default()).await.map(drop),
         ),
         (
+            "Find",
+            assets.find(v1::FindAssetRequest::default()).await.map(drop),
+        ),
+        (
             "Session",
             clients
                 .agents
@@ -80,11 +84,11 @@ async fn each_role_may_do_its_part_and_nothing_else() {
     let store = Store::start().await;
     let look = [
         "List", "Get", "Manifest", "Locate", "Plan", "Watch", "Status", "Logs", "Events",
-        "Look",
+        "Look", "Find",
     ];
     let publish = ["Begin", "Upload", "Commit"];
     let operate = ["Promote", "Revert", "Control"];
-    let fetch = ["Get", "Manifest", "Locate", "Session"];
+    let fetch = ["Get", "Manifest", "Locate", "Find", "Session"];
     for (role, allowed) in [
         ("viewer", look.to_vec()),
         ("publisher", [&look[..], &publish].concat()),

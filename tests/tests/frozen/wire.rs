@@ -253,6 +253,8 @@ fn hello() -> Hello {
 
 fn welcome() -> Welcome {
     Welcome {
+        // Came later.
+        hears_asked: false,
         heartbeat_ms: 5_000,
         store_version: text("0.1.0"),
     }
