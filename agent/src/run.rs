@@ -189,9 +189,10 @@ async fn serve_assets(
     }
     reporter.serves_assets_at(format!("http://{bound}"));
     let shelf = Arc::clone(&from_store.shelf);
+    shelf.look_elsewhere(Misses::new(Arc::new(from_store)));
     let serving = ship_assets::serve::serve(
         listener,
-        Assets::new(Arc::clone(&shelf)).with_misses(Misses::new(Arc::new(from_store))),
+        Assets::new(Arc::clone(&shelf)),
         stop.clone().cancelled_owned(),
     );
     tasks.spawn(serving);

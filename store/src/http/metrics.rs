@@ -149,7 +149,7 @@ fn counters(out: &mut String, metrics: &Metrics) {
     ] {
         family(out, name, "counter", meaning, &single(value));
     }
-    let Some(misses) = &metrics.assets.misses else {
+    let Some(misses) = metrics.assets.shelf.misses() else {
         return;
     };
     family(

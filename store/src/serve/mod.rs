@@ -267,6 +267,7 @@ async fn assemble(
         ledger: folder.ledger.clone(),
         unions: Arc::clone(&unions),
     };
+    shelf.look_elsewhere(Misses::new(Arc::new(from_bundles)));
     let rooms = Rooms {
         folder,
         unions,
@@ -277,7 +278,7 @@ async fn assemble(
         rooms: Arc::new(rooms),
         controller,
         counting,
-        assets: Assets::new(shelf).with_misses(Misses::new(Arc::new(from_bundles))),
+        assets: Assets::new(shelf),
         figures: Arc::default(),
         fleet_name: settings.fleet,
         stop,

@@ -98,6 +98,8 @@ fn progress(switch: Switch) -> HostProgress {
         previous_deploy: DeployNumber(6),
         held_on: Some(target(453)),
         failure: Some(stop()),
+        // Came later.
+        incidents: Default::default(),
         stuck: true,
     }
 }

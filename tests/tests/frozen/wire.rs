@@ -109,6 +109,7 @@ fn app_report() -> AppReport {
         processes: Vec::new(),
         waits: None,
         remarks: Vec::new(),
+        incidents: Vec::new(),
         damaged: Vec::new(),
         standby: String::new(),
         balancers: Vec::new(),

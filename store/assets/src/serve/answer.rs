@@ -68,7 +68,7 @@ pub(super) fn decide<B>(assets: &Assets, request: &Request<B>) -> Decided {
 
 /// For whoever looks elsewhere the head is kept; otherwise that is the answer.
 fn absent<B>(assets: &Assets, request: &Request<B>) -> Decided {
-    if assets.misses.is_none() {
+    if assets.shelf.misses().is_none() {
         return Decided::Now(unknown(assets));
     }
     let mut head = Request::new(());
@@ -97,7 +97,7 @@ fn incident(assets: &Assets) -> Response<FileBody> {
 
 /// Answers with what is found elsewhere.
 pub(super) async fn missing(assets: Assets, head: Request<()>) -> Response<FileBody> {
-    let missed = match &assets.misses {
+    let missed = match assets.shelf.misses() {
         Some(misses) => misses.miss(head.uri().path()).await,
         None => Missed::Unknown,
     };
@@ -115,7 +115,7 @@ pub(super) async fn missing(assets: Assets, head: Request<()>) -> Response<FileB
 
 /// Has a file made anew that cannot be read; true when it stands again.
 async fn mend(assets: &Assets, name: &TreePath, served: &Served) -> bool {
-    let Some(misses) = assets.misses.as_ref().filter(|_| served.immutable) else {
+    let Some(misses) = assets.shelf.misses().filter(|_| served.immutable) else {
         return false;
     };
     misses.miss(&format!("/{}", encode_path(name.as_bytes()))).await == Missed::Here

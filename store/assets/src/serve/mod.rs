@@ -24,7 +24,6 @@ use tokio::sync::Semaphore;
 
 pub use body::FileBody;
 
-use crate::miss::Misses;
 use crate::shelf::Shelf;
 
 /// Connections served at once; more wait in the kernel's queue.
@@ -52,8 +51,6 @@ pub struct Counters {
 pub struct Assets {
     pub shelf: Arc<Shelf>,
     pub counters: Arc<Counters>,
-    /// Where else to look for what is missing here.
-    pub misses: Option<Arc<Misses>>,
 }
 
 impl Assets {
@@ -61,15 +58,7 @@ impl Assets {
         Self {
             shelf,
             counters: Arc::default(),
-            misses: None,
         }
-    }
-
-    /// Looks elsewhere for what is missing here.
-    #[must_use]
-    pub fn with_misses(mut self, misses: Arc<Misses>) -> Self {
-        self.misses = Some(misses);
-        self
     }
 
     /// Answers one request; for a server of one's own. The request is looked at before this returns.

@@ -191,6 +191,7 @@ fn what_a_host_holds_is_reachable_whatever_the_store_wants() {
         processes: Vec::new(),
         waits: None,
         remarks: Vec::new(),
+        incidents: Vec::new(),
     };
     let state = ran("prod", &[(1, NOW - 300 * DAY), (2, NOW - 290 * DAY), (3, NOW - 280 * DAY)]);
     let releases = published(3, NOW - 400 * DAY);

@@ -33,7 +33,7 @@ pub use plan::{
 };
 pub use planning::{ASSET_CLASS, plan};
 pub use state::{
-    BadRelease, Course, DeployEntry, DeployKind, End, EnvState, Hold, HostProgress, HostTarget, Outcome,
+    BadRelease, Course, DeployEntry, DeployKind, End, EnvState, Hold, HostProgress, HostTarget, Incidents, Outcome,
     Rollout, StepTime, Stop, Switch,
 };
 pub use step::step;

@@ -162,6 +162,7 @@ impl SimHost {
             processes: Vec::new(),
             waits: None,
             remarks: Vec::new(),
+            incidents: Vec::new(),
             damaged: Vec::new(),
             standby: None,
             balancers: Vec::new(),

@@ -23,12 +23,17 @@ impl Turn {
             progress.serving = Some(false);
             return;
         };
+        let first = progress.serving.is_none();
         progress.serving = Some(app.running.is_some() && app.healthy);
         // A host that has not seen this rollout's wish may be about to remove what it still has; one that is held
         // would not go where it is asked to.
         let knows = app.epoch >= rollout.first_epoch && held.is_none();
         progress.staged = knows && app.staged.contains(&to);
         progress.assets = knows && app.assets.contains(&to);
+        let incidents = app.incidents.iter().filter(|incident| incident.release == to);
+        progress
+            .incidents
+            .hear(incidents.map(|incident| incident.count).sum(), first);
         if let Some(held) = held {
             self.answer_hold(rollout, host, &held);
         }
