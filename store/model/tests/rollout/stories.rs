@@ -87,6 +87,12 @@ impl Story {
                 sim.breaks.insert(number.parse().unwrap(), (*step).to_owned());
             }
             ["is", "mended"] => sim.breaks.clear(),
+            ["cannot", "serve", count, "assets", "of", number] => {
+                let count: u64 = count.parse().unwrap();
+                *sim.unserved.entry(number.parse().unwrap()).or_default() += count;
+                let effects = self.fleet.report(&name);
+                self.tell(effects);
+            }
             ["keeps", "assets", "back"] => sim.keeps_assets_back = true,
             ["takes", "assets"] => sim.keeps_assets_back = false,
             ["hangs"] => sim.hangs = true,
