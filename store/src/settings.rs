@@ -4,6 +4,7 @@ mod retention;
 
 pub use retention::{Retention, Uncounted};
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use ship_durable::{FileError, write_file};
+use ship_model::name::HostName;
 use ship_model::rollout::Thresholds;
 use toml_edit::{DocumentMut, Item};
 
@@ -60,6 +62,9 @@ pub struct Settings {
     /// App hosts that may be away at once; none: a quarter of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<u32>,
+    /// Hosts that only hold assets and that no rollout waits for while they do not report.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub optional_asset_hosts: BTreeSet<HostName>,
     /// How long assets are kept that no release in reach names.
     #[serde(default, skip_serializing_if = "Retention::is_default")]
     pub retention: Retention,
@@ -142,6 +147,7 @@ impl Settings {
             prefetch_deadline_ms: default_prefetch_deadline(),
             barrier_deadline_ms: default_barrier_deadline(),
             max_unavailable: None,
+            optional_asset_hosts: BTreeSet::new(),
             retention: Retention::default(),
         }
     }

@@ -288,6 +288,7 @@ async fn assemble(
 fn policy(settings: &Settings) -> Policy {
     Policy {
         max_unavailable: settings.max_unavailable,
+        optional_asset_hosts: settings.optional_asset_hosts.clone(),
         soak_ms: settings.soak_ms,
         prefetch_deadline_ms: settings.prefetch_deadline_ms,
         barrier_deadline_ms: settings.barrier_deadline_ms,

@@ -32,6 +32,9 @@ impl Story {
                     .for_each(|number| self.fleet.publish(number.parse().unwrap()));
             }
             ["allow", count, "away"] => self.fleet.policy.max_unavailable = Some(count.parse().unwrap()),
+            ["optional", name] => {
+                self.fleet.policy.optional_asset_hosts.insert(host(name));
+            }
             ["promote", number, ref rest @ ..] => {
                 let release = Some(ReleaseNumber(number.parse().unwrap()));
                 self.start(Wish::Promote { release }, rest);

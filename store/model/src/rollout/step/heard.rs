@@ -159,18 +159,20 @@ impl Turn {
     }
 
     /// Unknown: it is not switched and does not count as healthy. Before and after its wave it is excused
-    /// while policy can spare it; in its own wave it is waited for until the deadline.
+    /// while policy can spare it; in its own wave it is waited for until the deadline. One that only holds assets is
+    /// waited for unless policy names it.
     pub(super) fn silent(&mut self, rollout: &mut Rollout, host: &HostName) {
         let excused = rollout
             .hosts
             .values()
-            .filter(|host| host.excused == Some(Excuse::Away))
+            .filter(|host| host.runs_app && host.excused == Some(Excuse::Away))
             .count();
         let in_present_wave = match rollout.present() {
             Some(PlanStep::Wave { hosts, .. }) => hosts.contains(host),
             _ => false,
         };
         let spare = excused < rollout.plan.max_unavailable as usize;
+        let optional = rollout.plan.policy.optional_asset_hosts.contains(host);
         let Some(progress) = rollout.hosts.get_mut(host).filter(|progress| !progress.silent) else {
             return;
         };
@@ -181,7 +183,8 @@ impl Turn {
             _ => false,
         };
         let waits = behind && progress.excused.is_none();
-        if waits && spare && progress.runs_app && !rollout.is_revert() {
+        let spared = if progress.runs_app { spare } else { optional };
+        if waits && spared && !rollout.is_revert() {
             if let Some(progress) = rollout.hosts.get_mut(host) {
                 progress.excused = Some(Excuse::Away);
             }
