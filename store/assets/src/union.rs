@@ -200,7 +200,12 @@ impl Union {
             source,
         };
         let incoming = self.incoming();
-        let found = copy_hashing(content, &incoming, asset.size).map_err(failed)?;
+        let copied = copy_hashing(content, &incoming, asset.size);
+        let found = copied.map_err(|source| {
+            // What did not fit must not fill the disk.
+            let _ = fs::remove_file(&incoming);
+            failed(source)
+        })?;
         if found != asset.digest {
             let _ = fs::remove_file(&incoming);
             let (url, expected) = (asset.url_path.clone(), asset.digest);
