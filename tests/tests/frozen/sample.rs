@@ -145,6 +145,8 @@ fn plan() -> Plan {
             barrier_deadline_ms: 600_000,
             switch_deadline_ms: 300_000,
             keep: 3,
+            // Came later.
+            optional_asset_hosts: Default::default(),
         },
         message: Some("spring sale".to_owned()),
     }
