@@ -197,7 +197,13 @@ fn tell(line: &AssetLine, app: &AppName, ui: &Ui) {
     }
 }
 
-/// Every asset of an app, what keeps it, and what could go.
+/// Names, numbers and text: all of it has a JSON form.
+fn as_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// Every asset of an app, what keeps it, and what could go. One object also as JSON, written line by line: there may be
+/// half a million.
 pub async fn all(app: Option<AppName>, fleet: &Fleet, ui: &Ui) -> Outcome {
     let typed = app.map(|app| ReleaseRef {
         app: Some(app),
@@ -206,20 +212,22 @@ pub async fn all(app: Option<AppName>, fleet: &Fleet, ui: &Ui) -> Outcome {
     let app = subject::subject(typed.as_ref(), &fleet.context)?.app;
     let mut lines = look(&app, "", false, fleet).await?;
     let mut totals = Totals::default();
-    let mut shown = Vec::new();
+    if ui.is_json() {
+        ui.line(format!("{{\"app\":{},\"assets\":[", as_json(&app)));
+    }
     while let Some(line) = lines.message().await? {
-        totals.add(&line);
-        if ui.is_json() {
-            shown.push(Line::from(&line));
-        } else {
-            ui.line(one_line(&line, ui));
+        match (ui.is_json(), totals.assets) {
+            (true, 0) => ui.line(as_json(&Line::from(&line))),
+            (true, _) => ui.line(format!(",{}", as_json(&Line::from(&line)))),
+            (false, _) => ui.line(one_line(&line, ui)),
         }
+        totals.add(&line);
         if ui.is_deaf() {
             return Ok(Exit::Done);
         }
     }
     if ui.is_json() {
-        ui.json(&serde_json::json!({ "app": app, "assets": shown, "totals": totals }));
+        ui.line(format!("],\"totals\":{}}}", as_json(&totals)));
         return Ok(Exit::Done);
     }
     ui.say(format!(
