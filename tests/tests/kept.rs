@@ -8,6 +8,7 @@
 
 use std::path::PathBuf;
 
+use rustix::process::Signal;
 use ship_tests::sample::APP;
 use ship_tests::{Fleet, Victim, http, wait};
 
@@ -91,7 +92,11 @@ fn with_the_store_dead_what_is_lost_is_answered_so_that_no_cache_keeps_it() {
     let files = on_hosts(&fleet, &url);
     // Frozen, `up` does not start it again.
     fleet.freeze(true);
-    fleet.kill(Victim::Store);
+    fleet.signal(Victim::Store, Signal::KILL);
+    wait::until("the store's end", || {
+        let answers = bases.iter().filter(|base| http::get_url(&format!("{base}{url}")).is_ok());
+        (answers.count() == 2).then_some(())
+    });
     for file in &files {
         std::fs::remove_file(file).unwrap();
     }
