@@ -153,10 +153,11 @@ impl Turn {
             rollout.soak_since_ms = None;
             return self.give_up(rollout, "switch", &unwell);
         }
-        // Pages of the new release that lack something: no further host shows them while that goes on.
+        // Pages of the new release that lack something: the soak begins anew, and no further host shows them
+        // while that goes on.
         let failing = rollout.take_incidents();
         if !failing.is_empty() {
-            rollout.soak_since_ms = None;
+            rollout.soak_since_ms = Some(self.now);
             return self.give_up(rollout, "assets", &failing);
         }
         let since = *rollout.soak_since_ms.get_or_insert(self.now);
