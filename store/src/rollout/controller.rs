@@ -8,7 +8,7 @@ use std::time::Duration;
 use ship_model::desired::DeployNumber;
 use ship_model::digest::ReleaseId;
 use ship_model::name::{AppName, ClassName, EnvName, HostName};
-use ship_model::report::HostReport;
+use ship_model::report::{AssetIncident, HostReport};
 use ship_model::rollout::{EnvState, Plan, PlanRefused, Policy, Request, Wish};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ use crate::bridge::Bridge;
 use crate::clock::Clock;
 use crate::desired::Board;
 use crate::engine::Version;
-use crate::ledger::{HostRecord, Ledger, LedgerError, NotAcceptedError, Restored, Stored};
+use crate::ledger::{Act, HostRecord, Ledger, LedgerError, NotAcceptedError, Restored, Stored};
 
 /// What a controller works with.
 pub struct Parts {
@@ -225,6 +225,7 @@ impl Controller {
     pub async fn hear(&self, env: &EnvName, host: &HostName, report: HostReport) {
         let (report, now) = (Arc::new(report), self.core.clock.now_ms());
         let desired = self.core.board.desired(env, host);
+        let before = self.core.fleet.get(env, host).and_then(|known| known.report);
         let heard = self
             .core
             .fleet
@@ -234,6 +235,15 @@ impl Controller {
         }
         if heard.changed || heard.returned || heard.known_changed {
             self.changed(env, host);
+        }
+        let acts = incidents(env, host, before.as_deref(), &report, now);
+        if !acts.is_empty() {
+            let ledger = self.core.ledger.clone();
+            let told = self.core.bridge.run(move || ledger.audit(&acts)).await;
+            if let Ok(Err(error)) = told {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(%env, host = %host, error, "cannot write down what the host could not serve");
+            }
         }
     }
 
@@ -308,6 +318,36 @@ impl Controller {
             }
         }
     }
+}
+
+/// The first incident of each release that a host tells of: one event for all that follow, until the agent's next life.
+fn incidents(
+    env: &EnvName,
+    host: &HostName,
+    before: Option<&HostReport>,
+    report: &HostReport,
+    now_ms: u64,
+) -> Vec<Act> {
+    // What was said before this store began is known to the one before.
+    let Some(before) = before else {
+        return Vec::new();
+    };
+    let mut acts = Vec::new();
+    for app in &report.apps {
+        let said = before.apps.iter().filter(|said| said.app == app.app);
+        let known: Vec<_> = said.flat_map(|said| &said.incidents).collect();
+        let is_new = |incident: &&AssetIncident| {
+            !known.iter().any(|known| known.release == incident.release)
+        };
+        acts.extend(app.incidents.iter().filter(is_new).map(|incident| Act {
+            at_ms: now_ms,
+            who: "store".to_owned(),
+            what: "asset-incident".to_owned(),
+            subject: format!("{}@{}", app.app, incident.release.number),
+            detail: format!("{host} in {env} could not serve {}", incident.url),
+        }));
+    }
+    acts
 }
 
 fn keep_host(ledger: &Ledger, mut record: HostRecord) -> Result<(), LedgerError> {
