@@ -51,7 +51,12 @@ pub(super) struct Core {
     policy: Policy,
     pub(super) facts: Arc<Facts>,
     shares: Arc<Shares>,
+    /// Asset incidents that stand in the events, at most [`MOST_INCIDENTS`]: a host cannot fill the chain with them.
+    incidents: Mutex<BTreeSet<String>>,
 }
+
+/// Incidents that one life of the store writes down, each host's and release's once.
+const MOST_INCIDENTS: usize = 10_000;
 
 type Conductors = BTreeMap<(EnvName, AppName), Arc<Mailbox>>;
 
@@ -76,6 +81,11 @@ impl std::fmt::Debug for Controller {
 }
 
 impl Core {
+    fn is_new_incident(&self, env: &EnvName, host: &HostName, subject: &str) -> bool {
+        let mut told = self.incidents.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < MOST_INCIDENTS && told.insert(format!("{env}/{host} {subject}"))
+    }
+
     pub fn fleet_of(&self, env: &EnvName) -> Vec<(HostName, Presence)> {
         let all = self.fleet.all(Some(env)).into_iter();
         all.map(|(_, host, presence)| (host, presence)).collect()
@@ -164,6 +174,7 @@ impl Controller {
             policy: parts.policy,
             facts: Arc::new(facts),
             shares: Arc::new(shares),
+            incidents: Mutex::default(),
         };
         let controller = Self {
             core: Arc::new(core),
@@ -236,7 +247,8 @@ impl Controller {
         if heard.changed || heard.returned || heard.known_changed {
             self.changed(env, host);
         }
-        let acts = incidents(env, host, before.as_deref(), &report, now);
+        let mut acts = incidents(env, host, before.as_deref(), &report, now);
+        acts.retain(|act| self.core.is_new_incident(env, host, &act.subject));
         if !acts.is_empty() {
             let ledger = self.core.ledger.clone();
             let told = self.core.bridge.run(move || ledger.audit(&acts)).await;
