@@ -20,7 +20,8 @@ async fn look(clients: &mut Clients, path: &str) -> Vec<v1::AssetLine> {
     };
     let mut lines = clients.assets.look(request).await.unwrap().into_inner();
     let mut found = Vec::new();
-    while let Some(line) = lines.message().await.unwrap() {
+    // Until the assets of all releases are there the store says that it cannot tell yet.
+    while let Ok(Some(line)) = lines.message().await {
         found.push(line);
     }
     found
