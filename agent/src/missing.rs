@@ -40,11 +40,7 @@ impl Elsewhere for FromStore {
         let supply = Supply {
             fetcher: Arc::clone(&self.fetcher),
             runtime: self.runtime.clone(),
-            bundles: BundleSource::new(
-                Arc::clone(&self.fetcher),
-                self.runtime.clone(),
-                self.stop.clone(),
-            ),
+            bundles: BundleSource::new(Arc::clone(&self.fetcher), self.runtime.clone(), self.stop.clone()),
         };
         let layout = self.layout.app(&promised.app);
         crate::assets::fetch(

@@ -5,8 +5,8 @@ use ship_model::digest::{BundleDigest, ReleaseId};
 use ship_model::name::NameError;
 use ship_model::release::{Provenance, ReleaseNumber, ReleaseRecord, Target};
 use ship_model::report::{
-    AppFailure, AppPhase, AppReport, AppWait, AssetIncident, CanaryReport, DamagedRelease, HostReport, LocalHold,
-    ProcessReport, UpdateFigures,
+    AppFailure, AppPhase, AppReport, AppWait, AssetIncident, CanaryReport, DamagedRelease, HostReport,
+    LocalHold, ProcessReport, UpdateFigures,
 };
 
 use crate::v1;

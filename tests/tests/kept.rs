@@ -60,7 +60,9 @@ fn a_lost_asset_is_had_from_the_store_and_every_reason_to_keep_it_is_told() {
 
     // A word of it comes with the heartbeats.
     let why = wait::until("a request to be told", || {
-        let why = fleet.shipctl(&["asset", "why", &url, "-a", APP, "-o", "json"]).json();
+        let why = fleet
+            .shipctl(&["asset", "why", &url, "-a", APP, "-o", "json"])
+            .json();
         let told = why["asked_of"].as_str()?.starts_with("dev/");
         told.then_some(why)
     });
@@ -75,9 +77,13 @@ fn a_lost_asset_is_had_from_the_store_and_every_reason_to_keep_it_is_told() {
     let listed = fleet.shipctl(&["asset", "gc", APP, "--dry-run"]).expect(0);
     assert!(listed.stdout.contains(&url), "{listed}");
     assert!(listed.stderr.contains("Nothing was removed"), "{listed}");
-    let expired = fleet.shipctl(&["asset", "ls", APP, "--expired", "-o", "json"]).json();
+    let expired = fleet
+        .shipctl(&["asset", "ls", APP, "--expired", "-o", "json"])
+        .json();
     assert_eq!(expired["assets"].as_array().unwrap().len(), 0);
-    fleet.shipctl(&["asset", "why", "/none.3f9a12bc.js", "-a", APP]).expect(1);
+    fleet
+        .shipctl(&["asset", "why", "/none.3f9a12bc.js", "-a", APP])
+        .expect(1);
     // Without the word it is refused: this version removes nothing.
     fleet.shipctl(&["asset", "gc", APP]).expect(2);
 }
@@ -94,7 +100,9 @@ fn with_the_store_dead_what_is_lost_is_answered_so_that_no_cache_keeps_it() {
     fleet.freeze(true);
     fleet.signal(Victim::Store, Signal::KILL);
     wait::until("the store's end", || {
-        let answers = bases.iter().filter(|base| http::get_url(&format!("{base}{url}")).is_ok());
+        let answers = bases
+            .iter()
+            .filter(|base| http::get_url(&format!("{base}{url}")).is_ok());
         (answers.count() == 2).then_some(())
     });
     for file in &files {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use ship_proto::v1::{
-    self, AppFailure, AppHost, AppPhase, AppStatus, AppWait, DamagedRelease, HostLine, HostWay, ProcessReport,
-    ReleaseLine, ReleaseRecord, RolloutView, StepView, Target,
+    self, AppFailure, AppHost, AppPhase, AppStatus, AppWait, DamagedRelease, HostLine, HostWay,
+    ProcessReport, ReleaseLine, ReleaseRecord, RolloutView, StepView, Target,
 };
 
 use crate::ui::outcome_name;

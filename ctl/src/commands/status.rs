@@ -248,7 +248,9 @@ fn trouble(host: &AppHost) -> Vec<String> {
             "  {} {name}: {} for assets of {} could not be served, the last for {}",
             paint(BAD, "✗"),
             count(incident.requests, "request"),
-            incident.release.map_or_else(String::new, |number| number.to_string()),
+            incident
+                .release
+                .map_or_else(String::new, |number| number.to_string()),
             clean(&incident.last_url)
         ));
     }

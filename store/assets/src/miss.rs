@@ -186,7 +186,11 @@ impl Misses {
             Ok(Some(promised)) => promised,
             Ok(None) => return Missed::Unknown,
             Err(error) => {
-                tracing::debug!(url, error = &*error as &dyn std::error::Error, "cannot ask for a missing asset");
+                tracing::debug!(
+                    url,
+                    error = &*error as &dyn std::error::Error,
+                    "cannot ask for a missing asset"
+                );
                 return Missed::Unknown;
             }
         };

@@ -132,8 +132,12 @@ impl Shelf {
     /// The union of every app that has one here.
     pub fn app_unions(&self) -> Vec<(AppName, Arc<Union>)> {
         let apps = Arc::clone(&self.apps.read().unwrap_or_else(PoisonError::into_inner));
-        let unions = apps.iter().filter_map(|(app, part)| Some((app, part.union.as_ref()?)));
-        unions.map(|(app, union)| (app.clone(), Arc::clone(union))).collect()
+        let unions = apps
+            .iter()
+            .filter_map(|(app, part)| Some((app, part.union.as_ref()?)));
+        unions
+            .map(|(app, union)| (app.clone(), Arc::clone(union)))
+            .collect()
     }
 
     fn change(&self, app: &AppName, change: impl FnOnce(&mut Part)) {

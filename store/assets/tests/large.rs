@@ -40,7 +40,11 @@ fn write_records(folder: &Path) {
             let comma = if asset == 0 { "" } else { "," };
             let digest = BlobDigest::of(&(number * ASSETS + asset).to_le_bytes());
             let url = url(number, asset);
-            write!(text, "{comma}{{\"url\":\"{url}\",\"digest\":\"{digest}\",\"size\":8}}").unwrap();
+            write!(
+                text,
+                "{comma}{{\"url\":\"{url}\",\"digest\":\"{digest}\",\"size\":8}}"
+            )
+            .unwrap();
         }
         text.push_str("]}");
         ship_durable::write_file(&folder.join(target.folder()), text.as_bytes()).unwrap();
@@ -49,7 +53,10 @@ fn write_records(folder: &Path) {
 
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
     let kib: u64 = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
     kib << 10
 }

@@ -1,9 +1,5 @@
 //! What is missing here and had from elsewhere, and who was asked for what, over real sockets.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "tests fail by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -46,7 +46,11 @@ impl AssetsFace {
     }
 
     /// Judges on a thread where it may block; a reader that is slow holds it up, one that is gone ends it.
-    fn lines(&self, app: AppName, wanted: v1::LookAssetsRequest) -> ReceiverStream<Result<v1::AssetLine, Status>> {
+    fn lines(
+        &self,
+        app: AppName,
+        wanted: v1::LookAssetsRequest,
+    ) -> ReceiverStream<Result<v1::AssetLine, Status>> {
         let (lines, read) = mpsc::channel(AHEAD);
         let (scene, rooms) = (self.scene(), Arc::clone(&self.rooms));
         let (ledger, evidence) = (self.face.ledger.clone(), Arc::clone(&self.face.evidence));
@@ -101,7 +105,10 @@ fn reason(reason: &Reason<'_>) -> v1::AssetReason {
 impl Assets for AssetsFace {
     type LookStream = Answers<v1::AssetLine>;
 
-    async fn look(&self, request: Request<v1::LookAssetsRequest>) -> Result<Response<Self::LookStream>, Status> {
+    async fn look(
+        &self,
+        request: Request<v1::LookAssetsRequest>,
+    ) -> Result<Response<Self::LookStream>, Status> {
         let wanted = request.into_inner();
         let app = self.face.known_app(&wanted.app).await?;
         Ok(Response::new(Box::pin(self.lines(app, wanted))))

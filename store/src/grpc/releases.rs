@@ -24,8 +24,8 @@ use crate::engine::blobs::read_whole;
 use crate::folder::StoreFolder;
 use crate::ledger::RequestId;
 use crate::locate::Places;
-use crate::settings::Retention;
 use crate::publish::{Commit, Publisher, UploadError, UploadedBundle};
+use crate::settings::Retention;
 use crate::union::Unions;
 
 /// Uploads that are taken in at once; the others wait.

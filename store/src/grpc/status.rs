@@ -232,11 +232,21 @@ fn clashes(all: &[Clash]) -> Status {
 pub fn look(error: &LookError) -> Status {
     match error {
         LookError::Ledger { source, .. } => ledger(source),
-        LookError::Incomplete { .. } => refuse(FailureKind::Unavailable, whole(error), "assets", "try again later"),
+        LookError::Incomplete { .. } => refuse(
+            FailureKind::Unavailable,
+            whole(error),
+            "assets",
+            "try again later",
+        ),
         LookError::Union { .. } | LookError::Record { .. } => {
             let message = whole(error);
             tracing::error!(error = message, "assets cannot be judged");
-            refuse(FailureKind::Unavailable, message, "assets", "look at the store's log")
+            refuse(
+                FailureKind::Unavailable,
+                message,
+                "assets",
+                "look at the store's log",
+            )
         }
     }
 }
@@ -244,7 +254,12 @@ pub fn look(error: &LookError) -> Status {
 pub fn promised(error: &PromisedError) -> Status {
     match error {
         PromisedError::Ledger { source, .. } => ledger(source),
-        PromisedError::Size { .. } => refuse(FailureKind::Unavailable, whole(error), "assets", "look at the store's log"),
+        PromisedError::Size { .. } => refuse(
+            FailureKind::Unavailable,
+            whole(error),
+            "assets",
+            "look at the store's log",
+        ),
     }
 }
 

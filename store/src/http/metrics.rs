@@ -112,7 +112,12 @@ fn render(metrics: &Metrics, releases: &[(String, u64)]) -> String {
         "Deploys begun.",
         &deploys,
     );
-    let began = of(&|state| state.rollout.as_ref().map_or(0, |rollout| rollout.started_ms / 1000));
+    let began = of(&|state| {
+        state
+            .rollout
+            .as_ref()
+            .map_or(0, |rollout| rollout.started_ms / 1000)
+    });
     family(
         &mut out,
         "ship_deploy_started_seconds",

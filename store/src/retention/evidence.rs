@@ -137,7 +137,9 @@ impl Evidence {
     pub fn counts_since(&self, name: &str) -> Option<u64> {
         let held = self.held();
         let at = held.by_name.get(name)?;
-        held.counters.get(usize::from(*at)).map(|counter| counter.since_ms)
+        held.counters
+            .get(usize::from(*at))
+            .map(|counter| counter.since_ms)
     }
 
     /// When this content was last asked for, as far as it was told, and who told of it.
@@ -264,7 +266,11 @@ mod tests {
 
         let again = Evidence::open(dir.path(), NOW + 9_000);
         assert_eq!(again.last(&one), Some((NOW, "prod/h1".to_owned())));
-        assert_eq!(again.counts_since("prod/h2"), Some(NOW + 1_000), "it ended by itself");
+        assert_eq!(
+            again.counts_since("prod/h2"),
+            Some(NOW + 1_000),
+            "it ended by itself"
+        );
         again.save(false).unwrap();
         assert!(again.hear("prod/h2", 1, [one], NOW + 10_000));
         assert_eq!(again.last(&one), Some((NOW + 10_000, "prod/h2".to_owned())));

@@ -68,7 +68,10 @@ fn look(shelf: &Shelf, evidence: &Evidence, now_ms: u64, looks: u32, ending: boo
     if ending || looks.is_multiple_of(SAVE) {
         let saved = evidence.save(ending);
         if let Err(error) = saved {
-            tracing::warn!(error = &error as &dyn std::error::Error, "not written down; assets are kept the longer");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "not written down; assets are kept the longer"
+            );
         }
     }
 }

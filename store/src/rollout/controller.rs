@@ -348,9 +348,7 @@ fn incidents(
     for app in &report.apps {
         let said = before.apps.iter().filter(|said| said.app == app.app);
         let known: Vec<_> = said.flat_map(|said| &said.incidents).collect();
-        let is_new = |incident: &&AssetIncident| {
-            !known.iter().any(|known| known.release == incident.release)
-        };
+        let is_new = |incident: &&AssetIncident| !known.iter().any(|known| known.release == incident.release);
         acts.extend(app.incidents.iter().filter(is_new).map(|incident| Act {
             at_ms: now_ms,
             who: "store".to_owned(),

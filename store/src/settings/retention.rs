@@ -120,7 +120,17 @@ mod tests {
         let template: toml::Table = toml::from_str(TEMPLATE).unwrap();
         let explained: Retention = template["retention"].clone().try_into().unwrap();
         assert!(explained.is_default());
-        for bad in ["30", "d", "0d", "1w", "-1d", "1.5d", "4000d", "99999999999999999999d", "3é"] {
+        for bad in [
+            "30",
+            "d",
+            "0d",
+            "1w",
+            "-1d",
+            "1.5d",
+            "4000d",
+            "99999999999999999999d",
+            "3é",
+        ] {
             let error = read(&format!("idle = {bad:?}")).unwrap_err().to_string();
             assert!(error.contains("is not a time"), "{bad}: {error}");
             assert!(error.contains("line 1"), "{error}");

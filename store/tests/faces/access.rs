@@ -83,8 +83,7 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
 async fn each_role_may_do_its_part_and_nothing_else() {
     let store = Store::start().await;
     let look = [
-        "List", "Get", "Manifest", "Locate", "Plan", "Watch", "Status", "Logs", "Events",
-        "Look", "Find",
+        "List", "Get", "Manifest", "Locate", "Plan", "Watch", "Status", "Logs", "Events", "Look", "Find",
     ];
     let publish = ["Begin", "Upload", "Commit"];
     let operate = ["Promote", "Revert", "Control"];

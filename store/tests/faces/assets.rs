@@ -38,7 +38,10 @@ async fn kept_for(clients: &Clients, path: &str, wanted: &[&str]) -> v1::AssetLi
         async move {
             let line = look(&mut clients, path).await.pop()?;
             let kinds = kinds(&line);
-            wanted.iter().all(|kind| kinds.contains(kind)).then_some(line.clone())
+            wanted
+                .iter()
+                .all(|kind| kinds.contains(kind))
+                .then_some(line.clone())
         }
     })
     .await
@@ -68,7 +71,12 @@ async fn every_reason_to_keep_an_asset_is_told() {
     assert!(now.stands_on.contains(&"dev/h1".to_owned()), "{now:?}");
     // A host that serves it and counts nothing keeps all.
     let old = kept_for(&clients, &url("one"), &["uncounted"]).await;
-    let words = &old.reasons.iter().find(|reason| reason.kind == "uncounted").unwrap().words;
+    let words = &old
+        .reasons
+        .iter()
+        .find(|reason| reason.kind == "uncounted")
+        .unwrap()
+        .words;
     assert!(words.contains("dev/h1"), "{words}");
     let all = look(&mut clients, "").await;
     let urls: Vec<_> = all.iter().map(|line| line.url.clone()).collect();
@@ -93,7 +101,12 @@ async fn told(store: &Store, run: u64, digests: &[BlobDigest]) {
         agent_version: "test".to_owned(),
     }))
     .await;
-    let mut answers = clients.agents.session(ReceiverStream::new(messages)).await.unwrap().into_inner();
+    let mut answers = clients
+        .agents
+        .session(ReceiverStream::new(messages))
+        .await
+        .unwrap()
+        .into_inner();
     say(agent_message::Message::Asked(v1::AssetsAsked {
         number: 5,
         run,

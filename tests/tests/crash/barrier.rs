@@ -117,7 +117,10 @@ fn an_asset_host_that_dies_on_its_way_holds_everybody_until_it_has_the_assets() 
             let told = scope.spawn(|| fleet.shipctl(&["promote", APP]));
             wait::until_within(wait::PATIENCE * 2, "the promote's end", || {
                 let switched = releases(&fleet).contains(&Some(u64::from(number)));
-                assert!(!switched || recorded(&fleet, number), "{fault}: switched before the barrier");
+                assert!(
+                    !switched || recorded(&fleet, number),
+                    "{fault}: switched before the barrier"
+                );
                 told.is_finished().then_some(())
             });
             told.join().unwrap().expect(0);

@@ -145,7 +145,10 @@ pub async fn why(path: &str, fleet: &Fleet, ui: &Ui) -> Outcome {
     let url = canonical_url(path).unwrap_or_else(|| path.to_owned());
     let mut lines = look(&subject.app, &url, false, fleet).await?;
     let Some(line) = lines.message().await? else {
-        let message = format!("no release of {} ever had a fingerprinted asset {url}", subject.app);
+        let message = format!(
+            "no release of {} ever had a fingerprinted asset {url}",
+            subject.app
+        );
         return Err(CommandError::new(Exit::Error, message).hint(
             "files without a fingerprint are not kept: `shipctl asset ls` lists what a release has; another app: -a APP",
         ));
@@ -171,7 +174,11 @@ fn tell(line: &AssetLine, app: &AppName, ui: &Ui) {
         bytes(line.bytes),
         short_id(&line.digest)
     ));
-    ui.line(format!("  {} {app} {}", paint(DIM, "named by:"), releases(&line.releases)));
+    ui.line(format!(
+        "  {} {app} {}",
+        paint(DIM, "named by:"),
+        releases(&line.releases)
+    ));
     let asked = match line.asked_ms {
         0 => "never, as far as was told".to_owned(),
         ms => format!("{} of {}", ui.time(ms), clean(&line.asked_of)),
@@ -280,7 +287,17 @@ mod tests {
             ..AssetLine::default()
         };
         let shown = serde_json::to_value(Line::from(&line)).unwrap_or_default();
-        for key in ["url", "digest", "bytes", "releases", "kept", "reasons", "expired_since", "asked_at", "asked_of"] {
+        for key in [
+            "url",
+            "digest",
+            "bytes",
+            "releases",
+            "kept",
+            "reasons",
+            "expired_since",
+            "asked_at",
+            "asked_of",
+        ] {
             assert!(shown.get(key).is_some(), "{key}");
         }
         assert_eq!(shown["kept"], true);
@@ -292,7 +309,10 @@ mod tests {
             bytes: 3,
             ..AssetLine::default()
         });
-        assert_eq!((totals.assets, totals.bytes, totals.expired, totals.expired_bytes), (2, 8, 1, 3));
+        assert_eq!(
+            (totals.assets, totals.bytes, totals.expired, totals.expired_bytes),
+            (2, 8, 1, 3)
+        );
         assert_eq!(releases(&[1, 2, 7]), "1 to 7 (3)");
     }
 }

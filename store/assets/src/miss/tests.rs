@@ -59,7 +59,11 @@ async fn of_many_that_ask_at_once_one_does_the_work() {
     let asking: Vec<_> = (0..100)
         .map(|n| {
             let misses = Arc::clone(&misses);
-            let url = if n % 2 == 0 { "/static/a.js" } else { "/static/%61.js" };
+            let url = if n % 2 == 0 {
+                "/static/a.js"
+            } else {
+                "/static/%61.js"
+            };
             tokio::spawn(async move { misses.miss(url).await })
         })
         .collect();

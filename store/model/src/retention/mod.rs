@@ -56,18 +56,11 @@ pub enum Asked {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason<'a> {
     /// A release that names it is reachable.
-    Reachable {
-        release: ReleaseNumber,
-        root: &'a Root,
-    },
+    Reachable { release: ReleaseNumber, root: &'a Root },
     /// The newest release that names it was published or left less than `min_age` ago.
     Young { release: ReleaseNumber, until_ms: u64 },
     /// Somebody asked for it within `idle`.
-    Requested {
-        at_ms: u64,
-        host: String,
-        until_ms: u64,
-    },
+    Requested { at_ms: u64, host: String, until_ms: u64 },
     /// Nobody has counted for as long as `idle` yet.
     NotCountedYet { since_ms: u64, until_ms: u64 },
     /// Somebody serves it without counting.
@@ -105,7 +98,9 @@ impl fmt::Display for Reason<'_> {
                 write!(f, "release {release} was published or left less than min_age ago")
             }
             Self::Requested { host, .. } => write!(f, "somebody asked {host} for it within idle"),
-            Self::NotCountedYet { .. } => f.write_str("requests have not been counted for as long as idle yet"),
+            Self::NotCountedYet { .. } => {
+                f.write_str("requests have not been counted for as long as idle yet")
+            }
             Self::Uncounted { by } => write!(f, "served without counting by {}", by.join(", ")),
         }
     }

@@ -99,7 +99,10 @@ pub fn live<'a>(
     }
     for (number, at_ms) in published {
         let known = live.last_ms.contains_key(&number);
-        live.seen(number, forgotten_ms.filter(|_| !known).unwrap_or(at_ms).max(at_ms));
+        live.seen(
+            number,
+            forgotten_ms.filter(|_| !known).unwrap_or(at_ms).max(at_ms),
+        );
         if number > newest_run {
             live.roots.entry(number).or_default().insert(Root::Waits);
         }

@@ -81,7 +81,12 @@ fn kinds(verdict: &Verdict<'_>) -> Vec<&'static str> {
     }
 }
 
-fn told(states: &[EnvState], releases: &[(ReleaseNumber, u64)], named: &[u64], asked: &Asked) -> Vec<&'static str> {
+fn told(
+    states: &[EnvState],
+    releases: &[(ReleaseNumber, u64)],
+    named: &[u64],
+    asked: &Asked,
+) -> Vec<&'static str> {
     let live = live(states, [], releases.iter().copied());
     kinds(&judge(&live, &numbers(named), asked, policy(), NOW))
 }
@@ -92,7 +97,10 @@ fn age_and_count_are_not_both_needed_to_keep() {
     // the newest 3 of those that are young" would not.
     let deploys: Vec<_> = (1..=20).map(|n| (n, NOW - 2 * DAY + n * DAY / 20)).collect();
     let releases: Vec<_> = (1..=20).map(|n| (ReleaseNumber(n), NOW - 2 * DAY)).collect();
-    assert_eq!(told(&[ran("prod", &deploys)], &releases, &[1], &quiet()), ["young"]);
+    assert_eq!(
+        told(&[ran("prod", &deploys)], &releases, &[1], &quiet()),
+        ["young"]
+    );
     // And one old release that runs is kept, however many days old and however many came since.
     let state = ran("prod", &[(1, NOW - 900 * DAY)]);
     let releases: Vec<_> = (1..=20).map(|n| (ReleaseNumber(n), NOW - 900 * DAY)).collect();
@@ -101,18 +109,30 @@ fn age_and_count_are_not_both_needed_to_keep() {
 
 #[test]
 fn a_file_that_has_not_changed_for_years_is_kept_while_it_is_named() {
-    let state = ran("prod", &[(1, NOW - 800 * DAY), (2, NOW - 400 * DAY), (3, NOW - 200 * DAY)]);
+    let state = ran(
+        "prod",
+        &[(1, NOW - 800 * DAY), (2, NOW - 400 * DAY), (3, NOW - 200 * DAY)],
+    );
     let releases = published(3, NOW - 900 * DAY);
-    assert_eq!(told(std::slice::from_ref(&state), &releases, &[1, 2, 3], &quiet()), ["reachable"]);
+    assert_eq!(
+        told(std::slice::from_ref(&state), &releases, &[1, 2, 3], &quiet()),
+        ["reachable"]
+    );
     // Once a release no longer names it, its time counts from when the last that did was left.
-    let state = ran("prod", &[(3, NOW - 800 * DAY), (4, NOW - 20 * DAY), (5, NOW - 10 * DAY)]);
+    let state = ran(
+        "prod",
+        &[(3, NOW - 800 * DAY), (4, NOW - 20 * DAY), (5, NOW - 10 * DAY)],
+    );
     let releases = published(5, NOW - 900 * DAY);
     assert_eq!(told(&[state], &releases, &[1, 2, 3], &quiet()), ["young"]);
 }
 
 #[test]
 fn staging_does_not_prune_what_production_runs() {
-    let staging = ran("staging", &[(1, NOW - 300 * DAY), (2, NOW - 200 * DAY), (3, NOW - 100 * DAY)]);
+    let staging = ran(
+        "staging",
+        &[(1, NOW - 300 * DAY), (2, NOW - 200 * DAY), (3, NOW - 100 * DAY)],
+    );
     let production = ran("production", &[(1, NOW - 290 * DAY)]);
     let releases = published(3, NOW - 310 * DAY);
     let both = [staging.clone(), production];
@@ -137,7 +157,10 @@ fn after_a_revert_both_the_old_release_and_the_one_it_came_from_are_kept() {
         told(std::slice::from_ref(&state), &releases, &[1], &quiet()),
         ["reachable", "young"]
     );
-    assert_eq!(told(std::slice::from_ref(&state), &releases, &[2], &quiet()), ["young"]);
+    assert_eq!(
+        told(std::slice::from_ref(&state), &releases, &[2], &quiet()),
+        ["young"]
+    );
     state.history[1].when_ms = NOW - 290 * DAY;
     state.history[2].when_ms = NOW - 280 * DAY;
     state.bad[0].at_ms = NOW - 280 * DAY;
@@ -146,10 +169,19 @@ fn after_a_revert_both_the_old_release_and_the_one_it_came_from_are_kept() {
 
 #[test]
 fn what_a_revert_goes_to_and_what_hosts_keep_is_reachable() {
-    let mut state = ran("prod", &[(1, NOW - 300 * DAY), (2, NOW - 290 * DAY), (3, NOW - 280 * DAY)]);
+    let mut state = ran(
+        "prod",
+        &[(1, NOW - 300 * DAY), (2, NOW - 290 * DAY), (3, NOW - 280 * DAY)],
+    );
     let releases = published(5, NOW - 400 * DAY);
-    assert_eq!(told(std::slice::from_ref(&state), &releases, &[2], &quiet()), ["reachable"]);
-    assert_eq!(told(std::slice::from_ref(&state), &releases, &[1], &quiet()), ["collectable"]);
+    assert_eq!(
+        told(std::slice::from_ref(&state), &releases, &[2], &quiet()),
+        ["reachable"]
+    );
+    assert_eq!(
+        told(std::slice::from_ref(&state), &releases, &[1], &quiet()),
+        ["collectable"]
+    );
     let wanted = HostTarget {
         stage: vec![target(1)],
         ..HostTarget::default()
@@ -193,10 +225,16 @@ fn what_a_host_holds_is_reachable_whatever_the_store_wants() {
         remarks: Vec::new(),
         incidents: Vec::new(),
     };
-    let state = ran("prod", &[(1, NOW - 300 * DAY), (2, NOW - 290 * DAY), (3, NOW - 280 * DAY)]);
+    let state = ran(
+        "prod",
+        &[(1, NOW - 300 * DAY), (2, NOW - 290 * DAY), (3, NOW - 280 * DAY)],
+    );
     let releases = published(3, NOW - 400 * DAY);
     let live = live([&state], [(&env, &host, &report)], releases);
-    assert_eq!(kinds(&judge(&live, &numbers(&[1]), &quiet(), policy(), NOW)), ["reachable"]);
+    assert_eq!(
+        kinds(&judge(&live, &numbers(&[1]), &quiet(), policy(), NOW)),
+        ["reachable"]
+    );
 }
 
 #[test]
@@ -209,7 +247,10 @@ fn a_history_that_forgot_a_release_keeps_it_from_its_oldest_line_on() {
 
 #[test]
 fn requests_keep_and_so_does_not_knowing() {
-    let state = ran("prod", &[(1, NOW - 300 * DAY), (2, NOW - 290 * DAY), (3, NOW - 280 * DAY)]);
+    let state = ran(
+        "prod",
+        &[(1, NOW - 300 * DAY), (2, NOW - 290 * DAY), (3, NOW - 280 * DAY)],
+    );
     let releases = published(3, NOW - 400 * DAY);
     let asked = |last_ms, since_ms| Asked::Counted {
         since_ms,
@@ -228,7 +269,10 @@ fn requests_keep_and_so_does_not_knowing() {
 
 #[test]
 fn a_clock_that_jumped_keeps_more() {
-    let state = ran("prod", &[(1, NOW - 300 * DAY), (2, NOW - 290 * DAY), (3, NOW - 280 * DAY)]);
+    let state = ran(
+        "prod",
+        &[(1, NOW - 300 * DAY), (2, NOW - 290 * DAY), (3, NOW - 280 * DAY)],
+    );
     let releases = published(3, NOW - 400 * DAY);
     let live = live([&state], [], releases.iter().copied());
     let at = |now_ms, asked: &Asked| kinds(&judge(&live, &numbers(&[1]), asked, policy(), now_ms));

@@ -6,7 +6,8 @@ use crate::release::Target;
 use crate::rollout::event::{Happening, StartRefused};
 use crate::rollout::plan::{Excuse, Plan, PlannedHost};
 use crate::rollout::state::{
-    BadRelease, Course, DeployKind, End, Hold, HostProgress, Incidents, Outcome, Rollout, StepTime, Stop, Switch,
+    BadRelease, Course, DeployKind, End, Hold, HostProgress, Incidents, Outcome, Rollout, StepTime, Stop,
+    Switch,
 };
 use crate::rollout::step::Turn;
 
