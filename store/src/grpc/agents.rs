@@ -208,7 +208,7 @@ impl Session {
 }
 
 /// The contents that a host was asked for.
-fn asked_for(asked: &v1::AssetsAsked) -> Result<impl Iterator<Item = BlobDigest> + use<>, Box<Status>> {
+fn asked_for(asked: &v1::AssetsAsked) -> Result<Vec<BlobDigest>, Box<Status>> {
     let (digests, rest) = asked.digests.as_chunks::<32>();
     if !rest.is_empty() || digests.len() > MOST_ASKED {
         let message = format!(
@@ -217,7 +217,7 @@ fn asked_for(asked: &v1::AssetsAsked) -> Result<impl Iterator<Item = BlobDigest>
         );
         return Err(Box::new(status::invalid(message, "asked")));
     }
-    Ok(digests.to_vec().into_iter().map(BlobDigest::from_bytes))
+    Ok(digests.iter().copied().map(BlobDigest::from_bytes).collect())
 }
 
 fn other_host(hello: &v1::Hello, env: &EnvName, host: &HostName) -> Status {

@@ -21,7 +21,7 @@ pub enum PromisedError {
     Size {
         app: AppName,
         url: String,
-        source: AddAssetsError,
+        source: Box<AddAssetsError>,
     },
 }
 
@@ -47,7 +47,7 @@ pub fn promised(
     let size = size.map_err(|source| PromisedError::Size {
         app: app.clone(),
         url: url.to_owned(),
-        source,
+        source: Box::new(source),
     })?;
     Ok(size.map(|size| Promised {
         app: app.clone(),
