@@ -1,5 +1,10 @@
 //! `store.toml`: what a store's folder is told, and the addresses it remembers.
 
+mod retention;
+
+pub use retention::{Retention, Uncounted};
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -7,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use ship_durable::{FileError, write_file};
+use ship_model::name::HostName;
 use ship_model::rollout::Thresholds;
 use toml_edit::{DocumentMut, Item};
 
@@ -59,6 +65,12 @@ pub struct Settings {
     /// App hosts that may be away at once; none: a quarter of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<u32>,
+    /// Hosts that only hold assets and that no rollout waits for while they do not report.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub optional_asset_hosts: BTreeSet<HostName>,
+    /// How long assets are kept that no release in reach names.
+    #[serde(default, skip_serializing_if = "Retention::is_default")]
+    pub retention: Retention,
     /// Where assets are pushed to, each an asset host of its environment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub push: Vec<PushSettings>,
@@ -143,6 +155,8 @@ impl Settings {
             prefetch_deadline_ms: default_prefetch_deadline(),
             barrier_deadline_ms: default_barrier_deadline(),
             max_unavailable: None,
+            optional_asset_hosts: BTreeSet::new(),
+            retention: Retention::default(),
             push: Vec::new(),
         }
     }
@@ -189,7 +203,11 @@ impl Settings {
             source,
         })?;
         explain(&mut document);
-        Ok(write_file(&path, document.to_string().as_bytes())?)
+        let mut text = document.to_string();
+        if self.retention.is_default() {
+            text.push_str(retention::TEMPLATE);
+        }
+        Ok(write_file(&path, text.as_bytes())?)
     }
 
     fn render(&self, path: &Path) -> Result<String, SettingsError> {

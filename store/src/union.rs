@@ -153,6 +153,38 @@ impl Unions {
         Ok(failed)
     }
 
+    /// The union of `app`; opened when it is not open yet, and empty for an app without releases.
+    pub fn union(&self, app: &AppName) -> Result<Arc<Union>, AddAssetsError> {
+        Ok(Arc::clone(&self.app(app)?.union))
+    }
+
+    /// Gets one asset out of the bundles and serves it; blocks.
+    pub fn fetch(&self, app: &AppName, asset: Asset) -> Result<(), AddAssetsError> {
+        let union = self.union(app)?;
+        self.fill(&union, vec![asset.clone()])?;
+        union.adopt(&asset);
+        self.shelf.set_union(app, &union);
+        Ok(())
+    }
+
+    /// How many bytes the fingerprinted asset at `url` has, which `release` brought; none when it did not. Blocks, and
+    /// reads the release's manifest when the union does not know.
+    pub fn size(&self, release: &ReleaseRecord, url: &str) -> Result<Option<u64>, AddAssetsError> {
+        if let Some(size) = self.union(&release.app)?.size(url) {
+            return Ok(Some(size));
+        }
+        let manifest = read_manifest(&*self.blobs, release.id);
+        let manifest = manifest.map_err(|source| AddAssetsError::Manifest {
+            id: release.id,
+            source,
+        })?;
+        let assets = assets_of(&manifest)?;
+        let found = assets
+            .iter()
+            .find(|asset| asset.fingerprinted && asset.url_path == url);
+        Ok(found.map(|asset| asset.size))
+    }
+
     fn app(&self, app: &AppName) -> Result<Arc<App>, AddAssetsError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = open.get(app) {

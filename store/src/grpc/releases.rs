@@ -25,6 +25,7 @@ use crate::folder::StoreFolder;
 use crate::ledger::RequestId;
 use crate::locate::Places;
 use crate::publish::{Commit, Publisher, UploadError, UploadedBundle};
+use crate::settings::Retention;
 use crate::union::Unions;
 
 /// Uploads that are taken in at once; the others wait.
@@ -50,6 +51,8 @@ pub struct ReleasesFace {
 pub struct Rooms {
     pub folder: StoreFolder,
     pub unions: Arc<Unions>,
+    /// How long assets are kept.
+    pub retention: Retention,
 }
 
 impl ReleasesFace {

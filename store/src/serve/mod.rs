@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ship_assets::Shelf;
+use ship_assets::miss::Misses;
 use ship_assets::serve::Assets;
 use ship_durable::FileError;
 use ship_model::rollout::Policy;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use self::ports::Addresses;
@@ -30,6 +32,7 @@ use crate::listen::{Limits, Port, PortFigures};
 use crate::log::whole;
 use crate::publish;
 use crate::push::{self, Pushing};
+use crate::retention::{self, Evidence, FromBundles};
 use crate::rollout::fleet::Fleet;
 use crate::rollout::{Controller, Parts, SteerError};
 use crate::settings::{Settings, SettingsError};
@@ -120,6 +123,8 @@ pub async fn serve(options: Options, clock: Clock) -> Result<(), ServeError> {
     // Both have a deadline of their own.
     let _ = serving.await;
     store.controller.ended().await;
+    // What was heard of requests is written down.
+    let _ = tokio::time::timeout(DRAIN, store.counting).await;
     Ok(())
 }
 
@@ -161,6 +166,7 @@ struct Store {
     face: Face,
     rooms: Arc<Rooms>,
     controller: Controller,
+    counting: JoinHandle<()>,
     assets: Assets,
     figures: Arc<PortFigures>,
     fleet_name: String,
@@ -245,6 +251,16 @@ async fn assemble(
         stop: stop.clone(),
     };
     push::start(&pushing, settings.push.clone());
+    let (of, now_ms) = (dir.to_owned(), clock.now_ms());
+    let evidence = bridge.run(move || Evidence::open(&of, now_ms)).await?;
+    let evidence = Arc::new(evidence);
+    let counting = tokio::spawn(retention::count(
+        Arc::clone(&shelf),
+        Arc::clone(&evidence),
+        bridge.clone(),
+        clock.clone(),
+        stop.clone(),
+    ));
     let face = Face {
         ledger,
         bridge,
@@ -253,15 +269,26 @@ async fn assemble(
         fleet,
         controller: controller.clone(),
         sessions: Arc::new(Sessions::default()),
+        evidence,
         heartbeat_ms: settings.heartbeat_ms,
         asset_url: asset_url(&settings, addresses.assets),
         stop: stop.clone(),
     };
-    let rooms = Rooms { folder, unions };
+    let from_bundles = FromBundles {
+        ledger: folder.ledger.clone(),
+        unions: Arc::clone(&unions),
+    };
+    shelf.look_elsewhere(Misses::new(Arc::new(from_bundles)));
+    let rooms = Rooms {
+        folder,
+        unions,
+        retention: settings.retention.clone(),
+    };
     Ok(Store {
         face,
         rooms: Arc::new(rooms),
         controller,
+        counting,
         assets: Assets::new(shelf),
         figures: Arc::default(),
         fleet_name: settings.fleet,
@@ -272,6 +299,7 @@ async fn assemble(
 fn policy(settings: &Settings) -> Policy {
     Policy {
         max_unavailable: settings.max_unavailable,
+        optional_asset_hosts: settings.optional_asset_hosts.clone(),
         soak_ms: settings.soak_ms,
         prefetch_deadline_ms: settings.prefetch_deadline_ms,
         barrier_deadline_ms: settings.barrier_deadline_ms,

@@ -17,6 +17,7 @@ use ship_model::manifest::Manifest;
 use ship_model::path::TreePath;
 use ship_model::spec::{AssetRoot, ReleaseSpec};
 use ship_proto::v1::agents_client::AgentsClient;
+use ship_proto::v1::assets_client::AssetsClient;
 use ship_proto::v1::fleet_client::FleetClient;
 use ship_proto::v1::releases_client::ReleasesClient;
 use ship_proto::v1::rollouts_client::RolloutsClient;
@@ -192,6 +193,7 @@ pub struct Clients {
     pub releases: ReleasesClient<Channel>,
     pub rollouts: RolloutsClient<Channel>,
     pub fleet: FleetClient<Channel>,
+    pub assets: AssetsClient<Channel>,
     pub agents: AgentsClient<Channel>,
 }
 
@@ -201,6 +203,7 @@ impl Clients {
             releases: ReleasesClient::new(channel.clone()),
             rollouts: RolloutsClient::new(channel.clone()),
             fleet: FleetClient::new(channel.clone()),
+            assets: AssetsClient::new(channel.clone()),
             agents: AgentsClient::new(channel),
         }
     }

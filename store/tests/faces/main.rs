@@ -9,6 +9,7 @@
 
 mod access;
 mod agent;
+mod assets;
 mod fleet;
 mod hostile;
 mod ports;

@@ -10,7 +10,9 @@ use http::{Method, Request, Response, StatusCode};
 use super::Assets;
 use super::body::{FileBody, read_exactly};
 use super::range::{self, Asked};
+use crate::miss::Missed;
 use crate::shelf::Served;
+use ship_model::assets::encode_path;
 use ship_model::path::TreePath;
 
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
@@ -23,6 +25,8 @@ pub(super) enum Decided {
     Now(Response<FileBody>),
     /// The file must be opened first.
     Read(Box<Reading>),
+    /// No file of that path is on the shelf.
+    Missing(Box<Request<()>>),
 }
 
 #[derive(Debug)]
@@ -45,8 +49,7 @@ pub(super) fn decide<B>(assets: &Assets, request: &Request<B>) -> Decided {
         return Decided::Now(refused);
     }
     let Some((name, served)) = assets.shelf.find(request.uri().path()) else {
-        assets.counters.not_found.fetch_add(1, Ordering::Relaxed);
-        return Decided::Now(plain(StatusCode::NOT_FOUND, "no such asset\n"));
+        return absent(assets, request);
     };
     let headers = caching(&served);
     if matches_etag(request.headers(), header::IF_NONE_MATCH, &headers[header::ETAG]) {
@@ -63,6 +66,61 @@ pub(super) fn decide<B>(assets: &Assets, request: &Request<B>) -> Decided {
     }))
 }
 
+/// For whoever looks elsewhere the head is kept; otherwise that is the answer.
+fn absent<B>(assets: &Assets, request: &Request<B>) -> Decided {
+    if assets.shelf.misses().is_none() {
+        return Decided::Now(unknown(assets));
+    }
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.headers_mut() = request.headers().clone();
+    Decided::Missing(Box::new(head))
+}
+
+fn unknown(assets: &Assets) -> Response<FileBody> {
+    assets.counters.not_found.fetch_add(1, Ordering::Relaxed);
+    plain(StatusCode::NOT_FOUND, "no such asset\n")
+}
+
+/// Published, and not to be had now: whoever keeps answers must not remember it as gone.
+fn incident(assets: &Assets) -> Response<FileBody> {
+    assets.counters.broken.fetch_add(1, Ordering::Relaxed);
+    let mut response = plain(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "this asset cannot be read right now\n",
+    );
+    let soon = HeaderValue::from_static("1");
+    response.headers_mut().insert(header::RETRY_AFTER, soon);
+    response
+}
+
+/// Answers with what is found elsewhere.
+pub(super) async fn missing(assets: Assets, head: Request<()>) -> Response<FileBody> {
+    let missed = match assets.shelf.misses() {
+        Some(misses) => misses.miss(head.uri().path()).await,
+        None => Missed::Unknown,
+    };
+    match missed {
+        Missed::Unknown => unknown(&assets),
+        Missed::Incident => incident(&assets),
+        Missed::Here => match decide(&assets, &head) {
+            Decided::Now(response) => response,
+            Decided::Read(reading) => read(assets, *reading).await,
+            // Gone again already.
+            Decided::Missing(_) => incident(&assets),
+        },
+    }
+}
+
+/// Has a file made anew that cannot be read; true when it stands again.
+async fn mend(assets: &Assets, name: &TreePath, served: &Served) -> bool {
+    let Some(misses) = assets.shelf.misses().filter(|_| served.immutable) else {
+        return false;
+    };
+    misses.miss(&format!("/{}", encode_path(name.as_bytes()))).await == Missed::Here
+}
+
 pub(super) async fn read(assets: Assets, reading: Reading) -> Response<FileBody> {
     let Reading {
         name,
@@ -71,15 +129,15 @@ pub(super) async fn read(assets: Assets, reading: Reading) -> Response<FileBody>
         asked,
         head,
     } = reading;
-    match open(served.file(&name), asked, served.size, head).await {
+    let mut opened = open(served.file(&name), asked, served.size, head).await;
+    if opened.is_err() && mend(&assets, &name, &served).await {
+        opened = open(served.file(&name), asked, served.size, head).await;
+    }
+    match opened {
         Ok(body) => respond(&assets, served, headers, asked, body),
         Err(error) => {
-            assets.counters.broken.fetch_add(1, Ordering::Relaxed);
             tracing::error!(path = %name, %error, "asset on the shelf cannot be read");
-            plain(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "this asset cannot be read right now\n",
-            )
+            incident(&assets)
         }
     }
 }

@@ -73,6 +73,7 @@ impl Assets {
             match decided {
                 answer::Decided::Now(response) => response,
                 answer::Decided::Read(reading) => answer::read(assets, *reading).await,
+                answer::Decided::Missing(head) => answer::missing(assets, *head).await,
             }
         }
     }

@@ -86,6 +86,9 @@ pub struct Policy {
     pub switch_deadline_ms: u64,
     /// Releases kept on hosts besides the running and the previous good one.
     pub keep: u32,
+    /// Hosts that only hold assets and that nothing waits for while they do not report.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub optional_asset_hosts: BTreeSet<HostName>,
 }
 
 impl Default for Policy {
@@ -98,6 +101,7 @@ impl Default for Policy {
             barrier_deadline_ms: 10 * 60_000,
             switch_deadline_ms: 5 * 60_000,
             keep: 3,
+            optional_asset_hosts: BTreeSet::new(),
         }
     }
 }
@@ -239,7 +243,7 @@ pub enum PlanRefused {
         allowed: u32,
     },
     #[error(
-        "asset hosts are away and may still be asked for assets: {}; bring them back, or leave them out by name",
+        "asset hosts are away and may still be asked for assets: {}; bring them back, leave them out by name, or say in optional_asset_hosts that nothing waits for them",
         list(.hosts)
     )]
     AssetHostsAway { hosts: Vec<HostName> },

@@ -48,7 +48,7 @@ pub fn plan(
     hosts.check(state, release)?;
     let allowed = hosts.allowed(policy)?;
     if kind == DeployKind::Promote {
-        hosts.check_presence(allowed)?;
+        hosts.check_presence(allowed, policy)?;
     }
     let mut assets = state.asset_releases.clone();
     assets.extend(releases.values().map(|info| info.target));
@@ -281,14 +281,16 @@ impl<'a> Split<'a> {
         }
     }
 
-    fn check_presence(&self, allowed: u32) -> Result<(), PlanRefused> {
+    fn check_presence(&self, allowed: u32, policy: &Policy) -> Result<(), PlanRefused> {
         let away: Vec<_> = self.away(&self.app).map(|host| host.name.clone()).collect();
         let total = self.counted();
         if away.len() > allowed as usize || away.len() >= total {
             return Err(PlanRefused::TooManyAway { away, total, allowed });
         }
-        // An asset host that is silent to us may still be asked by users: nothing excuses it but a name.
-        let hosts: Vec<_> = self.away(&self.assets).map(|host| host.name.clone()).collect();
+        // An asset host that is silent to us may still be asked by users: nothing excuses it but its name.
+        let required = |host: &&&HostView| !policy.optional_asset_hosts.contains(&host.name);
+        let away = self.away(&self.assets).filter(required);
+        let hosts: Vec<_> = away.map(|host| host.name.clone()).collect();
         if hosts.is_empty() {
             Ok(())
         } else {
