@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use ship_model::release::ReleaseRef;
 
-use super::{Fleet, Outcome, manifest, status, subject, tree};
+use super::{Fleet, Outcome, check, manifest, status, subject, tree};
 use crate::args::Global;
 use crate::error::{CommandError, Exit};
 use crate::ui::{Table, Ui};
@@ -35,6 +35,7 @@ enum Verb {
         #[arg(default_value = "/")]
         path: String,
     },
+    Check(check::Check),
 }
 
 pub async fn run(verb: Asset, global: &Global, ui: &Ui) -> Outcome {
@@ -42,6 +43,7 @@ pub async fn run(verb: Asset, global: &Global, ui: &Ui) -> Outcome {
     match verb.verb {
         Verb::Ls { release } => list(release.as_ref(), &fleet, ui).await,
         Verb::Url { path } => urls(&path, &fleet, ui).await,
+        Verb::Check(verb) => Box::pin(check::run(verb, &fleet, ui)).await,
     }
 }
 

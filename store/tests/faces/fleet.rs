@@ -225,6 +225,7 @@ impl Clients {
         let chunk = v1::BeginChunk {
             app: app.to_owned(),
             manifest: begun.clone().into(),
+            check_only: false,
         };
         let mut missing = self.releases.begin(stream::iter([chunk])).await?.into_inner();
         let mut wanted = HashSet::new();

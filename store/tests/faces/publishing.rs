@@ -190,6 +190,7 @@ async fn what_is_damaged_or_unfinished_is_not_kept() {
         stream::iter([v1::BeginChunk {
             app: app.to_owned(),
             manifest: manifest.to_vec().into(),
+            check_only: false,
         }])
     };
     for refused in [

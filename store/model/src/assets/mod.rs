@@ -177,6 +177,16 @@ fn files_below<'m>(
     })
 }
 
+/// How many files lie in the release's roots and are kept from the public.
+pub fn private_files(manifest: &Manifest) -> usize {
+    let roots = &manifest.spec().assets;
+    let is_private = |path| {
+        let mut inside = roots.iter().filter_map(|root| Some((root, root.inside(path)?)));
+        inside.any(|(root, below)| root.is_private(below))
+    };
+    manifest.files().filter(|(path, ..)| is_private(*path)).count()
+}
+
 fn neighbours(manifest: &Manifest, root: &AssetRoot) -> Neighbours {
     Neighbours::new(files_below(manifest, root).map(|(path, ..)| path.as_bytes()))
 }
