@@ -127,4 +127,6 @@ fn late_name(name: &[u8]) -> bool {
 }
 
 #[cfg(test)]
+mod fixtures;
+#[cfg(test)]
 mod tests;
