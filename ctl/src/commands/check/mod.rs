@@ -20,7 +20,7 @@ use self::get::{Getter, Origin};
 use self::known::Published;
 use super::{Fleet, Outcome, status};
 use crate::error::{CommandError, Exit};
-use crate::ui::{BAD, Table, Ui, paint};
+use crate::ui::{Table, Ui};
 use crate::words::{clean, count, parse_duration};
 
 /// Ask for a page and all it names, everywhere it should be, and compare with what was published
@@ -78,7 +78,7 @@ fn servers(reply: &StatusReply, fleet: &Fleet, app_hosts: bool) -> Vec<Origin> {
         let hosts = reply.apps.iter().flat_map(|app| app.hosts.iter());
         let reports = hosts.filter(|host| host.runs_app).filter_map(|host| host.report.as_ref());
         let listening = reports.flat_map(|report| report.listen.values());
-        all.extend(listening.filter_map(|at| Origin::read(&format!("http://{}", at.strip_prefix("tcp:")?))));
+        all.extend(listening.filter_map(|at| Origin::read(&format!("http://{at}"))));
     }
     all.sort();
     all.dedup();
@@ -107,7 +107,7 @@ impl Report<'_> {
             table.row([
                 clean(&found.path),
                 found.origin.to_string(),
-                paint(BAD, clean(&found.verdict.in_words())),
+                clean(&found.verdict.in_words()),
                 published,
             ]);
         }
