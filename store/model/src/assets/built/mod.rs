@@ -21,11 +21,11 @@ mod node;
 mod pairs;
 mod verdict;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use node::parse;
 use pairs::{Pair, pairs};
-use verdict::{fits, inserted};
+use verdict::{fits, inserted, is_weak};
 
 use crate::manifest::{EntryKind, Manifest};
 use crate::path::{PathRef, TreePath};
@@ -104,7 +104,8 @@ impl Built {
 
     fn learn(&mut self, pairs: &[Pair], place: &Place<'_>) -> usize {
         let before = self.fingerprinted();
-        let verdicts: Vec<Option<Said>> = pairs.iter().map(verdict).collect();
+        let words = repeated(pairs);
+        let verdicts: Vec<Option<Said>> = pairs.iter().map(|pair| verdict(pair, &words)).collect();
         let count = |wanted| verdicts.iter().filter(|said| **said == Some(wanted)).count();
         let all_hashed = count(Said::Fingerprinted) > 0 && count(Said::Plain) == 0;
         for (pair, said) in pairs.iter().zip(&verdicts) {
@@ -196,7 +197,25 @@ fn base_of(path: PathRef<'_>) -> &[u8] {
     }
 }
 
-fn verdict(pair: &Pair) -> Option<Said> {
+/// What was added to more than one name, and may be a word: `main-bundled1.js`, `admin-bundled1.js`.
+fn repeated(pairs: &[Pair]) -> HashSet<&str> {
+    let mut first: HashMap<&str, &str> = HashMap::new();
+    let mut found = HashSet::new();
+    for pair in pairs {
+        let (Some(logical), to) = (&pair.logical, file_name(&pair.emitted)) else {
+            continue;
+        };
+        let added = inserted(file_name(logical), to).filter(|added| is_weak(added));
+        if let Some(added) = added
+            && *first.entry(added).or_insert(to) != to
+        {
+            found.insert(added);
+        }
+    }
+    found
+}
+
+fn verdict(pair: &Pair, words: &HashSet<&str>) -> Option<Said> {
     if pair.sure {
         return Some(Said::Fingerprinted);
     }
@@ -208,7 +227,8 @@ fn verdict(pair: &Pair) -> Option<Said> {
         return Some(Said::Plain);
     }
     let added = inserted(from, to)?;
-    Some(if fits(added) { Said::Fingerprinted } else { Said::Plain })
+    let is_hash = fits(added) && !words.contains(added);
+    Some(if is_hash { Said::Fingerprinted } else { Said::Plain })
 }
 
 fn file_name(text: &str) -> &str {

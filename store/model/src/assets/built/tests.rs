@@ -93,13 +93,13 @@ fn esbuild_and_angular() {
         "dist/meta.json",
         "dist/main-ABCDEFGH.js",
         "dist/chunk-QWERTZUI.js",
-        "dist/logo-ABCDEFGH.png",
+        "dist/logo-IJKLMNOP.png",
         "dist/plain.js",
     ];
     let text = r#"{"inputs": {"src/main.ts": {"bytes": 1, "imports": []}}, "outputs": {
         "dist/main-ABCDEFGH.js": {"imports": [], "exports": [], "entryPoint": "src/main.ts", "inputs": {"src/main.ts": {}}},
         "dist/chunk-QWERTZUI.js": {"inputs": {"a": {}, "b": {}}},
-        "dist/logo-ABCDEFGH.png": {"inputs": {"src/logo.png": {"bytesInOutput": 1}}},
+        "dist/logo-IJKLMNOP.png": {"inputs": {"src/logo.png": {"bytesInOutput": 1}}},
         "dist/plain.js": {"entryPoint": "src/plain.ts", "inputs": {}}}}"#;
     assert_eq!(learnt(Some("dist"), &names, text), [HASHED, HASHED, HASHED, PLAIN]);
     // The folder that esbuild wrote into is the release.
@@ -131,6 +131,14 @@ fn web_frameworks() {
     let names = ["public/mix-manifest.json", "public/js/app.js"];
     let mix = r#"{"/js/app.js": "/js/app.js?id=b1c2d3e4f5"}"#;
     assert_eq!(learnt(Some("public"), &names, mix), [PLAIN]);
+}
+
+/// `entryFileNames: "[name]-bundled1.js"` is no fingerprint, though it might be one of a single file.
+#[test]
+fn what_is_added_to_every_name_is_a_word() {
+    let names = ["public/manifest.json", "public/a-bundled1.js", "public/b-bundled1.js", "public/c-qwertzui.js"];
+    let text = r#"{"a.js": "a-bundled1.js", "b.js": "b-bundled1.js", "c.js": "c-qwertzui.js"}"#;
+    assert_eq!(learnt(Some("public"), &names, text), [PLAIN, PLAIN, HASHED]);
 }
 
 /// A web app's manifest, an API's file, and names that lead elsewhere.

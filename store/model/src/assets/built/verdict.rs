@@ -21,6 +21,9 @@ pub(super) fn inserted<'t>(from: &str, to: &'t str) -> Option<&'t str> {
     Some(if rest.len() > added.len() { added } else { "" })
 }
 
+/// Length of the hashes that Vite, Rollup and esbuild write in letters.
+const LETTERS: usize = 8;
+
 /// Whether what was added can be a hash: hexadecimal digits, or letters as [`judge`] knows them.
 pub(super) fn fits(added: &str) -> bool {
     if !(SHORTEST..=LONGEST).contains(&added.len()) {
@@ -31,7 +34,17 @@ pub(super) fn fits(added: &str) -> bool {
     if hex && digits > 0 {
         return digits < added.len() || (added.len() >= 8 && !is_date(added));
     }
-    added.len() >= 8 && judge(added) != Fingerprint::None
+    match judge(added) {
+        Fingerprint::Sure => added.len() >= LETTERS,
+        Fingerprint::Ambiguous => added.len() == LETTERS,
+        Fingerprint::None => false,
+    }
+}
+
+/// Whether it may be a word as well: added to more than one name it is one.
+pub(super) fn is_weak(added: &str) -> bool {
+    let hex = added.bytes().all(|b| b.is_ascii_hexdigit());
+    !hex && judge(added) != Fingerprint::Sure
 }
 
 #[cfg(test)]
@@ -69,7 +82,7 @@ mod tests {
         ] {
             assert!(fits(hash), "{hash}");
         }
-        for word in ["legacy", "module", "123456", "20260131", "checkout", "1024x768", "min", "a.b", ""] {
+        for word in ["legacy", "module", "frontpage", "my-module-name", "123456", "20260131", "checkout", "1024x768", "min", "a.b", ""] {
             assert!(!fits(word), "{word}");
         }
     }
