@@ -4,7 +4,6 @@ use clap::Args;
 use ship_model::assets::private_files;
 use ship_model::manifest::{EntryKind, Manifest};
 use ship_model::release::ReleaseRef;
-use ship_model::spec::ReleaseSpec;
 use ship_proto::v1::ReleaseRecord;
 
 use super::{Fleet, Outcome, manifest, shape, subject, tree};
@@ -36,7 +35,7 @@ pub async fn run(verb: Show, global: &Global, ui: &Ui) -> Outcome {
     let assets = tree::assets(&manifest)?.len();
     if ui.is_json() {
         let mut shown = serde_json::to_value(shape::Release::from(&record)).unwrap_or_default();
-        shown["spec"] = serde_json::to_value(written(&manifest)).unwrap_or_default();
+        shown["spec"] = serde_json::to_value(manifest.spec().as_written()).unwrap_or_default();
         shown["assets_private"] = private_files(&manifest).into();
         shown["assets"] = assets.into();
         if verb.files {
@@ -86,20 +85,13 @@ fn facts(record: &ReleaseRecord, assets: usize, manifest: &Manifest, ui: &Ui) ->
     for (name, value) in lines {
         ui.line(format!("{name:<10} {}", clean(&value)));
     }
-    let spec = toml::to_string(&written(manifest))
+    let spec = toml::to_string(&manifest.spec().as_written())
         .map_err(|error| CommandError::internal("show how it runs", error))?;
     ui.line("");
     for line in spec.lines() {
         ui.line(clean(line));
     }
     Ok(())
-}
-
-/// The spec as a `ship.toml` could say it: the marks of fingerprinted files are for programs, and `asset ls` tells them.
-fn written(manifest: &Manifest) -> ReleaseSpec {
-    let mut spec = manifest.spec().clone();
-    spec.assets.iter_mut().for_each(|root| root.marks = None);
-    spec
 }
 
 fn entries(manifest: &Manifest) -> Vec<serde_json::Value> {

@@ -83,6 +83,14 @@ impl ReleaseSpec {
     pub fn is_static(&self) -> bool {
         self.processes.is_empty()
     }
+
+    /// As a `ship.toml` could say it: without what publish found out of the files.
+    #[must_use]
+    pub fn as_written(&self) -> Self {
+        let mut written = self.clone();
+        written.assets.iter_mut().for_each(|root| root.marks = None);
+        written
+    }
 }
 
 impl ProcessSpec {
