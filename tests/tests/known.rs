@@ -212,7 +212,7 @@ fn a_page_is_checked_at_every_server_and_through_what_stands_before_them() {
     for (url, code, said) in [
         ("index.html", 2, "not the address of a page"),
         ("ftp://example.com/", 2, "not the address of a page"),
-        (&format!("http://{before}/absent"), 1, "answers 404"),
+        (format!("http://{before}/absent").as_str(), 1, "answers 404"),
     ] {
         let refused = fleet.shipctl(&["asset", "check", url]).expect(code);
         assert!(refused.stderr.contains(said), "{refused}");

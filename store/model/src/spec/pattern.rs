@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn no_pattern_takes_long() {
         let hostile = Pattern::new(&"*a".repeat(120)).unwrap();
-        assert!(!hostile.matches(&[b'a'; 3000][..2999].iter().chain(b"b").copied().collect::<Vec<_>>()));
+        assert!(!hostile.matches(format!("{}b", "a".repeat(3000)).as_bytes()));
         let folders = Pattern::new(&format!("{}x", "**/a/".repeat(40))).unwrap();
         assert!(!folders.matches("a/".repeat(120).trim_end_matches('/').as_bytes()));
     }
@@ -170,7 +170,7 @@ mod tests {
             ("../a", "must be relative"),
             ("a\nb", "control"),
             ("a**", "stands for whole folders"),
-            (&"x".repeat(256), "longer than 255"),
+            ("x".repeat(256).as_str(), "longer than 255"),
         ] {
             let told = Pattern::new(bad).unwrap_err().to_string();
             assert!(told.contains(said), "{bad:.10}: {told}");

@@ -192,8 +192,9 @@ fn speaks_of(path: PathRef<'_>, root: &AssetRoot) -> bool {
 fn base_of(path: PathRef<'_>) -> &[u8] {
     let folder = path.parent().unwrap_or_default();
     match folder.strip_suffix(b".vite") {
-        Some(above) => above.strip_suffix(b"/").unwrap_or(above),
-        None => folder,
+        Some([]) => &[],
+        Some([above @ .., b'/']) => above,
+        _ => folder,
     }
 }
 
