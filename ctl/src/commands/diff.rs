@@ -283,7 +283,10 @@ mod tests {
             let manifest = tree(&[("a", "1")]);
             let mut spec = manifest.spec().clone();
             let root = AssetRoot::new(None, "/");
-            spec.assets = vec![AssetRoot { marks: Some(marks), ..root }];
+            spec.assets = vec![AssetRoot {
+                marks: Some(marks),
+                ..root
+            }];
             manifest.with_spec(spec).unwrap()
         };
         let found = compare(&with(Marks::new([true])), &with(Marks::new([false])));

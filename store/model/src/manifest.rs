@@ -195,7 +195,10 @@ impl Manifest {
     /// # Errors
     /// [`ManifestError`].
     pub fn with_spec(&self, spec: ReleaseSpec) -> Result<Self, ManifestError> {
-        let old = self.starts.first().map_or(self.encoded.len(), |start| *start as usize);
+        let old = self
+            .starts
+            .first()
+            .map_or(self.encoded.len(), |start| *start as usize);
         let encoded_spec = serde_json::to_vec(&spec).map_err(|_| ManifestError::Spec)?;
         let rest = self.encoded.get(old..).unwrap_or_default();
         let len = MAGIC.len() + 4 + encoded_spec.len() + 8 + rest.len();
@@ -208,7 +211,10 @@ impl Manifest {
         encoded.extend_from_slice(&(self.starts.len() as u64).to_le_bytes());
         let new = encoded.len();
         encoded.extend_from_slice(rest);
-        let starts = self.starts.iter().map(|start| (*start as usize - old + new) as u32);
+        let starts = self
+            .starts
+            .iter()
+            .map(|start| (*start as usize - old + new) as u32);
         let manifest = Self {
             spec,
             starts: starts.collect(),

@@ -56,17 +56,27 @@ fn read_head(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
 fn ask(front: SocketAddr, headers: &str) -> (String, u64) {
     let asked = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(front)?;
-        write!(stream, "GET / HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n")?;
+        write!(
+            stream,
+            "GET / HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n"
+        )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
     };
     let answer = asked().unwrap_or_else(|error| panic!("no answer: {error}"));
-    let (head, host) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer}"));
+    let (head, host) = answer
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("{answer}"));
     let head = head.to_ascii_lowercase();
-    let release = head.lines().find_map(|line| line.strip_prefix("ship-release: ")?.parse().ok());
+    let release = head
+        .lines()
+        .find_map(|line| line.strip_prefix("ship-release: ")?.parse().ok());
     let release = release.unwrap_or_else(|| panic!("{answer}"));
-    assert!(head.contains(&format!("set-cookie: ship-release={release}; path=/")), "{answer}");
+    assert!(
+        head.contains(&format!("set-cookie: ship-release={release}; path=/")),
+        "{answer}"
+    );
     (host.to_owned(), release)
 }
 
@@ -76,7 +86,10 @@ fn who(front: SocketAddr, headers: &str) -> BTreeSet<(String, u64)> {
 }
 
 fn all(wanted: &[(&str, u64)]) -> BTreeSet<(String, u64)> {
-    wanted.iter().map(|(host, release)| ((*host).to_owned(), *release)).collect()
+    wanted
+        .iter()
+        .map(|(host, release)| ((*host).to_owned(), *release))
+        .collect()
 }
 
 #[test]
@@ -89,7 +102,10 @@ fn an_open_page_stays_on_its_release_while_a_server_runs_it() {
             .replace("<SERVER 1>", &h1.address.to_string())
             .replace("<SERVER 2>", &h2.address.to_string())
             .replace("<MAP>", &map.path().display().to_string());
-        format!("global\n    stats socket {} level admin\n{recipe}", socket.display())
+        format!(
+            "global\n    stats socket {} level admin\n{recipe}",
+            socket.display()
+        )
     });
     let Some(haproxy) = haproxy else {
         return ship_tests::skipped("skew", "haproxy is not installed: run tests/setup");
@@ -98,19 +114,35 @@ fn an_open_page_stays_on_its_release_while_a_server_runs_it() {
     let (old, new) = ("Cookie: a=b; ship-release=4\r\n", "Cookie: ship-release=5\r\n");
     let both_old = all(&[("h1", 4), ("h2", 4)]);
     assert_eq!(who(front, ""), both_old);
-    assert_eq!(who(front, old), both_old, "outside of a rollout nothing is pinned");
+    assert_eq!(
+        who(front, old),
+        both_old,
+        "outside of a rollout nothing is pinned"
+    );
 
     h1.switch(5);
     assert_eq!(who(front, ""), all(&[("h1", 5), ("h2", 4)]), "learnt from these");
     assert_eq!(who(front, old), all(&[("h2", 4)]));
     assert_eq!(who(front, new), all(&[("h1", 5)]));
     let by_header = format!("{new}Ship-Release: 4\r\n");
-    assert_eq!(who(front, &by_header), all(&[("h2", 4)]), "what a page says of itself comes first");
+    assert_eq!(
+        who(front, &by_header),
+        all(&[("h2", 4)]),
+        "what a page says of itself comes first"
+    );
     let nobody = "Cookie: ship-release=3\r\n";
-    assert_eq!(who(front, nobody), all(&[("h1", 5), ("h2", 4)]), "nobody runs it any more");
+    assert_eq!(
+        who(front, nobody),
+        all(&[("h1", 5), ("h2", 4)]),
+        "nobody runs it any more"
+    );
 
     h2.switch(5);
-    assert_eq!(ask(front, old), ("h2".to_owned(), 5), "the first answer after a switch tells of it");
+    assert_eq!(
+        ask(front, old),
+        ("h2".to_owned(), 5),
+        "the first answer after a switch tells of it"
+    );
     assert_eq!(who(front, old), all(&[("h1", 5), ("h2", 5)]));
     h1.switch(4);
     who(front, "");

@@ -95,7 +95,10 @@ async fn ask(asset: Asset, published: &BTreeMap<String, Published>, getter: &Get
     let known = published.get(&asset.path);
     Found {
         verdict: judge(&answer, known),
-        digest: answer.ok().filter(|answer| answer.status == 200).map(|answer| answer.digest),
+        digest: answer
+            .ok()
+            .filter(|answer| answer.status == 200)
+            .map(|answer| answer.digest),
         path: asset.path,
         origin: asset.origin,
     }

@@ -76,7 +76,9 @@ pub async fn gather(url: &str, getter: &Getter) -> Result<Gathered, CommandError
 /// The page itself, wherever the address leads.
 async fn open(url: &str, getter: &Getter) -> Result<(Origin, String, Answer), CommandError> {
     let mut origin = Origin::read(url).ok_or_else(|| no_page(url))?;
-    let start = url.split_once("://").and_then(|(_, rest)| Some(&rest[rest.find('/')?..]));
+    let start = url
+        .split_once("://")
+        .and_then(|(_, rest)| Some(&rest[rest.find('/')?..]));
     let mut path = start.unwrap_or("/").split('#').next().unwrap_or("/").to_owned();
     for _ in 0..=MAX_REDIRECTS {
         let answer = getter.get(&origin, &path, MAX_TEXT).await;
@@ -86,7 +88,10 @@ async fn open(url: &str, getter: &Getter) -> Result<(Origin, String, Answer), Co
         let Some(next) = answer.location().map(str::to_owned) else {
             return match answer.status {
                 200..300 => Ok((origin, path, answer)),
-                status => Err(CommandError::new(Exit::Error, format!("{origin}{path} answers {status}"))),
+                status => Err(CommandError::new(
+                    Exit::Error,
+                    format!("{origin}{path} answers {status}"),
+                )),
             };
         };
         let base = Base {
@@ -95,7 +100,11 @@ async fn open(url: &str, getter: &Getter) -> Result<(Origin, String, Answer), Co
         };
         match base.resolve(&next) {
             Place::Here { path: to, query } => path = format!("{to}{query}"),
-            Place::There { origin: host, path: to, query } => {
+            Place::There {
+                origin: host,
+                path: to,
+                query,
+            } => {
                 origin = Origin::read(&host).ok_or_else(|| no_page(&next))?;
                 path = format!("{to}{query}");
             }
@@ -136,7 +145,9 @@ impl Walk {
                 Place::Here { path, query } => (base.origin.clone().unwrap_or_default(), path, query),
                 Place::There { origin, path, query } => (origin, path, query),
             };
-            let Some(origin) = Origin::read(&origin) else { continue };
+            let Some(origin) = Origin::read(&origin) else {
+                continue;
+            };
             if self.seen.len() + self.elsewhere.len() >= MAX_ASSETS {
                 self.is_cut = true;
                 return;
@@ -150,7 +161,8 @@ impl Walk {
     /// here whether it is one, so that it is kept by its path, and asked for if something of that path was published.
     fn keep(&mut self, asset: Asset, kind: Kind) {
         if asset.origin != self.page {
-            self.elsewhere.insert(format!("{}{}{}", asset.origin, asset.path, asset.query));
+            self.elsewhere
+                .insert(format!("{}{}{}", asset.origin, asset.path, asset.query));
         }
         if self.seen.insert(asset.clone()) && asset.origin == self.page && kind != Kind::Other {
             self.ahead.push_back((asset, kind));

@@ -113,7 +113,8 @@ pub struct Answer {
 impl Answer {
     /// Whether the bytes are the content, and not the content in an encoding that nobody asked for.
     pub fn is_plain(&self) -> bool {
-        self.text(CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity")
+        self.text(CONTENT_ENCODING)
+            .is_none_or(|encoding| encoding == "identity")
     }
 
     pub fn content_type(&self) -> &str {
@@ -238,6 +239,11 @@ mod tests {
         ] {
             assert_eq!(shown(url).as_deref(), origin, "{url}");
         }
-        assert_eq!(Origin::read("http://[::1]:80/x").map(|o| o.name().to_owned()).as_deref(), Some("::1"));
+        assert_eq!(
+            Origin::read("http://[::1]:80/x")
+                .map(|o| o.name().to_owned())
+                .as_deref(),
+            Some("::1")
+        );
     }
 }

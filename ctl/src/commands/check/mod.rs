@@ -76,7 +76,9 @@ fn servers(reply: &StatusReply, fleet: &Fleet, app_hosts: bool) -> Vec<Origin> {
     let mut all: Vec<Origin> = of_hosts.chain(told).filter_map(|url| Origin::read(url)).collect();
     if app_hosts {
         let hosts = reply.apps.iter().flat_map(|app| app.hosts.iter());
-        let reports = hosts.filter(|host| host.runs_app).filter_map(|host| host.report.as_ref());
+        let reports = hosts
+            .filter(|host| host.runs_app)
+            .filter_map(|host| host.report.as_ref());
         let listening = reports.flat_map(|report| report.listen.values());
         all.extend(listening.filter_map(|at| Origin::read(&format!("http://{at}"))));
     }
@@ -118,7 +120,11 @@ impl Report<'_> {
             0 => String::new(),
             number => format!("; {} elsewhere not asked for", count(number as u64, "name")),
         };
-        let cut = if self.page.is_cut { "; it names more than are followed" } else { "" };
+        let cut = if self.page.is_cut {
+            "; it names more than are followed"
+        } else {
+            ""
+        };
         ui.line(format!(
             "{}: {} at {}, {} asked, {problems} wrong{foreign}{cut}",
             clean(&self.page.url),
@@ -126,7 +132,9 @@ impl Report<'_> {
             count(self.servers.len() as u64 + 1, "server"),
             self.found.len(),
         ));
-        let silent = self.problems().filter(|found| matches!(found.verdict, Verdict::Silent(_)));
+        let silent = self
+            .problems()
+            .filter(|found| matches!(found.verdict, Verdict::Silent(_)));
         if silent.count() > 0 {
             ui.hint("which hosts are away: shipctl hosts; why: shipctl why HOST");
         }

@@ -32,11 +32,7 @@ pub async fn look(
 }
 
 /// Hands the manifest in to be checked, which keeps nothing.
-async fn clashes(
-    tree: &Arc<Manifest>,
-    fleet: &Fleet,
-    findings: &mut Findings,
-) -> Result<bool, CommandError> {
+async fn clashes(tree: &Arc<Manifest>, fleet: &Fleet, findings: &mut Findings) -> Result<bool, CommandError> {
     let chunks = begin_chunks(&tree.spec().app, tree, true);
     let asked = fleet.client.releases().begin(tokio_stream::iter(chunks)).await;
     let Err(status) = asked else { return Ok(false) };
@@ -75,9 +71,14 @@ async fn changes(
         .map(|asset| (asset.url_path.as_str(), asset.digest))
         .collect();
     let is_page = |asset: &Asset| asset.path.as_bytes().ends_with(b".html");
-    let plain = assets.iter().filter(|asset| !asset.fingerprinted && !is_page(asset));
+    let plain = assets
+        .iter()
+        .filter(|asset| !asset.fingerprinted && !is_page(asset));
     for asset in plain {
-        if old.get(asset.url_path.as_str()).is_some_and(|digest| *digest != asset.digest) {
+        if old
+            .get(asset.url_path.as_str())
+            .is_some_and(|digest| *digest != asset.digest)
+        {
             findings.add(Finding {
                 kind: Kind::Changes,
                 path: asset.path.to_string(),
@@ -93,9 +94,7 @@ async fn changes(
 /// Whether it is the app that the store does not know, and not the environment.
 fn never_published(status: &Status, app: &AppName) -> bool {
     let failure = ship_proto::failure_of(status);
-    failure.is_some_and(|failure| {
-        failure.kind() == FailureKind::NotFound && failure.subject == app.as_str()
-    })
+    failure.is_some_and(|failure| failure.kind() == FailureKind::NotFound && failure.subject == app.as_str())
 }
 
 /// The tree that the environment runs of the app; none before its first deploy.

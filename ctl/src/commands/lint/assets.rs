@@ -39,7 +39,9 @@ pub fn look(manifest: &Manifest, assets: &[Asset], findings: &mut Findings) {
             text: format!("no fingerprint in the name of {}", asset.url_path),
         });
     }
-    let mut maps = assets.iter().filter(|asset| asset.path.as_bytes().ends_with(b".map"));
+    let mut maps = assets
+        .iter()
+        .filter(|asset| asset.path.as_bytes().ends_with(b".map"));
     if let Some(first) = maps.next() {
         let more = maps.count();
         findings.add(Finding {

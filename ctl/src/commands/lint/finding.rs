@@ -36,14 +36,18 @@ impl Kind {
     const fn hint(self) -> &'static str {
         match self {
             Self::Clash => "a fingerprinted name never changes its bytes: rebuild, or list it as mutable",
-            Self::Missing => "whoever opens the page will not find it; if the app itself answers there, all is well",
+            Self::Missing => {
+                "whoever opens the page will not find it; if the app itself answers there, all is well"
+            }
             Self::Changes => "pages that are open get the new bytes under the old name",
             Self::NoFingerprint => {
                 "an open page gets other bytes for these after the next release, or none: let the build name them by their \
                  content, or list them as mutable if that is meant"
             }
             Self::PublicMaps => "private = [\"*.map\"] in [[assets]] keeps source maps from the public",
-            Self::NothingPrivate => "a pattern is relative to the root; without a slash it is compared with names alone",
+            Self::NothingPrivate => {
+                "a pattern is relative to the root; without a slash it is compared with names alone"
+            }
             Self::Unread => "",
         }
     }
@@ -95,12 +99,19 @@ impl Findings {
         for (kind, all) in &self.by_kind {
             for finding in all.iter().take(SHOWN) {
                 let line = finding.line.map(|line| format!(":{line}")).unwrap_or_default();
-                ui.warn(format!("{}{line}: {}", clean(&finding.path), clean(&finding.text)));
+                ui.warn(format!(
+                    "{}{line}: {}",
+                    clean(&finding.path),
+                    clean(&finding.text)
+                ));
             }
             let left_out = self.left_out.get(kind).copied().unwrap_or_default();
             let more = all.len().saturating_sub(SHOWN) as u64 + left_out;
             if more > 0 {
-                ui.warn(format!("and {} of this kind (-o json)", count(more, "more finding")));
+                ui.warn(format!(
+                    "and {} of this kind (-o json)",
+                    count(more, "more finding")
+                ));
             }
             if !kind.hint().is_empty() {
                 ui.hint(kind.hint());

@@ -68,7 +68,11 @@ pub async fn run(verb: Lint, global: &Global, ui: &Ui) -> Outcome {
     } else {
         tree::warn(&spec, &walked.warnings, ui);
         findings.show(ui);
-        let end = if refused { "cannot be published" } else { "can be published" };
+        let end = if refused {
+            "cannot be published"
+        } else {
+            "can be published"
+        };
         ui.line(format!("{}: {end}", folder.in_short()));
     }
     Ok(if refused || (verb.strict && told) {
@@ -124,10 +128,17 @@ impl Folder {
             count(spec.processes.len() as u64, "process").replace("processs", "processes")
         };
         let files = count(self.manifest.files().count() as u64, "file");
-        let mut text = format!("{}: {files}, {}, {kind}", spec.app, bytes(self.manifest.total_bytes()));
+        let mut text = format!(
+            "{}: {files}, {}, {kind}",
+            spec.app,
+            bytes(self.manifest.total_bytes())
+        );
         if !self.assets.is_empty() {
             let assets = count(self.assets.len() as u64, "asset");
-            text.push_str(&format!(", {assets} ({} with a fingerprint)", self.fingerprinted()));
+            text.push_str(&format!(
+                ", {assets} ({} with a fingerprint)",
+                self.fingerprinted()
+            ));
         }
         match private_files(&self.manifest) {
             0 => text,

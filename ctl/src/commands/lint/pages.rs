@@ -16,7 +16,14 @@ use super::finding::{Finding, Findings, Kind};
 /// Largest text that is looked into, in bytes; one is in memory at a time.
 const MAX_TEXT: u64 = 16 << 20;
 /// Folders of other people's work, whose pages are no pages of this app.
-const FOREIGN: &[&[u8]] = &[b"node_modules", b".venv", b"venv", b"site-packages", b"vendor", b".git"];
+const FOREIGN: &[&[u8]] = &[
+    b"node_modules",
+    b".venv",
+    b"venv",
+    b"site-packages",
+    b"vendor",
+    b".git",
+];
 
 /// A kind of text that names others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +135,9 @@ impl Known<'_> {
             if is_template(&named.url) || (at.is_none() && relative) {
                 continue;
             }
-            let Some(why) = self.why_missing(&named, &base) else { continue };
+            let Some(why) = self.why_missing(&named, &base) else {
+                continue;
+            };
             if !told.insert(named.url.clone()) {
                 continue;
             }
@@ -163,7 +172,11 @@ impl Known<'_> {
             return None;
         }
         let private = self.private.contains(&url);
-        let why = if private { "is private" } else { "the release does not have" };
+        let why = if private {
+            "is private"
+        } else {
+            "the release does not have"
+        };
         Some((url, why))
     }
 }

@@ -55,7 +55,12 @@ fn version_1_is_read_and_written() {
 #[test]
 fn marks_of_fingerprinted_files_are_read_and_written() {
     let tree = tempfile::tempdir().unwrap();
-    for name in ["index.html", "main-qwertzui.js", "main-qwertzui.js.map", "plain.css"] {
+    for name in [
+        "index.html",
+        "main-qwertzui.js",
+        "main-qwertzui.js.map",
+        "plain.css",
+    ] {
         put(tree.path(), &format!("public/{name}"), name);
     }
     let manifest = published(tree.path()).manifest;

@@ -4,7 +4,7 @@
 //!
 //! 1. what a tool's manifest says of the file ([`Built`]);
 //! 2. that it lies in the folder of a Next.js build (`_next/static/<build id>/_buildManifest.js`): the folder's name is
-//!    the fingerprint of all that is in it;
+//!    the fingerprint of all that is in it; or beside it, with the thirteen characters of base 38 that Turbopack writes;
 //! 3. names that bundlers write and [`fingerprint`] leaves open: esbuild's and Angular's eight letters of base32 have
 //!    no digit in one of five names, Dioxus writes `-dxh` before its digits;
 //! 4. the rule of names, with a folder's company.
@@ -23,6 +23,8 @@ use crate::spec::{AssetRoot, Marks, ReleaseSpec};
 
 /// Length of the ids that Next.js gives its builds.
 const NEXT_ID: usize = 21;
+/// Characters that 64 bits take in Turbopack's base 38.
+const NEXT_HASH: usize = 13;
 
 /// The release's spec with the marks of every root whose files' names alone would tell otherwise; none where names tell
 /// of all files, which is the most frequent case and keeps a release's id free of what this version knows.
@@ -38,11 +40,11 @@ pub fn recognise(manifest: &Manifest, built: &Built) -> Option<ReleaseSpec> {
 
 fn marks(manifest: &Manifest, root: &AssetRoot, built: &Built) -> Option<Marks> {
     let names = neighbours(manifest, root);
-    let builds = next_builds(manifest, root);
+    let next = Next::builds(manifest, root);
     let mut differs = false;
     let files = files_below(manifest, root).map(|(path, ..)| {
         let by_name = names.is_fingerprinted(path.as_bytes());
-        let found = decide(path, by_name, &builds, built);
+        let found = decide(path, by_name, &next, built);
         differs |= found != by_name;
         found
     });
@@ -50,40 +52,79 @@ fn marks(manifest: &Manifest, root: &AssetRoot, built: &Built) -> Option<Marks> 
     differs.then_some(marks)
 }
 
-fn decide(path: PathRef<'_>, by_name: bool, builds: &HashSet<&[u8]>, built: &Built) -> bool {
+fn decide(path: PathRef<'_>, by_name: bool, next: &Next<'_>, built: &Built) -> bool {
     let name = fingerprint(path.file_name());
     match built.said(path.as_bytes()) {
         Some(Said::Fingerprinted) => true,
         Some(Said::Listed) if name != Fingerprint::None => true,
         Some(Said::Plain) => name == Fingerprint::Sure,
-        _ => by_name || in_build(path, builds) || late_name(path.file_name()),
+        _ => by_name || next.names(path) || late_name(path.file_name()),
     }
 }
 
-/// The folders below `root` that Next.js named after a build.
-fn next_builds<'m>(manifest: &'m Manifest, root: &'m AssetRoot) -> HashSet<&'m [u8]> {
-    let paths = files_below(manifest, root).map(|(path, ..)| path);
-    let marks_build = |path: &PathRef<'_>| {
-        matches!(path.file_name(), b"_buildManifest.js" | b"_ssgManifest.js")
-    };
-    let folders = paths.filter(marks_build).filter_map(PathRef::parent);
-    folders
-        .filter(|folder| is_build_id(folder.rsplit(|b| *b == b'/').next().unwrap_or_default()))
-        .collect()
+/// The folders of Next.js builds.
+#[derive(Debug, Default)]
+struct Next<'m> {
+    /// Named after a build.
+    builds: HashSet<&'m [u8]>,
+    /// That hold those, `_next/static`.
+    bases: HashSet<&'m [u8]>,
 }
 
-fn in_build(path: PathRef<'_>, builds: &HashSet<&[u8]>) -> bool {
-    if builds.is_empty() {
-        return false;
-    }
-    let mut folder = path.parent();
-    while let Some(at) = folder {
-        if builds.contains(at) {
-            return true;
+impl<'m> Next<'m> {
+    fn builds(manifest: &'m Manifest, root: &'m AssetRoot) -> Self {
+        let mut next = Self::default();
+        for (path, ..) in files_below(manifest, root) {
+            let marks_build = matches!(path.file_name(), b"_buildManifest.js" | b"_ssgManifest.js");
+            let Some(folder) = path.parent().filter(|_| marks_build) else {
+                continue;
+            };
+            let (base, id) = match folder.iter().rposition(|b| *b == b'/') {
+                Some(slash) => (&folder[..slash], &folder[slash + 1..]),
+                None => (&folder[..0], folder),
+            };
+            next.bases.insert(base);
+            if is_build_id(id) {
+                next.builds.insert(folder);
+            }
         }
-        folder = at.iter().rposition(|b| *b == b'/').and_then(|slash| at.get(..slash));
+        next
     }
-    false
+
+    /// Whether the file belongs to a build, and its name or its folder's tells of which.
+    fn names(&self, path: PathRef<'_>) -> bool {
+        if self.bases.is_empty() {
+            return false;
+        }
+        let mut folder = path.parent();
+        let mut below_base = self.bases.contains(&b""[..]);
+        while let Some(at) = folder {
+            if self.builds.contains(at) {
+                return true;
+            }
+            below_base |= self.bases.contains(at);
+            folder = at
+                .iter()
+                .rposition(|b| *b == b'/')
+                .and_then(|slash| at.get(..slash));
+        }
+        below_base && has_next_hash(path.file_name())
+    }
+}
+
+/// `0cz1d0mv5g_q7.js`, `turbopack-0zq_vp9s-5ndp.js`, `logo.1-aeeazy_b-s3.png`
+fn has_next_hash(name: &[u8]) -> bool {
+    let mut parts = name.split(|b| *b == b'.').rev();
+    // The extension.
+    parts.next();
+    parts.any(|part| {
+        let Some((before, hash)) = part.split_at_checked(part.len().wrapping_sub(NEXT_HASH)) else {
+            return false;
+        };
+        let begins = matches!(before, [] | [.., b'-']) && matches!(hash, [b'0'..=b'3', ..]);
+        let letter = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'z' | b'-' | b'_' | b'~');
+        begins && hash.iter().all(letter)
+    })
 }
 
 /// A random id, or a commit: an application that calls every build `production` names no build.

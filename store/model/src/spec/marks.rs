@@ -51,7 +51,9 @@ impl Marks {
 
     /// Whether the file of that number carries one.
     pub fn get(&self, file: usize) -> bool {
-        self.0.get(file / 8).is_some_and(|byte| byte >> (file % 8) & 1 == 1)
+        self.0
+            .get(file / 8)
+            .is_some_and(|byte| byte >> (file % 8) & 1 == 1)
     }
 }
 
@@ -107,7 +109,10 @@ mod tests {
             assert!(marks.fits(count) && !marks.fits(count + 8), "{text}");
             assert!(!marks.get(count) && !marks.get(usize::MAX));
         }
-        assert_eq!(serde_json::to_string(&Marks::new([false, true])).unwrap(), "\"1:02\"");
+        assert_eq!(
+            serde_json::to_string(&Marks::new([false, true])).unwrap(),
+            "\"1:02\""
+        );
         assert!(!"1:04".parse::<Marks>().unwrap().fits(2), "a bit of no file");
     }
 

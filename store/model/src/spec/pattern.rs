@@ -61,9 +61,12 @@ impl Pattern {
         }
         let parts: Vec<&[u8]> = pattern.split(|b| *b == b'/').collect();
         let names: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
-        star_match(&parts, &names, |part| *part == b"**", |part, name| {
-            name_matches(part, name)
-        })
+        star_match(
+            &parts,
+            &names,
+            |part| *part == b"**",
+            |part, name| name_matches(part, name),
+        )
     }
 }
 

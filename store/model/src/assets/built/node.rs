@@ -51,7 +51,10 @@ impl Node {
     /// The value of a map's key.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
         let Self::Map(entries) = self else { return None };
-        entries.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+        entries
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value)
     }
 
     pub(super) fn text_of(&self, key: &str) -> Option<&str> {
@@ -182,7 +185,11 @@ mod tests {
         let deep = [b"[".repeat(1_000_000), b"]".repeat(1_000_000)].concat();
         let _ = parse(&deep);
         let many = format!("[{}1]", "1,".repeat(MAX_NODES));
-        assert!(parse(many.as_bytes()).unwrap_err().contains("more than 500000 values"));
+        assert!(
+            parse(many.as_bytes())
+                .unwrap_err()
+                .contains("more than 500000 values")
+        );
         let long = format!("{{\"a\":\"{0}\",\"{0}\":\"b\"}}", "x".repeat(MAX_TEXT + 1));
         assert_eq!(
             parse(long.as_bytes()).unwrap(),
@@ -192,10 +199,14 @@ mod tests {
 
     #[test]
     fn only_so_deep() {
-        let read = parse(br#"{"a":{"b":{"c":{"d":{"e":1}}}},"modules":{"x":"y"},"t":[true,false,null,1,-1,1.5]}"#);
+        let read =
+            parse(br#"{"a":{"b":{"c":{"d":{"e":1}}}},"modules":{"x":"y"},"t":[true,false,null,1,-1,1.5]}"#);
         let read = read.unwrap();
         let inner = read.get("a").and_then(|a| a.get("b")).and_then(|b| b.get("c"));
-        assert_eq!(inner, Some(&Node::Map(vec![("d".to_owned(), Node::Map(Vec::new()))])));
+        assert_eq!(
+            inner,
+            Some(&Node::Map(vec![("d".to_owned(), Node::Map(Vec::new()))]))
+        );
         assert_eq!(read.get("modules"), None);
         let Some(Node::List(list)) = read.get("t") else {
             panic!("{read:?}")

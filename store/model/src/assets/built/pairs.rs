@@ -37,11 +37,15 @@ pub(super) fn pairs(top: Node) -> Vec<Pair> {
         match (key.as_str(), value) {
             // Sprockets: digested name → what it is. Create React App: name → URL.
             ("files", Node::Map(files)) => {
-                files.iter().for_each(|(name, file)| digested(name, file, &mut found));
+                files
+                    .iter()
+                    .for_each(|(name, file)| digested(name, file, &mut found));
             }
             // Phoenix.
             ("digests", Node::Map(files)) => {
-                files.iter().for_each(|(name, file)| digested(name, file, &mut found));
+                files
+                    .iter()
+                    .for_each(|(name, file)| digested(name, file, &mut found));
             }
             // Phoenix, Django, Sprockets: name → digested name.
             ("latest" | "paths" | "assets", Node::Map(names)) => {

@@ -38,7 +38,10 @@ fn learnt(root: Option<&str>, names: &[&str], text: &str) -> Vec<Option<Said>> {
     assert_eq!(found, [path(names[0])], "it is not found");
     let mut built = Built::default();
     built.read(&release, &found[0], text.as_bytes()).unwrap();
-    names[1..].iter().map(|name| built.said(name.as_bytes())).collect()
+    names[1..]
+        .iter()
+        .map(|name| built.said(name.as_bytes()))
+        .collect()
 }
 
 const HASHED: Option<Said> = Some(Said::Fingerprinted);
@@ -60,19 +63,37 @@ fn vite() {
         "src/main.js": {"file": "assets/main-qwertzui.js", "name": "main", "src": "src/main.js", "isEntry": true,
             "imports": ["_shared-B7PI925R.js"], "css": ["assets/main-birthday.css"]}
     }"#;
-    assert_eq!(learnt(Some("public"), &names, text), [HASHED, HASHED, LISTED, HASHED, None]);
+    assert_eq!(
+        learnt(Some("public"), &names, text),
+        [HASHED, HASHED, LISTED, HASHED, None]
+    );
     // The same with `entryFileNames: "assets/[name].js"`.
-    let names = ["public/manifest.json", "public/assets/main.js", "public/assets/main-birthday.css"];
-    let text = r#"{"src/main.js": {"file": "assets/main.js", "name": "main", "css": ["assets/main-birthday.css"]}}"#;
+    let names = [
+        "public/manifest.json",
+        "public/assets/main.js",
+        "public/assets/main-birthday.css",
+    ];
+    let text =
+        r#"{"src/main.js": {"file": "assets/main.js", "name": "main", "css": ["assets/main-birthday.css"]}}"#;
     assert_eq!(learnt(Some("public"), &names, text), [PLAIN, None]);
 }
 
 #[test]
 fn webpack() {
-    let names = ["public/manifest.json", "public/main.3f9a1.js", "public/main.3f9a12.js", "public/a/x.3f9a12.png"];
-    let flat = r#"{"main.js": "auto/main.3f9a12.js", "x.png": "https://cdn.example.com/static/a/x.3f9a12.png?v=1"}"#;
+    let names = [
+        "public/manifest.json",
+        "public/main.3f9a1.js",
+        "public/main.3f9a12.js",
+        "public/a/x.3f9a12.png",
+    ];
+    let flat =
+        r#"{"main.js": "auto/main.3f9a12.js", "x.png": "https://cdn.example.com/static/a/x.3f9a12.png?v=1"}"#;
     assert_eq!(learnt(Some("public"), &names, flat), [None, HASHED, HASHED]);
-    let names = ["public/asset-manifest.json", "public/static/js/main.3f9a12.js", "public/index.html"];
+    let names = [
+        "public/asset-manifest.json",
+        "public/static/js/main.3f9a12.js",
+        "public/index.html",
+    ];
     let cra = r#"{"files": {"main.js": "/static/static/js/main.3f9a12.js", "index.html": "/static/index.html"},
         "entrypoints": ["static/js/main.3f9a12.js"]}"#;
     assert_eq!(learnt(Some("public"), &names, cra), [HASHED, PLAIN]);
@@ -101,7 +122,10 @@ fn esbuild_and_angular() {
         "dist/chunk-QWERTZUI.js": {"inputs": {"a": {}, "b": {}}},
         "dist/logo-IJKLMNOP.png": {"inputs": {"src/logo.png": {"bytesInOutput": 1}}},
         "dist/plain.js": {"entryPoint": "src/plain.ts", "inputs": {}}}}"#;
-    assert_eq!(learnt(Some("dist"), &names, text), [HASHED, HASHED, HASHED, PLAIN]);
+    assert_eq!(
+        learnt(Some("dist"), &names, text),
+        [HASHED, HASHED, HASHED, PLAIN]
+    );
     // The folder that esbuild wrote into is the release.
     let bare: Vec<&str> = names.iter().map(|name| &name[5..]).collect();
     assert_eq!(learnt(None, &bare, text), [HASHED, HASHED, HASHED, PLAIN]);
@@ -118,14 +142,27 @@ fn web_frameworks() {
     let sprockets = r#"{"files": {"application-3f9a12.js": {"logical_path": "application.js", "size": 1, "digest": "3f9a12"}},
         "assets": {"application.js": "application-3f9a12.js"}}"#;
     assert_eq!(learnt(Some("public"), &names, sprockets), [HASHED, PLAIN, HASHED]);
-    let names = ["public/.manifest.json", "public/app-3f9a12.js", "public/b-3f9a12.css"];
-    let propshaft = r#"{"app.js": "app-3f9a12.js", "b.css": {"digested_path": "b-3f9a12.css", "integrity": null}}"#;
+    let names = [
+        "public/.manifest.json",
+        "public/app-3f9a12.js",
+        "public/b-3f9a12.css",
+    ];
+    let propshaft =
+        r#"{"app.js": "app-3f9a12.js", "b.css": {"digested_path": "b-3f9a12.css", "integrity": null}}"#;
     assert_eq!(learnt(Some("public"), &names, propshaft), [HASHED, HASHED]);
-    let names = ["public/cache_manifest.json", "public/js/app-5bb4a6.js", "public/js/app.js"];
+    let names = [
+        "public/cache_manifest.json",
+        "public/js/app-5bb4a6.js",
+        "public/js/app.js",
+    ];
     let phoenix = r#"{"version": 1, "digests": {"js/app-5bb4a6.js": {"logical_path": "js/app.js", "mtime": 1}},
         "latest": {"js/app.js": "js/app-5bb4a6.js"}}"#;
     assert_eq!(learnt(Some("public"), &names, phoenix), [HASHED, PLAIN]);
-    let names = ["public/staticfiles.json", "public/css/base.5af66c.css", "public/css/base.css"];
+    let names = [
+        "public/staticfiles.json",
+        "public/css/base.5af66c.css",
+        "public/css/base.css",
+    ];
     let django = r#"{"paths": {"css/base.css": "css/base.5af66c.css"}, "version": "1.1", "hash": "x"}"#;
     assert_eq!(learnt(Some("public"), &names, django), [HASHED, PLAIN]);
     let names = ["public/mix-manifest.json", "public/js/app.js"];
@@ -136,7 +173,12 @@ fn web_frameworks() {
 /// `entryFileNames: "[name]-bundled1.js"` is no fingerprint, though it might be one of a single file.
 #[test]
 fn what_is_added_to_every_name_is_a_word() {
-    let names = ["public/manifest.json", "public/a-bundled1.js", "public/b-bundled1.js", "public/c-qwertzui.js"];
+    let names = [
+        "public/manifest.json",
+        "public/a-bundled1.js",
+        "public/b-bundled1.js",
+        "public/c-qwertzui.js",
+    ];
     let text = r#"{"a.js": "a-bundled1.js", "b.js": "b-bundled1.js", "c.js": "c-qwertzui.js"}"#;
     assert_eq!(learnt(Some("public"), &names, text), [PLAIN, PLAIN, HASHED]);
 }
@@ -144,7 +186,11 @@ fn what_is_added_to_every_name_is_a_word() {
 /// A web app's manifest, an API's file, and names that lead elsewhere.
 #[test]
 fn what_is_no_tools_manifest_teaches_nothing() {
-    let names = ["public/manifest.json", "public/index.html", "public/icon-192x192.png"];
+    let names = [
+        "public/manifest.json",
+        "public/index.html",
+        "public/icon-192x192.png",
+    ];
     for text in [
         r#"{"name": "A", "start_url": "/static/index.html", "icons": [{"src": "/static/icon-192x192.png"}]}"#,
         r#"{"a": "../../etc/passwd", "b": "/../x", "c": "//", "d": "http://", "e": "", "f": "?", "g": {"file": 1}}"#,
@@ -156,8 +202,14 @@ fn what_is_no_tools_manifest_teaches_nothing() {
         assert_eq!(learnt(Some("public"), &names, text), [None, None], "{text}");
     }
     let release = release(Some("public"), &names);
-    let refused = Built::default().read(&release, &path(names[0]), b"{").unwrap_err();
-    assert!(refused.to_string().starts_with("\"public/manifest.json\" looks like the manifest"));
+    let refused = Built::default()
+        .read(&release, &path(names[0]), b"{")
+        .unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .starts_with("\"public/manifest.json\" looks like the manifest")
+    );
 }
 
 #[test]

@@ -56,7 +56,11 @@ mod tests {
         for (from, to, added) in [
             ("main.ts", "main-BxY3k_9Q.js", Some("BxY3k_9Q")),
             ("main", "main.3f9a12bc.chunk.js", Some("3f9a12bc")),
-            ("jquery.min.js", "jquery.min.5af66c1b1797.js", Some("5af66c1b1797")),
+            (
+                "jquery.min.js",
+                "jquery.min.5af66c1b1797.js",
+                Some("5af66c1b1797"),
+            ),
             ("vue.runtime", "vue.runtime-4fa8e1c2.js", Some("4fa8e1c2")),
             ("index", "index-legacy-BxY3k_9Q.js", Some("legacy-BxY3k_9Q")),
             ("main.ts", "main.js", Some("")),
@@ -82,7 +86,19 @@ mod tests {
         ] {
             assert!(fits(hash), "{hash}");
         }
-        for word in ["legacy", "module", "frontpage", "my-module-name", "123456", "20260131", "checkout", "1024x768", "min", "a.b", ""] {
+        for word in [
+            "legacy",
+            "module",
+            "frontpage",
+            "my-module-name",
+            "123456",
+            "20260131",
+            "checkout",
+            "1024x768",
+            "min",
+            "a.b",
+            "",
+        ] {
             assert!(!fits(word), "{word}");
         }
     }

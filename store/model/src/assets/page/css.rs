@@ -165,7 +165,11 @@ impl Scanner<'_> {
         self.at += 1;
         let digits = self.css.get(self.at..).unwrap_or_default().iter().take(6);
         let digits = digits.take_while(|b| b.is_ascii_hexdigit()).count();
-        let Some(hex) = self.css.get(self.at..self.at + digits).filter(|hex| !hex.is_empty()) else {
+        let Some(hex) = self
+            .css
+            .get(self.at..self.at + digits)
+            .filter(|hex| !hex.is_empty())
+        else {
             let escaped = self.css.get(self.at).copied();
             text.extend(escaped.filter(|b| !matches!(b, b'\n' | b'\r' | b'\x0c')));
             self.at += 1;
@@ -173,7 +177,9 @@ impl Scanner<'_> {
         };
         let code = std::str::from_utf8(hex).ok();
         let code = code.and_then(|hex| u32::from_str_radix(hex, 16).ok());
-        let letter = code.and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
+        let letter = code
+            .and_then(char::from_u32)
+            .unwrap_or(char::REPLACEMENT_CHARACTER);
         text.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
         self.at += digits;
         if self.css.get(self.at).copied().is_some_and(is_space) {

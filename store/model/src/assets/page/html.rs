@@ -39,10 +39,7 @@ pub fn in_page(html: &[u8]) -> InPage {
             at = position(html, b'>', at).map_or(html.len(), |end| end + 1);
         }
     }
-    InPage {
-        base,
-        named: found.0,
-    }
+    InPage { base, named: found.0 }
 }
 
 fn position(html: &[u8], byte: u8, from: usize) -> Option<usize> {
@@ -182,9 +179,9 @@ impl<'t> Element<'t> {
                 _ => Kind::Other,
             });
         }
-        let icon = relations
-            .iter()
-            .any(|name| name.ends_with("icon") || name.starts_with("apple-touch-icon") || *name == "manifest");
+        let icon = relations.iter().any(|name| {
+            name.ends_with("icon") || name.starts_with("apple-touch-icon") || *name == "manifest"
+        });
         icon.then_some(Kind::Other)
     }
 
@@ -232,8 +229,14 @@ fn import_map(text: &[u8], at: usize, found: &mut Found) {
     let scopes = map.get("scopes").and_then(|scopes| scopes.as_object());
     let scopes = scopes.into_iter().flat_map(|scopes| scopes.values());
     for imports in map.get("imports").into_iter().chain(scopes) {
-        let urls = imports.as_object().into_iter().flat_map(|imports| imports.values());
-        for url in urls.filter_map(|url| url.as_str()).filter(|url| !url.ends_with('/')) {
+        let urls = imports
+            .as_object()
+            .into_iter()
+            .flat_map(|imports| imports.values());
+        for url in urls
+            .filter_map(|url| url.as_str())
+            .filter(|url| !url.ends_with('/'))
+        {
             found.add(url, Kind::Script, at);
         }
     }

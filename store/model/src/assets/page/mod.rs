@@ -44,7 +44,9 @@ struct Found(Vec<Named>);
 impl Found {
     fn add(&mut self, url: &str, kind: Kind, at: usize) {
         let url = url.trim_ascii();
-        let inline = url.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("data:"));
+        let inline = url
+            .get(..5)
+            .is_some_and(|start| start.eq_ignore_ascii_case("data:"));
         if url.is_empty() || inline || url.len() > MAX_URL || self.0.len() >= MAX_NAMED {
             return;
         }

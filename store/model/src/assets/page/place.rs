@@ -15,7 +15,11 @@ pub enum Place {
     /// On the same origin; no `.` and `..` are left in the path. With its `?` if there is a query.
     Here { path: String, query: String },
     /// Another origin, or one that is written out.
-    There { origin: String, path: String, query: String },
+    There {
+        origin: String,
+        path: String,
+        query: String,
+    },
     /// Nothing that is fetched: `#icon`, `data:…`, `mailto:…`.
     Nowhere,
 }
@@ -30,7 +34,9 @@ impl Base {
             .collect();
         let name = name.split('#').next().unwrap_or_default();
         if let Some((scheme, rest)) = scheme(name) {
-            let rest = rest.strip_prefix("//").filter(|_| matches!(&*scheme, "http" | "https"));
+            let rest = rest
+                .strip_prefix("//")
+                .filter(|_| matches!(&*scheme, "http" | "https"));
             return rest.map_or(Place::Nowhere, |rest| self.there(&scheme, rest));
         }
         if let Some(rest) = name.strip_prefix("//") {
@@ -72,7 +78,9 @@ impl Base {
 
 /// Whether a name is still to be filled in by the server: `{{ url }}`, `<%= path %>`, `${x}`.
 pub fn is_template(name: &str) -> bool {
-    ["{", "<%", "%>", "<?", "[["].iter().any(|mark| name.contains(mark))
+    ["{", "<%", "%>", "<?", "[["]
+        .iter()
+        .any(|mark| name.contains(mark))
 }
 
 /// The scheme in lower case, and what follows its colon.

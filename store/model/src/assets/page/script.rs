@@ -76,7 +76,9 @@ fn string(js: &[u8], at: usize) -> Option<(String, Kind, usize)> {
     }
     let start = at + 1;
     let js = js.get(..start.saturating_add(MAX_URL).min(js.len()))?;
-    let end = skip(js, start, |b| !matches!(b, b'\\' | b'\n' | b'\r' | b'$') && b != quote);
+    let end = skip(js, start, |b| {
+        !matches!(b, b'\\' | b'\n' | b'\r' | b'$') && b != quote
+    });
     let text = std::str::from_utf8(js.get(start..end)?).ok()?;
     (js.get(end) == Some(&quote)).then(|| (text.to_owned(), Kind::Script, end + 1))
 }
@@ -85,7 +87,9 @@ fn space(js: &[u8], from: usize) -> usize {
     let mut at = skip(js, from, is_space);
     while js.get(at..).is_some_and(|rest| rest.starts_with(b"/*")) {
         // A comment before a name is short: one that is not is looked at once, and not once for each import.
-        let near = js.get(..at.saturating_add(MAX_COMMENT).min(js.len())).unwrap_or_default();
+        let near = js
+            .get(..at.saturating_add(MAX_COMMENT).min(js.len()))
+            .unwrap_or_default();
         let Some(end) = find(near, b"*/", at + 2) else {
             return js.len();
         };

@@ -53,7 +53,10 @@ fn a_page_names_what_a_browser_fetches() {
     assert_eq!(line_of(html, read.named[0].at), 1);
     assert_eq!(line_of(html, read.named[4].at), 3);
     let based = in_page(b"<base href='/sub/'><base href=/other/><script src=a.js>");
-    assert_eq!((based.base.as_deref(), urls(&based.named)), (Some("/sub/"), vec!["a.js"]));
+    assert_eq!(
+        (based.base.as_deref(), urls(&based.named)),
+        (Some("/sub/"), vec!["a.js"])
+    );
 }
 
 #[test]
@@ -130,8 +133,14 @@ fn names_lead_where_browsers_go() {
         path: path.to_owned(),
         query: String::new(),
     };
-    assert_eq!(page.resolve("//cdn.example.com/x.js"), there("https://cdn.example.com", "/x.js"));
-    assert_eq!(page.resolve("http://example.com"), there("http://example.com", "/"));
+    assert_eq!(
+        page.resolve("//cdn.example.com/x.js"),
+        there("https://cdn.example.com", "/x.js")
+    );
+    assert_eq!(
+        page.resolve("http://example.com"),
+        there("http://example.com", "/")
+    );
     let unknown = base(None, "/index.html");
     assert_eq!(unknown.resolve("x.js"), here("/x.js", ""));
     assert_eq!(unknown.resolve("//a/x.js"), there("https://a", "/x.js"));
@@ -146,7 +155,9 @@ fn broken_texts_end_nothing_but_themselves() {
     let all = |text: &[u8]| (in_page(text), in_style(text), in_script(text));
     for at in 0..html.len() {
         let _ = all(&html[..at]);
-        for byte in [0, b'<', b'>', b'"', b'\'', b'(', b')', b'\\', b'/', b'*', b'&', b'=', 0xff] {
+        for byte in [
+            0, b'<', b'>', b'"', b'\'', b'(', b')', b'\\', b'/', b'*', b'&', b'=', 0xff,
+        ] {
             let mut changed = html.to_vec();
             changed[at] = byte;
             let _ = all(&changed);
@@ -159,9 +170,36 @@ fn broken_texts_end_nothing_but_themselves() {
 #[test]
 fn no_text_takes_long() {
     for part in [
-        "<", "<a ", "<!--", "<a b=\"", "<a b='", "<style>", "<script>", "<a =", "&", "&#", "url(", "url(\"", "/*",
-        "@import", "image-set(", "\\", "import", "import(", "import/*", "import\"", "import`", "new URL(", "from'",
-        "\n//", "\n*", "<img srcset=\"a,", "(", ")", "<title", "<link rel=icon href=a>",
+        "<",
+        "<a ",
+        "<!--",
+        "<a b=\"",
+        "<a b='",
+        "<style>",
+        "<script>",
+        "<a =",
+        "&",
+        "&#",
+        "url(",
+        "url(\"",
+        "/*",
+        "@import",
+        "image-set(",
+        "\\",
+        "import",
+        "import(",
+        "import/*",
+        "import\"",
+        "import`",
+        "new URL(",
+        "from'",
+        "\n//",
+        "\n*",
+        "<img srcset=\"a,",
+        "(",
+        ")",
+        "<title",
+        "<link rel=icon href=a>",
     ] {
         let text = part.repeat(1_000_000 / part.len());
         let named = in_page(text.as_bytes()).named.len();

@@ -20,7 +20,7 @@ macro_rules! fixtures {
 }
 
 const FIXTURES: &[(&str, &str)] = fixtures!(
-    "phoenix" "propshaft"
+    "django" "esbuild" "next" "phoenix" "propshaft" "rollup" "vite" "webpack"
 );
 
 /// What is not recognised, though it is fingerprinted, without the tool's manifest.
@@ -61,7 +61,12 @@ fn read(text: &str) -> Fixture {
     }
     let manifest_paths: Vec<&str> = told.iter().map(|(path, _)| *path).collect();
     let files = fingerprinted.iter().chain(&mutable).map(String::as_str);
-    for path in files.chain(manifest_paths.iter().copied().filter(|path| !text.contains(&format!(" {path}\n")))) {
+    for path in files.chain(
+        manifest_paths
+            .iter()
+            .copied()
+            .filter(|path| !text.contains(&format!(" {path}\n"))),
+    ) {
         add(path, b"x");
     }
     let mut spec = ReleaseSpec::static_files("web".parse().unwrap());
@@ -84,7 +89,8 @@ fn read(text: &str) -> Fixture {
 }
 
 fn kept(release: &Manifest, built: &Built) -> HashSet<String> {
-    let made = recognise(release, built).map_or_else(|| release.clone(), |spec| release.with_spec(spec).unwrap());
+    let made =
+        recognise(release, built).map_or_else(|| release.clone(), |spec| release.with_spec(spec).unwrap());
     let assets = assets_of(&made).unwrap();
     let kept = assets.iter().filter(|asset| asset.fingerprinted);
     kept.map(|asset| asset.path.to_string()).collect()
@@ -96,17 +102,28 @@ fn kept(release: &Manifest, built: &Built) -> HashSet<String> {
 fn names_of_real_tools_are_recognised() {
     for (tool, text) in FIXTURES {
         let fixture = read(text);
-        assert!(!fixture.fingerprinted.is_empty(), "{tool} has nothing to recognise");
+        assert!(
+            !fixture.fingerprinted.is_empty(),
+            "{tool} has nothing to recognise"
+        );
         let ways = [
             (kept(&fixture.release, &Built::default()), MISSED_BY_NAME),
             (kept(&fixture.release, &fixture.built), MISSED),
         ];
         for (kept, missed) in ways {
             let wrong = fixture.mutable.iter().filter(|path| kept.contains(*path));
-            assert_eq!(wrong.collect::<Vec<_>>(), [""; 0], "{tool}: taken for fingerprints");
+            assert_eq!(
+                wrong.collect::<Vec<_>>(),
+                [""; 0],
+                "{tool}: taken for fingerprints"
+            );
             let not_kept = fixture.fingerprinted.iter().filter(|path| !kept.contains(*path));
             let expected = missed.iter().filter(|(of, _)| of == tool).map(|(_, path)| path);
-            assert_eq!(not_kept.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{tool}: missed");
+            assert_eq!(
+                not_kept.collect::<Vec<_>>(),
+                expected.collect::<Vec<_>>(),
+                "{tool}: missed"
+            );
         }
     }
 }

@@ -52,12 +52,23 @@ fn what_names_tell_needs_no_marks() {
 
 #[test]
 fn a_manifest_tells_what_names_do_not() {
-    let names = ["a/app-3f9a1.js", "a/app-qwertzui.js", "a/assets.json", "a/page-birthday.css", "a/z.html"];
+    let names = [
+        "a/app-3f9a1.js",
+        "a/app-qwertzui.js",
+        "a/assets.json",
+        "a/page-birthday.css",
+        "a/z.html",
+    ];
     let mut root = AssetRoot::new(Some(path("a")), "/");
     let mut built = Built::default();
     let text = br#"{"app.js": "app-qwertzui.js"}"#;
-    built.read(&release(root.clone(), &names), &path("a/assets.json"), text).unwrap();
-    assert_eq!(kept(&release(root.clone(), &names), &built), ["a/app-qwertzui.js"]);
+    built
+        .read(&release(root.clone(), &names), &path("a/assets.json"), text)
+        .unwrap();
+    assert_eq!(
+        kept(&release(root.clone(), &names), &built),
+        ["a/app-qwertzui.js"]
+    );
     assert_eq!(kept(&release(root.clone(), &names), &Built::default()), [""; 0]);
     // What a user names mutable is so, whatever a tool says; what is private is no asset at all.
     root.mutable.push(path("app-qwertzui.js"));
@@ -82,7 +93,11 @@ fn originals_beside_digested_files_are_mutable_unless_their_names_tell_surely() 
     let text = br#"{"paths": {"base-Checkins.css": "base-Checkins.5af66c1b1797.css",
         "chunk-BxY3k_9Q.js": "chunk-BxY3k_9Q.5af66c1b1797.js"}, "version": "1.1"}"#;
     let all_but_one = [names[1], names[3], names[2], names[4]];
-    assert_eq!(kept(&manifest, &Built::default()).len(), 5, "the company vouches for it");
+    assert_eq!(
+        kept(&manifest, &Built::default()).len(),
+        5,
+        "the company vouches for it"
+    );
     assert_eq!(built.read(&manifest, &path("s/staticfiles.json"), text), Ok(2));
     assert_eq!(kept(&manifest, &built), all_but_one);
 }
@@ -103,9 +118,36 @@ fn the_folder_of_a_next_build_is_a_fingerprint() {
     assert_eq!(in_folder("n/kX9pQz_3vB-7mWcR2tLyA"), 3);
     assert_eq!(in_folder("n/kXzpQz_vvB-xmWcRztLyA"), 3, "without a digit");
     assert_eq!(in_folder("n/3f9a12b"), 3, "a commit");
-    for same_for_all in ["n/production", "n/build", "n/development", "n/1234567", "n/MyApplication"] {
+    for same_for_all in [
+        "n/production",
+        "n/build",
+        "n/development",
+        "n/1234567",
+        "n/MyApplication",
+    ] {
         assert_eq!(in_folder(same_for_all), 0, "{same_for_all}");
     }
+}
+
+#[test]
+fn turbopacks_names_are_known_beside_a_build_alone() {
+    let kept_in = |folder: &str| {
+        let names = [
+            format!("{folder}/build/_buildManifest.js"),
+            format!("{folder}/chunks/0cz1d0mv5g_q7.js"),
+            format!("{folder}/chunks/turbopack-0zq_vp9s-5ndp.js.map"),
+            format!("{folder}/media/logo.1-aeeazy_b-s3.png"),
+            format!("{folder}/chunks/9cz1d0mv5g_q7.js"),
+            format!("{folder}/chunks/0cz1d0mv5g.js"),
+            "n/0cz1d0mv5g_q7.js".to_owned(),
+        ];
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let manifest = release(AssetRoot::new(Some(path("n")), "/"), &names);
+        kept(&manifest, &Built::default()).len()
+    };
+    assert_eq!(kept_in("n/static"), 3);
+    let elsewhere = release(AssetRoot::new(Some(path("n")), "/"), &["n/0cz1d0mv5g_q7.js"]);
+    assert_eq!(kept(&elsewhere, &Built::default()), [""; 0]);
 }
 
 #[test]
@@ -130,7 +172,10 @@ fn marks_of_other_files_are_refused() {
     let mut root = AssetRoot::new(Some(path("a")), "/");
     root.marks = Some(Marks::new([true; 9]));
     let refused = assets_of(&release(root, &["a/b.js"])).unwrap_err();
-    assert!(matches!(&refused, AssetsError::Marks { root } if root == "a"), "{refused:?}");
+    assert!(
+        matches!(&refused, AssetsError::Marks { root } if root == "a"),
+        "{refused:?}"
+    );
 }
 
 /// Private files are in the release and nowhere else, in any encoding.
@@ -138,9 +183,17 @@ fn marks_of_other_files_are_refused() {
 fn private_files_are_no_assets() {
     let mut root = AssetRoot::new(Some(path("a")), "/");
     root.private = vec![Pattern::new("**/*.map").unwrap()];
-    let names = ["a/m.3f9a12bc.js", "a/m.3f9a12bc.js.map", "a/m.3f9a12bc.js.map.gz", "a/n.3f9a12bc.js.gz"];
+    let names = [
+        "a/m.3f9a12bc.js",
+        "a/m.3f9a12bc.js.map",
+        "a/m.3f9a12bc.js.map.gz",
+        "a/n.3f9a12bc.js.gz",
+    ];
     let manifest = release(root, &names);
     assert_eq!(manifest.entries().len(), 4);
-    let urls = assets_of(&manifest).unwrap().into_iter().map(|asset| asset.url_path);
+    let urls = assets_of(&manifest)
+        .unwrap()
+        .into_iter()
+        .map(|asset| asset.url_path);
     assert_eq!(urls.collect::<Vec<_>>(), ["/m.3f9a12bc.js", "/n.3f9a12bc.js.gz"]);
 }
