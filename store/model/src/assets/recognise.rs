@@ -7,14 +7,15 @@
 //!    the fingerprint of all that is in it; or beside it, with the thirteen characters of base 38 that Turbopack writes;
 //! 3. names that bundlers write and [`fingerprint`] leaves open: esbuild's and Angular's eight letters of base32 have
 //!    no digit in one of five names, Dioxus writes `-dxh` before its digits;
-//! 4. the rule of names, with a folder's company.
+//! 4. Sprockets' own manifest has random digits in its name, and they stay;
+//! 5. the rule of names, with a folder's company.
 //!
 //! A manifest that calls a name plain makes it mutable only where the name does not tell surely: Django lists the chunks
 //! that Vite has fingerprinted before it as originals, and the pages of old releases ask for them.
 
 use std::collections::HashSet;
 
-use super::built::{Built, Said};
+use super::built::{Built, Said, is_sprockets};
 use super::fingerprint::{Fingerprint, fingerprint, judge};
 use super::{files_below, neighbours};
 use crate::manifest::Manifest;
@@ -58,6 +59,7 @@ fn decide(path: PathRef<'_>, by_name: bool, next: &Next<'_>, built: &Built) -> b
         Some(Said::Fingerprinted) => true,
         Some(Said::Listed) if name != Fingerprint::None => true,
         Some(Said::Plain) => name == Fingerprint::Sure,
+        _ if std::str::from_utf8(path.file_name()).is_ok_and(is_sprockets) => false,
         _ => by_name || next.names(path) || late_name(path.file_name()),
     }
 }

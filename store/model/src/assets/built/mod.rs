@@ -165,10 +165,18 @@ fn is_name(name: &[u8]) -> bool {
     let Ok(name) = std::str::from_utf8(name) else {
         return false;
     };
-    let sprockets = name
-        .strip_prefix(".sprockets-manifest-")
-        .or_else(|| name.strip_prefix("manifest-"));
-    NAMES.contains(&name) || sprockets.is_some_and(|rest| rest.ends_with(".json"))
+    NAMES.contains(&name) || is_sprockets(name)
+}
+
+/// `.sprockets-manifest-<32 digits>.json`, before version 3 without its beginning. The digits are random, and stay when
+/// the file is written anew: they are no fingerprint.
+pub(super) fn is_sprockets(name: &str) -> bool {
+    let digits = name
+        .strip_prefix(".sprockets-")
+        .unwrap_or(name)
+        .strip_prefix("manifest-")
+        .and_then(|rest| rest.strip_suffix(".json"));
+    digits.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 fn speaks_of(path: PathRef<'_>, root: &AssetRoot) -> bool {

@@ -134,7 +134,7 @@ fn esbuild_and_angular() {
 #[test]
 fn web_frameworks() {
     let names = [
-        "public/.sprockets-manifest-3f9a.json",
+        "public/.sprockets-manifest-6d5a3b1c0f9e8d7c6b5a493827160504.json",
         "public/application-3f9a12.js",
         "public/application.js",
         "public/application-3f9a12.js.gz",
@@ -216,7 +216,7 @@ fn what_is_no_tools_manifest_teaches_nothing() {
 fn manifests_are_looked_for_beside_the_roots_alone() {
     let names = [
         "dist/.vite/manifest.json",
-        "dist/manifest-3f9a.json",
+        "dist/manifest-6d5a3b1c0f9e8d7c6b5a493827160504.json",
         "dist/public/a.js",
         "dist/public/deep/stats.json",
         "dist/public/node_modules/x/manifest.json",
