@@ -84,7 +84,7 @@ fn a_tools_manifest_makes_a_name_immutable_and_private_files_are_nobodys() {
         for private in [
             format!("{LAZY}.map"),
             format!("{LAZY}.map.gz"),
-            format!("assets/%6Cazy-3f9a12bc.js.map"),
+            "assets/%6Cazy-3f9a12bc.js.map".to_owned(),
         ] {
             let answer = http::get_url(&format!("{server}/{private}")).unwrap();
             assert_eq!(answer.status, 404, "{server}/{private}");

@@ -6,7 +6,7 @@
 //! most names end in eight letters of base64url, an ambiguous one (`index-qwertzui.js`) does so as well.
 //!
 //! **This rule never changes**: the releases that carry no marks (see [`Marks`](crate::spec::Marks)) are read by it, on
-//! every machine and by every later version. What is learnt of names later goes into [`recognise`](super::recognise).
+//! every machine and by every later version. What is learnt of names later goes into [`recognise`](mod@super::recognise).
 
 use std::collections::HashMap;
 

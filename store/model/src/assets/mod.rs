@@ -2,7 +2,7 @@
 //!
 //! * [`fingerprint`]: what a name alone tells.
 //! * [`built`]: what the tools that made the files say of them.
-//! * [`recognise`]: at publish, what both of them say together.
+//! * [`recognise()`]: at publish, what both of them say together.
 //! * [`assets_of`]: the assets of one release.
 //! * [`page`]: what a page or a style sheet makes a browser fetch.
 //! * [`clashes`]: the rule that a fingerprinted URL has the same bytes for ever.

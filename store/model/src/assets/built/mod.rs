@@ -12,7 +12,7 @@
 //!
 //! They are told apart by what stands in them, not by their names, and what is not known is passed over. Angular's
 //! `ngsw.json` and Symfony's `entrypoints.json` list files without saying which name is a fingerprint, so that nothing can
-//! be learnt of them. A Next.js build is known by its folder: see [`recognise`](super::recognise).
+//! be learnt of them. A Next.js build is known by its folder: see [`recognise`](mod@super::recognise).
 //!
 //! **That a tool lists a file does not make its name a fingerprint**: all of them can be told to write plain names. What
 //! counts is that the emitted name is the name in the sources with something like a hash added.
