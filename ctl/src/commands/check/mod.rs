@@ -1,6 +1,6 @@
 //! `shipctl asset check`: a page as a browser sees it, and every asset it names, on every server that should have it.
 //!
-//! [`gather`] reads the page and follows what it names, [`known`] looks up what was published, [`ask`] asks every server
+//! [`mod@gather`] reads the page and follows what it names, [`known`] looks up what was published, [`ask`] asks every server
 //! and compares, [`get`] is the one HTTP request that all of them make.
 
 mod ask;
