@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use ship_model::name::AppName;
 use ship_model::release::ReleaseRef;
 
-use super::{Fleet, Outcome, manifest, status, subject, tree};
+use super::{Fleet, Outcome, check, manifest, status, subject, tree};
 use crate::args::Global;
 use crate::error::{CommandError, Exit};
 use crate::ui::{Table, Ui};
@@ -57,6 +57,7 @@ enum Verb {
         #[arg(default_value = "/")]
         path: String,
     },
+    Check(check::Check),
 }
 
 pub async fn run(verb: Asset, global: &Global, ui: &Ui) -> Outcome {
@@ -70,6 +71,7 @@ pub async fn run(verb: Asset, global: &Global, ui: &Ui) -> Outcome {
         Verb::Why { path } => kept::why(&path, &fleet, ui).await,
         Verb::Gc { app, .. } => kept::all(app, &fleet, ui).await,
         Verb::Url { path } => urls(&path, &fleet, ui).await,
+        Verb::Check(verb) => Box::pin(check::run(verb, &fleet, ui)).await,
     }
 }
 

@@ -48,13 +48,12 @@ fn release(number: u64, tree: &Path, files: &[(&str, &[u8])]) -> (Target, Manife
     }
     let mut spec = ReleaseSpec::static_files(app());
     spec.assets.push(AssetRoot {
-        root: TreePath::new(b"public").ok(),
-        url: "/static".into(),
         mutable: files
             .iter()
             .filter(|(name, _)| *name == "index.html")
             .map(|(name, _)| TreePath::new(name.as_bytes()).unwrap())
             .collect(),
+        ..AssetRoot::new(TreePath::new(b"public").ok(), "/static")
     });
     let manifest = Manifest::new(spec, entries).unwrap();
     let id = Manifest::id_of(manifest.encoded());

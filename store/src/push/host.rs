@@ -209,6 +209,7 @@ impl Host {
             processes: Vec::new(),
             waits: None,
             remarks: Vec::new(),
+            incidents: Vec::new(),
         }
     }
 }

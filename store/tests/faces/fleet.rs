@@ -239,6 +239,7 @@ impl Clients {
         let chunk = v1::BeginChunk {
             app: app.to_owned(),
             manifest: tree.manifest.encoded().to_vec().into(),
+            check_only: false,
         };
         let mut missing = self.releases.begin(stream::iter([chunk])).await?.into_inner();
         let mut wanted = HashSet::new();
@@ -392,11 +393,8 @@ impl Tree {
         }
         let mut spec = ReleaseSpec::static_files(app.parse().unwrap());
         if files.iter().any(|(path, _)| path.starts_with("static/")) {
-            spec.assets.push(AssetRoot {
-                root: TreePath::new(b"static").ok(),
-                url: "/static".to_owned(),
-                mutable: Vec::new(),
-            });
+            let root = TreePath::new(b"static").ok();
+            spec.assets.push(AssetRoot::new(root, "/static"));
         }
         change(&mut spec);
         let manifest = ship_bundle::walk(dir.path(), &spec, &()).unwrap().manifest;

@@ -225,6 +225,7 @@ async fn what_is_damaged_or_unfinished_is_not_kept() {
         stream::iter([v1::BeginChunk {
             app: app.to_owned(),
             manifest: manifest.to_vec().into(),
+            check_only: false,
         }])
     };
     for refused in [
@@ -238,6 +239,22 @@ async fn what_is_damaged_or_unfinished_is_not_kept() {
     ] {
         assert_eq!(kind(&refused.unwrap_err()), FailureKind::Invalid);
     }
+    // A manifest that is only checked is not kept, so that its release cannot be made.
+    let check = v1::BeginChunk {
+        app: "web".to_owned(),
+        manifest: encoded.clone().into(),
+        check_only: true,
+    };
+    let checked = clients.releases.begin(stream::iter([check])).await.unwrap();
+    assert_eq!(checked.into_inner().message().await.unwrap(), None);
+    let commit = v1::CommitRequest {
+        app: "web".to_owned(),
+        id: tree.manifest.id().as_bytes().to_vec(),
+        request_id: request_id(),
+        ..v1::CommitRequest::default()
+    };
+    let refused = clients.releases.commit(commit).await.unwrap_err();
+    assert_eq!(kind(&refused), FailureKind::NotFound);
     clients.releases.begin(begin("web", &encoded)).await.unwrap();
     let bundle = tree.pack(&tree.blobs());
     let mut bent = bundle.clone();

@@ -320,7 +320,10 @@ fn examples() -> Vec<Example> {
         "HostReport" HostReport = host_report();
         "LogLine" LogLine = log_line();
         "Failure" Failure = Failure { kind: FailureKind::Fenced.into(), subject: text("web@455"), hint: text("shipctl plan"), since_ms: 0 };
-        "BeginChunk" BeginChunk = BeginChunk { app: text("web"), manifest: b"manifest".as_slice().into() };
+        "BeginChunk" BeginChunk = BeginChunk {
+            app: text("web"), manifest: b"manifest".as_slice().into(), check_only: false,
+        };
+        "BeginChunk check" BeginChunk = BeginChunk { app: text("web"), check_only: true, ..BeginChunk::default() };
         "MissingBlobs" MissingBlobs = MissingBlobs { blobs: vec![digest(1), digest(2)] };
         "UploadChunk" UploadChunk = UploadChunk { bundle: Some(digest(3)), data: b"data".as_slice().into() };
         "Uploaded" Uploaded = Uploaded { bundle: digest(4), stored_bytes: 17 };

@@ -8,6 +8,7 @@ mod http2;
 mod in_place;
 mod join;
 mod relup;
+mod skew;
 
 use std::time::Duration;
 
