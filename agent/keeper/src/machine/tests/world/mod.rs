@@ -11,7 +11,7 @@ mod checks;
 mod effects;
 mod wishes;
 
-pub(super) use wishes::{all_ways, intent, process};
+pub(super) use wishes::{all_ways, intent};
 
 /// A small generator of numbers that look random and are the same each time.
 pub(super) struct Dice(pub(super) u64);
