@@ -2,8 +2,8 @@
 //!
 //! * [`Evidence`]: who was asked for what, and when.
 //! * [`count`]: what the store itself is asked for.
-//! * [`promised`]: what stands at a path; [`FromBundles`]: where the store gets it when its file is missing.
-//! * [`look`]: every asset of an app with the reasons that keep it.
+//! * [`promised()`]: what stands at a path; [`FromBundles`]: where the store gets it when its file is missing.
+//! * [`look()`]: every asset of an app with the reasons that keep it.
 
 mod evidence;
 mod look;
