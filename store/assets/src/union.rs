@@ -221,6 +221,17 @@ impl Union {
         &self.folder
     }
 
+    /// Where the records lie.
+    pub(crate) fn records(&self) -> &Path {
+        &self.records
+    }
+
+    pub(crate) fn each_file(&self, mut look: impl FnMut(Stored)) {
+        for stored in self.read().files.values() {
+            look(*stored);
+        }
+    }
+
     /// A file of the union by its name below the folder.
     pub(crate) fn find(&self, name: &TreePath) -> Option<Stored> {
         self.read().files.get(name).copied()
