@@ -82,9 +82,33 @@ pub fn add(layout: &AppLayout, union: &Union, target: &Target, supply: &Supply) 
         .map_err(fetching)?;
     let assets = assets_of(&fetched).map_err(|source| adding(source.into()))?;
     drop(fetched);
-    let missing = union.missing(&assets);
+    fetch(layout, union, target, &union.missing(&assets), supply)?;
+    union.record(*target, &assets).map_err(adding)
+}
+
+/// Puts `missing` into the union, out of the store's bundles; durable when they are recorded. `target` is a release that
+/// has them.
+///
+/// # Errors
+/// [`AssetsError`].
+pub fn fetch(
+    layout: &AppLayout,
+    union: &Union,
+    target: &Target,
+    missing: &[Asset],
+    supply: &Supply,
+) -> Result<(), AssetsError> {
+    let release = || target.folder();
+    let adding = |source| AssetsError::Add {
+        release: release(),
+        source,
+    };
+    let fetching = |source| AssetsError::Fetch {
+        release: release(),
+        source,
+    };
     let mut wanted: HashMap<BlobDigest, Vec<&Asset>> = HashMap::new();
-    for asset in &missing {
+    for asset in missing {
         wanted.entry(asset.digest).or_default().push(asset);
     }
     // Bundles carry no empty file.
@@ -108,7 +132,7 @@ pub fn add(layout: &AppLayout, union: &Union, target: &Target, supply: &Supply) 
         };
         unpack.range(range, &bundles, supply)?;
     }
-    union.record(*target, &assets).map_err(adding)
+    Ok(())
 }
 
 /// Puts the union's files right that shared their bytes with names of a release that were mended.

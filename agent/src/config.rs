@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use ship_assets::serve::PortSettings;
+use ship_keeper::processes::GroupsAt;
 use ship_model::name::{ClassName, EnvName, HostName};
 use thiserror::Error;
 use toml::Spanned;
@@ -37,6 +38,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     pub tls: TlsFiles,
     pub scrub: Scrub,
+    /// Where keepers make control groups: `"auto"`, `"off"`, or below a group as `/proc/self/cgroup` names it.
+    pub cgroups: GroupsAt,
     /// Where this host is taken out of rotation while an app restarts with a gap.
     pub balancers: Vec<Settings>,
 }
@@ -116,7 +119,7 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "version",
     "env",
     "host",
@@ -130,6 +133,7 @@ const KEYS: [&str; 14] = [
     "run_dir",
     "tls",
     "scrub",
+    "cgroups",
     "balancer",
 ];
 const SCRUB_KEYS: [&str; 2] = ["every_seconds", "bytes_per_second"];
@@ -221,6 +225,9 @@ impl<'a> Reader<'a> {
         let run_dir = self.folder(&root, "run_dir", "/run/ship");
         let tls = self.tls(&root);
         let scrub = self.scrub(&root);
+        let cgroups = self
+            .optional(&root, "cgroups", GroupsAt::parse)
+            .unwrap_or_default();
         let balancers = self.balancers(&root);
         Some(Config {
             env: env?,
@@ -235,6 +242,7 @@ impl<'a> Reader<'a> {
             run_dir,
             tls: tls?,
             scrub,
+            cgroups,
             balancers,
         })
     }
@@ -484,6 +492,42 @@ key = "/etc/key.pem"
         assert_eq!(config.tls.ca, Path::new("/d/tls/ca.pem"));
         assert_eq!(config.tls.key, Path::new("/etc/key.pem"));
         assert_eq!(config.asset_listen.unwrap().port(), 0);
+        assert_eq!(config.cgroups, GroupsAt::Auto);
+    }
+
+    /// With every key that is only shown, too.
+    #[test]
+    fn the_example_is_good() {
+        let example = include_str!("../agent.toml");
+        let all = example.lines().map(|line| {
+            let shown = line.strip_prefix("# ");
+            let shown = shown.filter(|rest| rest.contains(" = ") || rest.starts_with('['));
+            shown.unwrap_or(line).replace("10.0.0.7", "127.0.0.1")
+        });
+        let all: Vec<String> = all.collect();
+        let config = Config::parse(&all.join("\n"), Path::new("/etc/ship")).unwrap();
+        assert_eq!(config.balancers.len(), 1);
+        assert_eq!(config.apps_dir, Path::new("/srv/ship"));
+        assert_eq!(config.tls.ca, Path::new("/etc/ship/tls/ca.pem"));
+        assert!(
+            Config::parse(example, Path::new("/etc/ship"))
+                .unwrap()
+                .balancers
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn says_where_control_groups_may_be_made() {
+        let with = |text: &str| Config::parse(&format!("cgroups = {text}\n{GOOD}"), Path::new("/d"));
+        let below = GroupsAt::Below("/ship.slice".into());
+        assert_eq!(with("\"/ship.slice\"").unwrap().cgroups, below);
+        assert_eq!(with("\"off\"").unwrap().cgroups, GroupsAt::Nowhere);
+        for refused in ["\"ship.slice\"", "\"/a/../b\"", "true"] {
+            let mistakes = with(refused).unwrap_err();
+            assert_eq!(mistakes[0].line, 1, "{mistakes:?}");
+            assert!(mistakes[0].text.contains("cgroups"), "{mistakes:?}");
+        }
     }
 
     #[test]

@@ -148,9 +148,11 @@ pub fn revert(
 impl Scene {
     /// The keeper has died, too: another takes over what lives, or starts what `current` names, and can go back from there.
     fn start_keeper(&mut self, config: &Config) -> Result<(), RevertError> {
-        crate::keeper::start(&self.layout, &config.host).map_err(|source| RevertError::Start {
-            app: self.layout.app.clone(),
-            source: Box::new(source),
+        crate::keeper::start(&self.layout, &config.host, &config.cgroups).map_err(|source| {
+            RevertError::Start {
+                app: self.layout.app.clone(),
+                source: Box::new(source),
+            }
         })?;
         let deadline = Instant::now() + SETTLE;
         loop {

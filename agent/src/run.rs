@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ship_assets::Shelf;
+use ship_assets::miss::Misses;
 use ship_assets::serve::{self as asset_port, Assets, Encodings, Port, PortTls, Setup};
 use ship_durable::LockError;
 use tokio::net::TcpListener;
@@ -17,15 +18,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::balancer::{Board, board};
+use crate::clock;
 use crate::config::Config;
 use crate::converge::Converge;
 use crate::dial::Dial;
 use crate::fetch::Fetcher;
 use crate::layout::HostLayout;
 use crate::local::{self, Local};
+use crate::missing::FromStore;
 use crate::report::Reporter;
 use crate::scrub::Scrubber;
-use crate::session::{Session, StoreLink};
+use crate::session::{Asked, Session, StoreLink};
 
 /// For everything to end by itself.
 const END: Duration = Duration::from_secs(10);
@@ -53,8 +56,18 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
 
+    let fetcher = Arc::new(Fetcher::new(Arc::clone(&dial)));
     let shelf = match config.asset_listen {
-        Some(address) => Some(serve_assets(address, &config, &layout, &reporter, &tasks, &stop).await?),
+        Some(address) => {
+            let from_store = FromStore {
+                shelf: Arc::new(Shelf::new()),
+                layout: layout.clone(),
+                fetcher: Arc::clone(&fetcher),
+                runtime: Handle::current(),
+                stop: stop.clone(),
+            };
+            Some(serve_assets(address, from_store, &config, &reporter, &tasks, &stop).await?)
+        }
         None => None,
     };
     let socket = layout.socket();
@@ -62,10 +75,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let board = Arc::new(Board::default());
     board::serve(&config.balancers, &board, &tasks, &stop).await?;
+    let asked = Asked::new(shelf.clone(), clock::wall_ms(), clock::now());
     let converge = Arc::new(Converge::new(
         Arc::clone(&config),
         layout.clone(),
-        Arc::new(Fetcher::new(Arc::clone(&dial))),
+        fetcher,
         shelf,
         Arc::clone(&reporter),
         Handle::current(),
@@ -110,6 +124,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         desired,
         reports: reporter.subscribe(),
         link,
+        asked,
     };
     tasks.spawn(session.run(stop.clone()));
     tracing::info!(env = %config.env, store = %config.store, socket = %socket.display(), "agent runs");
@@ -153,13 +168,13 @@ async fn told_to_end() -> io::Result<&'static str> {
 /// Serves assets at `address`; a port that was taken free once is taken again.
 async fn serve_assets(
     address: SocketAddr,
+    from_store: FromStore,
     config: &Config,
-    layout: &HostLayout,
     reporter: &Reporter,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<Arc<Shelf>> {
-    let remembered = layout.state.join("asset_port");
+    let remembered = from_store.layout.state.join("asset_port");
     let known = std::fs::read_to_string(&remembered)
         .ok()
         .and_then(|port| port.trim().parse().ok());
@@ -186,10 +201,12 @@ async fn serve_assets(
         .map(Arc::new);
     let scheme = if tls.is_some() { "https" } else { "http" };
     reporter.serves_assets_at(format!("{scheme}://{bound}"));
-    let shelf = Arc::new(Shelf::new());
+    let shelf = Arc::clone(&from_store.shelf);
+    let encodings = encodings(config, &from_store.layout)?;
+    shelf.look_elsewhere(Misses::new(Arc::new(from_store)));
     let setup = Setup {
         settings: config.asset_port.clone(),
-        encodings: encodings(config, layout)?,
+        encodings,
         on_rot: None,
     };
     let assets = Assets::with(Arc::clone(&shelf), setup);

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use ship_proto::v1::assets_client::AssetsClient;
 use ship_proto::v1::fleet_client::FleetClient;
 use ship_proto::v1::releases_client::ReleasesClient;
 use ship_proto::v1::rollouts_client::RolloutsClient;
@@ -74,6 +75,11 @@ impl Client {
 
     pub fn rollouts(&self) -> RolloutsClient<Spoken> {
         RolloutsClient::with_interceptor(self.channel.clone(), Version)
+            .max_decoding_message_size(ship_proto::MAX_MESSAGE)
+    }
+
+    pub fn assets(&self) -> AssetsClient<Spoken> {
+        AssetsClient::with_interceptor(self.channel.clone(), Version)
             .max_decoding_message_size(ship_proto::MAX_MESSAGE)
     }
 

@@ -5,8 +5,8 @@ use ship_model::digest::{BundleDigest, ReleaseId};
 use ship_model::name::NameError;
 use ship_model::release::{Provenance, ReleaseNumber, ReleaseRecord, Target};
 use ship_model::report::{
-    AppFailure, AppPhase, AppReport, AppWait, CanaryReport, DamagedRelease, HostReport, LocalHold,
-    ProcessReport, UpdateFigures,
+    AppFailure, AppPhase, AppReport, AppWait, AssetIncident, CanaryReport, DamagedRelease, HostReport,
+    LocalHold, ProcessReport, UpdateFigures,
 };
 
 use crate::v1;
@@ -305,6 +305,7 @@ impl From<AppReport> for v1::AppReport {
             processes: into_all(report.processes),
             waits: report.waits.map(Into::into),
             remarks: report.remarks,
+            incidents: into_all(report.incidents),
         }
     }
 }
@@ -393,6 +394,27 @@ impl TryFrom<v1::DamagedRelease> for DamagedRelease {
     }
 }
 
+impl From<AssetIncident> for v1::AssetIncident {
+    fn from(incident: AssetIncident) -> Self {
+        Self {
+            release: Some(incident.release.into()),
+            count: incident.count,
+            url: incident.url,
+        }
+    }
+}
+
+impl TryFrom<v1::AssetIncident> for AssetIncident {
+    type Error = WireError;
+    fn try_from(wire: v1::AssetIncident) -> Result<Self, WireError> {
+        Ok(Self {
+            release: require(wire.release, "incident's release")?.try_into()?,
+            count: wire.count,
+            url: wire.url,
+        })
+    }
+}
+
 impl TryFrom<v1::AppReport> for AppReport {
     type Error = WireError;
     fn try_from(wire: v1::AppReport) -> Result<Self, WireError> {
@@ -423,6 +445,11 @@ impl TryFrom<v1::AppReport> for AppReport {
             processes: wire.processes.into_iter().map(Into::into).collect(),
             waits: wire.waits.map(Into::into),
             remarks: wire.remarks,
+            incidents: wire
+                .incidents
+                .into_iter()
+                .map(AssetIncident::try_from)
+                .collect::<Result<_, _>>()?,
         })
     }
 }

@@ -5,6 +5,8 @@
 //! * [`ledger`]: what records mean; nothing else touches the catalog.
 //! * [`publish`], [`locate`], [`union`]: how a tree becomes a release, where its blobs and its assets lie.
 //! * [`folder`], [`admin`], [`settings`]: a store's folder as a whole: opened, verified, rebuilt, copied, put back.
+//! * [`push`]: assets on their way to where a CDN takes them from.
+//! * [`retention`]: how long assets are kept, and why.
 //! * [`rollout`], [`desired`]: who is there, what each host should run, and how that changes.
 //! * [`ca`], [`identity`], [`tls`], [`listen`]: who may talk to the store, and the ports they use.
 //! * [`grpc`], [`http`]: the faces. [`serve`] puts it all together.
@@ -30,6 +32,8 @@ pub mod locate;
 pub mod log;
 pub mod near;
 pub mod publish;
+pub mod push;
+pub mod retention;
 pub mod rollout;
 pub mod serve;
 pub mod settings;

@@ -1,5 +1,10 @@
 //! `store.toml`: what a store's folder is told, and the addresses it remembers.
 
+mod retention;
+
+pub use retention::{Retention, Uncounted};
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -8,8 +13,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use ship_assets::serve::{PortSettings, TlsFiles};
 use ship_durable::{FileError, write_file};
+use ship_model::name::HostName;
 use ship_model::rollout::Thresholds;
 use toml_edit::{DocumentMut, Item};
+
+use crate::push::{self, PushDefect, PushSettings};
 
 /// The form of `store.toml`; another is refused.
 pub const VERSION: u32 = 1;
@@ -45,7 +53,8 @@ pub struct Settings {
     /// How long a wave must stay healthy before the next.
     #[serde(default = "default_soak")]
     pub soak_ms: u64,
-    /// How long one host may take from being asked to switch to being healthy.
+    /// How long one host may take from being asked to switch to being healthy, besides what a release's own words let it
+    /// take: its `ready_timeout`, `lock_wait`, canary, hooks and, where the old one ends first, `drain` and `stop_timeout`.
     #[serde(default = "default_switch_deadline")]
     pub switch_deadline_ms: u64,
     /// How long hosts may take to fetch and unpack a release.
@@ -57,9 +66,18 @@ pub struct Settings {
     /// App hosts that may be away at once; none: a quarter of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<u32>,
-    /// How assets are handed out. Last: in TOML a table ends the keys before it.
+    /// Hosts that only hold assets and that no rollout waits for while they do not report.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub optional_asset_hosts: BTreeSet<HostName>,
+    /// How long assets are kept that no release in reach names.
+    #[serde(default, skip_serializing_if = "Retention::is_default")]
+    pub retention: Retention,
+    /// How assets are handed out. Tables come last: in TOML one ends the keys before it.
     #[serde(default, skip_serializing_if = "is_usual")]
     pub asset_port: PortSettings,
+    /// Where assets are pushed to, each an asset host of its environment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub push: Vec<PushSettings>,
 }
 
 fn is_usual(port: &PortSettings) -> bool {
@@ -119,6 +137,8 @@ pub enum SettingsError {
         key: &'static str,
         problem: String,
     },
+    #[error("{}: a [[push]] is not as it should be", path.display())]
+    Push { path: PathBuf, source: PushDefect },
     #[error("cannot write {} as TOML", path.display())]
     Render { path: PathBuf, source: toml::ser::Error },
     #[error("cannot write the store's settings")]
@@ -144,6 +164,9 @@ impl Settings {
             barrier_deadline_ms: default_barrier_deadline(),
             max_unavailable: None,
             asset_port: PortSettings::default(),
+            optional_asset_hosts: BTreeSet::new(),
+            retention: Retention::default(),
+            push: Vec::new(),
         }
     }
 
@@ -198,7 +221,12 @@ impl Settings {
             source,
         })?;
         explain(&mut document);
-        Ok(write_file(&path, document.to_string().as_bytes())?)
+        let mut text = document.to_string();
+        if self.retention.is_default() {
+            text.push_str(retention::TEMPLATE);
+        }
+        text.push_str(ASSET_PORT);
+        Ok(write_file(&path, text.as_bytes())?)
     }
 
     fn render(&self, path: &Path) -> Result<String, SettingsError> {
@@ -254,6 +282,10 @@ impl Settings {
                 found: self.version,
             });
         }
+        push::check(&self.push).map_err(|source| SettingsError::Push {
+            path: path.to_owned(),
+            source,
+        })?;
         if !(50..=600_000).contains(&self.heartbeat_ms) {
             return Err(wrong("heartbeat_ms", "must be from 50 to 600000"));
         }
@@ -335,7 +367,6 @@ const ASSET_PORT: &str = r#"# [asset_port]                                # how 
 "#;
 
 fn explain(document: &mut DocumentMut) {
-    document.set_trailing(ASSET_PORT);
     for (key, words) in EXPLAINED {
         if let Some(mut key) = document.key_mut(key) {
             key.leaf_decor_mut().set_prefix(format!("# {words}\n"));

@@ -106,17 +106,32 @@ impl Unions {
         if app.union.holds().contains(&release.target()) {
             return Ok(());
         }
+        self.add_to(&app.union, release)?;
+        self.shelf.set_union(&release.app, &app.union);
+        Ok(())
+    }
+
+    /// Puts the assets of `release` into a union, which need not be one of these; blocks until they are durable. Not twice
+    /// at once for one union.
+    pub fn add_to(&self, union: &Union, release: &ReleaseRecord) -> Result<(), AddAssetsError> {
+        let assets = self.assets_of(release)?;
+        self.fill(union, union.missing(&assets))?;
+        Ok(union.record(release.target(), &assets)?)
+    }
+
+    /// What browsers fetch of a release.
+    pub fn assets_of(&self, release: &ReleaseRecord) -> Result<Vec<Asset>, AddAssetsError> {
         let manifest = read_manifest(&*self.blobs, release.id);
         let manifest = manifest.map_err(|source| AddAssetsError::Manifest {
             id: release.id,
             source,
         })?;
-        let assets = assets_of(&manifest)?;
-        drop(manifest);
-        self.fill(&app.union, app.union.missing(&assets))?;
-        app.union.record(release.target(), &assets)?;
-        self.shelf.set_union(&release.app, &app.union);
-        Ok(())
+        Ok(assets_of(&manifest)?)
+    }
+
+    /// Where a fingerprinted asset of `release` lies here, after its assets were added; none: nobody asks for such a path.
+    pub fn file(&self, release: &ReleaseRecord, asset: &Asset) -> Result<Option<PathBuf>, AddAssetsError> {
+        Ok(self.app(&release.app)?.union.file(asset))
     }
 
     /// Adds whatever is missing of all releases, newest first; tells what could not be. Blocks.
@@ -136,6 +151,38 @@ impl Unions {
             }
         }
         Ok(failed)
+    }
+
+    /// The union of `app`; opened when it is not open yet, and empty for an app without releases.
+    pub fn union(&self, app: &AppName) -> Result<Arc<Union>, AddAssetsError> {
+        Ok(Arc::clone(&self.app(app)?.union))
+    }
+
+    /// Gets one asset out of the bundles and serves it; blocks.
+    pub fn fetch(&self, app: &AppName, asset: Asset) -> Result<(), AddAssetsError> {
+        let union = self.union(app)?;
+        self.fill(&union, vec![asset.clone()])?;
+        union.adopt(&asset);
+        self.shelf.set_union(app, &union);
+        Ok(())
+    }
+
+    /// How many bytes the fingerprinted asset at `url` has, which `release` brought; none when it did not. Blocks, and
+    /// reads the release's manifest when the union does not know.
+    pub fn size(&self, release: &ReleaseRecord, url: &str) -> Result<Option<u64>, AddAssetsError> {
+        if let Some(size) = self.union(&release.app)?.size(url) {
+            return Ok(Some(size));
+        }
+        let manifest = read_manifest(&*self.blobs, release.id);
+        let manifest = manifest.map_err(|source| AddAssetsError::Manifest {
+            id: release.id,
+            source,
+        })?;
+        let assets = assets_of(&manifest)?;
+        let found = assets
+            .iter()
+            .find(|asset| asset.fingerprinted && asset.url_path == url);
+        Ok(found.map(|asset| asset.size))
     }
 
     fn app(&self, app: &AppName) -> Result<Arc<App>, AddAssetsError> {

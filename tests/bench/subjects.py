@@ -29,6 +29,7 @@ class Subject:
     files = ()
     websockets = streams = False
     stop_signal = "TERM"
+    boots_by_hand = True
     stop = signal.SIGTERM
 
     def __init__(self, folder, port, binaries):
@@ -390,6 +391,35 @@ class NginxUpgrade(Nginx):
         super().end()
 
 
+class NginxBeside(NginxUpgrade):
+    """Bare as NginxUpgrade; under Ship each release is an nginx of its own on sockets handed over."""
+
+    name, way = "nginx, own generations", "bare: USR2, as above; under Ship by agent/drain/nginx.sh"
+    files = ((RECIPES / "nginx.sh", "nginx.sh"),)
+    # Its configuration names its port.
+    boots_by_hand = False
+
+    def strategy(self):
+        return {}
+
+    def make(self, number, tree):
+        super().make(number, tree)
+        (tree / "nginx.conf.in").write_text(
+            "worker_processes 2;\npid @PREFIX@.pid;\nerror_log stderr;\nevents { }\n"
+            "http { access_log off; keepalive_requests 1000000; map '' $drain { default '@DRAIN_FILE@'; }\n"
+            f"include {tree}/site.conf; }}\n"
+        )
+        (tree / "site.conf").write_text(
+            f"server {{ listen 127.0.0.1:{self.port}; default_type text/plain; add_header X-Release {number};\n"
+            f"  error_page 418 = @leaving;\n"
+            f"  location / {{ if (-f $drain) {{ return 418; }} return 200 'ok\\n'; }}\n"
+            f"  location @leaving {{ keepalive_timeout 0; return 200 'ok\\n'; }} }}\n"
+        )
+
+    def command(self):
+        return ["sh", "nginx.sh"]
+
+
 class Haproxy(Subject):
     name, way = "HAProxy reload", "USR2 to the master"
     stop_signal = "USR1"
@@ -418,6 +448,24 @@ class Haproxy(Subject):
         self.process.send_signal(signal.SIGUSR2)
 
 
+class HaproxyBeside(Haproxy):
+    """Bare as Haproxy; under Ship each release is an HAProxy of its own on the socket handed over."""
+
+    name, way = "HAProxy, own generations", "bare: USR2 to the master; under Ship `bind fd@3`"
+
+    def strategy(self):
+        # It leaves by its stop signal.
+        return {"drain_ms": 100}
+
+    def make(self, number, tree):
+        super().make(number, tree)
+        text = (tree / "haproxy.cfg").read_text()
+        (tree / "beside.cfg").write_text(text.replace(f"bind 127.0.0.1:{self.port}", "bind fd@3"))
+
+    def command(self):
+        return [shutil.which("haproxy"), "-db", "-f", "beside.cfg"]
+
+
 def tell(pid, number):
     try:
         os.kill(pid, number)
@@ -433,5 +481,5 @@ def gone(pid):
 
 
 ALL = [
-    GunicornHup, GunicornUsr2, Uvicorn, Unicorn, Puma, Node, Starlet, NginxReload, NginxUpgrade, Haproxy, Sample,
+    GunicornHup, GunicornUsr2, Uvicorn, Unicorn, Puma, Node, Starlet, NginxReload, NginxUpgrade, NginxBeside, Haproxy, HaproxyBeside, Sample,
 ]

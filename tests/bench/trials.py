@@ -58,6 +58,13 @@ SPOILED = {
             "  http-request return status 500\n"
         ),
     },
+    "beside.cfg": {
+        "exits": "a mistake\n",
+        "sick": (
+            "defaults\n  mode http\n  timeout client 60s\nfrontend web\n  bind fd@3\n"
+            "  http-request return status 500\n"
+        ),
+    },
     # The sample app makes sick releases itself.
     "bin/server": {"exits": "#!/bin/sh\nexit 1\n"},
 }
@@ -139,7 +146,7 @@ class Asking:
 
 def boot(subject, tree, release_at, times=2):
     """Seconds from the start of the command, with a listener handed over, to its first answer. None where Ship hands none over."""
-    if subject.strategy():
+    if subject.strategy() or not subject.boots_by_hand:
         return []
     return [_boot(subject, tree, release_at) for _ in range(times)]
 

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-/// A program of ours: beside this one, in `SHIP_BIN_DIR`, or in `PATH`.
-pub(crate) fn program(name: &str) -> Option<PathBuf> {
+/// Finds a program of ours: beside this one, in `SHIP_BIN_DIR`, or in `PATH`.
+#[must_use]
+pub fn program(name: &str) -> Option<PathBuf> {
     let beside = std::env::current_exe()
         .ok()
         .and_then(|own| own.parent().map(Path::to_owned));

@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod daemon;
+pub mod find;
 pub mod handed;
 pub mod join;
 pub mod listen;
@@ -21,7 +22,6 @@ pub mod sockets;
 
 mod client;
 mod control;
-mod find;
 mod keeper;
 mod unix;
 

@@ -53,7 +53,7 @@ impl Scene {
 
 pub fn upgrade(host: &Host, app: &AppName, program: Option<PathBuf>, output: Output) -> Result<(), Failed> {
     let scene = Scene::of(host, app)?;
-    let program = program.or_else(|| keeper::find(keeper::PROGRAM));
+    let program = program.or_else(|| ship_keeper::find::program(keeper::PROGRAM));
     let program = program.ok_or(keeper::UpgradeError::NoProgram);
     let program = program.and_then(|program| {
         let absolute = std::path::absolute(&program).unwrap_or(program);
@@ -78,7 +78,8 @@ pub fn adopt(host: &Host, stranger: &Stranger, output: Output) -> Result<(), Fai
     let spec = manners(&scene, stranger)?;
     scene.layout.prepare().map_err(|error| said(chain(&error)))?;
     if scene.client.status().is_err() {
-        keeper::start(&scene.layout, &scene.config.host).map_err(|error| said(chain(&error)))?;
+        keeper::start(&scene.layout, &scene.config.host, &scene.config.cgroups)
+            .map_err(|error| said(chain(&error)))?;
     }
     match scene.client.adopt(stranger.pid, spec) {
         Ok(Taken::Accepted | Taken::Already) => {}

@@ -50,6 +50,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the agent in the foreground until SIGTERM.
+    ///
+    /// --help shows a whole configuration; `shipctl up` writes one for each of its hosts.
+    #[command(after_long_help = concat!("The configuration:\n\n", include_str!("../../agent.toml")))]
     Run {
         /// The host's configuration.
         #[arg(short, long, default_value = DEFAULT_CONFIG)]

@@ -129,6 +129,9 @@ fn remarks(out: &mut impl Write, app: &v1::AppReport) -> io::Result<()> {
             )?;
         }
     }
+    if !app.standby.is_empty() {
+        writeln!(out, "  standby: {}", escape(app.standby.as_bytes()))?;
+    }
     if let Some(waits) = &app.waits {
         writeln!(out, "  {}", waiting(waits))?;
     }
@@ -221,6 +224,7 @@ fn app_json(app: &v1::AppReport) -> Value {
             "until": utc(waits.until_ms),
             "overrules": waits.overrules,
         })),
+        "standby": Some(&app.standby).filter(|words| !words.is_empty()),
         "remarks": app.remarks,
         "fetched_bytes": app.update.as_ref().map(|update| update.fetched_bytes),
         "stage_ms": app.update.as_ref().map(|update| update.stage_ms),

@@ -25,7 +25,7 @@ impl App {
         if clock::now() < self.start_again {
             return false;
         }
-        let started = keeper::start(self.layout(), &self.config.host);
+        let started = keeper::start(self.layout(), &self.config.host, &self.config.cgroups);
         self.start_again = clock::now() + self.starting.failed().max(Duration::from_millis(100));
         match started {
             Ok(()) => {
@@ -253,7 +253,7 @@ impl App {
         if asked || !keeper::is_older(&version, env!("CARGO_PKG_VERSION")) {
             return;
         }
-        let Some(program) = keeper::find(keeper::PROGRAM) else {
+        let Some(program) = ship_keeper::find::program(keeper::PROGRAM) else {
             return;
         };
         match self.client.upgrade(&program) {

@@ -6,6 +6,7 @@ mod act;
 mod app;
 mod fence;
 mod job;
+mod lying;
 mod mailbox;
 mod retire;
 mod rotation;

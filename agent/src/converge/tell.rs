@@ -2,7 +2,7 @@
 
 use ship_keeper::protocol::RevertReadiness;
 use ship_model::name::AppName;
-use ship_model::report::{AppFailure, AppPhase, AppReport, AppWait, DamagedRelease};
+use ship_model::report::{AppFailure, AppPhase, AppReport, AppWait, AssetIncident, DamagedRelease};
 
 use super::app::App;
 use super::view::View;
@@ -62,6 +62,7 @@ pub fn report(
         processes: status.map(keeper::processes).unwrap_or_default(),
         waits: status.and_then(|status| status.waits.as_ref()).map(wait),
         remarks: status.map(keeper::remarks).unwrap_or_default(),
+        incidents: Vec::new(),
     }
 }
 
@@ -113,12 +114,26 @@ impl App {
             self.shop.union.holds(),
         );
         report.balancers = self.rotation.kinds();
+        report.incidents = self.incidents();
         report.failure = report.failure.or_else(|| self.unsaved_failure.clone());
         report.failure = report.failure.or_else(|| self.crash(view));
         if let Some(job) = self.job.as_ref().filter(|_| report.phase == AppPhase::Idle) {
             report.phase = job.phase();
         }
         report
+    }
+
+    /// What was asked of this host's asset port and could not be served, whatever was tried.
+    fn incidents(&self) -> Vec<AssetIncident> {
+        let misses = self.shelf.iter().filter_map(|shelf| shelf.misses());
+        let all = misses.flat_map(|misses| misses.incidents());
+        let ours = all.filter(|incident| incident.app == self.layout().app);
+        ours.map(|incident| AssetIncident {
+            release: incident.release,
+            count: incident.count,
+            url: incident.url,
+        })
+        .collect()
     }
 
     /// A process that ended and was started again, with its last lines. Once, that may help by itself; again and again, it does

@@ -4,6 +4,7 @@
 //! whoever unpacks it.
 
 mod bundles;
+mod find;
 mod ranges;
 mod retry;
 
@@ -129,18 +130,21 @@ impl Fetcher {
     }
 
     fn client(&self) -> ReleasesClient<Channel> {
+        ReleasesClient::new(self.channel()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    fn channel(&self) -> Channel {
         // A TLS configuration that cannot be read is told by the connection it fails.
         let edition = self.dial.tls().map_or(0, |(_, edition)| edition);
         let mut known = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = match known.as_ref() {
+        match known.as_ref() {
             Some((same, channel)) if *same == edition => channel.clone(),
             _ => {
                 let channel = channel_to(&self.dial);
                 *known = Some((edition, channel.clone()));
                 channel
             }
-        };
-        ReleasesClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+        }
     }
 
     /// The manifest of release `id`.

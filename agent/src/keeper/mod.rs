@@ -9,7 +9,7 @@ mod upgrade;
 mod watch;
 
 pub use intent::{IntentError, Order, fits, intent, platform};
-pub use start::{PROGRAM, StartError, find, start};
+pub use start::{PROGRAM, StartError, start};
 pub use upgrade::{UpgradeError, is_older, upgrade};
 pub use watch::{KeeperWatch, Seen};
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use ship_keeper::processes::GroupsAt;
 use ship_model::name::HostName;
 use thiserror::Error;
 
@@ -46,8 +47,8 @@ pub enum StartError {
 ///
 /// # Errors
 /// [`StartError`] with what the keeper said.
-pub fn start(layout: &AppLayout, host: &HostName) -> Result<(), StartError> {
-    let program = find(PROGRAM).ok_or(StartError::NoProgram)?;
+pub fn start(layout: &AppLayout, host: &HostName, groups: &GroupsAt) -> Result<(), StartError> {
+    let program = ship_keeper::find::program(PROGRAM).ok_or(StartError::NoProgram)?;
     layout::make(&layout.keeper_state, 0o700)?;
     layout::make(&layout.run, 0o711)?;
     let complaints = layout.keeper_state.join("start.err");
@@ -63,6 +64,7 @@ pub fn start(layout: &AppLayout, host: &HostName) -> Result<(), StartError> {
         .args(["--home".as_ref(), layout.home.as_os_str()])
         .args(["--state".as_ref(), layout.keeper_state.as_os_str()])
         .args(["--run".as_ref(), layout.run.as_os_str()])
+        .args(["--cgroups".as_ref(), groups.as_arg()])
         // Faults are injected into one process at a time: the agent's are not the keeper's.
         .env_remove(ship_durable::fault::FAULT_VARIABLE)
         .env_remove(ship_durable::fault::TRACE_VARIABLE)
@@ -104,19 +106,4 @@ fn complaint(path: &Path) -> String {
     } else {
         said
     }
-}
-
-/// A program of ours: beside this one, in `SHIP_BIN_DIR`, or in `PATH`.
-pub fn find(name: &str) -> Option<PathBuf> {
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|own| own.parent().map(Path::to_owned));
-    let chosen = std::env::var_os("SHIP_BIN_DIR").map(PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    beside
-        .into_iter()
-        .chain(chosen)
-        .chain(std::env::split_paths(&path))
-        .map(|folder| folder.join(name))
-        .find(|program| program.is_file())
 }

@@ -3,8 +3,10 @@
 //! It meets the rest of the agent in two watch channels: desired states go in, reports come out. That the line is down is
 //! told, and changes nothing else: apps run on, and what was desired last stays desired.
 
+mod asked;
 mod logs;
 
+pub use asked::Asked;
 pub(crate) use logs::read;
 
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
 
+use crate::clock;
 use crate::dial::Dial;
 use crate::fetch::{Backoff, channel_to};
 use crate::layout::HostLayout;
@@ -65,6 +68,7 @@ pub struct Session {
     pub desired: watch::Sender<Option<DesiredHost>>,
     pub reports: watch::Receiver<HostReport>,
     pub link: watch::Sender<StoreLink>,
+    pub asked: Asked,
 }
 
 impl Session {
@@ -139,10 +143,15 @@ impl Session {
     ) -> Result<std::convert::Infallible, SessionError> {
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Until the store says that it wants to know.
+        self.asked.connected(false);
         let mut logs = logs::Queries::new(self.layout.clone(), self.host.clone(), line.out.clone());
         loop {
             tokio::select! {
-                _ = heartbeat.tick() => self.report(&line).await?,
+                _ = heartbeat.tick() => {
+                    self.report(&line).await?;
+                    self.tell_asked(&line).await?;
+                }
                 changed = self.reports.changed() => {
                     changed.map_err(|_| SessionError::Ended)?;
                     tokio::time::sleep(GATHER).await;
@@ -154,12 +163,14 @@ impl Session {
                     match message.ok_or(SessionError::Ended)?.message {
                         Some(v1::store_message::Message::Welcome(welcome)) => {
                             heartbeat = self.welcomed(&welcome);
+                            self.asked.connected(welcome.hears_asked);
                         }
                         Some(v1::store_message::Message::Desired(desired)) => {
                             self.take(desired)?;
                             backoff.succeeded();
                         }
                         Some(v1::store_message::Message::Logs(query)) => logs.hear(query),
+                        Some(v1::store_message::Message::Taken(taken)) => self.asked.taken(&taken),
                         // A newer store may say more than this version understands.
                         None => {}
                     }
@@ -186,6 +197,13 @@ impl Session {
     async fn report(&mut self, line: &Line) -> Result<(), SessionError> {
         let report = self.reports.borrow_and_update().clone();
         send(&line.out, v1::agent_message::Message::Report(report.into())).await
+    }
+
+    async fn tell_asked(&mut self, line: &Line) -> Result<(), SessionError> {
+        match self.asked.next(clock::now()) {
+            Some(asked) => send(&line.out, v1::agent_message::Message::Asked(asked)).await,
+            None => Ok(()),
+        }
     }
 
     fn take(&self, desired: v1::DesiredHost) -> Result<(), SessionError> {

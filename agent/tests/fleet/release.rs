@@ -24,9 +24,8 @@ pub struct Shelf {
 pub fn static_spec() -> ReleaseSpec {
     let mut spec = ReleaseSpec::static_files("web".parse().unwrap());
     spec.assets = vec![AssetRoot {
-        root: TreePath::new(b"assets").ok(),
-        url: "/assets".to_owned(),
         mutable: vec![TreePath::new(b"logo.txt").unwrap()],
+        ..AssetRoot::new(TreePath::new(b"assets").ok(), "/assets")
     }];
     spec
 }

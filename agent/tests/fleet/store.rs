@@ -283,6 +283,7 @@ impl Agents for Inner {
         let welcome = v1::Welcome {
             heartbeat_ms: 200,
             store_version: "test".to_owned(),
+            hears_asked: false,
         };
         send(&tx, v1::store_message::Message::Welcome(welcome)).await;
         tokio::spawn(async move {

@@ -1,9 +1,12 @@
 //! `shipctl asset`.
 
+mod kept;
+
 use clap::{Args, Subcommand};
+use ship_model::name::AppName;
 use ship_model::release::ReleaseRef;
 
-use super::{Fleet, Outcome, manifest, status, subject, tree};
+use super::{Fleet, Outcome, check, manifest, status, subject, tree};
 use crate::args::Global;
 use crate::error::{CommandError, Exit};
 use crate::ui::{Table, Ui};
@@ -14,6 +17,9 @@ use crate::words::{bytes, clean};
 #[command(after_help = "\
 Examples:
   shipctl asset ls web@4
+  shipctl asset ls web --expired             what no reason keeps any more
+  shipctl asset why /assets/app-3f9a.css     every reason to keep it, and who asked for it
+  shipctl asset gc web --dry-run             every asset with its reason, and totals
   shipctl asset url /assets/app-3f9a.css     every address that serves it
   curl -sI $(shipctl asset url /assets/app-3f9a.css | head -1)")]
 pub struct Asset {
@@ -28,6 +34,22 @@ enum Verb {
         /// APP@NUMBER; without a number the newest
         #[arg(value_name = "APP@N")]
         release: Option<ReleaseRef>,
+        /// Instead those of all releases that no reason keeps any more
+        #[arg(long)]
+        expired: bool,
+    },
+    /// Tell every reason to keep an asset: releases, hosts, its age, requests
+    Why {
+        /// Path as pages name it, /assets/app-3f9a.css
+        path: String,
+    },
+    /// Tell of every asset what keeps it, and how much could go
+    Gc {
+        /// App; without one the context's
+        app: Option<AppName>,
+        /// Only tell; nothing is ever removed in this version
+        #[arg(long, required = true)]
+        dry_run: bool,
     },
     /// Print the addresses that serve a path, or the servers themselves
     Url {
@@ -35,13 +57,21 @@ enum Verb {
         #[arg(default_value = "/")]
         path: String,
     },
+    Check(check::Check),
 }
 
 pub async fn run(verb: Asset, global: &Global, ui: &Ui) -> Outcome {
     let fleet = Fleet::reach(global).await?;
     match verb.verb {
-        Verb::Ls { release } => list(release.as_ref(), &fleet, ui).await,
+        Verb::Ls {
+            release,
+            expired: true,
+        } => kept::expired(release.as_ref(), &fleet, ui).await,
+        Verb::Ls { release, .. } => list(release.as_ref(), &fleet, ui).await,
+        Verb::Why { path } => kept::why(&path, &fleet, ui).await,
+        Verb::Gc { app, .. } => kept::all(app, &fleet, ui).await,
         Verb::Url { path } => urls(&path, &fleet, ui).await,
+        Verb::Check(verb) => Box::pin(check::run(verb, &fleet, ui)).await,
     }
 }
 
@@ -84,12 +114,17 @@ async fn list(release: Option<&ReleaseRef>, fleet: &Fleet, ui: &Ui) -> Outcome {
     Ok(Exit::Done)
 }
 
-async fn urls(path: &str, fleet: &Fleet, ui: &Ui) -> Outcome {
-    if !path.starts_with('/') {
-        return Err(CommandError::usage(format!(
-            "{path:?} is not a path as pages name it: begin with /"
-        )));
+fn check_path(path: &str) -> Result<(), CommandError> {
+    if path.starts_with('/') {
+        return Ok(());
     }
+    Err(CommandError::usage(format!(
+        "{path:?} is not a path as pages name it: begin with /"
+    )))
+}
+
+async fn urls(path: &str, fleet: &Fleet, ui: &Ui) -> Outcome {
+    check_path(path)?;
     let reply = status::ask(fleet, fleet.context.app.as_ref()).await?;
     let hosts = reply.apps.iter().flat_map(|app| app.asset_urls.iter());
     let told = fleet.context.assets.iter().chain([&reply.asset_url]);

@@ -157,7 +157,7 @@ fn compare(old: &Manifest, new: &Manifest) -> Difference {
         new_bytes: new_bytes(old, new),
         assets_added: come,
         assets_removed: gone,
-        spec_changed: old.spec() != new.spec(),
+        spec_changed: old.spec().as_written() != new.spec().as_written(),
         spec: spec_lines(old, new),
     }
 }
@@ -181,7 +181,7 @@ fn assets(old: &Manifest, new: &Manifest) -> (usize, usize) {
 /// What the meaning of `ship.toml` lost and won, line by line.
 fn spec_lines(old: &Manifest, new: &Manifest) -> Vec<String> {
     let lines = |manifest: &Manifest| -> Vec<String> {
-        let text = serde_json::to_string_pretty(manifest.spec()).unwrap_or_default();
+        let text = serde_json::to_string_pretty(&manifest.spec().as_written()).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     };
     let (old, new) = (lines(old), lines(new));
@@ -248,7 +248,7 @@ mod tests {
     use ship_model::digest::BlobDigest;
     use ship_model::manifest::Entry;
     use ship_model::path::TreePath;
-    use ship_model::spec::ReleaseSpec;
+    use ship_model::spec::{AssetRoot, Marks, ReleaseSpec};
 
     fn tree(files: &[(&str, &str)]) -> Manifest {
         let entry = |(path, text): &(&str, &str)| Entry {
@@ -273,6 +273,23 @@ mod tests {
         assert_eq!(paths(&found.removed), ["c", "e"]);
         assert_eq!(paths(&found.changed), ["a"]);
         assert_eq!(found.new_bytes, 6, "moved content is not new");
+        assert!(!found.spec_changed && found.spec.is_empty());
+    }
+
+    /// Which files carry a fingerprint is no setting.
+    #[test]
+    fn marks_are_no_change_of_ship_toml() {
+        let with = |marks: Marks| {
+            let manifest = tree(&[("a", "1")]);
+            let mut spec = manifest.spec().clone();
+            let root = AssetRoot::new(None, "/");
+            spec.assets = vec![AssetRoot {
+                marks: Some(marks),
+                ..root
+            }];
+            manifest.with_spec(spec).unwrap()
+        };
+        let found = compare(&with(Marks::new([true])), &with(Marks::new([false])));
         assert!(!found.spec_changed && found.spec.is_empty());
     }
 }

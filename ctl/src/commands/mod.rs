@@ -22,7 +22,9 @@ pub mod status;
 pub mod up;
 pub mod why;
 
+mod built;
 mod bundles;
+mod check;
 mod follow;
 mod manifest;
 mod program;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use ship_proto::v1::{
-    AppFailure, AppHost, AppPhase, AppStatus, AppWait, DamagedRelease, HostLine, HostWay, ProcessReport,
-    ReleaseLine, ReleaseRecord, RolloutView, StepView, Target,
+    self, AppFailure, AppHost, AppPhase, AppStatus, AppWait, DamagedRelease, HostLine, HostWay,
+    ProcessReport, ReleaseLine, ReleaseRecord, RolloutView, StepView, Target,
 };
 
 use crate::ui::outcome_name;
@@ -256,6 +256,8 @@ pub struct Host {
     pub waits: Option<Wait>,
     /// What fell back to another way there, and why.
     pub remarks: Vec<String>,
+    /// Published assets that it was asked for and could not serve.
+    pub asset_incidents: Vec<AssetIncident>,
     /// Releases that lie there and are not as published; none of them is switched to.
     pub damaged: Vec<Damaged>,
     /// The release on its way that a share of its clients is on.
@@ -397,7 +399,26 @@ impl From<&AppHost> for Host {
             standby: Some(report.standby.clone()).filter(|words| !words.is_empty()),
             processes: report.processes.iter().map(Process::from).collect(),
             waits: report.waits.as_ref().map(Wait::from),
+            asset_incidents: report.incidents.iter().map(AssetIncident::from).collect(),
             remarks: report.remarks,
+        }
+    }
+}
+
+/// Requests for assets of a release that a host could not serve, since its agent's start.
+#[derive(Debug, Serialize)]
+pub struct AssetIncident {
+    pub release: Option<u64>,
+    pub requests: u64,
+    pub last_url: String,
+}
+
+impl From<&v1::AssetIncident> for AssetIncident {
+    fn from(incident: &v1::AssetIncident) -> Self {
+        Self {
+            release: number(incident.release.as_ref()),
+            requests: incident.count,
+            last_url: incident.url.clone(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `shipctl show`.
 
 use clap::Args;
+use ship_model::assets::private_files;
 use ship_model::manifest::{EntryKind, Manifest};
 use ship_model::release::ReleaseRef;
 use ship_proto::v1::ReleaseRecord;
@@ -34,7 +35,8 @@ pub async fn run(verb: Show, global: &Global, ui: &Ui) -> Outcome {
     let assets = tree::assets(&manifest)?.len();
     if ui.is_json() {
         let mut shown = serde_json::to_value(shape::Release::from(&record)).unwrap_or_default();
-        shown["spec"] = serde_json::to_value(manifest.spec()).unwrap_or_default();
+        shown["spec"] = serde_json::to_value(manifest.spec().as_written()).unwrap_or_default();
+        shown["assets_private"] = private_files(&manifest).into();
         shown["assets"] = assets.into();
         if verb.files {
             shown["entries"] = entries(&manifest).into();
@@ -64,7 +66,13 @@ fn facts(record: &ReleaseRecord, assets: usize, manifest: &Manifest, ui: &Ui) ->
         ("published", ui.time(record.published_at_ms)),
         ("by", release.publisher.clone()),
         ("from", from),
-        ("holds", format!("{size}, {}", count(assets as u64, "asset"))),
+        (
+            "holds",
+            match private_files(manifest) {
+                0 => format!("{size}, {}", count(assets as u64, "asset")),
+                private => format!("{size}, {}, {private} private", count(assets as u64, "asset")),
+            },
+        ),
         (
             "brought",
             format!(
@@ -77,7 +85,7 @@ fn facts(record: &ReleaseRecord, assets: usize, manifest: &Manifest, ui: &Ui) ->
     for (name, value) in lines {
         ui.line(format!("{name:<10} {}", clean(&value)));
     }
-    let spec = toml::to_string(manifest.spec())
+    let spec = toml::to_string(&manifest.spec().as_written())
         .map_err(|error| CommandError::internal("show how it runs", error))?;
     ui.line("");
     for line in spec.lines() {

@@ -243,6 +243,17 @@ fn trouble(host: &AppHost) -> Vec<String> {
             clean(&damaged.reason)
         ));
     }
+    for incident in &shown.asset_incidents {
+        lines.push(format!(
+            "  {} {name}: {} for assets of {} could not be served, the last for {}",
+            paint(BAD, "✗"),
+            count(incident.requests, "request"),
+            incident
+                .release
+                .map_or_else(String::new, |number| number.to_string()),
+            clean(&incident.last_url)
+        ));
+    }
     if let Some(failure) = &shown.failure {
         lines.push(format!(
             "  {} {name}: {} failed at {}: {}",

@@ -3,13 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ship_bundle::walk::{WalkError, Walked, walk};
+use ship_bundle::walk::{WalkError, Walked, Warning, walk};
 use ship_model::assets::{Asset, assets_of};
 use ship_model::manifest::Manifest;
 use ship_model::name::AppName;
 use ship_model::spec::{ReleaseSpec, read_ship_toml};
 
-use super::program;
+use super::{built, program};
 use crate::error::{CommandError, Exit};
 use crate::ui::{Bar, Ui};
 use crate::words::count;
@@ -113,10 +113,18 @@ impl ship_bundle::Progress for Told {
 pub async fn read_tree(dir: &Path, spec: &ReleaseSpec, ui: &Ui) -> Result<Walked, CommandError> {
     let bar = Bar::bytes(ui, "read", 1);
     let (folder, spec, told) = (dir.to_owned(), spec.clone(), Told(bar.clone()));
-    let walked = tokio::task::spawn_blocking(move || walk(&folder, &spec, &told)).await;
+    let walked = tokio::task::spawn_blocking(move || {
+        let walked = walk(&folder, &spec, &told);
+        let mut walked = walked.map_err(|error: WalkError| CommandError::of(Exit::Error, &error))?;
+        let unread = built::recognise_in(&folder, &mut walked.manifest)
+            .map_err(|error| CommandError::of(Exit::Error, &error))?;
+        Ok::<_, CommandError>((walked, unread))
+    });
+    let walked = walked.await;
     bar.clear();
     let walked = walked.map_err(|source| CommandError::internal("read the folder", source))?;
-    let walked: Walked = walked.map_err(|error: WalkError| CommandError::of(Exit::Error, &error))?;
+    let (walked, unread) = walked?;
+    unread.iter().for_each(|warning| ui.warn(warning));
     // The store would refuse these after everything was sent.
     assets(&walked.manifest)?;
     for warning in program::check(dir, &walked.manifest)? {
@@ -132,8 +140,7 @@ pub fn assets(manifest: &Manifest) -> Result<Vec<Asset>, CommandError> {
 }
 
 /// Says what a person should look at before publishing.
-pub fn warn(walked: &Walked, ui: &Ui) {
-    let spec = walked.manifest.spec();
+pub fn warn(spec: &ReleaseSpec, warnings: &[Warning], ui: &Ui) {
     if spec.is_static() && spec.assets.is_empty() {
         ui.hint(format!(
             "static files without [[assets]]: Ship lays them on every host, below apps/{}/current, and serves none of them; \
@@ -142,10 +149,10 @@ pub fn warn(walked: &Walked, ui: &Ui) {
         ));
     }
     const SHOWN: usize = 20;
-    for warning in walked.warnings.iter().take(SHOWN) {
+    for warning in warnings.iter().take(SHOWN) {
         ui.warn(warning.to_string());
     }
-    let more = walked.warnings.len().saturating_sub(SHOWN);
+    let more = warnings.len().saturating_sub(SHOWN);
     if more > 0 {
         ui.warn(format!("and {}", count(more as u64, "more warning")));
     }

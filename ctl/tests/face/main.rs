@@ -159,6 +159,64 @@ fn lint_tells_every_mistake() {
 }
 
 #[test]
+fn lint_tells_what_an_open_page_would_miss() {
+    let folder = empty();
+    write(
+        folder.path(),
+        "ship.toml",
+        "app = \"site\"\n[[assets]]\nroot = \"public\"\nurl = \"/static\"\nmutable = [\"plain.css\"]\n\
+         private = [\"*.map\", \"nothing/**\"]\n[[assets]]\nroot = \"docs\"\nurl = \"/docs\"\n",
+    );
+    write(
+        folder.path(),
+        "public/index.html",
+        "<link rel=stylesheet href=plain.css>\n<script src=/static/gone.js></script><a href=/static/nowhere>\n\
+         <img src=/static/logo.png><img src=/other/x.png><img src=https://example.com/static/y.png>\n\
+         <img src=main.3f9a12bc.js.map>",
+    );
+    write(
+        folder.path(),
+        "public/plain.css",
+        "@import 'absent.css'; a { b: url(logo.png) }",
+    );
+    write(
+        folder.path(),
+        "public/main.3f9a12bc.js",
+        "import(\"./lazy.77c1aa00.js\");import './main.3f9a12bc.js'",
+    );
+    write(folder.path(), "public/main.3f9a12bc.js.map", "{}");
+    write(folder.path(), "public/logo.png", "png");
+    write(folder.path(), "docs/open.js.map", "{}");
+    write(
+        folder.path(),
+        "templates/page.html",
+        "<script src='/static/absent.js'></script><script src='{{ x }}'></script><img src=a.png>",
+    );
+    insta::assert_snapshot!("lint_assets", shipctl(folder.path(), &["lint"]));
+    let strict = shipctl(folder.path(), &["lint", "--strict", "-o", "json"]);
+    assert!(strict.ends_with("--- exit 1\n"), "{strict}");
+    insta::assert_snapshot!("lint_assets_json", strict);
+}
+
+#[test]
+fn a_broken_manifest_of_a_tool_is_told_and_stops_nothing() {
+    let folder = empty();
+    write(
+        folder.path(),
+        "ship.toml",
+        "app = \"site\"\n[[assets]]\nroot = \".\"\nurl = \"/\"\n",
+    );
+    write(folder.path(), "manifest.json", "{\"a\": ");
+    write(folder.path(), "index.html", "<p>");
+    let told = shipctl(folder.path(), &["lint"]);
+    assert!(
+        told.contains("\"manifest.json\" looks like the manifest of a build tool and is no JSON"),
+        "{told}"
+    );
+    assert!(told.ends_with("--- exit 0\n"), "{told}");
+}
+
+#[test]
 fn programs_of_a_fleet_that_are_missing() {
     // Elsewhere it has no siblings. A copy could not be run while a thread that starts another program holds it open.
     let folder = empty();

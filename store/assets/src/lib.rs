@@ -16,9 +16,12 @@
 //! * [`Union`]: the folder.
 //! * [`Shelf`]: what is served right now, a map that is swapped whole.
 //! * [`serve`]: HTTP over a shelf.
+//! * [`miss`]: what no file here answers, and where else it may be.
 
 #![forbid(unsafe_code)]
 
+mod asked;
+pub mod miss;
 mod record;
 mod rot;
 pub mod serve;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use ship_model::assets::{AssetsError, assets_of, content_type};
 use ship_model::digest::BlobDigest;
@@ -10,6 +10,7 @@ use ship_model::manifest::Manifest;
 use ship_model::name::AppName;
 use ship_model::path::TreePath;
 
+use crate::miss::Misses;
 use crate::union::Union;
 use crate::url::folder_name;
 
@@ -48,6 +49,7 @@ impl Served {
 #[derive(Debug, Default)]
 pub struct Shelf {
     apps: RwLock<Arc<BTreeMap<AppName, Part>>>,
+    misses: OnceLock<Arc<Misses>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -123,6 +125,26 @@ impl Shelf {
         };
         let served = self.find_name(&name)?;
         Some((name, served))
+    }
+
+    /// Has what is missing here looked for elsewhere; only the first word counts.
+    pub fn look_elsewhere(&self, misses: Arc<Misses>) {
+        let _ = self.misses.set(misses);
+    }
+
+    pub fn misses(&self) -> Option<&Arc<Misses>> {
+        self.misses.get()
+    }
+
+    /// The union of every app that has one here.
+    pub fn app_unions(&self) -> Vec<(AppName, Arc<Union>)> {
+        let apps = Arc::clone(&self.apps.read().unwrap_or_else(PoisonError::into_inner));
+        let unions = apps
+            .iter()
+            .filter_map(|(app, part)| Some((app, part.union.as_ref()?)));
+        unions
+            .map(|(app, union)| (app.clone(), Arc::clone(union)))
+            .collect()
     }
 
     /// The file of a name below the folder.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ship_durable::fault;
@@ -14,6 +14,7 @@ use ship_model::manifest::Manifest;
 use ship_model::path::TreePath;
 use ship_model::release::Target;
 
+use crate::asked::Mark;
 use crate::record::{Record, RecordError};
 use crate::url::folder_name;
 
@@ -35,12 +36,21 @@ pub struct Union {
     records: PathBuf,
     next: AtomicU64,
     state: RwLock<State>,
+    /// Somebody asked for a file since it was last looked which.
+    news: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     releases: Vec<Target>,
-    files: HashMap<TreePath, Stored>,
+    files: HashMap<TreePath, Held>,
+}
+
+/// A file of the union, and whether somebody asked for it.
+#[derive(Debug)]
+struct Held {
+    stored: Stored,
+    mark: Mark,
 }
 
 /// What adding a release did.
@@ -128,6 +138,7 @@ impl Union {
             records: records.to_owned(),
             next: AtomicU64::new(0),
             state: RwLock::new(state),
+            news: AtomicBool::new(false),
         })
     }
 
@@ -149,7 +160,7 @@ impl Union {
                 let known = state
                     .files
                     .get(&name)
-                    .is_some_and(|stored| stored.digest == asset.digest);
+                    .is_some_and(|held| held.stored.digest == asset.digest);
                 known && self.stands(&name, asset.size)
             })
         };
@@ -189,13 +200,24 @@ impl Union {
             source,
         };
         let incoming = self.incoming();
-        let found = copy_hashing(content, &incoming, asset.size).map_err(failed)?;
+        let copied = copy_hashing(content, &incoming, asset.size);
+        let found = copied.map_err(|source| {
+            // What did not fit must not fill the disk.
+            let _ = fs::remove_file(&incoming);
+            failed(source)
+        })?;
         if found != asset.digest {
             let _ = fs::remove_file(&incoming);
             let (url, expected) = (asset.url_path.clone(), asset.digest);
             return Err(AddError::Digest { url, expected, found });
         }
         self.settle(asset, &name, &incoming)
+    }
+
+    /// Serves a file that was added by itself, until this process ends: no record names it here.
+    pub fn adopt(&self, asset: &Asset) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.know(&asset.url_path, asset.digest, asset.size);
     }
 
     /// Records that every fingerprinted one of `assets` is here, after making them durable.
@@ -217,6 +239,11 @@ impl Union {
         Ok(())
     }
 
+    /// Where an asset lies, or would lie; none when its URL has no place in a folder.
+    pub fn file(&self, asset: &Asset) -> Option<PathBuf> {
+        Some(self.folder.join(folder_name(&asset.url_path)?.as_path()))
+    }
+
     pub(crate) fn root(&self) -> &Arc<Path> {
         &self.folder
     }
@@ -227,14 +254,78 @@ impl Union {
     }
 
     pub(crate) fn each_file(&self, mut look: impl FnMut(Stored)) {
-        for stored in self.read().files.values() {
-            look(*stored);
+        for held in self.read().files.values() {
+            look(held.stored);
         }
     }
 
-    /// A file of the union by its name below the folder.
+    /// A file of the union by its name below the folder; for somebody who asks for it, which is noted.
     pub(crate) fn find(&self, name: &TreePath) -> Option<Stored> {
-        self.read().files.get(name).copied()
+        let state = self.read();
+        let held = state.files.get(name)?;
+        if held.mark.asked() {
+            self.news.store(true, Ordering::Relaxed);
+        }
+        Some(held.stored)
+    }
+
+    /// The size of the file at `url`, if it is known here.
+    pub fn size(&self, url: &str) -> Option<u64> {
+        let name = folder_name(url)?;
+        self.read().files.get(&name).map(|held| held.stored.size)
+    }
+
+    /// The contents of at most `most` files that somebody asked for and that were not told in this round: they are on
+    /// their way until [`Self::told`] or [`Self::tell_again`]. Costs a walk over all names when there are any.
+    pub fn asked_for(&self, most: usize) -> Vec<BlobDigest> {
+        if most == 0 || !self.news.swap(false, Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let state = self.read();
+        let asked = state.files.values().filter(|held| held.mark.is_asked());
+        let asked: Vec<&Held> = asked.take(most).collect();
+        if asked.len() == most {
+            // There may be more: they are told next time.
+            self.news.store(true, Ordering::Relaxed);
+        }
+        asked.iter().for_each(|held| held.mark.send());
+        asked.iter().map(|held| held.stored.digest).collect()
+    }
+
+    /// What was on its way has arrived.
+    pub fn told(&self) {
+        self.read().files.values().for_each(|held| held.mark.arrive());
+    }
+
+    /// What was on its way may not have arrived.
+    pub fn tell_again(&self) {
+        let state = self.read();
+        let lost = state.files.values().filter(|held| held.mark.lose());
+        if lost.count() > 0 {
+            self.news.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Begins a new round: what is asked for from now on is told once more.
+    pub fn new_round(&self) {
+        self.read().files.values().for_each(|held| held.mark.rest());
+    }
+
+    /// Hands the url, content and size of each asset of every release to `visit`, one release after another. They are
+    /// read from the records, so that nothing of them stays in memory.
+    ///
+    /// # Errors
+    /// When a record cannot be read: whoever judges names must know all of them.
+    pub fn walk_records(
+        &self,
+        mut visit: impl FnMut(Target, &str, BlobDigest, u64),
+    ) -> Result<(), RecordError> {
+        for release in self.holds() {
+            let record = Record::read(&self.records.join(release.folder()))?;
+            let assets = record.assets.iter();
+            assets.for_each(|asset| visit(release, &asset.url, asset.digest, asset.size));
+        }
+        Ok(())
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -258,7 +349,7 @@ impl Union {
         let name = name.ok_or_else(|| AddError::Name {
             url: asset.url_path.clone(),
         })?;
-        let known = self.read().files.get(&name).copied();
+        let known = self.read().files.get(&name).map(|held| held.stored);
         if known.is_some_and(|stored| stored.digest != asset.digest) {
             return Err(AddError::Clash {
                 url: asset.url_path.clone(),
@@ -313,12 +404,27 @@ impl Union {
     }
 }
 
+impl Held {
+    fn new(stored: Stored) -> Self {
+        Self {
+            stored,
+            mark: Mark::default(),
+        }
+    }
+}
+
 impl State {
+    fn know(&mut self, url: &str, digest: BlobDigest, size: u64) {
+        if let Some(name) = folder_name(url) {
+            let stored = Stored { digest, size };
+            let held = self.files.entry(name).or_insert_with(|| Held::new(stored));
+            held.stored = stored;
+        }
+    }
+
     fn take<'a>(&mut self, release: Target, files: impl Iterator<Item = (&'a str, BlobDigest, u64)>) {
         for (url, digest, size) in files {
-            if let Some(name) = folder_name(url) {
-                self.files.insert(name, Stored { digest, size });
-            }
+            self.know(url, digest, size);
         }
         if !self.releases.contains(&release) {
             self.releases.push(release);

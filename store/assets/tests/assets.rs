@@ -48,13 +48,12 @@ fn release(number: u64, tree: &Path, files: &[(&str, &[u8])]) -> (Target, Manife
     }
     let mut spec = ReleaseSpec::static_files(app());
     spec.assets.push(AssetRoot {
-        root: TreePath::new(b"public").ok(),
-        url: "/static".into(),
         mutable: files
             .iter()
             .filter(|(name, _)| *name == "index.html")
             .map(|(name, _)| TreePath::new(name.as_bytes()).unwrap())
             .collect(),
+        ..AssetRoot::new(TreePath::new(b"public").ok(), "/static")
     });
     let manifest = Manifest::new(spec, entries).unwrap();
     let id = Manifest::id_of(manifest.encoded());
@@ -152,6 +151,34 @@ fn wrong_bytes_get_no_name() {
             .count(),
         0
     );
+}
+
+/// Half of it, and then what a full disk or a broken line says.
+struct Breaks<'a>(&'a [u8]);
+
+impl Read for Breaks<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 => Err(std::io::ErrorKind::StorageFull.into()),
+            read => Ok(read),
+        }
+    }
+}
+
+#[test]
+fn what_breaks_off_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let union = open(dir.path());
+    let (_, manifest) = release(1, &dir.path().join("tree"), &[(JS, b"one")]);
+    let asset = &assets_of(&manifest).unwrap()[0];
+    for _ in 0..3 {
+        let broken = union.add_blob(asset, &mut Breaks(b"on"));
+        assert!(matches!(broken, Err(AddError::Write { .. })), "{broken:?}");
+    }
+    let incoming = dir.path().join("assets.records/incoming");
+    assert_eq!(fs::read_dir(incoming).unwrap().count(), 0);
+    assert!(!dir.path().join("assets/static").join(JS).exists());
+    assert_eq!(union.missing(std::slice::from_ref(asset)).len(), 1);
 }
 
 #[test]

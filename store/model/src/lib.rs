@@ -5,7 +5,7 @@
 //! * [`spec`]: the checked meaning of a `ship.toml`.
 //! * [`release`]: numbers, references (`web@455`) and the record kept beside a release.
 //! * [`desired`], [`report`], [`host`]: what a host should run, what it says it runs, what we think of it.
-//! * [`assets`]: which files browsers fetch, and which of them never change.
+//! * [`assets`]: which files browsers fetch, and which of them never change; [`retention`]: how long those are kept.
 //! * [`converge`]: what a host does next.
 //! * [`rollout`]: what an environment runs, the plan to change it, and the machine that carries it out.
 //!
@@ -25,5 +25,6 @@ pub mod name;
 pub mod path;
 pub mod release;
 pub mod report;
+pub mod retention;
 pub mod rollout;
 pub mod spec;

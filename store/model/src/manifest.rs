@@ -190,6 +190,40 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The same tree with another spec.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub fn with_spec(&self, spec: ReleaseSpec) -> Result<Self, ManifestError> {
+        let old = self
+            .starts
+            .first()
+            .map_or(self.encoded.len(), |start| *start as usize);
+        let encoded_spec = serde_json::to_vec(&spec).map_err(|_| ManifestError::Spec)?;
+        let rest = self.encoded.get(old..).unwrap_or_default();
+        let len = MAGIC.len() + 4 + encoded_spec.len() + 8 + rest.len();
+        if encoded_spec.len() > MAX_SPEC || len > MAX_ENCODED {
+            return Err(ManifestError::TooLong);
+        }
+        let mut encoded = Vec::with_capacity(len);
+        encoded.extend_from_slice(MAGIC);
+        put_bytes32(&mut encoded, &encoded_spec);
+        encoded.extend_from_slice(&(self.starts.len() as u64).to_le_bytes());
+        let new = encoded.len();
+        encoded.extend_from_slice(rest);
+        let starts = self
+            .starts
+            .iter()
+            .map(|start| (*start as usize - old + new) as u32);
+        let manifest = Self {
+            spec,
+            starts: starts.collect(),
+            encoded: encoded.into(),
+        };
+        check(&manifest.spec, manifest.entries())?;
+        Ok(manifest)
+    }
+
     pub fn spec(&self) -> &ReleaseSpec {
         &self.spec
     }

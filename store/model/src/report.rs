@@ -88,6 +88,20 @@ pub struct AppReport {
     /// Things an operator should know of it: what fell back to another way, and why.
     #[serde(default)]
     pub remarks: Vec<String>,
+    /// What this host was asked for, was published, and could not be served, since the agent's start; by release.
+    #[serde(default)]
+    pub incidents: Vec<AssetIncident>,
+}
+
+/// Assets that a release brought and a host could not serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssetIncident {
+    /// The release that first brought them.
+    pub release: Target,
+    /// Requests.
+    pub count: u64,
+    /// The last asset; to be escaped before it is shown.
+    pub url: String,
 }
 
 /// A release that has proven itself, and that a share of a host's users is on before all are.

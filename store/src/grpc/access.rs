@@ -38,6 +38,8 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/ship.v1.Fleet/Status", LOOK),
     ("/ship.v1.Fleet/Logs", LOOK),
     ("/ship.v1.Fleet/Events", LOOK),
+    ("/ship.v1.Assets/Look", LOOK),
+    ("/ship.v1.Assets/Find", FETCH),
     ("/ship.v1.Agents/Session", SPEAK),
 ];
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use ship_model::desired::DesiredHost;
+use ship_model::digest::BlobDigest;
 use ship_model::name::{EnvName, HostName};
 use ship_model::report::HostReport;
 use ship_proto::v1::agents_server::Agents;
@@ -23,6 +24,8 @@ use crate::identity::Caller;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Largest report in bytes: an app's takes some hundred.
 const REPORT: usize = 512 << 10;
+/// Digests that an agent tells at once.
+const MOST_ASKED: usize = 4096;
 /// Messages that wait for the agent to read them.
 const OUTGOING: usize = 8;
 
@@ -87,6 +90,7 @@ impl Session {
         self.send(store_message::Message::Welcome(v1::Welcome {
             heartbeat_ms: self.face.heartbeat_ms,
             store_version: env!("CARGO_PKG_VERSION").to_owned(),
+            hears_asked: true,
         }))
         .await?;
         self.tell_desired(&mut desired).await?;
@@ -170,6 +174,17 @@ impl Session {
                 seat.answer(reply);
                 Ok(())
             }
+            Some(agent_message::Message::Asked(asked)) => {
+                let digests = asked_for(&asked).map_err(|status| End::from(*status))?;
+                let (name, now_ms) = (format!("{env}/{host}"), self.face.clock.now_ms());
+                if !self.face.evidence.hear(&name, asked.run, digests, now_ms) {
+                    // The host tells it again, to the store's next life.
+                    return Ok(());
+                }
+                let number = asked.number;
+                self.send(store_message::Message::Taken(v1::AskedTaken { number }))
+                    .await
+            }
             // A second hello, or a message of a later version.
             Some(agent_message::Message::Hello(_)) | None => Ok(()),
         }
@@ -190,6 +205,19 @@ impl Session {
             Ok(Err(_)) | Err(_) => Err(End::Gone),
         }
     }
+}
+
+/// The contents that a host was asked for.
+fn asked_for(asked: &v1::AssetsAsked) -> Result<Vec<BlobDigest>, Box<Status>> {
+    let (digests, rest) = asked.digests.as_chunks::<32>();
+    if !rest.is_empty() || digests.len() > MOST_ASKED {
+        let message = format!(
+            "{} bytes are not digests of 32 bytes each, {MOST_ASKED} at most",
+            asked.digests.len()
+        );
+        return Err(Box::new(status::invalid(message, "asked")));
+    }
+    Ok(digests.iter().copied().map(BlobDigest::from_bytes).collect())
 }
 
 fn other_host(hello: &v1::Hello, env: &EnvName, host: &HostName) -> Status {

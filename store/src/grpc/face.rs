@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::desired::Board;
 use crate::identity::Caller;
 use crate::ledger::{Ledger, LedgerError};
+use crate::retention::Evidence;
 use crate::rollout::Controller;
 use crate::rollout::fleet::Fleet;
 
@@ -32,6 +33,8 @@ pub struct Face {
     pub fleet: Arc<Fleet>,
     pub controller: Controller,
     pub sessions: Arc<Sessions>,
+    /// What was told of requests for assets.
+    pub evidence: Arc<Evidence>,
     pub heartbeat_ms: u64,
     /// Where the store itself serves assets.
     pub asset_url: String,

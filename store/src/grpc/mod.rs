@@ -2,6 +2,7 @@
 
 pub mod access;
 mod agents;
+mod assets;
 mod face;
 mod fleet;
 mod logs;
@@ -20,6 +21,7 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use ship_proto::MAX_MESSAGE;
 use ship_proto::v1::agents_server::AgentsServer;
+use ship_proto::v1::assets_server::AssetsServer;
 use ship_proto::v1::fleet_server::FleetServer;
 use ship_proto::v1::releases_server::ReleasesServer;
 use ship_proto::v1::rollouts_server::RolloutsServer;
@@ -28,6 +30,7 @@ use tonic::service::Routes;
 /// All services, behind the one check of who calls.
 pub fn router(face: Face, rooms: Arc<Rooms>) -> Router {
     let clock = face.clock.clone();
+    let assets = AssetsServer::new(assets::AssetsFace::new(face.clone(), Arc::clone(&rooms)));
     let releases = ReleasesServer::new(releases::ReleasesFace::new(face.clone(), rooms));
     let rollouts = RolloutsServer::new(rollouts::RolloutsFace(face.clone()));
     let fleet = FleetServer::new(fleet::FleetFace(face.clone()));
@@ -36,6 +39,7 @@ pub fn router(face: Face, rooms: Arc<Rooms>) -> Router {
         .add_service(rollouts.max_decoding_message_size(MAX_MESSAGE))
         .add_service(fleet.max_decoding_message_size(MAX_MESSAGE))
         .add_service(agents.max_decoding_message_size(MAX_MESSAGE))
+        .add_service(assets.max_decoding_message_size(MAX_MESSAGE))
         .into_axum_router()
         .layer(from_fn_with_state(clock, access::check))
 }

@@ -25,6 +25,7 @@ use crate::folder::StoreFolder;
 use crate::ledger::RequestId;
 use crate::locate::Places;
 use crate::publish::{Commit, Publisher, UploadError, UploadedBundle};
+use crate::settings::Retention;
 use crate::union::Unions;
 
 /// Uploads that are taken in at once; the others wait.
@@ -50,6 +51,8 @@ pub struct ReleasesFace {
 pub struct Rooms {
     pub folder: StoreFolder,
     pub unions: Arc<Unions>,
+    /// How long assets are kept.
+    pub retention: Retention,
 }
 
 impl ReleasesFace {
@@ -61,11 +64,11 @@ impl ReleasesFace {
         }
     }
 
-    /// The manifest that a stream of pieces brings, and the app it is for.
-    async fn manifest_of(mut chunks: Streaming<v1::BeginChunk>) -> Result<(String, Vec<u8>), Status> {
-        let (mut app, mut encoded) = (None, Vec::new());
+    /// The manifest that a stream of pieces brings, the app it is for, and whether it is only to be checked.
+    async fn manifest_of(mut chunks: Streaming<v1::BeginChunk>) -> Result<(String, bool, Vec<u8>), Status> {
+        let (mut first, mut encoded) = (None, Vec::new());
         while let Some(chunk) = heard(&mut chunks).await? {
-            app.get_or_insert(chunk.app);
+            first.get_or_insert((chunk.app, chunk.check_only));
             check_piece(&chunk.manifest)?;
             if encoded.len() + chunk.manifest.len() > MAX_ENCODED {
                 let message = format!("the manifest is larger than {MAX_ENCODED} bytes");
@@ -73,8 +76,8 @@ impl ReleasesFace {
             }
             encoded.extend_from_slice(&chunk.manifest);
         }
-        let app = app.ok_or_else(|| status::invalid("the stream was empty", "manifest"))?;
-        Ok((app, encoded))
+        let (app, check_only) = first.ok_or_else(|| status::invalid("the stream was empty", "manifest"))?;
+        Ok((app, check_only, encoded))
     }
 
     fn line(&self, record: ReleaseRecord) -> v1::ReleaseLine {
@@ -174,13 +177,19 @@ impl Releases for ReleasesFace {
         &self,
         request: Request<Streaming<v1::BeginChunk>>,
     ) -> Result<Response<Self::BeginStream>, Status> {
-        let (app, encoded) = Self::manifest_of(request.into_inner()).await?;
+        let (app, check_only, encoded) = Self::manifest_of(request.into_inner()).await?;
         let app = app.parse().map_err(|error| status::bad_name(&error))?;
         let rooms = Arc::clone(&self.rooms);
         let begun = self
             .face
             .bridge
-            .run(move || rooms.folder.publisher.begin(&app, &encoded))
+            .run(move || {
+                let publisher = &rooms.folder.publisher;
+                if check_only {
+                    return publisher.check(&app, &encoded);
+                }
+                publisher.begin(&app, &encoded)
+            })
             .await;
         let begun = begun
             .map_err(status::broken_off)?

@@ -15,6 +15,7 @@ use crate::locate::ReadIndexError;
 use crate::log::whole;
 use crate::near::near_names;
 use crate::publish::{BeginError, CommitError, UploadError};
+use crate::retention::{LookError, PromisedError};
 use crate::rollout::{FactsError, SteerError};
 
 /// The caller's words do not fit.
@@ -226,6 +227,40 @@ fn clashes(all: &[Clash]) -> Status {
     let subject = all.first().map(|clash| clash.url.clone()).unwrap_or_default();
     let hint = "rebuild so that the name changes with its content, or list it as mutable in ship.toml";
     refuse(FailureKind::Clash, format!("{first}{more}"), &subject, hint)
+}
+
+pub fn look(error: &LookError) -> Status {
+    match error {
+        LookError::Ledger { source, .. } => ledger(source),
+        LookError::Incomplete { .. } => refuse(
+            FailureKind::Unavailable,
+            whole(error),
+            "assets",
+            "try again later",
+        ),
+        LookError::Union { .. } | LookError::Record { .. } => {
+            let message = whole(error);
+            tracing::error!(error = message, "assets cannot be judged");
+            refuse(
+                FailureKind::Unavailable,
+                message,
+                "assets",
+                "look at the store's log",
+            )
+        }
+    }
+}
+
+pub fn promised(error: &PromisedError) -> Status {
+    match error {
+        PromisedError::Ledger { source, .. } => ledger(source),
+        PromisedError::Size { .. } => refuse(
+            FailureKind::Unavailable,
+            whole(error),
+            "assets",
+            "look at the store's log",
+        ),
+    }
 }
 
 pub fn begin(error: &BeginError) -> Status {

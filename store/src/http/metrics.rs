@@ -112,8 +112,47 @@ fn render(metrics: &Metrics, releases: &[(String, u64)]) -> String {
         "Deploys begun.",
         &deploys,
     );
+    let began = of(&|state| {
+        state
+            .rollout
+            .as_ref()
+            .map_or(0, |rollout| rollout.started_ms / 1000)
+    });
+    family(
+        &mut out,
+        "ship_deploy_started_seconds",
+        "gauge",
+        "When the last deploy began, in seconds since 1970: a mark for graphs.",
+        &began,
+    );
     counters(&mut out, metrics);
+    host_incidents(&mut out, metrics);
     out
+}
+
+/// What hosts told of published assets that they could not serve.
+fn host_incidents(out: &mut String, metrics: &Metrics) {
+    let mut lines = Vec::new();
+    for (env, host, presence) in metrics.fleet.all(None) {
+        let Some(report) = presence.report else { continue };
+        for app in &report.apps {
+            lines.extend(app.incidents.iter().map(|incident| {
+                let release = incident.release.number;
+                let labels = format!(
+                    "{{env=\"{env}\",host=\"{host}\",app=\"{}\",release=\"{release}\"}}",
+                    app.app
+                );
+                (labels, incident.count)
+            }));
+        }
+    }
+    family(
+        out,
+        "ship_host_asset_incidents_total",
+        "counter",
+        "Requests for published assets that a host could not serve, since its agent's start.",
+        &lines,
+    );
 }
 
 fn counters(out: &mut String, metrics: &Metrics) {
@@ -154,4 +193,29 @@ fn counters(out: &mut String, metrics: &Metrics) {
     ] {
         family(out, name, "counter", meaning, &single(value));
     }
+    let Some(misses) = metrics.assets.shelf.misses() else {
+        return;
+    };
+    family(
+        out,
+        "ship_asset_healed_total",
+        "counter",
+        "Assets that were missing and were made anew from bundles.",
+        &[(String::new(), misses.healed())],
+    );
+    let incidents: Vec<_> = misses.incidents();
+    let incidents: Vec<_> = incidents
+        .iter()
+        .map(|found| {
+            let labels = format!("{{app=\"{}\",release=\"{}\"}}", found.app, found.release.number);
+            (labels, found.count)
+        })
+        .collect();
+    family(
+        out,
+        "ship_asset_incidents_total",
+        "counter",
+        "Requests for published assets that could not be served, by the release that first brought them.",
+        &incidents,
+    );
 }

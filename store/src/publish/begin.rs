@@ -43,6 +43,32 @@ pub enum BeginError {
 }
 
 impl Publisher {
+    /// What [`begin`](Self::begin) would refuse, and nothing besides: nothing is kept, and nothing called missing.
+    pub fn check(&self, app: &AppName, encoded: &[u8]) -> Result<Begun, BeginError> {
+        let _alone = self.alone(encoded.len());
+        self.checked(app, encoded)?;
+        Ok(Begun {
+            id: Manifest::id_of(encoded),
+            missing: Vec::new(),
+        })
+    }
+
+    fn checked(&self, app: &AppName, encoded: &[u8]) -> Result<Manifest, BeginError> {
+        let manifest = Manifest::decode(encoded)?;
+        let theirs = &manifest.spec().app;
+        if theirs != app {
+            return Err(BeginError::App {
+                asked: app.clone(),
+                theirs: theirs.clone(),
+            });
+        }
+        let clashes = self.ledger.asset_clashes(app, &claims_of(&manifest)?)?;
+        if !clashes.is_empty() {
+            return Err(BeginError::Clash(clashes));
+        }
+        Ok(manifest)
+    }
+
     /// A number that a restored store gives may have been given before, by the store that was lost.
     fn refuse_unaccepted(&self) -> Result<(), BeginError> {
         match self.ledger.restored()? {
@@ -57,18 +83,7 @@ impl Publisher {
     pub fn begin(&self, app: &AppName, encoded: &[u8]) -> Result<Begun, BeginError> {
         self.refuse_unaccepted()?;
         let _alone = self.alone(encoded.len());
-        let manifest = Manifest::decode(encoded)?;
-        let theirs = &manifest.spec().app;
-        if theirs != app {
-            return Err(BeginError::App {
-                asked: app.clone(),
-                theirs: theirs.clone(),
-            });
-        }
-        let clashes = self.ledger.asset_clashes(app, &claims_of(&manifest)?)?;
-        if !clashes.is_empty() {
-            return Err(BeginError::Clash(clashes));
-        }
+        let manifest = self.checked(app, encoded)?;
         let id = Manifest::id_of(encoded);
         let mut staged = self.blobs.stage()?;
         fault::point("store.publish.begin.write").map_err(BeginError::Write)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ship_model::desired::DeployNumber;
 use ship_model::digest::ReleaseId;
 use ship_model::name::{AppName, ClassName, EnvName, HostName};
-use ship_model::report::HostReport;
+use ship_model::report::{AssetIncident, HostReport};
 use ship_model::rollout::{EnvState, Plan, PlanRefused, Policy, Request, Wish};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ use crate::bridge::Bridge;
 use crate::clock::Clock;
 use crate::desired::Board;
 use crate::engine::Version;
-use crate::ledger::{HostRecord, Ledger, LedgerError, NotAcceptedError, Restored, Stored};
+use crate::ledger::{Act, HostRecord, Ledger, LedgerError, NotAcceptedError, Restored, Stored};
 
 /// What a controller works with.
 pub struct Parts {
@@ -51,7 +51,12 @@ pub(super) struct Core {
     policy: Policy,
     pub(super) facts: Arc<Facts>,
     shares: Arc<Shares>,
+    /// Asset incidents that stand in the events, at most [`MOST_INCIDENTS`]: a host cannot fill the chain with them.
+    incidents: Mutex<BTreeSet<String>>,
 }
+
+/// Incidents that one life of the store writes down, each host's and release's once.
+const MOST_INCIDENTS: usize = 10_000;
 
 type Conductors = BTreeMap<(EnvName, AppName), Arc<Mailbox>>;
 
@@ -76,6 +81,11 @@ impl std::fmt::Debug for Controller {
 }
 
 impl Core {
+    fn is_new_incident(&self, env: &EnvName, host: &HostName, subject: &str) -> bool {
+        let mut told = self.incidents.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < MOST_INCIDENTS && told.insert(format!("{env}/{host} {subject}"))
+    }
+
     pub fn fleet_of(&self, env: &EnvName) -> Vec<(HostName, Presence)> {
         let all = self.fleet.all(Some(env)).into_iter();
         all.map(|(_, host, presence)| (host, presence)).collect()
@@ -164,6 +174,7 @@ impl Controller {
             policy: parts.policy,
             facts: Arc::new(facts),
             shares: Arc::new(shares),
+            incidents: Mutex::default(),
         };
         let controller = Self {
             core: Arc::new(core),
@@ -225,6 +236,7 @@ impl Controller {
     pub async fn hear(&self, env: &EnvName, host: &HostName, report: HostReport) {
         let (report, now) = (Arc::new(report), self.core.clock.now_ms());
         let desired = self.core.board.desired(env, host);
+        let before = self.core.fleet.get(env, host).and_then(|known| known.report);
         let heard = self
             .core
             .fleet
@@ -234,6 +246,16 @@ impl Controller {
         }
         if heard.changed || heard.returned || heard.known_changed {
             self.changed(env, host);
+        }
+        let mut acts = incidents(env, host, before.as_deref(), &report, now);
+        acts.retain(|act| self.core.is_new_incident(env, host, &act.subject));
+        if !acts.is_empty() {
+            let ledger = self.core.ledger.clone();
+            let told = self.core.bridge.run(move || ledger.audit(&acts)).await;
+            if let Ok(Err(error)) = told {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(%env, host = %host, error, "cannot write down what the host could not serve");
+            }
         }
     }
 
@@ -308,6 +330,34 @@ impl Controller {
             }
         }
     }
+}
+
+/// The first incident of each release that a host tells of: one event for all that follow, until the agent's next life.
+fn incidents(
+    env: &EnvName,
+    host: &HostName,
+    before: Option<&HostReport>,
+    report: &HostReport,
+    now_ms: u64,
+) -> Vec<Act> {
+    // What was said before this store began is known to the one before.
+    let Some(before) = before else {
+        return Vec::new();
+    };
+    let mut acts = Vec::new();
+    for app in &report.apps {
+        let said = before.apps.iter().filter(|said| said.app == app.app);
+        let known: Vec<_> = said.flat_map(|said| &said.incidents).collect();
+        let is_new = |incident: &&AssetIncident| !known.iter().any(|known| known.release == incident.release);
+        acts.extend(app.incidents.iter().filter(is_new).map(|incident| Act {
+            at_ms: now_ms,
+            who: "store".to_owned(),
+            what: "asset-incident".to_owned(),
+            subject: format!("{}@{}", app.app, incident.release.number),
+            detail: format!("{host} in {env} could not serve {}", incident.url),
+        }));
+    }
+    acts
 }
 
 fn keep_host(ledger: &Ledger, mut record: HostRecord) -> Result<(), LedgerError> {

@@ -33,14 +33,8 @@ pub enum FactsError {
 pub(super) struct Facts {
     ledger: Ledger,
     manifests: Arc<ManifestSource>,
-    known: Mutex<HashMap<ReleaseId, Kept>>,
-}
-
-#[derive(Clone)]
-struct Kept {
-    classes: BTreeSet<ClassName>,
-    platform: Vec<String>,
-    keep: Option<u32>,
+    /// By id; a release has its number only where it is asked for.
+    known: Mutex<HashMap<ReleaseId, ReleaseInfo>>,
 }
 
 /// The releases of one app. One whose manifest cannot be read is listed without classes and named in `unread`, so
@@ -72,28 +66,26 @@ impl Facts {
         };
         for record in records {
             let target = record.target();
-            let kept = self.kept(target.id).unwrap_or_else(|reason| {
+            let info = self.info(target.id).unwrap_or_else(|reason| {
                 releases.unread.insert(target.number, reason);
-                Kept {
+                ReleaseInfo {
+                    target,
                     classes: BTreeSet::new(),
                     platform: Vec::new(),
                     keep: None,
+                    switch_waits_ms: 0,
                 }
             });
-            let info = ReleaseInfo {
-                target,
-                classes: kept.classes,
-                platform: kept.platform,
-                keep: kept.keep,
-            };
-            releases.infos.insert(target.number, info);
+            releases
+                .infos
+                .insert(target.number, ReleaseInfo { target, ..info });
         }
         Ok(releases)
     }
 
     /// The classes whose hosts run a release; blocks.
     pub fn classes(&self, id: ReleaseId) -> Result<BTreeSet<ClassName>, String> {
-        Ok(self.kept(id)?.classes)
+        Ok(self.info(id)?.classes)
     }
 
     /// What a release says of itself; blocks.
@@ -101,10 +93,10 @@ impl Facts {
         Ok((self.manifests)(id)?.spec().clone())
     }
 
-    fn kept(&self, id: ReleaseId) -> Result<Kept, String> {
+    fn info(&self, id: ReleaseId) -> Result<ReleaseInfo, String> {
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = known().get(&id) {
-            return Ok(kept.clone());
+        if let Some(info) = known().get(&id) {
+            return Ok(info.clone());
         }
         let manifest = (self.manifests)(id)?;
         let target = ship_model::release::Target {
@@ -112,13 +104,8 @@ impl Facts {
             id,
         };
         let info = ReleaseInfo::of(target, manifest.spec());
-        let kept = Kept {
-            classes: info.classes,
-            platform: info.platform,
-            keep: info.keep,
-        };
-        known().insert(id, kept.clone());
-        Ok(kept)
+        known().insert(id, info.clone());
+        Ok(info)
     }
 }
 

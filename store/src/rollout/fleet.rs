@@ -223,6 +223,7 @@ fn says_the_same(one: &HostReport, other: &HostReport) -> bool {
             && (a.epoch, a.running, a.healthy) == (b.epoch, b.running, b.healthy)
             && (&a.staged, &a.assets) == (&b.staged, &b.assets)
             && (&a.failure, &a.held) == (&b.failure, &b.held)
+            && a.incidents == b.incidents
     };
     one.apps.len() == other.apps.len() && one.apps.iter().zip(&other.apps).all(same)
 }

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ship_assets::Shelf;
+use ship_assets::miss::Misses;
 use ship_assets::serve::{
     self as asset_port, Assets, Encodings, OpenEncodingsError, PortTls, PortTlsError, Setup,
 };
 use ship_durable::FileError;
 use ship_model::rollout::Policy;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use self::ports::Addresses;
@@ -31,6 +33,8 @@ use crate::http::{self, Bundles, Metrics};
 use crate::listen::{Limits, Port, PortFigures};
 use crate::log::whole;
 use crate::publish;
+use crate::push::{self, Pushing};
+use crate::retention::{self, Evidence, FromBundles};
 use crate::rollout::fleet::Fleet;
 use crate::rollout::{Controller, Parts, SteerError};
 use crate::settings::{Settings, SettingsError};
@@ -143,6 +147,8 @@ pub async fn serve(options: Options, clock: Clock) -> Result<(), ServeError> {
     // Both have a deadline of their own.
     let _ = serving.await;
     store.controller.ended().await;
+    // What was heard of requests is written down.
+    let _ = tokio::time::timeout(DRAIN, store.counting).await;
     Ok(())
 }
 
@@ -184,6 +190,7 @@ struct Store {
     face: Face,
     rooms: Arc<Rooms>,
     controller: Controller,
+    counting: JoinHandle<()>,
     assets: Assets,
     figures: Arc<PortFigures>,
     fleet_name: String,
@@ -257,9 +264,29 @@ async fn assemble(
     };
     let assets = Assets::with(Arc::clone(&shelf), setup);
     scrub(assets.clone(), stop.clone())?;
-    let unions = Unions::new(unions, blobs, places, shelf);
+    let unions = Unions::new(unions, blobs, places, Arc::clone(&shelf));
     let unions = Arc::new(unions);
     tokio::spawn(catch_up(bridge.clone(), Arc::clone(&unions), ledger.clone()));
+    let pushing = Pushing {
+        ledger: ledger.clone(),
+        bridge: bridge.clone(),
+        board: Arc::clone(&board),
+        controller: controller.clone(),
+        unions: Arc::clone(&unions),
+        heartbeat: Duration::from_millis(settings.heartbeat_ms),
+        stop: stop.clone(),
+    };
+    push::start(&pushing, settings.push.clone());
+    let (of, now_ms) = (dir.to_owned(), clock.now_ms());
+    let evidence = bridge.run(move || Evidence::open(&of, now_ms)).await?;
+    let evidence = Arc::new(evidence);
+    let counting = tokio::spawn(retention::count(
+        Arc::clone(&shelf),
+        Arc::clone(&evidence),
+        bridge.clone(),
+        clock.clone(),
+        stop.clone(),
+    ));
     let face = Face {
         ledger,
         bridge,
@@ -268,15 +295,26 @@ async fn assemble(
         fleet,
         controller: controller.clone(),
         sessions: Arc::new(Sessions::default()),
+        evidence,
         heartbeat_ms: settings.heartbeat_ms,
         asset_url: asset_url(&settings, addresses.assets),
         stop: stop.clone(),
     };
-    let rooms = Rooms { folder, unions };
+    let from_bundles = FromBundles {
+        ledger: folder.ledger.clone(),
+        unions: Arc::clone(&unions),
+    };
+    shelf.look_elsewhere(Misses::new(Arc::new(from_bundles)));
+    let rooms = Rooms {
+        folder,
+        unions,
+        retention: settings.retention.clone(),
+    };
     Ok(Store {
         face,
         rooms: Arc::new(rooms),
         controller,
+        counting,
         assets,
         figures: Arc::default(),
         fleet_name: settings.fleet,
@@ -287,6 +325,7 @@ async fn assemble(
 fn policy(settings: &Settings) -> Policy {
     Policy {
         max_unavailable: settings.max_unavailable,
+        optional_asset_hosts: settings.optional_asset_hosts.clone(),
         soak_ms: settings.soak_ms,
         prefetch_deadline_ms: settings.prefetch_deadline_ms,
         barrier_deadline_ms: settings.barrier_deadline_ms,

@@ -19,6 +19,7 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
     let upload = stream::iter([v1::UploadChunk::default()]);
     let locate = stream::iter([v1::LocateRequest::default()]);
     let (releases, rollouts, fleet) = (&mut clients.releases, &mut clients.rollouts, &mut clients.fleet);
+    let assets = &mut clients.assets;
     vec![
         ("Begin", releases.begin(begin).await.map(drop)),
         ("Upload", releases.upload(upload).await.map(drop)),
@@ -60,6 +61,14 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
             fleet.events(v1::EventsRequest::default()).await.map(drop),
         ),
         (
+            "Look",
+            assets.look(v1::LookAssetsRequest::default()).await.map(drop),
+        ),
+        (
+            "Find",
+            assets.find(v1::FindAssetRequest::default()).await.map(drop),
+        ),
+        (
             "Session",
             clients
                 .agents
@@ -74,11 +83,11 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
 async fn each_role_may_do_its_part_and_nothing_else() {
     let store = Store::start().await;
     let look = [
-        "List", "Get", "Manifest", "Locate", "Plan", "Watch", "Status", "Logs", "Events",
+        "List", "Get", "Manifest", "Locate", "Plan", "Watch", "Status", "Logs", "Events", "Look", "Find",
     ];
     let publish = ["Begin", "Upload", "Commit"];
     let operate = ["Promote", "Revert", "Control"];
-    let fetch = ["Get", "Manifest", "Locate", "Session"];
+    let fetch = ["Get", "Manifest", "Locate", "Find", "Session"];
     for (role, allowed) in [
         ("viewer", look.to_vec()),
         ("publisher", [&look[..], &publish].concat()),

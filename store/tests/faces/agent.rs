@@ -229,6 +229,7 @@ fn nothing_yet(app: ship_model::name::AppName) -> AppReport {
         processes: Vec::new(),
         waits: None,
         remarks: Vec::new(),
+        incidents: Vec::new(),
         damaged: Vec::new(),
         standby: None,
         balancers: Vec::new(),

@@ -17,6 +17,7 @@ use ship_model::manifest::Manifest;
 use ship_model::path::TreePath;
 use ship_model::spec::{AssetRoot, ReleaseSpec};
 use ship_proto::v1::agents_client::AgentsClient;
+use ship_proto::v1::assets_client::AssetsClient;
 use ship_proto::v1::fleet_client::FleetClient;
 use ship_proto::v1::releases_client::ReleasesClient;
 use ship_proto::v1::rollouts_client::RolloutsClient;
@@ -192,6 +193,7 @@ pub struct Clients {
     pub releases: ReleasesClient<Channel>,
     pub rollouts: RolloutsClient<Channel>,
     pub fleet: FleetClient<Channel>,
+    pub assets: AssetsClient<Channel>,
     pub agents: AgentsClient<Channel>,
 }
 
@@ -201,6 +203,7 @@ impl Clients {
             releases: ReleasesClient::new(channel.clone()),
             rollouts: RolloutsClient::new(channel.clone()),
             fleet: FleetClient::new(channel.clone()),
+            assets: AssetsClient::new(channel.clone()),
             agents: AgentsClient::new(channel),
         }
     }
@@ -221,27 +224,45 @@ impl Clients {
         change: impl FnOnce(&mut ReleaseSpec),
     ) -> Result<v1::ReleaseRecord, tonic::Status> {
         let tree = Tree::with(app, files, change);
-        let begun = tree.manifest.encoded().to_vec();
+        let missing = self.begin(app, &tree).await?;
+        self.finish(app, &tree, &missing).await
+    }
+
+    /// Publishes `tree` with a bundle of all it has, as when another publish of the same content has not ended yet.
+    pub async fn publish_all(&mut self, app: &str, tree: &Tree) -> Result<v1::ReleaseRecord, tonic::Status> {
+        self.begin(app, tree).await?;
+        self.finish(app, tree, &tree.blobs()).await
+    }
+
+    /// What the store lacks of `tree`.
+    async fn begin(&mut self, app: &str, tree: &Tree) -> Result<HashSet<BlobDigest>, tonic::Status> {
         let chunk = v1::BeginChunk {
             app: app.to_owned(),
-            manifest: begun.clone().into(),
+            manifest: tree.manifest.encoded().to_vec().into(),
+            check_only: false,
         };
         let mut missing = self.releases.begin(stream::iter([chunk])).await?.into_inner();
         let mut wanted = HashSet::new();
         while let Some(part) = missing.message().await? {
-            wanted.extend(
-                part.blobs
-                    .iter()
-                    .map(|blob| BlobDigest::from_slice(blob).unwrap()),
-            );
+            let blobs = part.blobs.iter();
+            wanted.extend(blobs.map(|blob| BlobDigest::from_slice(blob).unwrap()));
         }
+        Ok(wanted)
+    }
+
+    async fn finish(
+        &mut self,
+        app: &str,
+        tree: &Tree,
+        wanted: &HashSet<BlobDigest>,
+    ) -> Result<v1::ReleaseRecord, tonic::Status> {
         let bundle = match wanted.is_empty() {
             true => None,
-            false => Some(self.upload(&tree.pack(&wanted)).await?),
+            false => Some(self.upload(&tree.pack(wanted)).await?),
         };
         let commit = v1::CommitRequest {
             app: app.to_owned(),
-            id: Manifest::id_of(&begun).as_bytes().to_vec(),
+            id: Manifest::id_of(tree.manifest.encoded()).as_bytes().to_vec(),
             bundle,
             request_id: request_id(),
             ..v1::CommitRequest::default()
@@ -372,11 +393,8 @@ impl Tree {
         }
         let mut spec = ReleaseSpec::static_files(app.parse().unwrap());
         if files.iter().any(|(path, _)| path.starts_with("static/")) {
-            spec.assets.push(AssetRoot {
-                root: TreePath::new(b"static").ok(),
-                url: "/static".to_owned(),
-                mutable: Vec::new(),
-            });
+            let root = TreePath::new(b"static").ok();
+            spec.assets.push(AssetRoot::new(root, "/static"));
         }
         change(&mut spec);
         let manifest = ship_bundle::walk(dir.path(), &spec, &()).unwrap().manifest;

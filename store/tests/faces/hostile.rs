@@ -83,6 +83,7 @@ async fn hostile_bytes_are_refused_and_nothing_is_kept() {
         let chunk = v1::BeginChunk {
             app: "web".to_owned(),
             manifest: manifest.into(),
+            check_only: false,
         };
         let refused = clients.releases.begin(stream::iter([chunk])).await;
         assert_eq!(kind(&refused.unwrap_err()), FailureKind::Invalid, "{name}");

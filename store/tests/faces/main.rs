@@ -9,10 +9,12 @@
 
 mod access;
 mod agent;
+mod assets;
 mod fleet;
 mod hostile;
 mod ports;
 mod publishing;
+mod push;
 mod restored;
 mod rollouts;
 mod sessions;

@@ -88,6 +88,41 @@ async fn a_release_comes_in_and_its_parts_can_be_fetched() {
     .await;
 }
 
+/// Two bundles carry the same content when two publishes of it overlap: the one that was found to be wrong is not named again.
+#[tokio::test]
+async fn a_bundle_that_was_found_wrong_is_avoided() {
+    let store = Store::start().await;
+    let mut clients = Clients::new(store.channel("publisher", "ci").await);
+    let files: [(&str, &[u8]); 2] = [("index.html", b"a page"), ("more.txt", b"more")];
+    let first = clients.publish("web", &files[..1]).await.unwrap();
+    let tree = Tree::new("web", &files);
+    let second = clients.publish_all("web", &tree).await.unwrap();
+    let (first, second) = (first.bundle.unwrap(), second.bundle.unwrap());
+    assert_ne!(first, second);
+
+    let page = blake3::hash(b"a page").as_bytes().to_vec();
+    let mut ask = async |avoid: &[&[u8]]| {
+        let question = v1::LocateRequest {
+            blobs: vec![page.clone()],
+            avoid: avoid.iter().map(|bundle| bundle.to_vec()).collect(),
+        };
+        let mut located = clients
+            .releases
+            .locate(stream::iter([question]))
+            .await?
+            .into_inner();
+        let found = located.message().await?;
+        Ok::<_, tonic::Status>(found.map(|found| found.bundle))
+    };
+    assert!([&first, &second].contains(&&ask(&[]).await.unwrap().unwrap()));
+    assert_eq!(ask(&[&first]).await.unwrap().as_ref(), Some(&second));
+    assert_eq!(ask(&[&second]).await.unwrap().as_ref(), Some(&first));
+    assert_eq!(ask(&[&first, &second]).await.unwrap(), None);
+    assert_eq!(kind(&ask(&[b"short"]).await.unwrap_err()), FailureKind::Invalid);
+    let many = vec![&first[..]; 65];
+    assert_eq!(kind(&ask(&many).await.unwrap_err()), FailureKind::Invalid);
+}
+
 async fn ranges(store: &Store, bundle: &v1::Located) {
     let hex = blake3::Hash::from_slice(&bundle.bundle).unwrap().to_hex();
     let (path, total) = (format!("/bundles/{hex}"), bundle.bundle_bytes as usize);
@@ -190,6 +225,7 @@ async fn what_is_damaged_or_unfinished_is_not_kept() {
         stream::iter([v1::BeginChunk {
             app: app.to_owned(),
             manifest: manifest.to_vec().into(),
+            check_only: false,
         }])
     };
     for refused in [
@@ -203,6 +239,22 @@ async fn what_is_damaged_or_unfinished_is_not_kept() {
     ] {
         assert_eq!(kind(&refused.unwrap_err()), FailureKind::Invalid);
     }
+    // A manifest that is only checked is not kept, so that its release cannot be made.
+    let check = v1::BeginChunk {
+        app: "web".to_owned(),
+        manifest: encoded.clone().into(),
+        check_only: true,
+    };
+    let checked = clients.releases.begin(stream::iter([check])).await.unwrap();
+    assert_eq!(checked.into_inner().message().await.unwrap(), None);
+    let commit = v1::CommitRequest {
+        app: "web".to_owned(),
+        id: tree.manifest.id().as_bytes().to_vec(),
+        request_id: request_id(),
+        ..v1::CommitRequest::default()
+    };
+    let refused = clients.releases.commit(commit).await.unwrap_err();
+    assert_eq!(kind(&refused), FailureKind::NotFound);
     clients.releases.begin(begin("web", &encoded)).await.unwrap();
     let bundle = tree.pack(&tree.blobs());
     let mut bent = bundle.clone();

@@ -83,6 +83,7 @@ async fn an_over_long_message_is_refused() {
     let chunk = |len| v1::BeginChunk {
         app: "web".to_owned(),
         manifest: vec![0; len].into(),
+        check_only: false,
     };
     let status = clients
         .releases

@@ -38,11 +38,8 @@ pub fn tree(app: &AppName, files: Files<'_>) -> Tree {
     }
     let mut spec = ReleaseSpec::static_files(app.clone());
     if files.iter().any(|(path, _)| path.starts_with("static/")) {
-        spec.assets.push(AssetRoot {
-            root: TreePath::new(b"static").ok(),
-            url: "/static".to_owned(),
-            mutable: Vec::new(),
-        });
+        let root = TreePath::new(b"static").ok();
+        spec.assets.push(AssetRoot::new(root, "/static"));
     }
     let manifest = walk(dir.path(), &spec, &()).unwrap().manifest;
     let encoded = manifest.encoded().to_vec();

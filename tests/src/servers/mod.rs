@@ -4,6 +4,7 @@
 //! * [`Stage`]: a keeper in a temporary folder with a subject's releases; ends every process it started.
 
 mod bare;
+mod front;
 mod in_place;
 mod join;
 mod otp;

@@ -85,11 +85,8 @@ fn release(number: u64, tree: &Path, files: &[(&str, &[u8])]) -> (Target, Manife
         });
     }
     let mut spec = ReleaseSpec::static_files(AppName::new("web").unwrap());
-    spec.assets.push(AssetRoot {
-        root: TreePath::new(b"public").ok(),
-        url: "/static".into(),
-        mutable: Vec::new(),
-    });
+    spec.assets
+        .push(AssetRoot::new(TreePath::new(b"public").ok(), "/static"));
     let manifest = Manifest::new(spec, entries).unwrap();
     let id = Manifest::id_of(manifest.encoded());
     let number = ReleaseNumber(number);

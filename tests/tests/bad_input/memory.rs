@@ -164,7 +164,8 @@ fn travel(kind: Kind, names: u64, most: u64) {
     write_names(&root, kind, names);
     for (number, salt) in [(1, "first"), (2, "second")] {
         fs::write(root.join("salt.txt"), salt).unwrap();
-        for args in [&["publish", root.to_str().unwrap()][..], &["promote", "site"]] {
+        let root = root.to_str().unwrap();
+        for args in [&["lint", root][..], &["publish", root], &["promote", "site"]] {
             let peak = run(&fleet, args);
             assert!(
                 (1..most).contains(&peak),

@@ -8,8 +8,7 @@ use ship_tests::{Fleet, Victim, wait};
 use crate::look;
 
 /// Three hosts, of which h3 serves assets only; a host is uncertain sooner than usual.
-fn with_asset_host() -> Fleet {
-    let fleet = Fleet::start(3);
+fn with_asset_host(fleet: Fleet) -> Fleet {
     edit(&fleet, "hosts/h3/agent.toml", "classes", |value| {
         *value = toml::Value::try_from(["assets"]).unwrap();
     });
@@ -59,7 +58,7 @@ fn releases(fleet: &Fleet) -> Vec<Option<u64>> {
 
 #[test]
 fn no_app_host_is_switched_while_an_asset_host_lacks_the_assets() {
-    let fleet = with_asset_host();
+    let fleet = with_asset_host(Fleet::start(3));
     fleet.publish_sample(1);
     fleet.shipctl(&["promote", APP]).expect(0);
     fleet.publish_sample(2);
@@ -85,5 +84,54 @@ fn no_app_host_is_switched_while_an_asset_host_lacks_the_assets() {
         told.join().unwrap().expect(0);
     });
     assert_eq!(releases(&fleet), [Some(2), Some(2)]);
+    look::nothing_lost(users);
+}
+
+/// Where an asset host dies on its way to a release's assets: when it has heard of it, before and after the first file has
+/// its name, and when all are there and none is recorded.
+const POINTS: [&str; 4] = [
+    "agent.fence.after=kill@1",
+    "assets.before_rename=kill@1",
+    "assets.after_rename=kill@1",
+    "durable.fs.sync.before=kill@1",
+];
+
+/// Whether the asset host has recorded that it has all assets of a release.
+fn recorded(fleet: &Fleet, number: u32) -> bool {
+    let records = fleet.home("h3", APP).join("assets.records");
+    let begins = format!("{number}-");
+    let mut names = std::fs::read_dir(records).into_iter().flatten().flatten();
+    names.any(|entry| entry.file_name().to_string_lossy().starts_with(&begins))
+}
+
+#[test]
+fn an_asset_host_that_dies_on_its_way_holds_everybody_until_it_has_the_assets() {
+    let fleet = with_asset_host(Fleet::armable(3));
+    fleet.publish_sample(1);
+    fleet.shipctl(&["promote", APP]).expect(0);
+    let users = look::users_of(&fleet, 2);
+    for (number, fault) in (2_u32..).zip(POINTS) {
+        assert_eq!(fleet.publish_sample(number), u64::from(number));
+        let was = fleet.rearm(Victim::Agent("h3"), fault);
+        std::thread::scope(|scope| {
+            let told = scope.spawn(|| fleet.shipctl(&["promote", APP]));
+            wait::until_within(wait::PATIENCE * 2, "the promote's end", || {
+                let switched = releases(&fleet).contains(&Some(u64::from(number)));
+                assert!(
+                    !switched || recorded(&fleet, number),
+                    "{fault}: switched before the barrier"
+                );
+                told.is_finished().then_some(())
+            });
+            told.join().unwrap().expect(0);
+        });
+        let reborn = wait::until("the asset host", || fleet.pid(Victim::Agent("h3")));
+        assert_ne!(reborn, was, "it did not die at {fault}");
+        assert_eq!(releases(&fleet), [Some(u64::from(number)); 2], "{fault}");
+    }
+    // Lost after it has acknowledged: nothing that it has is lost with it.
+    fleet.kill(Victim::Agent("h3"));
+    fleet.whole();
+    assert!((1..=5).all(|number| recorded(&fleet, number)));
     look::nothing_lost(users);
 }

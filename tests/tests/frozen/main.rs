@@ -11,6 +11,7 @@
 
 mod host;
 mod keeper;
+mod kept;
 mod records;
 mod sample;
 mod settings;

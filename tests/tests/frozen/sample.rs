@@ -98,6 +98,8 @@ fn progress(switch: Switch) -> HostProgress {
         previous_deploy: DeployNumber(6),
         held_on: Some(target(453)),
         failure: Some(stop()),
+        // Came later.
+        incidents: Default::default(),
         stuck: true,
     }
 }
@@ -143,6 +145,8 @@ fn plan() -> Plan {
             barrier_deadline_ms: 600_000,
             switch_deadline_ms: 300_000,
             keep: 3,
+            // Came later.
+            optional_asset_hosts: Default::default(),
         },
         message: Some("spring sale".to_owned()),
     }

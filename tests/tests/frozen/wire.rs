@@ -109,6 +109,7 @@ fn app_report() -> AppReport {
         processes: Vec::new(),
         waits: None,
         remarks: Vec::new(),
+        incidents: Vec::new(),
         damaged: Vec::new(),
         standby: String::new(),
         balancers: Vec::new(),
@@ -253,6 +254,8 @@ fn hello() -> Hello {
 
 fn welcome() -> Welcome {
     Welcome {
+        // Came later.
+        hears_asked: false,
         heartbeat_ms: 5_000,
         store_version: text("0.1.0"),
     }
@@ -317,7 +320,10 @@ fn examples() -> Vec<Example> {
         "HostReport" HostReport = host_report();
         "LogLine" LogLine = log_line();
         "Failure" Failure = Failure { kind: FailureKind::Fenced.into(), subject: text("web@455"), hint: text("shipctl plan"), since_ms: 0 };
-        "BeginChunk" BeginChunk = BeginChunk { app: text("web"), manifest: b"manifest".as_slice().into() };
+        "BeginChunk" BeginChunk = BeginChunk {
+            app: text("web"), manifest: b"manifest".as_slice().into(), check_only: false,
+        };
+        "BeginChunk check" BeginChunk = BeginChunk { app: text("web"), check_only: true, ..BeginChunk::default() };
         "MissingBlobs" MissingBlobs = MissingBlobs { blobs: vec![digest(1), digest(2)] };
         "UploadChunk" UploadChunk = UploadChunk { bundle: Some(digest(3)), data: b"data".as_slice().into() };
         "Uploaded" Uploaded = Uploaded { bundle: digest(4), stored_bytes: 17 };
@@ -390,6 +396,56 @@ fn examples() -> Vec<Example> {
         "LocalVerifyReply" LocalVerifyReply = LocalVerifyReply { releases: vec![verified()] };
         "VerifiedRelease" VerifiedRelease = verified();
         "LocalLogsRequest" LocalLogsRequest = LocalLogsRequest { app: text("web"), lines: 100, follow: true, release: 455 };
+        "AgentMessage asked" AgentMessage = to_store(agent_message::Message::Asked(asked()));
+        "AssetsAsked" AssetsAsked = asked();
+        "StoreMessage taken" StoreMessage = to_agent(store_message::Message::Taken(AskedTaken { number: 3 }));
+        "AskedTaken" AskedTaken = AskedTaken { number: 3 };
+        "Welcome hears asked" Welcome = Welcome { hears_asked: true, ..welcome() };
+        "AssetIncident" AssetIncident = incident();
+        "AppReport incidents" AppReport = AppReport { incidents: vec![incident()], ..app_report() };
+        "LookAssetsRequest" LookAssetsRequest = LookAssetsRequest { app: text("web"), path: text("/a.js"), collectable: true };
+        "AssetLine" AssetLine = AssetLine {
+            url: text("/a.js"), digest: digest(14), bytes: 21, releases: vec![454, 455], reasons: vec![asset_reason()],
+            collectable_since_ms: 22, asked_ms: 23, asked_of: text("production/h1"), stands_on: vec![text("store")],
+        };
+        "AssetReason" AssetReason = asset_reason();
+        "FindAssetRequest" FindAssetRequest = FindAssetRequest { apps: vec![text("web")], path: text("/a.js") };
+        "FindAssetReply" FindAssetReply = FindAssetReply { asset: Some(found_asset()) };
+        "FoundAsset" FoundAsset = found_asset();
+    }
+}
+
+fn asked() -> AssetsAsked {
+    AssetsAsked {
+        number: 3,
+        run: 1_760_000_000_000,
+        digests: [digest(15), digest(16)].concat(),
+    }
+}
+
+fn incident() -> AssetIncident {
+    AssetIncident {
+        release: Some(target(455)),
+        count: 2,
+        url: text("/a.js"),
+    }
+}
+
+fn asset_reason() -> AssetReason {
+    AssetReason {
+        kind: text("young"),
+        words: text("release 455 was published or left less than min_age ago"),
+        until_ms: 24,
+        release: 455,
+    }
+}
+
+fn found_asset() -> FoundAsset {
+    FoundAsset {
+        app: text("web"),
+        release: Some(target(455)),
+        digest: digest(17),
+        bytes: 25,
     }
 }
 

@@ -8,6 +8,7 @@ mod http2;
 mod in_place;
 mod join;
 mod relup;
+mod skew;
 
 use std::time::Duration;
 
@@ -54,6 +55,7 @@ fn to_and_fro(name: &'static str, subject: Option<Subject>) -> Option<Seen> {
         ship_tests::skipped(name, "the server is not installed: run tests/setup");
         return None;
     };
+    let streams = subject.streams;
     let mut stage = Stage::new(subject);
     switched(&stage.switch(1, Manners::Good, SHORT_SOAK), 1);
     let users = stage.users(RATE);
@@ -76,8 +78,10 @@ fn to_and_fro(name: &'static str, subject: Option<Subject>) -> Option<Seen> {
         summary: users.finish(),
         cut,
     };
-    for kind in ["/connection/ok", "/keep_alive/ok", "/stream/ok"] {
-        seen.some(kind);
+    seen.some("/connection/ok");
+    seen.some("/keep_alive/ok");
+    if streams {
+        seen.some("/stream/ok");
     }
     for (release, good) in [(1, true), (2, true), (3, false), (4, false)] {
         let answers = format!("/releases/{release}/answers");
@@ -165,6 +169,19 @@ fn hyper() {
 #[test]
 fn sample() {
     loses_nothing("sample", Some(Subject::sample()));
+}
+
+#[test]
+fn nginx() {
+    loses_nothing("nginx", Subject::nginx_beside());
+}
+
+/// Told nothing before its stop signal, with which it leaves by itself.
+#[test]
+fn haproxy() {
+    if let Some(seen) = to_and_fro("haproxy", Subject::haproxy_beside()) {
+        seen.none("/failed");
+    }
 }
 
 #[test]

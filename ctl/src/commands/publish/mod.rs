@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use ship_proto::v1::ReleaseRecord;
 
+pub use self::send::begin_chunks;
 use self::send::{Parcel, send};
 use super::{Fleet, Outcome, shape, tree};
 use crate::args::Global;
@@ -60,7 +61,7 @@ pub async fn run(verb: Publish, global: &Global, ui: &Ui) -> Outcome {
     // Who cannot reach the store learns it before a large folder is read.
     let fleet = Fleet::reach(global).await?;
     let walked = tree::read_tree(&verb.dir, &spec, ui).await?;
-    tree::warn(&walked, ui);
+    tree::warn(walked.manifest.spec(), &walked.warnings, ui);
     let parcel = Parcel::new(&verb.dir, &spec.app, walked.manifest, verb.label)?;
     let record = Box::pin(send(parcel, verb.wait_timeout, &fleet, ui)).await?;
     if ui.is_json() {

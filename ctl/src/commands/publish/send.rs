@@ -62,6 +62,26 @@ impl Parcel {
     }
 }
 
+/// A manifest as the store hears it, piece by piece as they are sent: a large one is not copied whole.
+pub fn begin_chunks(
+    app: &AppName,
+    manifest: &Arc<Manifest>,
+    check_only: bool,
+) -> impl Iterator<Item = BeginChunk> + Send + 'static {
+    let mut name = Some(app.to_string());
+    let manifest = Arc::clone(manifest);
+    let length = manifest.encoded().len();
+    (0..length).step_by(MAX_PIECE).map(move |from| {
+        let encoded = manifest.encoded();
+        let piece = &encoded[from..encoded.len().min(from + MAX_PIECE)];
+        BeginChunk {
+            check_only: check_only && name.is_some(),
+            app: name.take().unwrap_or_default(),
+            manifest: bytes::Bytes::copy_from_slice(piece),
+        }
+    })
+}
+
 /// Why one try came to nothing.
 enum Broken {
     /// The store said no, or nothing.
@@ -143,20 +163,7 @@ impl Sending<'_> {
 
     /// Tells the manifest; what comes back are the blobs that the store has not.
     async fn begin(&self) -> Result<HashSet<BlobDigest>, Broken> {
-        let mut name = Some(self.parcel.app.to_string());
-        let manifest = Arc::clone(&self.parcel.manifest);
-        // Piece by piece as they are sent: a large one is not copied whole.
-        let piece = move |from: usize| {
-            let encoded = manifest.encoded();
-            let piece = &encoded[from..encoded.len().min(from + MAX_PIECE)];
-            BeginChunk {
-                app: name.take().unwrap_or_default(),
-                manifest: bytes::Bytes::copy_from_slice(piece),
-            }
-        };
-        let pieces = (0..self.parcel.manifest.encoded().len())
-            .step_by(MAX_PIECE)
-            .map(piece);
+        let pieces = begin_chunks(&self.parcel.app, &self.parcel.manifest, false);
         let mut releases = self.fleet.client.releases();
         let begun = releases.begin(tokio_stream::iter(pieces)).await?;
         let mut missing = begun.into_inner();

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
+use ship_model::assets::encode_path;
 use ship_model::digest::BlobDigest;
 use ship_model::path::TreePath;
 
@@ -16,6 +17,7 @@ use super::encode::{Encoded, Job, Known, is_worth_it};
 use super::files::{Opened, Wanted};
 use super::range::{self, Asked};
 use super::rules::Rules;
+use crate::miss::Missed;
 use crate::shelf::Served;
 
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
@@ -27,6 +29,8 @@ pub(super) enum Decided {
     Now(Response<FileBody>),
     /// The file must be opened first.
     Read(Box<Reading>),
+    /// No file of that path is on the shelf.
+    Missing(Box<Request<()>>),
 }
 
 /// A file that is asked for.
@@ -74,10 +78,59 @@ pub(super) fn decide<B>(assets: &Assets, request: &Request<B>) -> Decided {
         }
     }
     let Some((name, served)) = assets.shelf.find(request.uri().path()) else {
-        assets.counters.not_found.fetch_add(1, Ordering::Relaxed);
-        return Decided::Now(plain(rules, origin, StatusCode::NOT_FOUND, "no such asset\n"));
+        return absent(assets, request);
     };
     found(assets, request, name, served)
+}
+
+/// For whoever looks elsewhere the head is kept; otherwise that is the answer.
+fn absent<B>(assets: &Assets, request: &Request<B>) -> Decided {
+    if assets.shelf.misses().is_none() {
+        return Decided::Now(unknown(assets, request.headers().get(header::ORIGIN)));
+    }
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.version_mut() = request.version();
+    *head.headers_mut() = request.headers().clone();
+    Decided::Missing(Box::new(head))
+}
+
+fn unknown(assets: &Assets, origin: Option<&HeaderValue>) -> Response<FileBody> {
+    assets.counters.not_found.fetch_add(1, Ordering::Relaxed);
+    plain(
+        &assets.room.rules,
+        origin,
+        StatusCode::NOT_FOUND,
+        "no such asset\n",
+    )
+}
+
+/// Answers with what is found elsewhere.
+async fn missing(assets: Assets, head: Request<()>) -> Response<FileBody> {
+    let origin = head.headers().get(header::ORIGIN);
+    let missed = match assets.shelf.misses() {
+        Some(misses) => misses.miss(head.uri().path()).await,
+        None => Missed::Unknown,
+    };
+    match missed {
+        Missed::Unknown => unknown(&assets, origin),
+        Missed::Incident => incident(&assets, origin),
+        Missed::Here => match decide(&assets, &head) {
+            Decided::Now(response) => response,
+            Decided::Read(reading) => read(assets, *reading).await,
+            // Gone again already.
+            Decided::Missing(_) => incident(&assets, origin),
+        },
+    }
+}
+
+/// Has a file made anew that cannot be read; true when it stands again.
+async fn mend(assets: &Assets, name: &TreePath, served: &Served) -> bool {
+    let Some(misses) = assets.shelf.misses().filter(|_| served.immutable) else {
+        return false;
+    };
+    misses.miss(&format!("/{}", encode_path(name.as_bytes()))).await == Missed::Here
 }
 
 fn found<B>(assets: &Assets, request: &Request<B>, name: TreePath, served: Served) -> Decided {
@@ -117,31 +170,45 @@ fn found<B>(assets: &Assets, request: &Request<B>, name: TreePath, served: Serve
     }
 }
 
-pub(super) async fn read(assets: Assets, mut reading: Reading) -> Response<FileBody> {
+/// What could not be answered at once.
+pub(super) async fn go_on(assets: Assets, decided: Decided) -> Response<FileBody> {
+    match decided {
+        Decided::Now(response) => response,
+        Decided::Read(reading) => read(assets, *reading).await,
+        Decided::Missing(head) => missing(assets, *head).await,
+    }
+}
+
+async fn read(assets: Assets, mut reading: Reading) -> Response<FileBody> {
     if let Some(encoded) = reading.encoded {
         match open_encoded(&assets, &reading.served.digest, encoded).await {
             Some(opened) => return reading.respond(&assets, opened),
             // It is made again; meanwhile the file itself will do.
             None if reading.asks.identity => reading.encoded = None,
-            None => return unreadable(&assets, &reading),
+            None => return incident(&assets, reading.asks.origin.as_ref()),
         }
     }
-    let wanted = wanted(&reading.name, &reading.served);
-    match assets.room.files.obtain(wanted).await {
+    let wanted = || wanted(&reading.name, &reading.served);
+    let mut obtained = assets.room.files.obtain(wanted()).await;
+    if obtained.is_err() && mend(&assets, &reading.name, &reading.served).await {
+        obtained = assets.room.files.obtain(wanted()).await;
+    }
+    match obtained {
         Ok(opened) => reading.respond(&assets, opened),
         Err(error) => {
             let error = &error as &dyn std::error::Error;
             tracing::error!(path = %reading.name, error, "asset on the shelf cannot be read");
-            unreadable(&assets, &reading)
+            incident(&assets, reading.asks.origin.as_ref())
         }
     }
 }
 
-fn unreadable(assets: &Assets, reading: &Reading) -> Response<FileBody> {
+/// Published, and not to be had now: whoever keeps answers must not remember it as gone.
+fn incident(assets: &Assets, origin: Option<&HeaderValue>) -> Response<FileBody> {
     assets.counters.broken.fetch_add(1, Ordering::Relaxed);
     let mut answer = plain(
         &assets.room.rules,
-        reading.asks.origin.as_ref(),
+        origin,
         StatusCode::SERVICE_UNAVAILABLE,
         "this asset cannot be read right now\n",
     );

@@ -162,7 +162,7 @@ impl Assets {
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
         match answer::decide(self, request) {
             answer::Decided::Now(response) => Either::Left(ready(response)),
-            answer::Decided::Read(reading) => Either::Right(answer::read(self.clone(), *reading)),
+            decided => Either::Right(answer::go_on(self.clone(), decided)),
         }
     }
 

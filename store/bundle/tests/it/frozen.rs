@@ -6,7 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ship_bundle::{Expected, verify_bundle};
+use ship_model::assets::assets_of;
 use ship_model::manifest::Manifest;
+use ship_model::path::TreePath;
+use ship_model::spec::{AssetRoot, Marks, Pattern};
 
 use crate::fixture::*;
 
@@ -46,4 +49,46 @@ fn version_1_is_read_and_written() {
         frames.map(|frame| (frame.raw_len, frame.blobs.clone())).collect()
     };
     assert_eq!(raw(&verified.index), raw(&published.index));
+}
+
+/// What publish finds out of names and keeps private: on every machine the same files are assets for ever.
+#[test]
+fn marks_of_fingerprinted_files_are_read_and_written() {
+    let tree = tempfile::tempdir().unwrap();
+    for name in [
+        "index.html",
+        "main-qwertzui.js",
+        "main-qwertzui.js.map",
+        "plain.css",
+    ] {
+        put(tree.path(), &format!("public/{name}"), name);
+    }
+    let manifest = published(tree.path()).manifest;
+    let mut spec = manifest.spec().clone();
+    spec.assets = vec![AssetRoot {
+        mutable: vec![TreePath::new(b"index.html").unwrap()],
+        private: vec![Pattern::new("*.map").unwrap()],
+        marks: Some(Marks::new([false, true, false])),
+        ..AssetRoot::new(TreePath::new(b"public").ok(), "/static")
+    }];
+    let today = manifest.with_spec(spec).unwrap();
+    if std::env::var_os("SHIP_BLESS").is_some() {
+        fs::write(frozen("manifest-1-assets"), today.encoded()).unwrap();
+    }
+    let then = fs::read(frozen("manifest-1-assets")).unwrap();
+    assert_eq!(Manifest::decode(&then).unwrap(), today);
+    assert_eq!(then, today.encoded());
+    let assets = assets_of(&today).unwrap();
+    let told: Vec<_> = assets
+        .iter()
+        .map(|asset| (asset.url_path.as_str(), asset.fingerprinted))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("/static/index.html", false),
+            ("/static/main-qwertzui.js", true),
+            ("/static/plain.css", false)
+        ]
+    );
 }

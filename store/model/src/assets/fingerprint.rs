@@ -4,6 +4,9 @@
 //! page asks for a file that is gone. A word taken for a fingerprint is loud: a later publish refuses to
 //! change the file's bytes and says to list it as mutable. In doubt the company decides: in a folder where
 //! most names end in eight letters of base64url, an ambiguous one (`index-qwertzui.js`) does so as well.
+//!
+//! **This rule never changes**: the releases that carry no marks (see [`Marks`](crate::spec::Marks)) are read by it, on
+//! every machine and by every later version. What is learnt of names later goes into [`recognise`](mod@super::recognise).
 
 use std::collections::HashMap;
 
@@ -318,7 +321,7 @@ fn is_hex(text: &str, first: bool) -> bool {
 }
 
 /// `20260131`, `20260131123456`.
-fn is_date(digits: &str) -> bool {
+pub(super) fn is_date(digits: &str) -> bool {
     let number = |range: std::ops::Range<usize>| digits.get(range).and_then(|part| part.parse::<u32>().ok());
     matches!(digits.len(), 8 | 10 | 12 | 14)
         && number(0..4).is_some_and(|year| (1970..2100).contains(&year))
@@ -364,7 +367,7 @@ fn classes(text: &str) -> (bool, bool, bool) {
 }
 
 /// A text of base64url's letters: a hash, a word, or either.
-fn judge(text: &str) -> Fingerprint {
+pub(super) fn judge(text: &str) -> Fingerprint {
     if !text
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))

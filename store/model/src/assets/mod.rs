@@ -1,7 +1,10 @@
 //! Assets: which files of a release browsers fetch, at which URL, and which of them never change.
 //!
 //! * [`fingerprint`]: what a name alone tells.
+//! * [`built`]: what the tools that made the files say of them.
+//! * [`recognise()`]: at publish, what both of them say together.
 //! * [`assets_of`]: the assets of one release.
+//! * [`page`]: what a page or a style sheet makes a browser fetch.
 //! * [`clashes`]: the rule that a fingerprinted URL has the same bytes for ever.
 //! * [`union`]: which fingerprinted assets stand: those of every release that is given.
 //! * [`content_type`]: the one table of types.
@@ -10,7 +13,10 @@
 //! `A-Za-z0-9-._~!$&'()*+,;=:@` is written `%XX` with upper-case digits, so that every name, whatever its
 //! bytes, has one spelling; [`canonical_url`] brings what a browser asks for into that spelling.
 
+pub mod built;
 pub mod fingerprint;
+pub mod page;
+mod recognise;
 mod types;
 mod url;
 
@@ -18,10 +24,11 @@ use std::collections::BTreeMap;
 
 use crate::digest::BlobDigest;
 use crate::manifest::{EntryKind, EntryRef, Manifest};
-use crate::path::{TreePath, twins};
+use crate::path::{PathRef, TreePath, twins};
 use crate::release::Target;
 use crate::spec::AssetRoot;
 
+pub use recognise::recognise;
 pub use types::content_type;
 pub use url::{canonical_url, encode_path};
 
@@ -58,6 +65,8 @@ pub enum AssetsError {
     NoRoot { root: String },
     #[error("\"{mutable}\" is named mutable and is not in asset root \"{root}\"")]
     NoMutable { root: String, mutable: TreePath },
+    #[error("the fingerprints of asset root \"{root}\" are of another number of files than it has")]
+    Marks { root: String },
     #[error("\"{first}\" and \"{second}\" would both be served at {url}")]
     Twice {
         url: String,
@@ -107,15 +116,7 @@ fn refuse_twins(assets: &[Asset]) -> Result<(), AssetsError> {
 /// Adds the files below one root. The entries are walked twice: a list of them between the two would take more memory
 /// than the assets do.
 fn below_root(manifest: &Manifest, root: &AssetRoot, assets: &mut Vec<Asset>) -> Result<(), AssetsError> {
-    let files = || {
-        let entries = manifest.entries().iter();
-        entries.filter_map(|entry| {
-            let below = root.below(entry.path)?;
-            let (size, digest) = file_at(manifest, entry)?;
-            Some((entry.path, below, size, digest))
-        })
-    };
-    let neighbours = Neighbours::new(files().map(|(path, ..)| path.as_bytes()));
+    let files = || files_below(manifest, root);
     let mut mutable: BTreeMap<&[u8], bool> = root
         .mutable
         .iter()
@@ -131,14 +132,22 @@ fn below_root(manifest: &Manifest, root: &AssetRoot, assets: &mut Vec<Asset>) ->
         });
     }
     assets.reserve_exact(count);
-    for (path, below, size, digest) in files() {
+    let neighbours = match &root.marks {
+        Some(marks) if !marks.fits(count) => return Err(AssetsError::Marks { root: root.folder() }),
+        Some(_) => None,
+        None => Some(neighbours(manifest, root)),
+    };
+    for (at, (path, below, size, digest)) in files().enumerate() {
+        let by_name = neighbours.as_ref();
+        let by_name = by_name.is_some_and(|names| names.is_fingerprinted(path.as_bytes()));
+        let marked = root.marks.as_ref().map_or(by_name, |marks| marks.get(at));
         let named = mutable.get_mut(below).map(|seen| *seen = true).is_some();
         assets.push(Asset {
             url_path: format!("{base}/{}", encode_path(below)),
             path: path.to_path(),
             digest,
             size,
-            fingerprinted: !named && neighbours.is_fingerprinted(path.as_bytes()),
+            fingerprinted: !named && marked,
         });
     }
     if assets.len() == before {
@@ -153,6 +162,33 @@ fn below_root(manifest: &Manifest, root: &AssetRoot, assets: &mut Vec<Asset>) ->
             mutable: mutable.clone(),
         }),
     }
+}
+
+/// What browsers may fetch below a root, in the manifest's order: path, its part below the root, size, digest.
+fn files_below<'m>(
+    manifest: &'m Manifest,
+    root: &'m AssetRoot,
+) -> impl Iterator<Item = (PathRef<'m>, &'m [u8], u64, BlobDigest)> {
+    let entries = manifest.entries().iter();
+    entries.filter_map(move |entry| {
+        let below = root.below(entry.path)?;
+        let (size, digest) = file_at(manifest, entry)?;
+        Some((entry.path, below, size, digest))
+    })
+}
+
+/// How many files lie in the release's roots and are kept from the public.
+pub fn private_files(manifest: &Manifest) -> usize {
+    let roots = &manifest.spec().assets;
+    let is_private = |path| {
+        let mut inside = roots.iter().filter_map(|root| Some((root, root.inside(path)?)));
+        inside.any(|(root, below)| root.is_private(below))
+    };
+    manifest.files().filter(|(path, ..)| is_private(*path)).count()
+}
+
+fn neighbours(manifest: &Manifest, root: &AssetRoot) -> Neighbours {
+    Neighbours::new(files_below(manifest, root).map(|(path, ..)| path.as_bytes()))
 }
 
 /// The file that a name leads to. Links to files are followed; a link to a folder makes no assets.

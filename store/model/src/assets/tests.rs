@@ -169,9 +169,8 @@ fn link(name: &str, target: &str) -> Entry {
 fn manifest(mutable: &[&str], entries: Vec<Entry>) -> Manifest {
     let mut spec = ReleaseSpec::static_files(AppName::new("web").unwrap());
     spec.assets.push(AssetRoot {
-        root: Some(path("public")),
-        url: "/static".to_owned(),
         mutable: mutable.iter().map(|text| path(text)).collect(),
+        ..AssetRoot::new(Some(path("public")), "/static")
     });
     Manifest::new(spec, entries).unwrap()
 }
@@ -223,9 +222,8 @@ fn assets_of_a_release() {
 fn a_whole_release_can_be_the_root_without_its_ship_toml() {
     let mut spec = ReleaseSpec::static_files(AppName::new("site").unwrap());
     spec.assets.push(AssetRoot {
-        root: None,
-        url: "/".to_owned(),
         mutable: vec![path("index.html")],
+        ..AssetRoot::new(None, "/")
     });
     let entries = vec![
         file("index.html", "page"),
@@ -263,11 +261,7 @@ fn what_cannot_be_served_is_refused() {
     );
     assert!(refused(&[], &["public/A.js", "public/a.js"]).contains("differ only in case"));
     let mut spec = manifest(&[], vec![file("public/a", "")]).spec().clone();
-    spec.assets.push(AssetRoot {
-        root: Some(path("other")),
-        url: "/".to_owned(),
-        mutable: Vec::new(),
-    });
+    spec.assets.push(AssetRoot::new(Some(path("other")), "/"));
     let entries = vec![file("public/a", "1"), file("other/static/a", "2")];
     let twice = assets_of(&Manifest::new(spec, entries).unwrap()).unwrap_err();
     assert!(twice.to_string().contains("would both be served at /static/a"));

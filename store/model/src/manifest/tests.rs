@@ -78,6 +78,19 @@ fn a_manifest_reads_back_whatever_the_order_it_was_made_in() {
 }
 
 #[test]
+fn another_spec_keeps_the_entries() {
+    let mut other = spec();
+    other.keep = Some(7);
+    let entries = || sample().entries().iter().map(EntryRef::to_entry).collect();
+    let made = Manifest::new(other.clone(), entries()).unwrap();
+    assert_eq!(sample().with_spec(other).unwrap(), made);
+    assert_eq!(made.with_spec(spec()).unwrap(), sample());
+    let mut bad = spec();
+    bad.keep = Some(0);
+    assert!(matches!(sample().with_spec(bad), Err(ManifestError::Meaning(_))));
+}
+
+#[test]
 fn a_cut_manifest_is_refused_at_every_byte() {
     let encoded = sample().encoded().to_vec();
     for at in 0..encoded.len() {

@@ -33,8 +33,8 @@ pub use plan::{
 };
 pub use planning::{ASSET_CLASS, plan};
 pub use state::{
-    BadRelease, Course, DeployEntry, DeployKind, End, EnvState, Hold, HostProgress, HostTarget, Outcome,
-    Rollout, StepTime, Stop, Switch,
+    BadRelease, Course, DeployEntry, DeployKind, End, EnvState, Hold, HostProgress, HostTarget, Incidents,
+    Outcome, Rollout, StepTime, Stop, Switch,
 };
 pub use step::step;
 pub use view::{HostLine, RolloutView, StepState, StepView, preview, view};

@@ -40,6 +40,8 @@ pub struct ReleaseInfo {
     pub platform: Vec<String>,
     /// `[retention] keep`: releases kept on hosts while this one runs; none: as policy says.
     pub keep: Option<u32>,
+    /// How long its own words let a switch to it or from it take on one host.
+    pub switch_waits_ms: u64,
 }
 
 impl ReleaseInfo {
@@ -63,6 +65,7 @@ impl ReleaseInfo {
             classes,
             platform: spec.platform.clone(),
             keep: spec.keep,
+            switch_waits_ms: spec.switch_waits_ms(),
         }
     }
 }
@@ -79,10 +82,13 @@ pub struct Policy {
     pub soak_ms: u64,
     pub prefetch_deadline_ms: u64,
     pub barrier_deadline_ms: u64,
-    /// For one host, from being asked to being healthy.
+    /// For one host, from being asked to being healthy, what the releases' own words let it take included.
     pub switch_deadline_ms: u64,
     /// Releases kept on hosts besides the running and the previous good one.
     pub keep: u32,
+    /// Hosts that only hold assets and that nothing waits for while they do not report.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub optional_asset_hosts: BTreeSet<HostName>,
 }
 
 impl Default for Policy {
@@ -95,6 +101,7 @@ impl Default for Policy {
             barrier_deadline_ms: 10 * 60_000,
             switch_deadline_ms: 5 * 60_000,
             keep: 3,
+            optional_asset_hosts: BTreeSet::new(),
         }
     }
 }
@@ -236,7 +243,7 @@ pub enum PlanRefused {
         allowed: u32,
     },
     #[error(
-        "asset hosts are away and may still be asked for assets: {}; bring them back, or leave them out by name",
+        "asset hosts are away and may still be asked for assets: {}; bring them back, leave them out by name, or say in optional_asset_hosts that nothing waits for them",
         list(.hosts)
     )]
     AssetHostsAway { hosts: Vec<HostName> },

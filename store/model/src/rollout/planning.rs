@@ -32,15 +32,23 @@ pub fn plan(
     };
     let (kind, from, release) = asked.decide()?;
     // What a release says of its own keeping comes before what its environment says of all.
+    let leaving = from.and_then(|from| releases.get(&from.number));
+    let waits = leaving
+        .into_iter()
+        .chain([release])
+        .map(|release| release.switch_waits_ms);
     let policy = &Policy {
         keep: release.keep.unwrap_or(policy.keep),
+        switch_deadline_ms: policy
+            .switch_deadline_ms
+            .saturating_add(waits.max().unwrap_or_default()),
         ..policy.clone()
     };
     let hosts = Split::new(hosts, release, request);
     hosts.check(state, release)?;
     let allowed = hosts.allowed(policy)?;
     if kind == DeployKind::Promote {
-        hosts.check_presence(allowed)?;
+        hosts.check_presence(allowed, policy)?;
     }
     let mut assets = state.asset_releases.clone();
     assets.extend(releases.values().map(|info| info.target));
@@ -273,14 +281,16 @@ impl<'a> Split<'a> {
         }
     }
 
-    fn check_presence(&self, allowed: u32) -> Result<(), PlanRefused> {
+    fn check_presence(&self, allowed: u32, policy: &Policy) -> Result<(), PlanRefused> {
         let away: Vec<_> = self.away(&self.app).map(|host| host.name.clone()).collect();
         let total = self.counted();
         if away.len() > allowed as usize || away.len() >= total {
             return Err(PlanRefused::TooManyAway { away, total, allowed });
         }
-        // An asset host that is silent to us may still be asked by users: nothing excuses it but a name.
-        let hosts: Vec<_> = self.away(&self.assets).map(|host| host.name.clone()).collect();
+        // An asset host that is silent to us may still be asked by users: nothing excuses it but its name.
+        let required = |host: &&&HostView| !policy.optional_asset_hosts.contains(&host.name);
+        let away = self.away(&self.assets).filter(required);
+        let hosts: Vec<_> = away.map(|host| host.name.clone()).collect();
         if hosts.is_empty() {
             Ok(())
         } else {

@@ -325,6 +325,39 @@ pub struct HostProgress {
     /// It could not even go back: given up, for an operator to look at.
     #[serde(default)]
     pub stuck: bool,
+    /// Requests for assets of the new release that it could not serve.
+    #[serde(default, skip_serializing_if = "Incidents::is_quiet")]
+    pub incidents: Incidents,
+}
+
+/// Requests that a host could not serve; none while it never said any.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incidents {
+    /// By its last report, since its agent's start.
+    pub told: u64,
+    /// As many of them the present soak knows.
+    pub known: u64,
+}
+
+impl Incidents {
+    /// Never any: not worth a line in the record.
+    pub fn is_quiet(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// A report says `count`. What the `first` one says was before this rollout; fewer than before come from another
+    /// life of the agent.
+    pub(crate) fn hear(&mut self, count: u64, first: bool) {
+        self.known = if first { count } else { self.known.min(count) };
+        self.told = count;
+    }
+
+    /// Whether there are new ones since this was last asked.
+    pub(crate) fn take_news(&mut self) -> bool {
+        let news = self.told > self.known;
+        self.known = self.told;
+        news
+    }
 }
 
 /// One host's way through the switch.

@@ -1,10 +1,11 @@
 //! `[[assets]]`.
 
 use crate::path::TreePath;
-use crate::spec::AssetRoot;
 use crate::spec::fields::{Fields, Found, Keys};
+use crate::spec::pattern::MAX_PATTERNS;
+use crate::spec::{AssetRoot, Pattern};
 
-const KEYS: Keys = Keys::only(&["root", "url", "mutable"]);
+const KEYS: Keys = Keys::only(&["root", "url", "mutable", "private"]);
 
 /// Most asset roots of one release: each is compared with every other.
 pub(super) const MAX_ROOTS: usize = 64;
@@ -25,6 +26,7 @@ pub(super) fn read(fields: &Fields<'_>, is_static: bool) -> Vec<AssetRoot> {
         let url = url.and_then(|text| text.parse(|text| asset_url(text)).map(|url| (url, text)));
         let mutable = table.texts("mutable");
         let mutable: Vec<_> = mutable.iter().filter_map(tree_path).collect();
+        let private = patterns(&table);
         let (Some((root, root_at)), Some((url, url_at))) = (root, url) else {
             continue;
         };
@@ -37,9 +39,24 @@ pub(super) fn read(fields: &Fields<'_>, is_static: bool) -> Vec<AssetRoot> {
         if roots.iter().any(|other| other.url == url) {
             url_at.bad("is the URL of another root");
         }
-        roots.push(AssetRoot { root, url, mutable });
+        roots.push(AssetRoot {
+            root,
+            url,
+            mutable,
+            private,
+            marks: None,
+        });
     }
     roots
+}
+
+fn patterns(table: &Fields<'_>) -> Vec<Pattern> {
+    let texts = table.texts("private");
+    if let Some(more) = texts.get(MAX_PATTERNS) {
+        more.bad(format!("is one too many: {MAX_PATTERNS} are allowed"));
+    }
+    let read = |text: &Found<'_, &str>| text.parse(|text| Pattern::new(text));
+    texts.iter().take(MAX_PATTERNS).filter_map(read).collect()
 }
 
 fn required<'t>(table: &Fields<'t>, key: &str, hint: &str) -> Option<Found<'t, &'t str>> {

@@ -5,6 +5,7 @@ use crate::name::ProcessName;
 use crate::path::{TreePath, escape};
 use crate::spec::assets::{MAX_ROOTS, asset_url, overlap};
 use crate::spec::hooks::MAX_HOOKS;
+use crate::spec::pattern::MAX_PATTERNS;
 use crate::spec::process::{env_name, program};
 use crate::spec::read::MAX_SHARED;
 use crate::spec::strategy::against_standby;
@@ -52,6 +53,11 @@ impl ReleaseSpec {
         for (at, root) in self.assets.iter().enumerate() {
             let key = format!("assets[{at}]");
             canonical(&format!("{key}.url"), &root.url, asset_url)?;
+            must(
+                root.private.len() <= MAX_PATTERNS,
+                format!("{key}.private"),
+                "it has too many patterns",
+            )?;
             let others = &self.assets[..at];
             must(
                 !others.iter().any(|other| other.overlaps(&root.root)),

@@ -8,6 +8,8 @@ mod check;
 mod error;
 mod fields;
 mod hooks;
+mod marks;
+mod pattern;
 mod probe;
 mod process;
 mod read;
@@ -17,11 +19,14 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod values;
+mod waits;
 mod ways;
 
 pub use check::SpecDefect;
 pub use error::{SpecError, SpecErrors};
 pub use hooks::{Hook, HookPoint};
+pub use marks::{Marks, MarksError};
+pub use pattern::{Pattern, PatternError};
 pub use read::read_ship_toml;
 pub use restart::{Canary, Reexec, Reload, Restart, Standby, Strategy, Upgrade};
 pub use template::init_template;
@@ -78,6 +83,14 @@ impl ReleaseSpec {
 
     pub fn is_static(&self) -> bool {
         self.processes.is_empty()
+    }
+
+    /// As a `ship.toml` could say it: without what publish found out of the files.
+    #[must_use]
+    pub fn as_written(&self) -> Self {
+        let mut written = self.clone();
+        written.assets.iter_mut().for_each(|root| root.marks = None);
+        written
     }
 }
 
@@ -254,6 +267,9 @@ impl Shared {
     }
 }
 
+/// Endings of files that hold another one in an encoding of HTTP.
+const ENCODED: [&[u8]; 3] = [b".gz", b".br", b".zst"];
+
 /// A folder of the release that browsers fetch from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -266,15 +282,47 @@ pub struct AssetRoot {
     /// Paths below `root` that keep their name while their bytes change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mutable: Vec<TreePath>,
+    /// Files below `root` that are in the release and that nobody can fetch: source maps, for one. They are no assets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub private: Vec<Pattern>,
+    /// Which of the others carry a fingerprint, where that is not what their names alone tell. Nobody writes it: publish
+    /// finds it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marks: Option<Marks>,
 }
 
 impl AssetRoot {
+    /// A root without any setting; see the fields for what they may be.
+    pub fn new(root: Option<TreePath>, url: &str) -> Self {
+        Self {
+            root,
+            url: url.to_owned(),
+            mutable: Vec::new(),
+            private: Vec::new(),
+            marks: None,
+        }
+    }
+
     /// The rest of `path` if it is an asset of this root.
     pub fn below<'p>(&self, path: PathRef<'p>) -> Option<&'p [u8]> {
+        self.inside(path).filter(|below| !self.is_private(below))
+    }
+
+    /// The rest of `path` if it lies in this root, private or not.
+    pub fn inside<'p>(&self, path: PathRef<'p>) -> Option<&'p [u8]> {
         match &self.root {
             Some(root) => path.below(root),
             None => Some(path.as_bytes()).filter(|name| *name != b"ship.toml"),
         }
+    }
+
+    /// Whether a path below the root is kept from the public. What is kept so is kept so in every encoding:
+    /// `main.js.map.gz` is as private as `main.js.map`.
+    pub fn is_private(&self, below: &[u8]) -> bool {
+        let decoded = ENCODED.iter().find_map(|ending| below.strip_suffix(*ending));
+        let names = [Some(below), decoded];
+        let matched = |name: &[u8]| self.private.iter().any(|pattern| pattern.matches(name));
+        names.into_iter().flatten().any(matched)
     }
 
     /// As `ship.toml` has it.

@@ -167,6 +167,11 @@ impl Canary {
             .filter(|share| *share <= 50)
             .unwrap_or(100)
     }
+
+    /// How many holds there are before all are in.
+    pub fn holds(self) -> u32 {
+        (0..).find(|holds| self.share(*holds) == 100).unwrap_or_default()
+    }
 }
 
 /// A kind of server, by what its signals mean.

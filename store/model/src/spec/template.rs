@@ -50,6 +50,7 @@ app = "{app}"
 # root = "public"                    # folder of the release; static files alone may say "." for all of it
 # url = "/static"                    # where pages ask for it; "/" alone is allowed
 # mutable = ["index.html"]           # keep their name while their bytes change
+# private = ["*.map"]                # in the release, and fetched by nobody
 
 # --- Folders and files that outlive a release; the app writes nowhere else. --------------------------
 # [shared]

@@ -296,6 +296,10 @@ fn every_mistake_has_its_place_and_words() {
             "2:1: hooks: need a process: without one, nothing is started or stopped",
         ),
         (
+            "app = \"a\"\n[[assets]]\nroot = \"p\"\nurl = \"/\"\nprivate = [\"*.map\", \"/x\"]",
+            "5:21: assets[0].private[1]: \"/x\" must be relative to the root, without an empty, \".\" or \"..\" part",
+        ),
+        (
             "app = \"a\"\n[needs]\nbilling = \">= 3\"",
             "3:1: needs.billing: not yet: needs between apps (remove it for now)",
         ),

@@ -7,7 +7,9 @@ use ship_model::digest::ReleaseId;
 use ship_model::host::HostState;
 use ship_model::name::{AppName, ClassName, EnvName, HostName};
 use ship_model::release::{ReleaseNumber, Target};
-use ship_model::report::{AppFailure, AppPhase, AppReport, HostReport, LocalHold, UpdateFigures};
+use ship_model::report::{
+    AppFailure, AppPhase, AppReport, AssetIncident, HostReport, LocalHold, UpdateFigures,
+};
 use ship_model::rollout::{
     Effect, EnvState, Event, HostView, Plan, PlanRefused, Policy, ReleaseInfo, Request, Wish, plan, step,
 };
@@ -44,6 +46,8 @@ pub struct SimHost {
     pub keeps_assets_back: bool,
     /// Does not switch, and says nothing of it.
     pub hangs: bool,
+    /// Requests for assets of a release that it could not serve.
+    pub unserved: BTreeMap<u64, u64>,
 }
 
 impl SimHost {
@@ -162,6 +166,15 @@ impl SimHost {
             processes: Vec::new(),
             waits: None,
             remarks: Vec::new(),
+            incidents: self
+                .unserved
+                .iter()
+                .map(|(number, count)| AssetIncident {
+                    release: release(*number),
+                    count: *count,
+                    url: "/static/main.3f9a12bc.js".to_owned(),
+                })
+                .collect(),
             damaged: Vec::new(),
             standby: None,
             balancers: Vec::new(),
@@ -203,6 +216,7 @@ impl Fleet {
             classes: [ClassName::new("web").unwrap()].into(),
             platform: Vec::new(),
             keep: None,
+            switch_waits_ms: 0,
         };
         self.releases.insert(ReleaseNumber(number), info);
     }

@@ -12,3 +12,4 @@ mod fleet;
 mod histories;
 mod invariants;
 mod stories;
+mod waits;

@@ -32,6 +32,9 @@ impl Story {
                     .for_each(|number| self.fleet.publish(number.parse().unwrap()));
             }
             ["allow", count, "away"] => self.fleet.policy.max_unavailable = Some(count.parse().unwrap()),
+            ["optional", name] => {
+                self.fleet.policy.optional_asset_hosts.insert(host(name));
+            }
             ["promote", number, ref rest @ ..] => {
                 let release = Some(ReleaseNumber(number.parse().unwrap()));
                 self.start(Wish::Promote { release }, rest);
@@ -87,6 +90,12 @@ impl Story {
                 sim.breaks.insert(number.parse().unwrap(), (*step).to_owned());
             }
             ["is", "mended"] => sim.breaks.clear(),
+            ["cannot", "serve", count, "assets", "of", number] => {
+                let count: u64 = count.parse().unwrap();
+                *sim.unserved.entry(number.parse().unwrap()).or_default() += count;
+                let effects = self.fleet.report(&name);
+                self.tell(effects);
+            }
             ["keeps", "assets", "back"] => sim.keeps_assets_back = true,
             ["takes", "assets"] => sim.keeps_assets_back = false,
             ["hangs"] => sim.hangs = true,

@@ -59,6 +59,16 @@ impl GroupsAt {
             )),
         }
     }
+
+    /// What [`Self::parse`] reads.
+    #[must_use]
+    pub fn as_arg(&self) -> &std::ffi::OsStr {
+        match self {
+            Self::Auto => "auto".as_ref(),
+            Self::Nowhere => "off".as_ref(),
+            Self::Below(group) => group.as_os_str(),
+        }
+    }
 }
 
 /// What only one hierarchy limits.

@@ -153,6 +153,13 @@ impl Turn {
             rollout.soak_since_ms = None;
             return self.give_up(rollout, "switch", &unwell);
         }
+        // Pages of the new release that lack something: the soak begins anew, and no further host shows them
+        // while that goes on.
+        let failing = rollout.take_incidents();
+        if !failing.is_empty() {
+            rollout.soak_since_ms = Some(self.now);
+            return self.give_up(rollout, "assets", &failing);
+        }
         let since = *rollout.soak_since_ms.get_or_insert(self.now);
         self.now.saturating_sub(since) >= soak_ms && self.next_step(rollout, step)
     }
@@ -219,6 +226,16 @@ impl Rollout {
         self.hosts.get(host).is_some_and(|host| {
             matches!(host.switch, Switch::Running { .. }) && host.serving == Some(true) && !host.silent
         })
+    }
+
+    /// Hosts, also those that only hold assets, that could not serve an asset of the new release since this was last
+    /// asked.
+    fn take_incidents(&mut self) -> Vec<HostName> {
+        let failing = self.hosts.iter_mut().filter_map(|(name, host)| {
+            let news = host.incidents.take_news();
+            news.then(|| name.clone())
+        });
+        failing.collect()
     }
 
     /// Whether a host may be switched now: it is there, has everything, and enough others serve.

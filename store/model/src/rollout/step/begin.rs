@@ -6,7 +6,8 @@ use crate::release::Target;
 use crate::rollout::event::{Happening, StartRefused};
 use crate::rollout::plan::{Excuse, Plan, PlannedHost};
 use crate::rollout::state::{
-    BadRelease, Course, DeployKind, End, Hold, HostProgress, Outcome, Rollout, StepTime, Stop, Switch,
+    BadRelease, Course, DeployKind, End, Hold, HostProgress, Incidents, Outcome, Rollout, StepTime, Stop,
+    Switch,
 };
 use crate::rollout::step::Turn;
 
@@ -26,6 +27,7 @@ impl HostProgress {
             held_on: None,
             failure: None,
             stuck: false,
+            incidents: Incidents::default(),
         }
     }
 

@@ -23,12 +23,17 @@ impl Turn {
             progress.serving = Some(false);
             return;
         };
+        let first = progress.serving.is_none();
         progress.serving = Some(app.running.is_some() && app.healthy);
         // A host that has not seen this rollout's wish may be about to remove what it still has; one that is held
         // would not go where it is asked to.
         let knows = app.epoch >= rollout.first_epoch && held.is_none();
         progress.staged = knows && app.staged.contains(&to);
         progress.assets = knows && app.assets.contains(&to);
+        let incidents = app.incidents.iter().filter(|incident| incident.release == to);
+        progress
+            .incidents
+            .hear(incidents.map(|incident| incident.count).sum(), first);
         if let Some(held) = held {
             self.answer_hold(rollout, host, &held);
         }
@@ -154,18 +159,20 @@ impl Turn {
     }
 
     /// Unknown: it is not switched and does not count as healthy. Before and after its wave it is excused
-    /// while policy can spare it; in its own wave it is waited for until the deadline.
+    /// while policy can spare it; in its own wave it is waited for until the deadline. One that only holds assets is
+    /// waited for unless policy names it.
     pub(super) fn silent(&mut self, rollout: &mut Rollout, host: &HostName) {
         let excused = rollout
             .hosts
             .values()
-            .filter(|host| host.excused == Some(Excuse::Away))
+            .filter(|host| host.runs_app && host.excused == Some(Excuse::Away))
             .count();
         let in_present_wave = match rollout.present() {
             Some(PlanStep::Wave { hosts, .. }) => hosts.contains(host),
             _ => false,
         };
         let spare = excused < rollout.plan.max_unavailable as usize;
+        let optional = rollout.plan.policy.optional_asset_hosts.contains(host);
         let Some(progress) = rollout.hosts.get_mut(host).filter(|progress| !progress.silent) else {
             return;
         };
@@ -176,7 +183,8 @@ impl Turn {
             _ => false,
         };
         let waits = behind && progress.excused.is_none();
-        if waits && spare && progress.runs_app && !rollout.is_revert() {
+        let spared = if progress.runs_app { spare } else { optional };
+        if waits && spared && !rollout.is_revert() {
             if let Some(progress) = rollout.hosts.get_mut(host) {
                 progress.excused = Some(Excuse::Away);
             }

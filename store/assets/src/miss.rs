@@ -1,0 +1,261 @@
+//! A request that no file here answers: what was published is fetched from elsewhere, verified, and served in the same
+//! request.
+//!
+//! Three kinds are told apart. What nobody ever published is **unknown**: 404. What was published is **promised**: it is
+//! fetched once however many ask, and stands from then on. What was promised and cannot be had is an **incident**: 503
+//! with `Retry-After`, so that no cache remembers it as gone, counted for the release that first brought it.
+//!
+//! All of it is bounded: so many paths at once, so many remembered as unknown or failed, for a short time. Whoever asks
+//! for more than that is answered as if nothing was known here, with a 404 that no cache keeps.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ship_model::assets::{Asset, canonical_url};
+use ship_model::digest::BlobDigest;
+use ship_model::name::AppName;
+use ship_model::release::Target;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use crate::url::folder_name;
+
+/// Paths that are looked for elsewhere at once.
+const AT_ONCE: usize = 16;
+/// Paths whose end is remembered.
+const REMEMBERED: usize = 4096;
+/// How long a path counts as unknown.
+const UNKNOWN_FOR: Duration = Duration::from_secs(10);
+/// How long it is not tried again after it failed.
+const FAILED_FOR: Duration = Duration::from_secs(1);
+/// Releases whose incidents are counted; more are counted with the last.
+const RELEASES: usize = 64;
+
+/// An asset that some release named, and that must be served for as long as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Promised {
+    pub app: AppName,
+    /// The release that first brought it.
+    pub release: Target,
+    /// As pages name it, in its canonical spelling.
+    pub url: String,
+    pub digest: BlobDigest,
+    pub size: u64,
+}
+
+impl Promised {
+    /// The asset, as a union takes it; none for a url that is no file's.
+    pub fn asset(&self) -> Option<Asset> {
+        Some(Asset {
+            url_path: self.url.clone(),
+            path: folder_name(&self.url)?,
+            digest: self.digest,
+            size: self.size,
+            fingerprinted: true,
+        })
+    }
+}
+
+/// Why something could not be had from elsewhere.
+pub type ElsewhereError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Who knows and has more than this folder: the store for a host, its bundles for the store. Every method blocks.
+pub trait Elsewhere: Send + Sync + 'static {
+    /// What was published at `url`; none when nothing ever was.
+    fn find(&self, url: &str) -> Result<Option<Promised>, ElsewhereError>;
+
+    /// Puts it into its union, verified ([`crate::Union::add_blob`], then [`crate::Union::adopt`]).
+    fn fetch(&self, promised: &Promised) -> Result<(), ElsewhereError>;
+}
+
+/// What came of a miss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missed {
+    /// Nobody ever published it, or nobody can tell now.
+    Unknown,
+    /// It stands now.
+    Here,
+    /// It was published, and nobody can serve it.
+    Incident,
+}
+
+/// What could not be served of what a release brought, since the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incident {
+    pub app: AppName,
+    pub release: Target,
+    /// Requests.
+    pub count: u64,
+    /// The last of them.
+    pub url: String,
+}
+
+/// Misses, and what became of them. Cheap to share.
+pub struct Misses {
+    elsewhere: Arc<dyn Elsewhere>,
+    flights: Mutex<HashMap<String, watch::Receiver<Option<Missed>>>>,
+    remembered: Mutex<HashMap<String, (Missed, Instant)>>,
+    places: Arc<Semaphore>,
+    incidents: Mutex<BTreeMap<(AppName, u64), Incident>>,
+    /// Assets that were missing here and were fetched.
+    healed: AtomicU64,
+}
+
+impl std::fmt::Debug for Misses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Misses").finish_non_exhaustive()
+    }
+}
+
+impl Misses {
+    pub fn new(elsewhere: Arc<dyn Elsewhere>) -> Arc<Self> {
+        Arc::new(Self {
+            elsewhere,
+            flights: Mutex::default(),
+            remembered: Mutex::default(),
+            places: Arc::new(Semaphore::new(AT_ONCE)),
+            incidents: Mutex::default(),
+            healed: AtomicU64::new(0),
+        })
+    }
+
+    pub fn healed(&self) -> u64 {
+        self.healed.load(Ordering::Relaxed)
+    }
+
+    /// Every release that has incidents, by app and number.
+    pub fn incidents(&self) -> Vec<Incident> {
+        lock(&self.incidents).values().cloned().collect()
+    }
+
+    /// Looks elsewhere for what a request asks for by `url_path`. Of many that ask at once one does the work, and it is
+    /// done to its end when all of them hang up.
+    pub async fn miss(self: &Arc<Self>, url_path: &str) -> Missed {
+        let Some(url) = canonical_url(url_path) else {
+            return Missed::Unknown;
+        };
+        if let Some(known) = self.recall(&url) {
+            return known;
+        }
+        let Some(mut flight) = self.board(&url) else {
+            return Missed::Unknown;
+        };
+        match flight.wait_for(Option::is_some).await {
+            Ok(landed) => (*landed).unwrap_or(Missed::Unknown),
+            // It broke down.
+            Err(_) => Missed::Unknown,
+        }
+    }
+
+    fn recall(&self, url: &str) -> Option<Missed> {
+        let (missed, until) = lock(&self.remembered).get(url).copied()?;
+        let counts = missed == Missed::Incident;
+        (Instant::now() < until).then(|| {
+            if counts {
+                self.count_again(url);
+            }
+            missed
+        })
+    }
+
+    /// The flight that looks for `url`; none when there are too many.
+    fn board(self: &Arc<Self>, url: &str) -> Option<watch::Receiver<Option<Missed>>> {
+        let mut flights = lock(&self.flights);
+        if let Some(flight) = flights.get(url) {
+            return Some(flight.clone());
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let (land, flight) = watch::channel(None);
+        flights.insert(url.to_owned(), flight.clone());
+        drop(flights);
+        let (misses, url) = (Arc::clone(self), url.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let _place = place;
+            let missed = misses.look(&url);
+            misses.remember(&url, missed);
+            lock(&misses.flights).remove(&url);
+            land.send_replace(Some(missed));
+        });
+        Some(flight)
+    }
+
+    fn look(&self, url: &str) -> Missed {
+        let promised = match self.elsewhere.find(url) {
+            Ok(Some(promised)) => promised,
+            Ok(None) => return Missed::Unknown,
+            Err(error) => {
+                tracing::debug!(
+                    url,
+                    error = &*error as &dyn std::error::Error,
+                    "cannot ask for a missing asset"
+                );
+                return Missed::Unknown;
+            }
+        };
+        match self.elsewhere.fetch(&promised) {
+            Ok(()) => {
+                self.healed.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(app = %promised.app, release = %promised.release.number, url, "asset was missing here and was fetched");
+                Missed::Here
+            }
+            Err(error) => {
+                let error = &*error as &dyn std::error::Error;
+                tracing::error!(app = %promised.app, release = %promised.release.number, url, error, "a published asset cannot be served");
+                self.count(promised);
+                Missed::Incident
+            }
+        }
+    }
+
+    fn count(&self, promised: Promised) {
+        let mut incidents = lock(&self.incidents);
+        let mut key = (promised.app.clone(), promised.release.number.0);
+        if incidents.len() >= RELEASES
+            && !incidents.contains_key(&key)
+            && let Some(last) = incidents.keys().next_back()
+        {
+            key = last.clone();
+        }
+        let incident = incidents.entry(key).or_insert_with(|| Incident {
+            app: promised.app,
+            release: promised.release,
+            count: 0,
+            url: String::new(),
+        });
+        incident.count += 1;
+        incident.url = promised.url;
+    }
+
+    /// One more request for what has just failed.
+    fn count_again(&self, url: &str) {
+        let mut incidents = lock(&self.incidents);
+        if let Some(incident) = incidents.values_mut().find(|incident| incident.url == url) {
+            incident.count += 1;
+        }
+    }
+
+    fn remember(&self, url: &str, missed: Missed) {
+        let length = match missed {
+            Missed::Here => return,
+            Missed::Unknown => UNKNOWN_FOR,
+            Missed::Incident => FAILED_FOR,
+        };
+        let mut remembered = lock(&self.remembered);
+        if remembered.len() >= REMEMBERED {
+            let now = Instant::now();
+            remembered.retain(|_, (_, until)| now < *until);
+        }
+        if remembered.len() < REMEMBERED {
+            remembered.insert(url.to_owned(), (missed, Instant::now() + length));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;
