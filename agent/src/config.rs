@@ -10,6 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Deserialize;
+use ship_assets::serve::PortSettings;
 use ship_keeper::processes::GroupsAt;
 use ship_model::name::{ClassName, EnvName, HostName};
 use thiserror::Error;
@@ -29,6 +31,8 @@ pub struct Config {
     pub address: IpAddr,
     /// Where assets are served; none: they are not. Port 0 takes a free one and keeps it.
     pub asset_listen: Option<SocketAddr>,
+    /// How they are handed out there.
+    pub asset_port: PortSettings,
     pub apps_dir: PathBuf,
     pub state_dir: PathBuf,
     pub run_dir: PathBuf,
@@ -115,7 +119,7 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "version",
     "env",
     "host",
@@ -123,6 +127,7 @@ const KEYS: [&str; 14] = [
     "store",
     "address",
     "asset_listen",
+    "asset_port",
     "apps_dir",
     "state_dir",
     "run_dir",
@@ -214,6 +219,7 @@ impl<'a> Reader<'a> {
         let asset_listen = self.optional(&root, "asset_listen", |text| {
             text.parse().map_err(|_| format!("{text:?} is not IP:PORT"))
         });
+        let asset_port = self.asset_port();
         let apps_dir = self.folder(&root, "apps_dir", "/srv/ship");
         let state_dir = self.folder(&root, "state_dir", "/var/lib/ship");
         let run_dir = self.folder(&root, "run_dir", "/run/ship");
@@ -230,6 +236,7 @@ impl<'a> Reader<'a> {
             store: store?,
             address: address?,
             asset_listen,
+            asset_port,
             apps_dir,
             state_dir,
             run_dir,
@@ -238,6 +245,28 @@ impl<'a> Reader<'a> {
             cgroups,
             balancers,
         })
+    }
+
+    /// `[asset_port]`, which reads itself: a store has the same. It tells its first mistake only.
+    fn asset_port(&mut self) -> PortSettings {
+        #[derive(Deserialize)]
+        struct Section {
+            #[serde(default)]
+            asset_port: PortSettings,
+        }
+        let mut port = match toml::from_str::<Section>(self.text) {
+            Ok(section) => section.asset_port,
+            Err(error) => {
+                let line = error.span().map_or(0, |span| self.line(span.start));
+                self.say(line, format!("asset_port: {}", error.message()));
+                return PortSettings::default();
+            }
+        };
+        if let Some(files) = &mut port.tls {
+            files.cert = self.base.join(&files.cert);
+            files.key = self.base.join(&files.key);
+        }
+        port
     }
 
     fn scrub(&mut self, root: &DeTable<'a>) -> Scrub {
@@ -498,6 +527,30 @@ key = "/etc/key.pem"
             let mistakes = with(refused).unwrap_err();
             assert_eq!(mistakes[0].line, 1, "{mistakes:?}");
             assert!(mistakes[0].text.contains("cgroups"), "{mistakes:?}");
+        }
+    }
+
+    #[test]
+    fn the_asset_port_is_told_how() {
+        let port = |keys: &str| {
+            let text = format!("{GOOD}[asset_port]\n{keys}\n");
+            Config::parse(&text, Path::new("/d")).map(|config| config.asset_port)
+        };
+        assert_eq!(port(""), Ok(PortSettings::default()));
+        let told = port("tls = { cert = \"a.pem\", key = \"/k.pem\" }\nencode = []").unwrap();
+        let files = told.tls.unwrap();
+        assert_eq!(files.cert, Path::new("/d/a.pem"));
+        assert_eq!(files.key, Path::new("/k.pem"));
+        assert!(told.encode.is_empty());
+        for (keys, part) in [
+            ("encode = [\"deflate\"]", "deflate"),
+            ("mutable_max_age_seconds = 100000", "at most 86400"),
+            ("nosnif = true", "nosnif"),
+        ] {
+            let mistakes = port(keys).unwrap_err();
+            assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+            assert_eq!(mistakes[0].line, GOOD.lines().count() + 2, "{mistakes:?}");
+            assert!(mistakes[0].text.contains(part), "{mistakes:?}");
         }
     }
 

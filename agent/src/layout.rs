@@ -9,6 +9,7 @@
 //! <state_dir>/agent.lock           one agent per host
 //!             reserve              room for a revert on a full disk
 //!             apps/<app>.json      what the agent must not forget of an app
+//!             encoded/             assets in other codings, all of them derived
 //!             keeper/<app>/        the keeper's own, its logs among it
 //! <run_dir>/agent.sock  <app>/keeper.sock
 //! ```
@@ -89,6 +90,11 @@ impl HostLayout {
     /// The folder of what the agent remembers of each app.
     pub fn records(&self) -> PathBuf {
         self.state.join("apps")
+    }
+
+    /// The folder of assets in other codings.
+    pub fn encoded(&self) -> PathBuf {
+        self.state.join("encoded")
     }
 
     /// The folder of what keepers remember.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use ship_assets::Shelf;
 use ship_assets::miss::Misses;
-use ship_assets::serve::Assets;
+use ship_assets::serve::{self as asset_port, Assets, Encodings, Port, PortTls, Setup};
 use ship_durable::LockError;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -32,6 +32,13 @@ use crate::session::{Asked, Session, StoreLink};
 
 /// For everything to end by itself.
 const END: Duration = Duration::from_secs(10);
+/// How often the files of the asset port's certificate are looked at.
+const LOOK_AT_FILES: Duration = Duration::from_secs(3);
+/// From the start until assets are read again for the first time.
+const SCRUB_AFTER: Duration = Duration::from_secs(10 * 60);
+/// For reading all of them, and from there to the next time: together less than a day.
+const SCRUB_WITHIN: Duration = Duration::from_secs(3 * 3600);
+const SCRUB_PAUSE: Duration = Duration::from_secs(20 * 3600);
 
 /// Runs the agent until SIGTERM or SIGINT.
 ///
@@ -59,7 +66,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 runtime: Handle::current(),
                 stop: stop.clone(),
             };
-            Some(serve_assets(address, from_store, &reporter, &tasks, &stop).await?)
+            Some(serve_assets(address, from_store, &config, &reporter, &tasks, &stop).await?)
         }
         None => None,
     };
@@ -162,6 +169,7 @@ async fn told_to_end() -> io::Result<&'static str> {
 async fn serve_assets(
     address: SocketAddr,
     from_store: FromStore,
+    config: &Config,
     reporter: &Reporter,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -187,16 +195,82 @@ async fn serve_assets(
     if address.port() == 0 {
         ship_durable::write_file(&remembered, bound.port().to_string().as_bytes())?;
     }
-    reporter.serves_assets_at(format!("http://{bound}"));
+    let tls = config.asset_port.tls.as_ref().map(PortTls::load).transpose();
+    let tls = tls
+        .context("cannot use the asset port's certificate")?
+        .map(Arc::new);
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    reporter.serves_assets_at(format!("{scheme}://{bound}"));
     let shelf = Arc::clone(&from_store.shelf);
+    let encodings = encodings(config, &from_store.layout)?;
     shelf.look_elsewhere(Misses::new(Arc::new(from_store)));
-    let serving = ship_assets::serve::serve(
-        listener,
-        Assets::new(Arc::clone(&shelf)),
-        stop.clone().cancelled_owned(),
-    );
-    tasks.spawn(serving);
+    let setup = Setup {
+        settings: config.asset_port.clone(),
+        encodings,
+        on_rot: None,
+    };
+    let assets = Assets::with(Arc::clone(&shelf), setup);
+    scrub(assets.clone(), stop.clone()).context("cannot start the thread that reads assets again")?;
+    if let Some(tls) = &tls {
+        tasks.spawn(reload(Arc::clone(tls), stop.clone()));
+    }
+    let port = Port {
+        tls,
+        ..Port::default()
+    };
+    let stopped = stop.clone().cancelled_owned();
+    tasks.spawn(asset_port::serve_on(port, listener, assets, stopped));
     Ok(shelf)
+}
+
+fn encodings(config: &Config, layout: &HostLayout) -> anyhow::Result<Option<Arc<Encodings>>> {
+    if config.asset_port.encode.is_empty() {
+        return Ok(None);
+    }
+    let opened = Encodings::open(&layout.encoded()).context("cannot keep encoded assets")?;
+    Ok(Some(Arc::new(opened)))
+}
+
+/// Reads the asset port's certificate again when its files change.
+async fn reload(tls: Arc<PortTls>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_AT_FILES) => {}
+            () = stop.cancelled() => return,
+        }
+        match tls.reload_if_changed() {
+            Ok(true) => tracing::info!("the asset port's certificate is read again; new connections use it"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(
+                error = crate::session::chain(&error),
+                "the asset port's certificate cannot be read again; the old one stays"
+            ),
+        }
+    }
+}
+
+/// Reads the assets of all unions again within a day, on a thread of its own that ends with the agent.
+fn scrub(assets: Assets, stop: CancellationToken) -> io::Result<()> {
+    let work = move || {
+        let ended = || stop.is_cancelled();
+        let mut wait = SCRUB_AFTER;
+        while asset_port::pause(wait, &ended) {
+            wait = SCRUB_PAUSE;
+            match assets.scrub(SCRUB_WITHIN, &ended) {
+                Ok(read) => {
+                    tracing::info!(files = read.files, rotten = read.rotten, "assets were read again")
+                }
+                Err(error) => tracing::warn!(
+                    error = crate::session::chain(&error),
+                    "not every asset was read again"
+                ),
+            }
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .name("asset-scrub".to_owned())
+        .spawn(work);
+    thread.map(drop)
 }
 
 /// Tells the service manager, if one asked, that the agent is up.

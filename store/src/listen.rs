@@ -20,7 +20,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -83,8 +82,7 @@ pub struct PortFigures {
 /// Everything a connection needs.
 #[derive(Debug)]
 pub struct Port {
-    /// None: plain HTTP/1.1, and nobody has a name.
-    pub tls: Option<Arc<Tls>>,
+    pub tls: Arc<Tls>,
     pub fleet: String,
     pub limits: Limits,
     pub router: Router,
@@ -140,20 +138,7 @@ async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<(TcpSt
 
 async fn connection(port: Arc<Port>, stream: TcpStream, address: SocketAddr, stop: CancellationToken) {
     let _ = stream.set_nodelay(true);
-    let Some(tls) = &port.tls else {
-        port.figures.connections.fetch_add(1, Ordering::Relaxed);
-        return speak_http1(
-            port,
-            stream,
-            Peer {
-                address,
-                caller: None,
-            },
-            stop,
-        )
-        .await;
-    };
-    let acceptor = TlsAcceptor::from(tls.current());
+    let acceptor = TlsAcceptor::from(port.tls.current());
     let shaken = tokio::select! {
         shaken = timeout(port.limits.handshake, acceptor.accept(stream)) => shaken,
         () = stop.cancelled() => return,
@@ -232,10 +217,7 @@ async fn speak_h2(port: Arc<Port>, stream: TlsStream<TcpStream>, peer: Peer, sto
     .await;
 }
 
-async fn speak_http1<S>(port: Arc<Port>, stream: S, peer: Peer, stop: CancellationToken)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+async fn speak_http1(port: Arc<Port>, stream: TlsStream<TcpStream>, peer: Peer, stop: CancellationToken) {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use ship_assets::serve::{PortSettings, TlsFiles};
 use ship_durable::{FileError, write_file};
 use ship_model::name::HostName;
 use ship_model::rollout::Thresholds;
@@ -31,13 +32,13 @@ pub struct Settings {
     /// Where gRPC and bundles are served, with TLS.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
-    /// Where assets and metrics are served, without TLS.
+    /// Where assets and metrics are served.
     #[serde(default = "default_assets_listen")]
     pub assets_listen: SocketAddr,
     /// Where pages find the asset port from outside, `https://assets.example.com`; none: its own address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assets_url: Option<String>,
-    /// Whether the asset port, which speaks plain HTTP, may listen on other addresses than loopback.
+    /// Whether the asset port may listen on other addresses than loopback while it speaks plain HTTP.
     #[serde(default)]
     pub plain_http_anywhere: bool,
     /// How often agents report at least.
@@ -71,9 +72,16 @@ pub struct Settings {
     /// How long assets are kept that no release in reach names.
     #[serde(default, skip_serializing_if = "Retention::is_default")]
     pub retention: Retention,
+    /// How assets are handed out. Tables come last: in TOML one ends the keys before it.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub asset_port: PortSettings,
     /// Where assets are pushed to, each an asset host of its environment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub push: Vec<PushSettings>,
+}
+
+fn is_usual(port: &PortSettings) -> bool {
+    *port == PortSettings::default()
 }
 
 const fn default_heartbeat() -> u64 {
@@ -155,10 +163,20 @@ impl Settings {
             prefetch_deadline_ms: default_prefetch_deadline(),
             barrier_deadline_ms: default_barrier_deadline(),
             max_unavailable: None,
+            asset_port: PortSettings::default(),
             optional_asset_hosts: BTreeSet::new(),
             retention: Retention::default(),
             push: Vec::new(),
         }
+    }
+
+    /// The asset port's certificate and key; paths in the file begin at the store's `folder`.
+    pub fn asset_tls(&self, folder: &Path) -> Option<TlsFiles> {
+        let files = self.asset_port.tls.as_ref()?;
+        Some(TlsFiles {
+            cert: folder.join(&files.cert),
+            key: folder.join(&files.key),
+        })
     }
 
     pub fn read(folder: &Path) -> Result<Self, SettingsError> {
@@ -207,6 +225,7 @@ impl Settings {
         if self.retention.is_default() {
             text.push_str(retention::TEMPLATE);
         }
+        text.push_str(ASSET_PORT);
         Ok(write_file(&path, text.as_bytes())?)
     }
 
@@ -282,10 +301,11 @@ impl Settings {
                 "must be more than uncertain_after_ms",
             ));
         }
-        if !self.assets_listen.ip().is_loopback() && !self.plain_http_anywhere {
+        let is_plain = self.asset_port.tls.is_none();
+        if is_plain && !self.assets_listen.ip().is_loopback() && !self.plain_http_anywhere {
             return Err(wrong(
                 "assets_listen",
-                "is not a loopback address, and assets are plain HTTP: set plain_http_anywhere = true to allow it",
+                "is not a loopback address, and assets are plain HTTP: give [asset_port] a certificate (tls), or set plain_http_anywhere = true to allow it",
             ));
         }
         Ok(())
@@ -306,11 +326,14 @@ const EXPLAINED: [(&str, &str); 13] = [
         "listen",
         "gRPC and bundles, with TLS. `shipstore serve --listen` changes it.",
     ),
-    ("assets_listen", "Assets and /metrics, plain HTTP."),
+    (
+        "assets_listen",
+        "Assets and /metrics; plain HTTP unless [asset_port] has a certificate.",
+    ),
     ("assets_url", "Where pages find assets from outside."),
     (
         "plain_http_anywhere",
-        "Whether assets_listen may be another address than loopback.",
+        "Whether assets_listen may be another address than loopback without a certificate.",
     ),
     ("heartbeat_ms", "How often agents report at least."),
     (
@@ -332,6 +355,16 @@ const EXPLAINED: [(&str, &str); 13] = [
         "For asset hosts to serve a release's assets.",
     ),
 ];
+
+/// What is usually left as it is.
+const ASSET_PORT: &str = r#"# [asset_port]                                # how assets are handed out; what stands here is usual
+# access_control_allow_origin = "*"           # or origins: ["https://app.example.com"]; [] for none
+# cross_origin_resource_policy = "same-site"  # not sent unless set; or "same-origin", "cross-origin"
+# nosniff = true                              # X-Content-Type-Options
+# mutable_max_age_seconds = 5                 # for names without a fingerprint
+# encode = ["br", "zstd", "gzip"]             # made on first use and kept; [] for none
+# tls = { cert = "assets.pem", key = "assets.key" }   # PEM files, read again when they change
+"#;
 
 fn explain(document: &mut DocumentMut) {
     for (key, words) in EXPLAINED {
@@ -355,7 +388,11 @@ fn put_address(document: &mut DocumentMut, key: &str, address: SocketAddr) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::panic,
+        reason = "a test may stop at the first surprise"
+    )]
     use super::*;
 
     fn parse(text: &str) -> Result<Settings, SettingsError> {
@@ -378,8 +415,18 @@ mod tests {
             text.contains("# How long a wave must stay healthy before the next.\nsoak_ms = "),
             "{text}"
         );
-        let keys = text.lines().filter(|line| !line.starts_with('#')).count();
-        assert_eq!(text.lines().count(), 2 * keys, "every key is explained: {text}");
+        let (keys, port) = text.split_once("# [asset_port]").unwrap();
+        let known = keys.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(keys.lines().count(), 2 * known, "every key is explained: {text}");
+        let shown = format!("{keys}[asset_port]{}", port.replace("\n# ", "\n"));
+        let shown = parse(&shown).unwrap();
+        assert_eq!(
+            shown.asset_tls(Path::new("/s")).unwrap().cert,
+            Path::new("/s/assets.pem")
+        );
+        let (mut port, usual) = (shown.asset_port, PortSettings::default());
+        (port.tls, port.cross_origin_resource_policy) = (None, None);
+        assert_eq!(port, usual, "what is shown as usual is");
         let least = parse("version = 1\nfleet = \"acme\"\n").unwrap();
         assert_eq!(least, settings);
         for (text, part) in [
@@ -397,6 +444,32 @@ mod tests {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
+        for (port, part) in [
+            ("access_control_allow_origin = \"a.example.com\"", "not an origin"),
+            (
+                "access_control_allow_origin = [\"*\", \"https://a\"]",
+                "list it alone",
+            ),
+            ("access_control_allow_origin = 1", "or a list of origins"),
+            ("cross_origin_resource_policy = \"all\"", "cross-origin"),
+            ("mutable_max_age_seconds = 86401", "at most 86400"),
+            ("mutable_max_age_seconds = -1", "mutable_max_age_seconds"),
+            ("encode = [\"deflate\"]", "gzip"),
+            ("tls = { cert = \"a\" }", "key"),
+            ("nosnif = true", "nosniff"),
+        ] {
+            let text = format!("version = 1\nfleet = \"a\"\n[asset_port]\n{port}\n");
+            let Err(SettingsError::Parse { source, .. }) = parse(&text) else {
+                panic!("{port} was accepted");
+            };
+            let said = source.to_string();
+            assert!(
+                said.contains(part) && said.contains("line 4, column"),
+                "{port}: {said}"
+            );
+        }
+        let tls = "version = 1\nfleet = \"acme\"\nassets_listen = \"0.0.0.0:443\"\n[asset_port]\ntls = { cert = \"c\", key = \"k\" }\n";
+        assert!(parse(tls).is_ok(), "with a certificate any address will do");
         assert!(matches!(
             parse("version = 1\nfleet = \"a\"\nlisten_at = 1"),
             Err(SettingsError::Parse { .. })

@@ -35,21 +35,49 @@ impl Nginx {
         }
         upstream.push_str("    keepalive 8;\n}\n");
         nginx.write("upstream.conf", &upstream);
+        nginx.run().then_some(nginx)
+    }
+
+    /// Runs servers that somebody else wrote: `text`, which stands inside `http`, gets where users come in. None: it is
+    /// not installed.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn with(text: impl FnOnce(SocketAddr) -> String) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("a temporary folder: {error}"));
+        let mut nginx = Self {
+            child: None,
+            front: crate::haproxy::free_front(),
+            dir,
+        };
+        let text = format!(
+            "worker_processes 2;\npid nginx.pid;\nerror_log error.log;\n{}events {{ }}\nhttp {{\n    access_log off;\n{}{}\n}}\n",
+            as_root(),
+            temporary(),
+            text(nginx.front)
+        );
+        nginx.write("nginx.conf", &text);
+        nginx.run().then_some(nginx)
+    }
+
+    /// False: it is not installed.
+    fn run(&mut self) -> bool {
         let child = Command::new("nginx")
-            .args(nginx.words())
+            .args(self.words())
             .args(["-g", "daemon off;"])
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
         match child {
-            Ok(child) => nginx.child = Some(child),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Ok(child) => self.child = Some(child),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return false,
             Err(error) => panic!("nginx: {error}"),
         }
         wait::until("nginx to listen", || {
-            std::net::TcpStream::connect(nginx.front).ok()
+            std::net::TcpStream::connect(self.front).ok()
         });
-        Some(nginx)
+        true
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -94,10 +122,7 @@ impl Nginx {
     /// Nothing that would hide a lost request, such as another server for one that fails. Users' connections are not kept:
     /// an nginx older than 1.27.4 cuts idle ones at each reload, whoever asks for it.
     fn text(&self) -> String {
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .iter()
-            .map(|kind| format!("    {kind}_temp_path {kind};\n"))
-            .collect();
+        let temporary = temporary();
         format!(
             "worker_processes 2;\npid nginx.pid;\nerror_log error.log;\nevents {{ }}\n\
              http {{\n    access_log off;\n    keepalive_timeout 0;\n{temporary}    include upstream.conf;\n    \
@@ -107,6 +132,23 @@ impl Nginx {
             self.front
         )
     }
+}
+
+/// As root its workers become somebody who may not read a temporary folder, unless they are told not to.
+fn as_root() -> &'static str {
+    if rustix::process::geteuid().is_root() {
+        "user root;\n"
+    } else {
+        ""
+    }
+}
+
+/// Folders of its own for what it spools.
+fn temporary() -> String {
+    ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|kind| format!("    {kind}_temp_path {kind};\n"))
+        .collect()
 }
 
 impl Drop for Nginx {

@@ -66,7 +66,9 @@ struct AgentFile {
     state_dir: PathBuf,
     run_dir: PathBuf,
     tls: TlsFiles,
-    /// An operator's own, carried over.
+    /// An operator's own, carried over; so is the next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asset_port: Option<toml::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     balancer: Option<toml::Value>,
 }
@@ -178,6 +180,7 @@ async fn make_host(place: &Place, net: Net, number: u8, shipstore: &Path) -> Res
     }
     let agent = ["--role", "agent", "--name", &name, "--env", ENV];
     issue(shipstore, &place.store(), &agent, &folder.join("tls")).await?;
+    let mut own = written_by_hand(&folder.join("agent.toml"));
     let file = AgentFile {
         version: 1,
         env: ENV,
@@ -190,16 +193,16 @@ async fn make_host(place: &Place, net: Net, number: u8, shipstore: &Path) -> Res
         state_dir: folder.join("state"),
         run_dir: folder.join("run"),
         tls: TLS,
-        balancer: balancers(&folder.join("agent.toml")),
+        asset_port: own.remove("asset_port"),
+        balancer: own.remove("balancer"),
     };
     write_toml(&folder.join("agent.toml"), &file)
 }
 
 /// What was written into the file by hand since the last start.
-fn balancers(path: &Path) -> Option<toml::Value> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let mut table: toml::Table = text.parse().ok()?;
-    table.remove("balancer")
+fn written_by_hand(path: &Path) -> toml::Table {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.parse().unwrap_or_default()
 }
 
 /// Written last, when everything is up: whoever waits for it finds a fleet that works.

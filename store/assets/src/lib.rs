@@ -8,6 +8,7 @@
 //! assets.records/    ours
 //!   455-1f0c…        what release 455 needs of the union; written when all of it is there
 //!   incoming/        files on their way; swept at start
+//!   rotten/          files whose bytes changed, for whoever looks into it
 //! ```
 //! A record is both the proof that a release's assets are complete and the index from which the union is
 //! served after a restart: nothing is listed by walking the folder.
@@ -22,6 +23,7 @@
 mod asked;
 pub mod miss;
 mod record;
+mod rot;
 pub mod serve;
 mod shelf;
 mod union;

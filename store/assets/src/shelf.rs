@@ -1,7 +1,7 @@
 //! What is served right now.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use ship_model::assets::{AssetsError, assets_of, content_type};
@@ -22,6 +22,8 @@ pub struct Served {
     root: Arc<Path>,
     /// Below `root`; none when it is the name it is asked for by.
     within: Option<TreePath>,
+    /// The union that holds it; none for a file of the release that runs.
+    pub(crate) union: Option<Arc<Union>>,
     pub digest: BlobDigest,
     pub size: u64,
     /// Its bytes never change under this name.
@@ -30,8 +32,12 @@ pub struct Served {
 }
 
 impl Served {
-    pub(crate) fn file(&self, name: &TreePath) -> PathBuf {
-        self.root.join(self.within.as_ref().unwrap_or(name).as_path())
+    /// The folder that it lies in, and its name below that.
+    pub(crate) fn place(&self, name: &TreePath) -> (Arc<Path>, TreePath) {
+        (
+            Arc::clone(&self.root),
+            self.within.as_ref().unwrap_or(name).clone(),
+        )
     }
 }
 
@@ -62,6 +68,7 @@ impl Part {
         Some(Served {
             root: Arc::clone(union.root()),
             within: None,
+            union: Some(Arc::clone(union)),
             digest: stored.digest,
             size: stored.size,
             immutable: true,
@@ -95,6 +102,7 @@ impl Shelf {
                 Served {
                     root: root.clone(),
                     within,
+                    union: None,
                     digest,
                     size,
                     immutable: false,
@@ -115,8 +123,7 @@ impl Shelf {
         } else {
             folder_name(url_path)?
         };
-        let apps = Arc::clone(&self.apps.read().unwrap_or_else(PoisonError::into_inner));
-        let served = apps.values().find_map(|part| part.find(&name))?;
+        let served = self.find_name(&name)?;
         Some((name, served))
     }
 
@@ -138,6 +145,35 @@ impl Shelf {
         unions
             .map(|(app, union)| (app.clone(), Arc::clone(union)))
             .collect()
+    }
+
+    /// The file of a name below the folder.
+    pub(crate) fn find_name(&self, name: &TreePath) -> Option<Served> {
+        self.parts().values().find_map(|part| part.find(name))
+    }
+
+    /// The unions that are served now.
+    pub(crate) fn unions(&self) -> Vec<Arc<Union>> {
+        let parts = self.parts();
+        parts.values().filter_map(|part| part.union.clone()).collect()
+    }
+
+    /// The digests of all that is served now.
+    pub(crate) fn digests(&self) -> HashSet<BlobDigest> {
+        let mut digests = HashSet::new();
+        for part in self.parts().values() {
+            digests.extend(part.running.values().map(|served| served.digest));
+            if let Some(union) = &part.union {
+                union.each_file(|stored| {
+                    digests.insert(stored.digest);
+                });
+            }
+        }
+        digests
+    }
+
+    fn parts(&self) -> Arc<BTreeMap<AppName, Part>> {
+        Arc::clone(&self.apps.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn change(&self, app: &AppName, change: impl FnOnce(&mut Part)) {

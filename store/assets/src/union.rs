@@ -248,6 +248,17 @@ impl Union {
         &self.folder
     }
 
+    /// Where the records lie.
+    pub(crate) fn records(&self) -> &Path {
+        &self.records
+    }
+
+    pub(crate) fn each_file(&self, mut look: impl FnMut(Stored)) {
+        for held in self.read().files.values() {
+            look(held.stored);
+        }
+    }
+
     /// A file of the union by its name below the folder; for somebody who asks for it, which is noted.
     pub(crate) fn find(&self, name: &TreePath) -> Option<Stored> {
         let state = self.read();

@@ -379,6 +379,9 @@ fn what_is_not_on_the_shelf_is_not_served() {
             address,
             "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
         );
-        assert_eq!((post.status, post.header("allow")), (405, Some("GET, HEAD")));
+        assert_eq!(
+            (post.status, post.header("allow")),
+            (405, Some("GET, HEAD, OPTIONS"))
+        );
     });
 }

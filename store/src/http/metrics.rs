@@ -185,6 +185,11 @@ fn counters(out: &mut String, metrics: &Metrics) {
             "Requests for assets whose file cannot be read.",
             &assets.broken,
         ),
+        (
+            "ship_asset_rotten_total",
+            "Files of assets whose bytes were no longer what was published; not one was sent.",
+            &assets.rotten,
+        ),
     ] {
         family(out, name, "counter", meaning, &single(value));
     }

@@ -1,4 +1,4 @@
-//! The HTTP faces: bundles and health beside gRPC on the TLS port; assets, health and figures on the plain one.
+//! The HTTP faces: bundles and health beside gRPC on the fleet's port; assets, health and figures on the asset port.
 
 mod bundles;
 mod metrics;
@@ -12,8 +12,11 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use futures::future::{BoxFuture, FutureExt as _};
 use http::{HeaderValue, StatusCode, header};
+use hyper::body::Incoming;
 use ship_assets::serve::Assets;
+use tower::ServiceExt as _;
 
 /// What stands beside gRPC on the TLS port.
 pub fn beside_grpc(bundles: Bundles) -> Router {
@@ -23,8 +26,23 @@ pub fn beside_grpc(bundles: Bundles) -> Router {
     router.route("/healthz", get(healthz))
 }
 
-/// Everything on the plain port: whatever is not ours is an asset, or not there.
-pub fn plain(assets: Assets, metrics: Metrics) -> Router {
+/// What answers by `router`, on a port that knows nothing of routers.
+pub fn by(
+    router: Router,
+) -> impl Fn(http::Request<Incoming>) -> BoxFuture<'static, Response> + Clone + Send + 'static {
+    move |request: http::Request<Incoming>| {
+        let answered = router.clone().oneshot(request.map(Body::new));
+        answered
+            .map(|answered| match answered {
+                Ok(response) => response,
+                Err(never) => match never {},
+            })
+            .boxed()
+    }
+}
+
+/// Everything on the asset port: whatever is not ours is an asset, or not there.
+pub fn assets(assets: Assets, metrics: Metrics) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics::get).with_state(metrics))

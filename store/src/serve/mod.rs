@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use ship_assets::Shelf;
 use ship_assets::miss::Misses;
-use ship_assets::serve::Assets;
+use ship_assets::serve::{
+    self as asset_port, Assets, Encodings, OpenEncodingsError, PortTls, PortTlsError, Setup,
+};
 use ship_durable::FileError;
 use ship_model::rollout::Policy;
 use tokio::task::JoinHandle;
@@ -43,6 +45,11 @@ use crate::union::{Unions, read_manifest};
 const AT_ONCE: usize = 32;
 /// How long requests under way may go on after the end was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
+/// From the start until assets are read again for the first time.
+const SCRUB_AFTER: Duration = Duration::from_secs(10 * 60);
+/// For reading all of them, and from there to the next time: together less than a day.
+const SCRUB_WITHIN: Duration = Duration::from_secs(3 * 3600);
+const SCRUB_PAUSE: Duration = Duration::from_secs(20 * 3600);
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -69,6 +76,12 @@ pub enum ServeError {
     },
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot use the asset port's certificate")]
+    AssetTls(#[from] PortTlsError),
+    #[error("cannot start the thread that reads assets again")]
+    Scrub(#[source] io::Error),
+    #[error("cannot keep encoded assets")]
+    Encodings(#[from] OpenEncodingsError),
     #[error("cannot load what environments run")]
     Load(#[from] SteerError),
     #[error("cannot write the store's addresses")]
@@ -87,6 +100,10 @@ pub async fn serve(options: Options, clock: Clock) -> Result<(), ServeError> {
     let bridge = Bridge::new(AT_ONCE);
     let folder = open_folder(&options.dir, &bridge).await?;
     let tls = Arc::new(Tls::load(&options.dir.join("tls"))?);
+    let asset_tls = settings
+        .asset_tls(&options.dir)
+        .map(|files| PortTls::load(&files));
+    let asset_tls = asset_tls.transpose()?.map(Arc::new);
     let (listener, assets_listener) = bind(&options, &mut settings).await?;
     let addresses = Addresses {
         grpc: address_of(&listener, settings.listen),
@@ -108,15 +125,22 @@ pub async fn serve(options: Options, clock: Clock) -> Result<(), ServeError> {
     remember(&options.dir, &addresses)?;
     tell_supervisor("READY=1");
     tracing::info!(grpc = %addresses.grpc, assets = %addresses.assets, "serving");
-    let (tls_port, plain_port) = (store.port(Some(Arc::clone(&tls))), store.plain_port());
+    let (port, router) = (store.port(Arc::clone(&tls)), store.asset_router());
+    let front = asset_port::Port {
+        tls: asset_tls.clone(),
+        limits: asset_port::Limits {
+            grace: DRAIN,
+            ..asset_port::Limits::default()
+        },
+    };
     let serving = tokio::spawn(async move {
         // Agents are let go and answers ended at once; what is short ends by itself.
         tokio::join!(
-            tls_port.serve(listener, stop.clone(), DRAIN),
-            plain_port.serve(assets_listener, stop.clone(), DRAIN),
+            port.serve(listener, stop.clone(), DRAIN),
+            front.serve(assets_listener, http::by(router), stop.cancelled()),
         );
     });
-    signals.until_end(&tls).await;
+    signals.until_end(&tls, asset_tls.as_deref()).await;
     tracing::info!("ending");
     tell_supervisor("STOPPING=1");
     store.stop.cancel();
@@ -174,7 +198,7 @@ struct Store {
 }
 
 impl Store {
-    fn port(&self, tls: Option<Arc<Tls>>) -> Port {
+    fn port(&self, tls: Arc<Tls>) -> Port {
         let bundles = Bundles {
             blobs: Arc::clone(&self.rooms.folder.blobs),
             bridge: self.face.bridge.clone(),
@@ -190,7 +214,7 @@ impl Store {
         }
     }
 
-    fn plain_port(&self) -> Port {
+    fn asset_router(&self) -> axum::Router {
         let metrics = Metrics {
             ledger: self.face.ledger.clone(),
             bridge: self.face.bridge.clone(),
@@ -199,13 +223,7 @@ impl Store {
             port: Arc::clone(&self.figures),
             assets: self.assets.clone(),
         };
-        Port {
-            tls: None,
-            fleet: self.fleet_name.clone(),
-            limits: Limits::default(),
-            router: http::plain(self.assets.clone(), metrics),
-            figures: Arc::default(),
-        }
+        http::assets(self.assets.clone(), metrics)
     }
 }
 
@@ -238,7 +256,15 @@ async fn assemble(
     })
     .await?;
     let shelf = Arc::new(Shelf::new());
-    let unions = Unions::new(dir.join("assets"), blobs, places, Arc::clone(&shelf));
+    let unions = dir.join("assets");
+    let setup = Setup {
+        settings: settings.asset_port.clone(),
+        encodings: encodings(&unions, &settings, &bridge).await?,
+        on_rot: None,
+    };
+    let assets = Assets::with(Arc::clone(&shelf), setup);
+    scrub(assets.clone(), stop.clone())?;
+    let unions = Unions::new(unions, blobs, places, Arc::clone(&shelf));
     let unions = Arc::new(unions);
     tokio::spawn(catch_up(bridge.clone(), Arc::clone(&unions), ledger.clone()));
     let pushing = Pushing {
@@ -289,7 +315,7 @@ async fn assemble(
         rooms: Arc::new(rooms),
         controller,
         counting,
-        assets: Assets::new(shelf),
+        assets,
         figures: Arc::default(),
         fleet_name: settings.fleet,
         stop,
@@ -316,7 +342,50 @@ fn asset_url(settings: &Settings, bound: SocketAddr) -> String {
     if bound.ip().is_unspecified() {
         reachable.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
-    format!("http://{reachable}")
+    let scheme = if settings.asset_port.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    format!("{scheme}://{reachable}")
+}
+
+/// Beside the unions: no app's folder is called so.
+async fn encodings(
+    assets: &Path,
+    settings: &Settings,
+    bridge: &Bridge,
+) -> Result<Option<Arc<Encodings>>, ServeError> {
+    if settings.asset_port.encode.is_empty() {
+        return Ok(None);
+    }
+    let folder = assets.join("encoded");
+    let opened = bridge.run(move || Encodings::open(&folder)).await??;
+    Ok(Some(Arc::new(opened)))
+}
+
+/// Reads every asset again within a day, on a thread of its own that ends with the store.
+fn scrub(assets: Assets, stop: CancellationToken) -> Result<(), ServeError> {
+    let work = move || {
+        let ended = || stop.is_cancelled();
+        let mut wait = SCRUB_AFTER;
+        while asset_port::pause(wait, &ended) {
+            wait = SCRUB_PAUSE;
+            match assets.scrub(SCRUB_WITHIN, &ended) {
+                Ok(read) => {
+                    tracing::info!(files = read.files, rotten = read.rotten, "assets were read again")
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "not every asset was read again");
+                }
+            }
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .name("asset-scrub".to_owned())
+        .spawn(work);
+    thread.map(drop).map_err(ServeError::Scrub)
 }
 
 /// Puts on the shelf what an earlier process did not get to.

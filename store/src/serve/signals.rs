@@ -5,6 +5,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
+use ship_assets::serve::PortTls;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -30,25 +31,35 @@ impl Signals {
     }
 
     /// Reloads certificates when asked and when their files change, until the end is asked for.
-    pub async fn until_end(mut self, tls: &Tls) {
+    pub async fn until_end(mut self, tls: &Tls, assets: Option<&PortTls>) {
         let mut looks = interval(LOOK_AT_FILES);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let reloaded = tokio::select! {
+            let asked = tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => tls.reload().map(|()| true),
-                _ = looks.tick() => tls.reload_if_changed(),
+                _ = self.hangup.recv() => true,
+                _ = looks.tick() => false,
             };
-            match reloaded {
-                Ok(true) => tracing::info!("certificates reloaded; new connections use them"),
-                Ok(false) => {}
-                Err(error) => tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "certificates cannot be reloaded; the old ones stay"
-                ),
+            if asked {
+                tell(tls.reload().map(|()| true));
+                tell(assets.map_or(Ok(false), |tls| tls.reload().map(|()| true)));
+            } else {
+                tell(tls.reload_if_changed());
+                tell(assets.map_or(Ok(false), PortTls::reload_if_changed));
             }
         }
+    }
+}
+
+fn tell<E: std::error::Error + 'static>(reloaded: Result<bool, E>) {
+    match reloaded {
+        Ok(true) => tracing::info!("certificates reloaded; new connections use them"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "certificates cannot be reloaded; the old ones stay"
+        ),
     }
 }
 

@@ -1,14 +1,19 @@
 //! Connections that are slow, silent or strange hurt nobody else.
 
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
+use ship_assets::serve::TlsFiles;
+use ship_durable::write_file;
 use ship_proto::v1;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::agent::Agent;
-use crate::fleet::{PATIENCE, Store, connect, http, tls};
+use crate::fleet::{PATIENCE, Store, connect, http, tls, until};
 
 #[tokio::test]
 async fn handshakes_that_never_end_do_not_hold_anyone_up() {
@@ -83,4 +88,45 @@ async fn strange_requests_are_answered_and_forgotten() {
     assert!(status.message().contains("protocol"), "{status:?}");
     tokio::time::sleep(Duration::ZERO).await;
     clients.status().await;
+}
+
+/// What curl gets of `/healthz` on the asset port: the protocol and the status.
+async fn healthy(address: SocketAddr, ca: &Path) -> Option<String> {
+    let port = address.port();
+    let mut curl = tokio::process::Command::new("curl");
+    curl.args(["-sS", "--max-time", "20", "--http2", "-o", "/dev/null"])
+        .args(["-w", "%{http_version} %{http_code}", "--cacert"])
+        .arg(ca)
+        .args(["--resolve", &format!("localhost:{port}:127.0.0.1")])
+        .arg(format!("https://localhost:{port}/healthz"));
+    let output = curl.output().await.unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    output.status.success().then_some(said)
+}
+
+#[tokio::test]
+async fn the_asset_port_takes_a_certificate_of_its_own_and_a_new_one_later() {
+    let keys = tempfile::tempdir().unwrap();
+    let [cert, key, first] = ["cert.pem", "key.pem", "first.pem"].map(|name| keys.path().join(name));
+    let renew = || {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        write_file(&cert, made.cert.pem().as_bytes()).unwrap();
+        write_file(&key, made.signing_key.serialize_pem().as_bytes()).unwrap();
+    };
+    renew();
+    fs::copy(&cert, &first).unwrap();
+    let files = TlsFiles {
+        cert: cert.clone(),
+        key: key.clone(),
+    };
+    let store = Store::start_with(|settings| settings.asset_port.tls = Some(files)).await;
+    let assets = store.addresses().assets;
+    assert_eq!(healthy(assets, &first).await.as_deref(), Some("2 200"));
+    renew();
+    let pid = i32::try_from(store.addresses().pid).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    let said = until("the new certificate", || healthy(assets, &cert)).await;
+    assert_eq!(said, "2 200");
+    assert_eq!(healthy(assets, &first).await, None, "the old one is used no more");
 }

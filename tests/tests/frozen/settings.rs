@@ -3,6 +3,7 @@
 use std::fs;
 
 use ship_agent::config::Config;
+use ship_assets::serve::{Encoding, Origins, PortSettings, ResourcePolicy};
 use ship_store::settings::Settings;
 
 use super::{frozen, path, writes_the_same};
@@ -53,4 +54,25 @@ fn store_toml_is_read_and_written() {
         "store-1.toml",
         &fs::read(folder.path().join("store.toml")).unwrap(),
     );
+}
+
+/// `[asset_port]` of both files.
+#[test]
+fn an_asset_port_is_read_and_written() {
+    let text = String::from_utf8(frozen("asset-port-1.toml")).unwrap();
+    let port: PortSettings = toml::from_str(&text).unwrap();
+    let origins = ["https://app.example.com", "http://localhost:3000"].map(str::to_owned);
+    assert_eq!(
+        port.access_control_allow_origin,
+        Origins::Listed(origins.to_vec())
+    );
+    assert_eq!(port.cross_origin_resource_policy, Some(ResourcePolicy::SameSite));
+    assert_eq!((port.nosniff, port.mutable_max_age_seconds), (false, 60));
+    assert_eq!(port.encode, [Encoding::Gzip, Encoding::Zstd, Encoding::Brotli]);
+    let files = port.tls.as_ref().unwrap();
+    assert_eq!(
+        (files.cert.to_str(), files.key.to_str()),
+        (Some("assets.pem"), Some("/keys/assets.key"))
+    );
+    writes_the_same("asset-port-1.toml", toml::to_string(&port).unwrap().as_bytes());
 }

@@ -1,19 +1,23 @@
-//! A file, or a part of one, as a body: read as fast as the client takes it, 128 KiB ahead at most.
+//! A file, or a part of one, as a body: read as fast as the client takes it, one buffer ahead.
 
-use std::fs::File;
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::JoinHandle;
 
-/// Bytes read at once.
-const CHUNK: u64 = 128 << 10;
+use super::buffers::{Buffer, Buffers};
+use super::files::Opened;
+
+/// Set once where the system knows no read that refuses to wait.
+static ALWAYS_WAITS: AtomicBool = AtomicBool::new(false);
 
 /// Bytes of a file from an offset on, or bytes that are at hand.
 #[derive(Debug)]
@@ -25,16 +29,16 @@ pub struct FileBody {
 #[derive(Debug)]
 enum State {
     AtHand(Bytes),
-    Idle {
-        file: Arc<File>,
-        offset: u64,
-    },
-    Reading {
-        file: Arc<File>,
-        offset: u64,
-        read: JoinHandle<io::Result<Bytes>>,
-    },
+    File(Source),
+    Reading(JoinHandle<io::Result<(Buffer, Source)>>),
     Ended,
+}
+
+#[derive(Debug)]
+struct Source {
+    opened: Arc<Opened>,
+    buffers: Arc<Buffers>,
+    offset: u64,
 }
 
 impl FileBody {
@@ -49,19 +53,68 @@ impl FileBody {
         }
     }
 
-    pub(super) fn part(file: File, offset: u64, len: u64) -> Self {
+    /// `len` bytes from `offset` on, which the file has.
+    pub(super) fn part(opened: Arc<Opened>, buffers: &Arc<Buffers>, offset: u64, len: u64) -> Self {
+        if let Some(bytes) = opened.bytes() {
+            let end = offset.saturating_add(len).min(bytes.len() as u64);
+            return Self::text(bytes.slice(offset.min(end) as usize..end as usize));
+        }
         Self {
-            state: State::Idle {
-                file: Arc::new(file),
+            state: State::File(Source {
+                opened,
+                buffers: Arc::clone(buffers),
                 offset,
-            },
+            }),
             left: len,
         }
     }
 
-    /// For HEAD: says how long the body would be, and has none.
-    pub(super) fn is_small(len: u64) -> bool {
-        len <= CHUNK
+    fn hand_on(&mut self, buffer: Buffer, source: Source) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let bytes = Bytes::from_owner(buffer);
+        self.left -= bytes.len() as u64;
+        self.state = State::File(source);
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+}
+
+impl Source {
+    /// What lies in the page cache; none when a disk must be waited for.
+    fn read_now(&mut self, buffer: &mut Buffer) -> io::Result<bool> {
+        if ALWAYS_WAITS.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let file = self.opened.file().ok_or(io::ErrorKind::Unsupported)?;
+        let mut room = [IoSliceMut::new(buffer.room())];
+        match rustix::io::preadv2(file, &mut room, self.offset, ReadWriteFlags::NOWAIT) {
+            Ok(got) => self.take_over(buffer, got).map(|()| true),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                ALWAYS_WAITS.store(true, Ordering::Relaxed);
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read_waiting(mut self, mut buffer: Buffer) -> io::Result<(Buffer, Self)> {
+        let file = self.opened.file().ok_or(io::ErrorKind::Unsupported)?;
+        let got = file.read_at(buffer.room(), self.offset)?;
+        self.take_over(&mut buffer, got)?;
+        Ok((buffer, self))
+    }
+
+    /// What was read counts if nobody has written to the file since it was hashed. The client must take neither other
+    /// bytes nor a part for the whole, so both are errors, which break the answer off.
+    fn take_over(&mut self, buffer: &mut Buffer, got: usize) -> io::Result<()> {
+        if got == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if !self.opened.is_unchanged() {
+            return Err(io::Error::other("the file changed while it was sent"));
+        }
+        buffer.shorten(got);
+        self.offset += got as u64;
+        Ok(())
     }
 }
 
@@ -83,28 +136,21 @@ impl Body for FileBody {
                     self.left = 0;
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 }
-                State::Idle { file, offset } => {
-                    let len = self.left.min(CHUNK);
-                    let source = file.clone();
-                    let read = tokio::task::spawn_blocking(move || read_exactly(&source, offset, len));
-                    self.state = State::Reading { file, offset, read };
+                State::File(mut source) => {
+                    let mut buffer = source.buffers.take(self.left);
+                    if source.read_now(&mut buffer)? {
+                        return self.hand_on(buffer, source);
+                    }
+                    self.state =
+                        State::Reading(tokio::task::spawn_blocking(move || source.read_waiting(buffer)));
                 }
-                State::Reading {
-                    file,
-                    offset,
-                    mut read,
-                } => {
-                    let Poll::Ready(done) = Pin::new(&mut read).poll(cx) else {
-                        self.state = State::Reading { file, offset, read };
+                State::Reading(mut reading) => {
+                    let Poll::Ready(done) = Pin::new(&mut reading).poll(cx) else {
+                        self.state = State::Reading(reading);
                         return Poll::Pending;
                     };
-                    let bytes = done.map_err(io::Error::other)??;
-                    self.left -= bytes.len() as u64;
-                    self.state = State::Idle {
-                        file,
-                        offset: offset + bytes.len() as u64,
-                    };
-                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                    let (buffer, source) = done.map_err(io::Error::other)??;
+                    return self.hand_on(buffer, source);
                 }
             }
         }
@@ -117,11 +163,4 @@ impl Body for FileBody {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left)
     }
-}
-
-/// A file that became shorter is an error: the client must not take the rest for the whole.
-pub(super) fn read_exactly(file: &File, offset: u64, len: u64) -> io::Result<Bytes> {
-    let mut buffer = vec![0; len as usize];
-    file.read_exact_at(&mut buffer, offset)?;
-    Ok(buffer.into())
 }
