@@ -102,7 +102,7 @@ fn with_the_store_dead_what_is_lost_is_answered_so_that_no_cache_keeps_it() {
     wait::until("the store's end", || {
         let answers = bases
             .iter()
-            .filter(|base| http::get_url(&format!("{base}{url}")).is_ok());
+            .filter(|base| http::get_url(&format!("{base}/")).is_ok());
         (answers.count() == 2).then_some(())
     });
     for file in &files {

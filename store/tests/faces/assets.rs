@@ -147,15 +147,23 @@ async fn what_hosts_were_asked_for_is_remembered_by_the_store() {
 
 #[tokio::test]
 async fn a_file_that_is_gone_from_the_stores_folder_is_made_anew_from_its_bundle() {
-    let store = Store::start().await;
+    let mut store = Store::start().await;
     let mut clients = store.operator().await;
     clients.publish_page("one").await;
-    let assets = store.addresses().assets;
     let path = url("one");
-    let get = async || http(assets, None, "GET", &path, "").await;
-    until("the asset", || async { (get().await.0 == 200).then_some(()) }).await;
+    let asked = store.addresses().assets;
+    until("the asset", || async {
+        (http(asked, None, "GET", &path, "").await.0 == 200).then_some(())
+    })
+    .await;
+    // What was asked for once is answered from memory: the next store has none of it.
+    store.kill();
     let file = store.folder().join("assets/web.files").join(&path[1..]);
     std::fs::remove_file(&file).unwrap();
+    store.serve().await;
+    let assets = store.addresses().assets;
+    let get = async || http(assets, None, "GET", &path, "").await;
+    until("the shelf", || async { (get().await.0 == 200).then_some(()) }).await;
     let (status, _, body) = get().await;
     assert_eq!((status, &body[..]), (200, &b"one"[..]));
     assert!(file.exists());

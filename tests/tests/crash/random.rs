@@ -113,8 +113,9 @@ fn a_host_goes_back_with_store_agent_and_keeper_dead() {
         fleet.keeper("h1", APP).is_none().then_some(())
     });
     // Nobody can tell that it runs, and nobody says that it does not.
-    let said = fleet.on_host("h1", &["status", "-o", "json"]).stdout;
-    let status: Value = serde_json::from_slice(&said).unwrap();
+    let said = fleet.on_host("h1", &["status", "-o", "json"]);
+    assert!(said.status.success(), "{said:?}");
+    let status: Value = serde_json::from_slice(&said.stdout).unwrap();
     let app = &status["apps"][0];
     assert_eq!(
         (&app["release"], &app["healthy"]),
