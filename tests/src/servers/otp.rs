@@ -10,7 +10,7 @@ use super::subject::{program, root, words};
 use super::{Manners, Subject};
 
 impl Subject {
-    /// An OTP release with a number in a server's state. A release that [exits](Manners::Exits) cannot take that state over.
+    /// An OTP release with a number in a server's state. An [estranged](Manners::Estranged) release cannot take that state over.
     #[must_use]
     pub fn erlang() -> Option<Self> {
         let upgrade = Upgrade {
@@ -36,7 +36,7 @@ fn build(tree: &Path, release: u64, manners: Manners) {
     let built = Command::new(&builder)
         .arg(tree)
         .arg(release.to_string())
-        .arg((manners != Manners::Exits).to_string())
+        .arg((manners != Manners::Estranged).to_string())
         .arg((manners != Manners::Sick).to_string())
         .output();
     let built = built.unwrap_or_else(|error| panic!("{}: {error}", builder.display()));

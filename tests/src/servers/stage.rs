@@ -30,6 +30,8 @@ pub struct Stage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manners {
     Good,
+    /// Cannot go on from what the release before it left; started anew it is good.
+    Estranged,
     /// Ends as soon as it is started.
     Exits,
     /// Answers its probe with 500.
@@ -172,7 +174,7 @@ impl Stage {
             .map(|(name, value)| ((*name).to_owned(), value.clone()))
             .collect();
         let broken = match manners {
-            Manners::Good => None,
+            Manners::Good | Manners::Estranged => None,
             Manners::Exits => Some("exit"),
             Manners::Sick => Some("sick"),
         };
@@ -180,7 +182,7 @@ impl Stage {
         // A sick release fails at the end of this time, and so does one whose master starts dead workers again and again;
         // good ones must not.
         let ready = match manners {
-            Manners::Good => 60_000,
+            Manners::Good | Manners::Estranged => 60_000,
             Manners::Exits => 8_000,
             Manners::Sick => 4_000,
         };
@@ -284,7 +286,7 @@ impl Stage {
             std::fs::write(dir.join("release"), release.to_string())?;
             std::fs::write(dir.join("piece"), "a piece\n".repeat(2_560))?;
             match manners {
-                Manners::Good => Ok(()),
+                Manners::Good | Manners::Estranged => Ok(()),
                 Manners::Exits => std::fs::write(dir.join("broken"), "exit"),
                 Manners::Sick => std::fs::write(dir.join("broken"), "sick"),
             }
@@ -296,12 +298,15 @@ impl Stage {
     /// What a configuration file says of its release.
     fn fill(&self, text: &str, release: u64, manners: Manners) -> String {
         let health = match manners {
-            Manners::Good => "200",
+            Manners::Good | Manners::Estranged => "200",
             Manners::Sick => "500",
             // No server takes that, as it takes no configuration with a mistake.
             Manners::Exits => "mistake;;",
         };
-        let base = if manners == Manners::Good { "" } else { "sick" };
+        let base = match manners {
+            Manners::Good | Manners::Estranged => "",
+            Manners::Sick | Manners::Exits => "sick",
+        };
         text.replace("@IP@", &self.own.ip().to_string())
             .replace("@PORT@", &self.own.port().to_string())
             .replace("@BASE@", base)

@@ -100,7 +100,7 @@ fn erlang_by_relup_there_and_back_keeps_state_and_users() {
 #[test]
 fn erlang_that_cannot_take_the_state_over_is_restarted_and_that_is_told() {
     let Some(mut node) = Node::begin() else { return };
-    let outcome = node.stage.switch(3, Manners::Exits, SHORT_SOAK);
+    let outcome = node.stage.switch(3, Manners::Estranged, SHORT_SOAK);
     switched(&outcome, 3);
     assert_eq!(outcome.rungs.len(), 1, "{outcome:?}");
     let rung = &outcome.rungs[0];
