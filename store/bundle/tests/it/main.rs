@@ -10,6 +10,7 @@ mod bad_bundle;
 mod bad_stage;
 mod bad_tree;
 mod crash;
+mod delta;
 mod fixture;
 mod frozen;
 mod memory;
