@@ -68,11 +68,15 @@ impl DeltaFooter {
         }
         let id = |from: usize| {
             let bytes = ids.get(from..).and_then(|bytes| bytes.first_chunk::<32>());
-            bytes.map(|bytes| ReleaseId::from_bytes(*bytes)).ok_or(DeltaError::Footer)
+            bytes
+                .map(|bytes| ReleaseId::from_bytes(*bytes))
+                .ok_or(DeltaError::Footer)
         };
         let number = |at: usize| {
             let bytes = numbers.get(at * 4..).and_then(|bytes| bytes.first_chunk::<4>());
-            bytes.map(|bytes| u32::from_le_bytes(*bytes)).ok_or(DeltaError::Footer)
+            bytes
+                .map(|bytes| u32::from_le_bytes(*bytes))
+                .ok_or(DeltaError::Footer)
         };
         let (manifest_len, index_len) = (u64::from(number(0)?), u64::from(number(2)?));
         let found = Self {
@@ -207,7 +211,10 @@ impl DeltaIndex {
         if !reader.rest.is_empty() {
             return Err(DeltaError::Size);
         }
-        let end = index.frames.last().map_or(data.start, |last| last.offset + last.len);
+        let end = index
+            .frames
+            .last()
+            .map_or(data.start, |last| last.offset + last.len);
         if end != data.end {
             return Err(contradiction("its frames do not fill the delta"));
         }
@@ -313,8 +320,15 @@ impl Reader<'_> {
         Ok(count)
     }
 
-    fn step(&mut self, last: i64, step: u64, manifest: &Manifest) -> Result<(u32, u64, BlobDigest), DeltaError> {
-        let entry = last.checked_add(unzigzag(step)).and_then(|entry| u32::try_from(entry).ok());
+    fn step(
+        &mut self,
+        last: i64,
+        step: u64,
+        manifest: &Manifest,
+    ) -> Result<(u32, u64, BlobDigest), DeltaError> {
+        let entry = last
+            .checked_add(unzigzag(step))
+            .and_then(|entry| u32::try_from(entry).ok());
         let entry = entry.ok_or(contradiction("a file lies outside its manifest"))?;
         let found = manifest.entries().get(entry as usize).and_then(file);
         let (size, digest) = found.ok_or(contradiction("what it names is no file of its manifest"))?;
@@ -360,7 +374,9 @@ impl Reader<'_> {
         for _ in 0..spans {
             prefix.push(self.span()?);
         }
-        let old = prefix.iter().try_fold(0_u64, |sum, span| sum.checked_add(span.len));
+        let old = prefix
+            .iter()
+            .try_fold(0_u64, |sum, span| sum.checked_add(span.len));
         let bounded = old.is_some_and(|old| old <= MAX_PREFIX) && raw_len <= MAX_RAW && len <= 2 * MAX_RAW;
         if !bounded || raw_len == 0 {
             return Err(contradiction("a frame has an impossible length"));

@@ -50,11 +50,7 @@ struct Chunk {
 }
 
 /// Cuts the blob, and gives the digest of what was read.
-fn chunks(
-    bytes: &dyn BlobBytes,
-    blob: &Known,
-    mut each: impl FnMut(Chunk),
-) -> io::Result<BlobDigest> {
+fn chunks(bytes: &dyn BlobBytes, blob: &Known, mut each: impl FnMut(Chunk)) -> io::Result<BlobDigest> {
     let stream = Stream::new(bytes, blob.digest, 0..blob.size);
     let stream = io::BufReader::with_capacity(4 << 20, stream);
     let mut hasher = blake3::Hasher::new();
@@ -95,12 +91,19 @@ pub(super) fn layout(
         by_mark.entry(chunk.mark).or_insert(at);
     }
     let entry = old.map_or(0, |(_, old)| old.entry);
-    let mut pieces = Pieces { entry, out: Vec::new() };
+    let mut pieces = Pieces {
+        entry,
+        out: Vec::new(),
+    };
     // The chunk that follows the last match: repeated content goes on where it is.
     let mut next = 0;
     let digest = chunks(to, new, |chunk| {
         let follows = chunks_of_old.get(next).is_some_and(|old| old.mark == chunk.mark);
-        let found = if follows { Some(next) } else { by_mark.get(&chunk.mark).copied() };
+        let found = if follows {
+            Some(next)
+        } else {
+            by_mark.get(&chunk.mark).copied()
+        };
         match found.and_then(|at| Some((at, chunks_of_old.get(at)?))) {
             Some((at, old)) if old.len == chunk.len => {
                 pieces.old(old.offset, chunk.len);
@@ -164,13 +167,18 @@ fn groups(pieces: &[Piece], entry: u32, old_size: u64) -> Vec<RunGroup> {
         let mut left = len;
         while left > 0 {
             let part = left.min(FRAME);
-            let before = (until.min(old_size).saturating_sub(old_at)).min(part + AROUND).min(BEFORE);
+            let before = (until.min(old_size).saturating_sub(old_at))
+                .min(part + AROUND)
+                .min(BEFORE);
             if new_room < part || old_room < before {
                 groups.push(RunGroup::default());
                 (new_room, old_room) = (FRAME, BEFORE);
             }
             if let Some(group) = groups.last_mut() {
-                group.runs.push(Run { offset: at, len: part });
+                group.runs.push(Run {
+                    offset: at,
+                    len: part,
+                });
                 if before > 0 {
                     group.prefix.push(Span {
                         entry,

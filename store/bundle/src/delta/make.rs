@@ -95,7 +95,10 @@ pub fn make_delta(
 ) -> Result<MadeDelta, MakeDeltaError> {
     let found = matched(base, target);
     let small = found.groups.iter().flat_map(|group| &group.new);
-    let raw_bytes = small.chain(found.grown.iter().map(|grown| &grown.new)).map(|new| new.size).sum();
+    let raw_bytes = small
+        .chain(found.grown.iter().map(|grown| &grown.new))
+        .map(|new| new.size)
+        .sum();
     progress.total(raw_bytes);
     let making = Making {
         from,
@@ -146,7 +149,14 @@ fn blob(new: &Known, pieces: Vec<super::index::Piece>) -> DeltaBlob {
 
 fn code_manifest(base: &Manifest, target: &Manifest, effort: Effort) -> Result<Vec<u8>, MakeDeltaError> {
     let small = target.encoded().len() <= SMALL_MANIFEST;
-    let effort = if small { Effort { level: INDEX_LEVEL, ..Effort::THOROUGH } } else { effort };
+    let effort = if small {
+        Effort {
+            level: INDEX_LEVEL,
+            ..Effort::THOROUGH
+        }
+    } else {
+        effort
+    };
     code(base.encoded(), target.encoded(), effort).map_err(MakeDeltaError::Compress)
 }
 
@@ -166,8 +176,14 @@ struct Making<'a> {
 
 impl Making<'_> {
     fn group(&self, group: &Group) -> Result<Coded, MakeDeltaError> {
-        let prefix = whole(self.from, &group.old, |digest, source| MakeDeltaError::Base { digest, source })?;
-        let new = whole(self.to, &group.new, |digest, source| MakeDeltaError::Target { digest, source })?;
+        let prefix = whole(self.from, &group.old, |digest, source| MakeDeltaError::Base {
+            digest,
+            source,
+        })?;
+        let new = whole(self.to, &group.new, |digest, source| MakeDeltaError::Target {
+            digest,
+            source,
+        })?;
         let spans = group.old.iter().map(|old| Span {
             entry: old.entry,
             offset: 0,
@@ -202,9 +218,11 @@ impl Making<'_> {
                 let mut prefix = Vec::new();
                 if let Some(old) = old {
                     let spans = group.prefix.iter().map(|span| (span.offset, span.len));
-                    parts(self.from, old.digest, spans, &mut prefix).map_err(|source| MakeDeltaError::Base {
-                        digest: old.digest,
-                        source,
+                    parts(self.from, old.digest, spans, &mut prefix).map_err(|source| {
+                        MakeDeltaError::Base {
+                            digest: old.digest,
+                            source,
+                        }
                     })?;
                 }
                 let mut raw = Vec::new();
@@ -319,7 +337,12 @@ impl<W: Write> Delta<W> {
         Ok(())
     }
 
-    fn finish(mut self, base: &Manifest, target: &Manifest, manifest_len: u64) -> Result<u64, MakeDeltaError> {
+    fn finish(
+        mut self,
+        base: &Manifest,
+        target: &Manifest,
+        manifest_len: u64,
+    ) -> Result<u64, MakeDeltaError> {
         let raw = self.index.encode(base);
         let coded = zstd::bulk::compress(&raw, INDEX_LEVEL).map_err(MakeDeltaError::Compress)?;
         let footer = DeltaFooter {

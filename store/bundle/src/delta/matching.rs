@@ -100,7 +100,9 @@ pub(super) fn matched(base: &Manifest, target: &Manifest) -> Matched {
     let mut likely = Likely::new(&old, &kept);
     let mut found = Matched::default();
     for new in large {
-        let old = likely.take(base, target, &new).filter(|old| old.size >= LARGE / 4);
+        let old = likely
+            .take(base, target, &new)
+            .filter(|old| old.size >= LARGE / 4);
         found.grown.push(Grown {
             old: old.cloned(),
             new,

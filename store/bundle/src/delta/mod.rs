@@ -35,6 +35,7 @@ mod source;
 pub use index::{DeltaError, DeltaFooter, DeltaIndex, FOOTER};
 pub use make::{Effort, MadeDelta, MakeDeltaError, make_delta};
 pub use read::{ApplyError, DeltaBlobs, Part, read_manifest};
+pub(crate) use source::read_entry;
 pub use source::{BlobBytes, TreeBlobs};
 
 /// Most new bytes of one frame.
@@ -43,4 +44,3 @@ pub const MAX_RAW: u64 = 32 << 20;
 pub const MAX_PREFIX: u64 = 40 << 20;
 /// Files from here on are matched by content-defined chunks, so that unchanged parts are named and not coded.
 const LARGE: u64 = 8 << 20;
-

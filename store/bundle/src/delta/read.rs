@@ -68,7 +68,10 @@ impl DeltaIndex {
             taken += self.blobs.get(blob).map_or(0, DeltaBlob::new_bytes);
             blob += 1;
             while given < taken {
-                given += self.frames.get(frame).map_or(u64::MAX - given, |frame| frame.raw_len);
+                given += self
+                    .frames
+                    .get(frame)
+                    .map_or(u64::MAX - given, |frame| frame.raw_len);
                 frame += 1;
             }
             if given == taken {
@@ -80,6 +83,20 @@ impl DeltaIndex {
             }
         }
         parts
+    }
+
+    /// What comes out of a part, in its order.
+    pub(crate) fn blobs_of(&self, part: &Part) -> impl Iterator<Item = BlobDigest> {
+        let blobs = self.blobs.get(part.blobs.clone()).unwrap_or_default();
+        blobs.iter().map(|blob| blob.digest)
+    }
+
+    /// Bytes that the frame that takes most takes with its prefix while it is decoded.
+    pub(crate) fn memory(&self) -> u64 {
+        let frames = self.frames.iter();
+        let taken = frames
+            .map(|frame| frame.len + frame.raw_len + frame.prefix.iter().map(|span| span.len).sum::<u64>());
+        taken.max().unwrap_or(0)
     }
 
     /// Where in the delta a part's bytes lie.
@@ -105,7 +122,9 @@ pub enum ApplyError {
     Read(#[source] io::Error),
     #[error("cannot read blob {digest}, which the delta is made against")]
     Base { digest: BlobDigest, source: io::Error },
-    #[error("a frame of the delta cannot be decompressed: it is damaged, or the blobs it is made against are")]
+    #[error(
+        "a frame of the delta cannot be decompressed: it is damaged, or the blobs it is made against are"
+    )]
     Frame,
     #[error("cannot write what the delta holds")]
     Write(#[source] io::Error),
@@ -199,7 +218,11 @@ impl<'a, R: Read> DeltaBlobs<'a, R> {
         Ok(())
     }
 
-    fn old_bytes(&self, span: &Span, sink: &mut impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), ApplyError> {
+    fn old_bytes(
+        &self,
+        span: &Span,
+        sink: &mut impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), ApplyError> {
         let digest = self.digest(span);
         let mut stream = Stream::new(self.from, digest, span.offset..span.offset + span.len);
         let mut buffer = vec![0; (4 * PIECE).min(span.len as usize)];

@@ -48,12 +48,27 @@ impl<'a> TreeBlobs<'a> {
 impl BlobBytes for TreeBlobs<'_> {
     fn read_at(&self, blob: BlobDigest, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let at = self.files.binary_search_by_key(&blob, |(digest, _)| *digest);
-        let place = at.ok().and_then(|at| self.files.get(at));
-        let entry = place.and_then(|(_, place)| self.manifest.entries().get(*place as usize));
-        let entry = entry.ok_or(io::ErrorKind::NotFound)?;
-        let file = self.root.read(entry.path.as_bytes())?;
-        file.read_exact_at(buffer, offset)
+        let (_, place) = at
+            .ok()
+            .and_then(|at| self.files.get(at))
+            .ok_or(io::ErrorKind::NotFound)?;
+        read_entry(&self.root, self.manifest, *place, offset, buffer)
     }
+}
+
+/// Fills `buffer` from the file at this place of the manifest.
+pub(crate) fn read_entry(
+    root: &Root,
+    manifest: &Manifest,
+    place: u32,
+    offset: u64,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    let entry = manifest
+        .entries()
+        .get(place as usize)
+        .ok_or(io::ErrorKind::NotFound)?;
+    root.read(entry.path.as_bytes())?.read_exact_at(buffer, offset)
 }
 
 /// One blob as a stream.

@@ -11,6 +11,7 @@ mod bad_stage;
 mod bad_tree;
 mod crash;
 mod delta;
+mod delta_staged;
 mod fixture;
 mod frozen;
 mod memory;
