@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use ship_durable::fault;
 use ship_model::assets::{Asset, AssetsError, assets_of};
 use ship_model::digest::BlobDigest;
@@ -19,6 +21,8 @@ use crate::record::{Record, RecordError};
 use crate::url::folder_name;
 
 const INCOMING: &str = "incoming";
+/// Tries of an `openat2` that renames nearby disturb.
+const DISTURBED: usize = 64;
 
 /// A file of the union: its name below the folder, and what it must contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,7 +186,7 @@ impl Union {
         let fingerprinted = assets.iter().filter(|asset| asset.fingerprinted).count();
         added.present = (fingerprinted - missing.len()) as u64;
         for asset in &missing {
-            if self.add_file(asset, &tree.join(asset.path.as_path()))? {
+            if self.add_file(asset, tree)? {
                 added.linked += 1;
             } else {
                 added.copied += 1;
@@ -358,20 +362,24 @@ impl Union {
         Ok(name)
     }
 
-    /// Links `file` in; true when linked, false when copied. The tree is verified, so a link's bytes need
-    /// no second look; a copy is hashed like any other stream.
-    fn add_file(&self, asset: &Asset, file: &Path) -> Result<bool, AddError> {
+    /// Links a file of the tree in; true when linked, false when copied. The tree is verified, so a link's bytes need
+    /// no second look; a copy is hashed like any other stream. Where the tree has a symbolic link, the file it leads to
+    /// within the tree is copied: the union is served without its releases, so nothing in it may lead out.
+    fn add_file(&self, asset: &Asset, tree: &Path) -> Result<bool, AddError> {
         let name = self.name_of(asset)?;
         let incoming = self.incoming();
-        if fs::hard_link(file, &incoming).is_ok() {
-            self.settle(asset, &name, &incoming)?;
-            return Ok(true);
-        }
         let failed = |source| AddError::Write {
             url: asset.url_path.clone(),
             source,
         };
-        self.add_blob(asset, &mut File::open(file).map_err(failed)?)?;
+        let file = tree.join(asset.path.as_path());
+        let plain = fs::symlink_metadata(&file).map_err(failed)?.is_file();
+        if plain && fs::hard_link(&file, &incoming).is_ok() {
+            self.settle(asset, &name, &incoming)?;
+            return Ok(true);
+        }
+        let mut content = open_within(tree, &asset.path).map_err(failed)?;
+        self.add_blob(asset, &mut content)?;
         Ok(false)
     }
 
@@ -430,6 +438,22 @@ impl State {
             self.releases.push(release);
         }
     }
+}
+
+/// Opens what a name of `tree` leads to, and nothing outside of it.
+fn open_within(tree: &Path, name: &TreePath) -> io::Result<File> {
+    let folder = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+    let tree = rustix::fs::open(tree, folder, Mode::empty())?;
+    let (flags, inside) = (OFlags::RDONLY | OFlags::CLOEXEC, ResolveFlags::BENEATH);
+    for _ in 0..DISTURBED {
+        match rustix::fs::openat2(&tree, name.as_path(), flags, Mode::empty(), inside) {
+            Ok(file) => return Ok(file.into()),
+            // A rename nearby: the kernel cannot tell whether it left the tree meanwhile.
+            Err(Errno::AGAIN) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Errno::AGAIN.into())
 }
 
 fn starts_with_dot(path: &Path) -> bool {
