@@ -131,7 +131,7 @@ fn what_expired_is_removed_from_the_store_and_comes_back_with_a_release_that_nam
         let tree = fleet.sample(release);
         let spec = tree.join("ship.toml");
         let text = std::fs::read_to_string(&spec).unwrap();
-        std::fs::write(&spec, format!("{text}\n[retention]\nkeep = 0\n")).unwrap();
+        std::fs::write(&spec, format!("{text}\n[retention]\nkeep = 1\n")).unwrap();
         fleet.publish_tree(&tree);
         fleet.shipctl(&["promote", APP]).expect(0);
     }

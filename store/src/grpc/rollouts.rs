@@ -107,8 +107,7 @@ impl RolloutsFace {
     /// Expired assets of the release that is wanted stand in the store again before any host is told of it.
     async fn bring_back(&self, env: &EnvName, app: &AppName, wanted: &Wanted) -> Result<(), Status> {
         let of = app.clone();
-        let expired = self.0.ledger(move |ledger| ledger.expired_urls(&of)).await?;
-        if expired.is_empty() {
+        if !self.0.ledger(move |ledger| ledger.has_expired(&of)).await? {
             return Ok(());
         }
         // What is wrong with the wish is told by whoever carries it out.

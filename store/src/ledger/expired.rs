@@ -67,6 +67,16 @@ impl Ledger {
         Ok(self.read(&key(app, url))?.map(|found| found.record))
     }
 
+    /// Whether any asset of `app` has expired.
+    pub fn has_expired(&self, app: &AppName) -> Result<bool, LedgerError> {
+        let mut found = false;
+        self.walk::<ExpiredAsset>(&prefix(app), |_, _| {
+            found = true;
+            false
+        })?;
+        Ok(found)
+    }
+
     /// Every path of `app` that has expired.
     pub fn expired_urls(&self, app: &AppName) -> Result<UrlSet, LedgerError> {
         let mut urls = UrlSet::default();
