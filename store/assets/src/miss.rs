@@ -1,9 +1,11 @@
 //! A request that no file here answers: what was published is fetched from elsewhere, verified, and served in the same
 //! request.
 //!
-//! Three kinds are told apart. What nobody ever published is **unknown**: 404. What was published is **promised**: it is
-//! fetched once however many ask, and stands from then on. What was promised and cannot be had is an **incident**: 503
-//! with `Retry-After`, so that no cache remembers it as gone, counted for the release that first brought it.
+//! Four kinds are told apart. What nobody ever published is **unknown**: 404. What was published and nothing keeps any
+//! more has **expired**: 404 as well, which no cache may keep, since a release that names it brings it back; 410 would say
+//! that it never comes back. What was published otherwise is **promised**: it is fetched once however many ask, and stands
+//! from then on. What was promised and cannot be had is an **incident**: 503 with `Retry-After`, so that no cache
+//! remembers it as gone, counted for the release that first brought it.
 //!
 //! All of it is bounded: so many paths at once, so many remembered as unknown or failed, for a short time. Whoever asks
 //! for more than that is answered as if nothing was known here, with a 404 that no cache keeps.
@@ -58,13 +60,23 @@ impl Promised {
     }
 }
 
+/// What the ledger of all that was published says of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody ever published it.
+    Never,
+    /// It was published, and nothing keeps it any more.
+    Expired,
+    Promised(Promised),
+}
+
 /// Why something could not be had from elsewhere.
 pub type ElsewhereError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Who knows and has more than this folder: the store for a host, its bundles for the store. Every method blocks.
 pub trait Elsewhere: Send + Sync + 'static {
-    /// What was published at `url`; none when nothing ever was.
-    fn find(&self, url: &str) -> Result<Option<Promised>, ElsewhereError>;
+    /// What was published at `url`.
+    fn find(&self, url: &str) -> Result<Standing, ElsewhereError>;
 
     /// Puts it into its union, verified ([`crate::Union::add_blob`], then [`crate::Union::adopt`]).
     fn fetch(&self, promised: &Promised) -> Result<(), ElsewhereError>;
@@ -75,6 +87,8 @@ pub trait Elsewhere: Send + Sync + 'static {
 pub enum Missed {
     /// Nobody ever published it, or nobody can tell now.
     Unknown,
+    /// It was published once, and nothing keeps it any more.
+    Expired,
     /// It stands now.
     Here,
     /// It was published, and nobody can serve it.
@@ -183,8 +197,9 @@ impl Misses {
 
     fn look(&self, url: &str) -> Missed {
         let promised = match self.elsewhere.find(url) {
-            Ok(Some(promised)) => promised,
-            Ok(None) => return Missed::Unknown,
+            Ok(Standing::Promised(promised)) => promised,
+            Ok(Standing::Expired) => return Missed::Expired,
+            Ok(Standing::Never) => return Missed::Unknown,
             Err(error) => {
                 tracing::debug!(
                     url,
@@ -239,7 +254,7 @@ impl Misses {
     fn remember(&self, url: &str, missed: Missed) {
         let length = match missed {
             Missed::Here => return,
-            Missed::Unknown => UNKNOWN_FOR,
+            Missed::Unknown | Missed::Expired => UNKNOWN_FOR,
             Missed::Incident => FAILED_FOR,
         };
         let mut remembered = lock(&self.remembered);

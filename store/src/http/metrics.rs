@@ -181,6 +181,11 @@ fn counters(out: &mut String, metrics: &Metrics) {
             &assets.not_found,
         ),
         (
+            "ship_asset_expired_total",
+            "Requests for assets that were published and that nothing keeps any more.",
+            &assets.expired,
+        ),
+        (
             "ship_asset_broken_total",
             "Requests for assets whose file cannot be read.",
             &assets.broken,

@@ -298,6 +298,7 @@ async fn assemble(
         evidence,
         heartbeat_ms: settings.heartbeat_ms,
         asset_url: asset_url(&settings, addresses.assets),
+        deciding: Arc::default(),
         stop: stop.clone(),
     };
     let from_bundles = FromBundles {
@@ -306,6 +307,7 @@ async fn assemble(
     };
     shelf.look_elsewhere(Misses::new(Arc::new(from_bundles)));
     let rooms = Rooms {
+        assets: assets.clone(),
         folder,
         unions,
         retention: settings.retention.clone(),

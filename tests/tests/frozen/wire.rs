@@ -407,11 +407,41 @@ fn examples() -> Vec<Example> {
         "AssetLine" AssetLine = AssetLine {
             url: text("/a.js"), digest: digest(14), bytes: 21, releases: vec![454, 455], reasons: vec![asset_reason()],
             collectable_since_ms: 22, asked_ms: 23, asked_of: text("production/h1"), stands_on: vec![text("store")],
+            // Came later.
+            expired_ms: 0,
         };
         "AssetReason" AssetReason = asset_reason();
         "FindAssetRequest" FindAssetRequest = FindAssetRequest { apps: vec![text("web")], path: text("/a.js") };
-        "FindAssetReply" FindAssetReply = FindAssetReply { asset: Some(found_asset()) };
+        "FindAssetReply" FindAssetReply = FindAssetReply { asset: Some(found_asset()), expired: false };
         "FoundAsset" FoundAsset = found_asset();
+        "AssetLine expired" AssetLine = AssetLine { url: text("/a.js"), expired_ms: 25, ..AssetLine::default() };
+        "FindAssetReply expired" FindAssetReply = FindAssetReply { asset: None, expired: true };
+        "SweepAssetsRequest" SweepAssetsRequest = SweepAssetsRequest { app: text("web") };
+        "SweepProgress marked" SweepProgress = SweepProgress {
+            progress: Some(sweep_progress::Progress::Marked(sweep_marked())),
+        };
+        "SweepProgress swept" SweepProgress = SweepProgress {
+            progress: Some(sweep_progress::Progress::Swept(swept())),
+        };
+        "SweepMarked" SweepMarked = sweep_marked();
+        "Swept" Swept = swept();
+    }
+}
+
+fn sweep_marked() -> SweepMarked {
+    SweepMarked {
+        assets: 26,
+        bytes: 27,
+        wait_ms: 28,
+    }
+}
+
+fn swept() -> Swept {
+    Swept {
+        assets: 29,
+        bytes: 30,
+        spared: 31,
+        files: 32,
     }
 }
 

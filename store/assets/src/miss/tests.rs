@@ -19,7 +19,7 @@ struct Other {
 }
 
 impl Elsewhere for Other {
-    fn find(&self, url: &str) -> Result<Option<Promised>, ElsewhereError> {
+    fn find(&self, url: &str) -> Result<Standing, ElsewhereError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let closed = self.closed.lock().unwrap();
         drop(self.opened.wait_while(closed, |closed| *closed).unwrap());
@@ -27,13 +27,17 @@ impl Elsewhere for Other {
             number: ReleaseNumber(7),
             id: ReleaseId::of(b"seven"),
         };
-        Ok(url.starts_with("/static/").then(|| Promised {
-            app: "web".parse().unwrap(),
-            release,
-            url: url.to_owned(),
-            digest: BlobDigest::of(b"x"),
-            size: 1,
-        }))
+        Ok(match url.split('/').nth(1) {
+            Some("static") => Standing::Promised(Promised {
+                app: "web".parse().unwrap(),
+                release,
+                url: url.to_owned(),
+                digest: BlobDigest::of(b"x"),
+                size: 1,
+            }),
+            Some("old") => Standing::Expired,
+            _ => Standing::Never,
+        })
     }
 
     fn fetch(&self, _: &Promised) -> Result<(), ElsewhereError> {

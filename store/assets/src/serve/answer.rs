@@ -106,6 +106,13 @@ fn unknown(assets: &Assets, origin: Option<&HeaderValue>) -> Response<FileBody> 
     )
 }
 
+/// Not one of the unknown, and no incident: retention gave it up.
+fn expired(assets: &Assets, origin: Option<&HeaderValue>) -> Response<FileBody> {
+    assets.counters.expired.fetch_add(1, Ordering::Relaxed);
+    let text = "this asset has expired: no release in use names it\n";
+    plain(&assets.room.rules, origin, StatusCode::NOT_FOUND, text)
+}
+
 /// Answers with what is found elsewhere.
 async fn missing(assets: Assets, head: Request<()>) -> Response<FileBody> {
     let origin = head.headers().get(header::ORIGIN);
@@ -115,6 +122,7 @@ async fn missing(assets: Assets, head: Request<()>) -> Response<FileBody> {
     };
     match missed {
         Missed::Unknown => unknown(&assets, origin),
+        Missed::Expired => expired(&assets, origin),
         Missed::Incident => incident(&assets, origin),
         Missed::Here => match decide(&assets, &head) {
             Decided::Now(response) => response,
@@ -125,12 +133,12 @@ async fn missing(assets: Assets, head: Request<()>) -> Response<FileBody> {
     }
 }
 
-/// Has a file made anew that cannot be read; true when it stands again.
-async fn mend(assets: &Assets, name: &TreePath, served: &Served) -> bool {
+/// Has a file made anew that cannot be read.
+async fn mend(assets: &Assets, name: &TreePath, served: &Served) -> Missed {
     let Some(misses) = assets.shelf.misses().filter(|_| served.immutable) else {
-        return false;
+        return Missed::Incident;
     };
-    misses.miss(&format!("/{}", encode_path(name.as_bytes()))).await == Missed::Here
+    misses.miss(&format!("/{}", encode_path(name.as_bytes()))).await
 }
 
 fn found<B>(assets: &Assets, request: &Request<B>, name: TreePath, served: Served) -> Decided {
@@ -190,8 +198,13 @@ async fn read(assets: Assets, mut reading: Reading) -> Response<FileBody> {
     }
     let wanted = || wanted(&reading.name, &reading.served);
     let mut obtained = assets.room.files.obtain(wanted()).await;
-    if obtained.is_err() && mend(&assets, &reading.name, &reading.served).await {
-        obtained = assets.room.files.obtain(wanted()).await;
+    if obtained.is_err() {
+        match mend(&assets, &reading.name, &reading.served).await {
+            Missed::Here => obtained = assets.room.files.obtain(wanted()).await,
+            // It was forgotten after it was found on the shelf.
+            Missed::Expired => return expired(&assets, reading.asks.origin.as_ref()),
+            Missed::Unknown | Missed::Incident => {}
+        }
     }
     match obtained {
         Ok(opened) => reading.respond(&assets, opened),

@@ -60,6 +60,8 @@ pub struct Counters {
     pub bytes: AtomicU64,
     /// Requests for paths that are not on the shelf.
     pub not_found: AtomicU64,
+    /// Requests for paths that were published and that nothing keeps any more.
+    pub expired: AtomicU64,
     /// Requests for paths that are on the shelf and whose file could not be read: each is an incident.
     pub broken: AtomicU64,
     /// Files that were found rotten.
