@@ -16,11 +16,12 @@
 //! * [`Union`]: the folder.
 //! * [`Shelf`]: what is served right now, a map that is swapped whole.
 //! * [`serve`]: HTTP over a shelf.
-//! * [`miss`]: what no file here answers, and where else it may be.
+//! * [`miss`]: what no file here answers, and where else it may be; [`Mending`]: rot is made anew.
 
 #![forbid(unsafe_code)]
 
 mod asked;
+mod mending;
 pub mod miss;
 mod record;
 mod rot;
@@ -29,6 +30,7 @@ mod shelf;
 mod union;
 mod url;
 
+pub use mending::Mending;
 pub use record::RecordError;
 pub use shelf::{Served, Shelf};
 pub use union::{AddError, Added, Union, UnionError};

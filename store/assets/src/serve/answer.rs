@@ -98,6 +98,7 @@ fn absent<B>(assets: &Assets, request: &Request<B>) -> Decided {
 
 fn unknown(assets: &Assets, origin: Option<&HeaderValue>) -> Response<FileBody> {
     assets.counters.not_found.fetch_add(1, Ordering::Relaxed);
+    assets.shelf.unknown();
     plain(
         &assets.room.rules,
         origin,
