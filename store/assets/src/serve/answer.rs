@@ -251,7 +251,7 @@ fn choose(assets: &Assets, accepted: &Accepted, name: &TreePath, served: &Served
     for encoding in accepted.order().filter(|encoding| room.rules.offers(*encoding)) {
         match encodings.find(&served.digest, encoding) {
             Known::Kept(encoded) => return Some(encoded),
-            Known::Useless => {}
+            Known::Useless | Known::Failed(_) => {}
             Known::Coming => coming = true,
             Known::Nothing if coming => {}
             Known::Nothing => {
