@@ -7,9 +7,7 @@ use ship_model::digest::ReleaseId;
 use ship_model::host::HostState;
 use ship_model::name::{AppName, ClassName, EnvName, HostName};
 use ship_model::release::{ReleaseNumber, Target};
-use ship_model::report::{
-    AppFailure, AppPhase, AppReport, AssetIncident, HostReport, LocalHold, UpdateFigures,
-};
+use ship_model::report::{AppFailure, AppReport, AssetIncident, HostReport, LocalHold};
 use ship_model::rollout::{
     Effect, EnvState, Event, HostView, Plan, PlanRefused, Policy, ReleaseInfo, Request, Wish, plan, step,
 };
