@@ -1,8 +1,10 @@
 //! The load generator as a child: runs until it is told to stop, then says what was lost.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use serde_json::Value;
 
@@ -10,6 +12,9 @@ use serde_json::Value;
 #[derive(Debug)]
 pub struct Load {
     child: Child,
+    reader: Option<JoinHandle<()>>,
+    /// What it told last.
+    told: Arc<Mutex<Value>>,
 }
 
 impl Load {
@@ -37,12 +42,33 @@ impl Load {
     /// When the generator cannot be started.
     pub fn with(words: &[String]) -> Self {
         let mut command = Command::new(crate::bin("ship-load"));
-        command.arg("run").arg("--json").args(words);
+        command.args(["run", "--json", "--progress", "200ms"]).args(words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let child = command
+        let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("ship-load: {error}"));
-        Self { child }
+        let told = Arc::new(Mutex::new(Value::Null));
+        let reader = child.stdout.take().map(|stdout| {
+            let told = Arc::clone(&told);
+            std::thread::spawn(move || listen(stdout, &told))
+        });
+        Self { child, reader, told }
+    }
+
+    /// Waits until users have got an answer of this release that they had not when this was asked.
+    ///
+    /// # Panics
+    /// When none comes.
+    pub fn until_answered_by(&self, release: u64) {
+        let answers = || {
+            let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            let answers = told.pointer(&format!("/releases/{release}/answers"));
+            answers.and_then(Value::as_u64).unwrap_or(0)
+        };
+        let before = answers();
+        crate::wait::until(&format!("an answer of release {release}"), || {
+            (answers() > before).then_some(())
+        });
     }
 
     /// Ends the load and gives its summary.
@@ -51,16 +77,24 @@ impl Load {
     /// When it gave none.
     pub fn finish(mut self) -> Value {
         drop(self.child.stdin.take());
-        let mut said = String::new();
-        if let Some(mut stdout) = self.child.stdout.take() {
-            let _ = stdout.read_to_string(&mut said);
-        }
+        let read = self.reader.take().map(JoinHandle::join);
+        assert!(matches!(read, Some(Ok(()))), "the load generator was not heard");
         let _ = self.child.wait();
-        let mut lines = said
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let summary = lines.rfind(|line| line["kind"] == "summary");
-        summary.unwrap_or_else(|| panic!("the load generator gave no summary:\n{said}"))
+        let told = std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner));
+        assert_eq!(
+            told["kind"], "summary",
+            "the load generator gave no summary: {told}"
+        );
+        told
+    }
+}
+
+/// Keeps the last of what it tells, as it would wait for a reader of a full pipe.
+fn listen(stdout: ChildStdout, told: &Mutex<Value>) {
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        if let Ok(report) = serde_json::from_str(&line) {
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = report;
+        }
     }
 }
 

@@ -419,6 +419,14 @@ impl Users {
         Self(Load::with(&words))
     }
 
+    /// Waits until they have a new answer of this release.
+    ///
+    /// # Panics
+    /// When none comes.
+    pub fn until_answered_by(&self, release: u64) {
+        self.0.until_answered_by(release);
+    }
+
     /// Ends them and gives what they saw.
     #[must_use]
     pub fn finish(self) -> Value {

@@ -32,6 +32,7 @@ fn in_place(name: &str, subject: Option<Subject>, known: Known) {
     let users = stage.users(RATE);
 
     switched(&stage.switch(2, Manners::Good, SOAK), 2);
+    users.until_answered_by(2);
     reverted(&stage.revert(), 1);
     stage.settle();
     switched(&stage.switch(2, Manners::Good, SHORT_SOAK), 2);
@@ -58,6 +59,7 @@ fn in_place(name: &str, subject: Option<Subject>, known: Known) {
         settled.counters.restarts, 0,
         "{name}: {first:?} was started again: {settled:#?}"
     );
+    users.until_answered_by(5);
 
     let seen = users.finish();
     let count = |pointer: &str| {

@@ -20,7 +20,7 @@ const LONG_SOAK: Duration = Duration::from_secs(60);
 const SHORT_SOAK: Duration = Duration::from_millis(100);
 
 /// Each kind of user sends so many requests a second.
-const RATE: u32 = 30;
+const RATE: u32 = 20;
 
 /// What the users of a server saw.
 struct Seen {
@@ -61,6 +61,7 @@ fn to_and_fro(name: &'static str, subject: Option<Subject>) -> Option<Seen> {
     let users = stage.users(RATE);
     for soak in [LONG_SOAK, SHORT_SOAK, SHORT_SOAK] {
         switched(&stage.switch(2, Manners::Good, soak), 2);
+        users.until_answered_by(2);
         if soak == SHORT_SOAK {
             stage.settle();
         }

@@ -65,6 +65,7 @@ fn erlang_by_relup_there_and_back_keeps_state_and_users() {
         switched(&outcome, 2);
         without_rungs(&outcome);
         node.goes_on_as(2);
+        node.users.until_answered_by(2);
         node.is_the_same();
         let outcome = node.stage.revert();
         reverted(&outcome, 1);
