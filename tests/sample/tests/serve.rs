@@ -4,14 +4,14 @@
 mod server;
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use rustix::process::Signal;
-use server::{PATIENCE, Server, Start, handed_over, make};
+use server::{Client, PATIENCE, Server, Start, make};
 
 #[test]
 fn pages_and_assets_are_served_over_a_kept_connection() {
