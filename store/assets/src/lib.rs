@@ -18,13 +18,14 @@
 //! * [`Union`]: the folder.
 //! * [`Shelf`]: what is served right now, a map that is swapped whole.
 //! * [`serve`]: HTTP over a shelf.
-//! * [`miss`]: what no file here answers, and where else it may be.
+//! * [`miss`]: what no file here answers, and where else it may be; [`Mending`]: rot is made anew.
 
 #![forbid(unsafe_code)]
 
 mod asked;
 mod forget;
 mod known;
+mod mending;
 pub mod miss;
 mod record;
 mod rot;
@@ -34,6 +35,7 @@ mod union;
 mod url;
 
 pub use forget::{ForgetError, Forgotten};
+pub use mending::Mending;
 pub use record::RecordError;
 pub use shelf::{Served, Shelf};
 pub use union::{AddError, Added, Union, UnionError};

@@ -98,6 +98,7 @@ fn absent<B>(assets: &Assets, request: &Request<B>) -> Decided {
 
 fn unknown(assets: &Assets, origin: Option<&HeaderValue>) -> Response<FileBody> {
     assets.counters.not_found.fetch_add(1, Ordering::Relaxed);
+    assets.shelf.unknown();
     plain(
         &assets.room.rules,
         origin,
@@ -263,7 +264,7 @@ fn choose(assets: &Assets, accepted: &Accepted, name: &TreePath, served: &Served
     for encoding in accepted.order().filter(|encoding| room.rules.offers(*encoding)) {
         match encodings.find(&served.digest, encoding) {
             Known::Kept(encoded) => return Some(encoded),
-            Known::Useless => {}
+            Known::Useless | Known::Failed(_) => {}
             Known::Coming => coming = true,
             Known::Nothing if coming => {}
             Known::Nothing => {
