@@ -31,7 +31,9 @@ pub struct Config {
     pub address: IpAddr,
     /// Where assets are served; none: they are not. Port 0 takes a free one and keeps it.
     pub asset_listen: Option<SocketAddr>,
-    /// How they are handed out there.
+    /// Where figures for graphs are told; none: nowhere. Port 0 takes a free one and keeps it.
+    pub metrics_listen: Option<SocketAddr>,
+    /// How assets are handed out.
     pub asset_port: PortSettings,
     pub apps_dir: PathBuf,
     pub state_dir: PathBuf,
@@ -119,7 +121,7 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "version",
     "env",
     "host",
@@ -127,6 +129,7 @@ const KEYS: [&str; 15] = [
     "store",
     "address",
     "asset_listen",
+    "metrics_listen",
     "asset_port",
     "apps_dir",
     "state_dir",
@@ -216,9 +219,9 @@ impl<'a> Reader<'a> {
         let address = self.value(&root, "address", "an IP address", |text| {
             text.parse().map_err(|_| format!("{text:?} is not an IP address"))
         });
-        let asset_listen = self.optional(&root, "asset_listen", |text| {
-            text.parse().map_err(|_| format!("{text:?} is not IP:PORT"))
-        });
+        let socket = |text: &str| text.parse().map_err(|_| format!("{text:?} is not IP:PORT"));
+        let asset_listen = self.optional(&root, "asset_listen", socket);
+        let metrics_listen = self.optional(&root, "metrics_listen", socket);
         let asset_port = self.asset_port();
         let apps_dir = self.folder(&root, "apps_dir", "/srv/ship");
         let state_dir = self.folder(&root, "state_dir", "/var/lib/ship");
@@ -236,6 +239,7 @@ impl<'a> Reader<'a> {
             store: store?,
             address: address?,
             asset_listen,
+            metrics_listen,
             asset_port,
             apps_dir,
             state_dir,

@@ -11,6 +11,7 @@
 //! * [`config`], [`layout`]: who and where we are.
 //! * [`dial`], [`fetch`]: the way to the store, and what is got from there.
 //! * [`stage`], [`assets`], [`switch`], [`keeper`]: hands, each blocking.
+//! * [`metrics`]: what is counted, for graphs.
 //! * [`missing`]: an asset that was asked for and is not here.
 //! * [`journal`]: what must not be forgotten, durable before it is acted on.
 //! * [`scrub`]: reads again, slowly, what lies here.
@@ -38,7 +39,8 @@ pub mod keeper;
 pub mod layout;
 pub mod local;
 pub mod logs;
-pub mod missing;
+pub mod metrics;
+mod missing;
 pub mod offline;
 pub mod probe;
 pub mod report;

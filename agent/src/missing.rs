@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ship_assets::Shelf;
-use ship_assets::miss::{Elsewhere, ElsewhereError, Promised};
+use ship_assets::miss::{Elsewhere, ElsewhereError, Promised, Standing};
 use ship_model::name::AppName;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -23,11 +23,11 @@ pub struct FromStore {
 }
 
 impl Elsewhere for FromStore {
-    fn find(&self, url: &str) -> Result<Option<Promised>, ElsewhereError> {
+    fn find(&self, url: &str) -> Result<Standing, ElsewhereError> {
         let unions = self.shelf.app_unions();
         let apps: Vec<AppName> = unions.into_iter().map(|(app, _)| app).collect();
         if apps.is_empty() {
-            return Ok(None);
+            return Ok(Standing::Never);
         }
         Ok(self.runtime.block_on(self.fetcher.find_asset(&apps, url))?)
     }

@@ -198,9 +198,10 @@ fn note(scene: &Scene, target: Target, reason: &str) -> Result<Journal, RevertEr
     let opened =
         Journal::open(&scene.layout.record).map_err(|source| RevertError::Record { app: app(), source })?;
     let mut journal = opened.journal;
+    let wanted = journal.record().desired.as_ref().and_then(|desired| desired.run);
     let hold = LocalHold {
         epoch: journal.record().epoch,
-        from: scene.view.running,
+        from: scene.view.taken_away(wanted, target),
         to: target,
         reason: reason.to_owned(),
         at_ms: clock::wall_ms(),

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use ship_assets::Mending;
+use ship_assets::serve::Assets;
 use ship_model::name::{AppName, ClassName};
-use ship_model::report::{AppReport, HostReport};
+use ship_model::report::{AppReport, HostFigures, HostReport};
 use tokio::sync::watch;
+
+use crate::fetch::Fetcher;
 
 /// Gathers the apps' reports into the host's.
 #[derive(Debug)]
@@ -15,6 +19,8 @@ pub struct Reporter {
     apps_dir: PathBuf,
     asset_url: Mutex<Option<String>>,
     apps: Mutex<BTreeMap<AppName, AppReport>>,
+    assets: OnceLock<(Assets, Arc<Mending>)>,
+    fetcher: OnceLock<Arc<Fetcher>>,
     out: watch::Sender<HostReport>,
 }
 
@@ -25,6 +31,8 @@ impl Reporter {
             apps_dir,
             asset_url: Mutex::new(None),
             apps: Mutex::default(),
+            assets: OnceLock::new(),
+            fetcher: OnceLock::new(),
             out: watch::channel(HostReport::default()).0,
         };
         reporter.refresh();
@@ -38,6 +46,16 @@ impl Reporter {
     pub fn serves_assets_at(&self, url: String) {
         *self.asset_url.lock().unwrap_or_else(PoisonError::into_inner) = Some(url);
         self.refresh();
+    }
+
+    /// Tells what is counted there from now on; only the first word counts.
+    pub fn counts(&self, assets: Assets, mending: Arc<Mending>) {
+        let _ = self.assets.set((assets, mending));
+    }
+
+    /// Tells how much this one received; only the first word counts.
+    pub fn fetches_by(&self, fetcher: &Arc<Fetcher>) {
+        let _ = self.fetcher.set(Arc::clone(fetcher));
     }
 
     /// Takes one app's newest report.
@@ -54,7 +72,7 @@ impl Reporter {
         let (disk_free, disk_total) = disk(&self.apps_dir);
         let report = HostReport {
             classes: self.classes.clone(),
-            apps: apps.values().cloned().collect(),
+            apps: apps.values().map(|app| self.counted(app)).collect(),
             disk_free,
             disk_total,
             asset_url: self
@@ -64,6 +82,7 @@ impl Reporter {
                 .clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             platform: Some(crate::keeper::platform()),
+            figures: self.figures(),
         };
         // Still under the lock of `apps`, so that the newest report is the one that stays.
         self.out.send_if_modified(|known| {
@@ -74,12 +93,33 @@ impl Reporter {
     }
 }
 
+impl Reporter {
+    fn figures(&self) -> HostFigures {
+        let assets = self.assets.get().map(|(assets, _)| assets.figures());
+        HostFigures {
+            fetched_bytes: self.fetcher.get().map_or(0, |fetcher| fetcher.received()),
+            ..assets.unwrap_or_default()
+        }
+    }
+
+    fn counted(&self, app: &AppReport) -> AppReport {
+        let mut report = app.clone();
+        if let Some((assets, mending)) = self.assets.get() {
+            report.asked = assets.shelf.asked(&app.app);
+            report.rot = mending.rot(&app.app);
+        }
+        report
+    }
+}
+
 /// What of a report is worth telling at once; the rest goes with the next heartbeat.
 fn level(report: &HostReport) -> HostReport {
     let mut level = report.clone();
     (level.disk_free, level.disk_total) = (0, 0);
+    level.figures = HostFigures::default();
     for app in &mut level.apps {
-        app.connections = 0;
+        (app.connections, app.older_connections) = (0, 0);
+        app.asked.clear();
         // An app may say of itself what it likes, as often as it likes.
         app.processes.iter_mut().for_each(|process| process.said.clear());
     }

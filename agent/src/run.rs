@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use ship_assets::Shelf;
 use ship_assets::miss::Misses;
 use ship_assets::serve::{self as asset_port, Assets, Encodings, Port, PortTls, Setup};
+use ship_assets::{Mending, Shelf};
 use ship_durable::LockError;
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -25,6 +24,7 @@ use crate::dial::Dial;
 use crate::fetch::Fetcher;
 use crate::layout::HostLayout;
 use crate::local::{self, Local};
+use crate::metrics;
 use crate::missing::FromStore;
 use crate::report::Reporter;
 use crate::scrub::Scrubber;
@@ -57,6 +57,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
 
     let fetcher = Arc::new(Fetcher::new(Arc::clone(&dial)));
+    reporter.fetches_by(&fetcher);
     let shelf = match config.asset_listen {
         Some(address) => {
             let from_store = FromStore {
@@ -70,6 +71,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
         None => None,
     };
+    if let Some(address) = config.metrics_listen {
+        let face = metrics::Face {
+            env: config.env.clone(),
+            host: config.host.clone(),
+            reporter: Arc::clone(&reporter),
+        };
+        metrics::serve(address, face, &layout.state, &tasks, &stop).await?;
+    }
     let socket = layout.socket();
     let listener = local::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
 
@@ -175,26 +184,9 @@ async fn serve_assets(
     stop: &CancellationToken,
 ) -> anyhow::Result<Arc<Shelf>> {
     let remembered = from_store.layout.state.join("asset_port");
-    let known = std::fs::read_to_string(&remembered)
-        .ok()
-        .and_then(|port| port.trim().parse().ok());
-    let wanted = match (address.port(), known) {
-        (0, Some(port)) => SocketAddr::new(address.ip(), port),
-        _ => address,
-    };
-    let listener = match TcpListener::bind(wanted).await {
-        // Somebody has the remembered port; a new one is better than none.
-        Err(error) if wanted != address => {
-            tracing::warn!(%error, %wanted, "the remembered asset port cannot be taken");
-            TcpListener::bind(address).await
-        }
-        other => other,
-    };
-    let listener = listener.with_context(|| format!("cannot serve assets at {wanted}"))?;
+    let listener = metrics::bind(address, &remembered).await;
+    let listener = listener.with_context(|| format!("cannot serve assets at {address}"))?;
     let bound = listener.local_addr().context("cannot tell the asset port")?;
-    if address.port() == 0 {
-        ship_durable::write_file(&remembered, bound.port().to_string().as_bytes())?;
-    }
     let tls = config.asset_port.tls.as_ref().map(PortTls::load).transpose();
     let tls = tls
         .context("cannot use the asset port's certificate")?
@@ -204,12 +196,14 @@ async fn serve_assets(
     let shelf = Arc::clone(&from_store.shelf);
     let encodings = encodings(config, &from_store.layout)?;
     shelf.look_elsewhere(Misses::new(Arc::new(from_store)));
+    let mending = Mending::new(Arc::clone(&shelf), Handle::current());
     let setup = Setup {
         settings: config.asset_port.clone(),
         encodings,
-        on_rot: None,
+        on_rot: Some(mending.on_rot()),
     };
     let assets = Assets::with(Arc::clone(&shelf), setup);
+    reporter.counts(assets.clone(), mending);
     scrub(assets.clone(), stop.clone()).context("cannot start the thread that reads assets again")?;
     if let Some(tls) = &tls {
         tasks.spawn(reload(Arc::clone(tls), stop.clone()));

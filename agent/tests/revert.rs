@@ -1,4 +1,4 @@
-//! `ship-agent revert` at the instant the agent dies.
+//! `ship-agent revert` and `status` at the instant the agent dies.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -47,22 +47,42 @@ fn a_socket_that_nobody_listens_on_is_no_agent() {
     assert_eq!(host.page().unwrap(), "v2");
 }
 
-#[test]
-fn an_agent_that_dies_before_it_has_heard_is_done_without() {
-    let (_store, host, _) = three_releases();
+/// Somebody at the agent's socket who reads what is asked, so many times, and is gone before anything is done.
+fn dying_agent(host: &Host, times: usize) -> std::thread::JoinHandle<()> {
     let socket = host.path("run/agent.sock");
     std::fs::remove_file(&socket).unwrap();
     let listener = UnixListener::bind(&socket).unwrap();
-    let dying = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        // It has read what was asked and is gone, as is its socket, before it did anything.
-        let mut request = [0_u8; 64];
-        let _ = stream.read(&mut request).unwrap();
-    });
+    std::thread::spawn(move || {
+        for _ in 0..times {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0_u8; 64];
+            let _ = stream.read(&mut request).unwrap();
+        }
+    })
+}
+
+#[test]
+fn an_agent_that_dies_before_it_has_heard_is_done_without() {
+    let (_store, host, _) = three_releases();
+    let dying = dying_agent(&host, 1);
     let report = host.ask(&["revert", "web"]);
     assert_eq!(report["release"], 2);
     assert_eq!(host.page().unwrap(), "v2");
     dying.join().unwrap();
+}
+
+#[test]
+fn an_agent_that_dies_while_it_is_asked_how_things_are_is_done_without() {
+    let (_store, host, _) = three_releases();
+    // Its successor may die as well.
+    for times in 1..=2 {
+        let dying = dying_agent(&host, times);
+        let status = host.ask(&["status"]);
+        dying.join().unwrap();
+        let why = status["store_error"].as_str().unwrap();
+        assert!(why.starts_with("the agent does not run"), "{status:#}");
+        assert_eq!(status["apps"][0]["release"], 3, "{status:#}");
+    }
 }
 
 /// Points that the agent passes only while it takes the app back.

@@ -11,6 +11,8 @@ use ship_model::report::{
 
 use crate::v1;
 
+mod figures;
+
 /// Why a message is not well-formed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -306,6 +308,11 @@ impl From<AppReport> for v1::AppReport {
             waits: report.waits.map(Into::into),
             remarks: report.remarks,
             incidents: into_all(report.incidents),
+            asked: into_all(report.asked),
+            rot: report.rot.map(Into::into),
+            older_connections: report.older_connections,
+            generations: report.generations,
+            switched_ms: report.switched_ms,
         }
     }
 }
@@ -394,27 +401,6 @@ impl TryFrom<v1::DamagedRelease> for DamagedRelease {
     }
 }
 
-impl From<AssetIncident> for v1::AssetIncident {
-    fn from(incident: AssetIncident) -> Self {
-        Self {
-            release: Some(incident.release.into()),
-            count: incident.count,
-            url: incident.url,
-        }
-    }
-}
-
-impl TryFrom<v1::AssetIncident> for AssetIncident {
-    type Error = WireError;
-    fn try_from(wire: v1::AssetIncident) -> Result<Self, WireError> {
-        Ok(Self {
-            release: require(wire.release, "incident's release")?.try_into()?,
-            count: wire.count,
-            url: wire.url,
-        })
-    }
-}
-
 impl TryFrom<v1::AppReport> for AppReport {
     type Error = WireError;
     fn try_from(wire: v1::AppReport) -> Result<Self, WireError> {
@@ -450,6 +436,11 @@ impl TryFrom<v1::AppReport> for AppReport {
                 .into_iter()
                 .map(AssetIncident::try_from)
                 .collect::<Result<_, _>>()?,
+            asked: wire.asked.into_iter().map(Into::into).collect(),
+            rot: wire.rot.map(Into::into),
+            older_connections: wire.older_connections,
+            generations: wire.generations,
+            switched_ms: wire.switched_ms,
         })
     }
 }
@@ -464,6 +455,7 @@ impl From<HostReport> for v1::HostReport {
             asset_url: report.asset_url,
             agent_version: report.agent_version,
             platform: report.platform.unwrap_or_default(),
+            figures: Some(report.figures.into()),
         }
     }
 }
@@ -487,6 +479,7 @@ impl TryFrom<v1::HostReport> for HostReport {
             asset_url: wire.asset_url,
             agent_version: wire.agent_version,
             platform: Some(wire.platform).filter(|platform| !platform.is_empty()),
+            figures: wire.figures.unwrap_or_default().into(),
         })
     }
 }

@@ -9,17 +9,17 @@ use std::io::{self, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ship_assets::{AddError, Shelf, Union, UnionError};
+use ship_assets::{AddError, ForgetError, Forgotten, Shelf, Union, UnionError};
 use ship_bundle::{BlobPlace, Frame, FrameError, FrameReader};
 use ship_model::assets::{Asset, AssetsError, assets_of};
 use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
 use ship_model::manifest::{DecodeError, MAX_ENCODED, Manifest};
 use ship_model::name::AppName;
-use ship_model::release::{ReleaseNumber, ReleaseRecord};
+use ship_model::release::{ReleaseNumber, ReleaseRecord, Target};
 
 use crate::engine::blobs::read_whole;
 use crate::engine::{Blobs, BlobsError, Object, ObjectReader};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, UrlSet};
 use crate::locate::{Places, ReadIndexError, read_index};
 
 /// Longest manifest that is read, in bytes.
@@ -63,6 +63,17 @@ pub enum ReadManifestError {
     Blobs(#[from] BlobsError),
     #[error("it is damaged")]
     Decode(#[from] DecodeError),
+}
+
+/// Why expired assets of an app still lie here.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetExpiredError {
+    #[error("cannot tell which have expired")]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Open(#[from] AddAssetsError),
+    #[error(transparent)]
+    Forget(#[from] ForgetError),
 }
 
 /// Reads a manifest and checks its digest.
@@ -134,7 +145,19 @@ impl Unions {
         Ok(self.app(&release.app)?.union.file(asset))
     }
 
-    /// Adds whatever is missing of all releases, newest first; tells what could not be. Blocks.
+    /// Lets go of whatever the ledger says has expired. Blocks; safe to repeat.
+    pub fn forget_expired(&self, ledger: &Ledger, app: &AppName) -> Result<Forgotten, ForgetExpiredError> {
+        let held = self.app(app)?;
+        let _adding = held.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked here: who adds a release has taken its marks away before.
+        let expired = ledger.expired_urls(app)?;
+        if expired.is_empty() {
+            return Ok(Forgotten::default());
+        }
+        Ok(held.union.forget(&|url| expired.contains(url))?)
+    }
+
+    /// Adds whatever is missing of all releases, newest first, but for what has expired; tells what could not be. Blocks.
     pub fn catch_up(
         &self,
         ledger: &Ledger,
@@ -144,13 +167,37 @@ impl Unions {
             if let Ok(held) = self.app(&app) {
                 self.shelf.set_union(&app, &held.union);
             }
+            let faded = self.faded(&app, &ledger.expired_urls(&app)?);
             for release in ledger.releases(&app, usize::MAX)? {
+                if faded.contains(&release.target()) {
+                    continue;
+                }
                 if let Err(error) = self.add(&release) {
                     failed.push((app.clone(), release.number, error));
                 }
             }
+            if let Err(error) = self.forget_expired(ledger, &app) {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(%app, error, "expired assets still lie here");
+            }
         }
         Ok(failed)
+    }
+
+    /// Releases of which assets have expired, and all others are here. One of which an expired asset was wanted again,
+    /// and not brought back before a crash, is none of them.
+    fn faded(&self, app: &AppName, expired: &UrlSet) -> Vec<Target> {
+        let Ok(held) = self.app(app) else {
+            return Vec::new();
+        };
+        let mut faded = held.union.faded();
+        let walked = held.union.walk_forgotten(|release, url, _, _| {
+            if !expired.contains(url) {
+                faded.retain(|one| *one != release);
+            }
+        });
+        // What cannot be read is made anew.
+        walked.map_or_else(|_| Vec::new(), |()| faded)
     }
 
     /// The union of `app`; opened when it is not open yet, and empty for an app without releases.

@@ -12,7 +12,7 @@ import zipfile
 from measure import run, wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CACHE = ROOT / ".cache"
+CACHE = pathlib.Path(os.environ.get("SHIP_TESTS_CACHE", ROOT / ".cache"))
 
 
 def build():

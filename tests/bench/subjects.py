@@ -95,8 +95,11 @@ class Subject:
 
     @staticmethod
     def kill_session(process):
-        for pid in of_session(process.pid):
-            tell(pid, signal.SIGKILL)
+        # One that forks while it is looked for leaves a child that this look did not find.
+        while left := of_session(process.pid):
+            for pid in left:
+                tell(pid, signal.SIGKILL)
+            time.sleep(0.01)
         process.wait()
 
     def signal_file(self, name, number):

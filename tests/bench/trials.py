@@ -144,11 +144,18 @@ class Asking:
             thread.join()
 
 
-def boot(subject, tree, release_at, times=2):
-    """Seconds from the start of the command, with a listener handed over, to its first answer. None where Ship hands none over."""
+def boot(subject, tree, release_at, users, times=2):
+    """Seconds from the start of the command, with a listener handed over, to its first answer. None where Ship hands none over.
+
+    The release before serves the same users meanwhile, as it does when a keeper starts the next: both have as much of the
+    machine."""
     if subject.strategy() or not subject.boots_by_hand:
         return []
-    return [_boot(subject, tree, release_at) for _ in range(times)]
+    crowd = users()
+    try:
+        return [_boot(subject, tree, release_at) for _ in range(times)]
+    finally:
+        crowd.end()
 
 
 def _boot(subject, tree, release_at):

@@ -229,6 +229,8 @@ impl Drop for Fleet {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- shipctl up said:\n{}", self.said());
+            eprintln!("--- status:\n{}", self.shipctl(&["status"]).stdout);
+            last_words(&self.dir);
         }
         self.stop();
         if std::thread::panicking()
@@ -236,6 +238,23 @@ impl Drop for Fleet {
             && let Some(folder) = self.folder.take()
         {
             eprintln!("kept: {}", folder.keep().display());
+        }
+    }
+}
+
+/// The end of every log below the folder.
+fn last_words(folder: &Path) {
+    const LINES: usize = 40;
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        if path.is_dir() && !path.is_symlink() {
+            last_words(&path);
+        } else if path.extension().is_some_and(|extension| extension == "log") {
+            let said = std::fs::read(&path).unwrap_or_default();
+            let said = String::from_utf8_lossy(&said);
+            let lines: Vec<_> = said.lines().collect();
+            let last = lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default();
+            eprintln!("--- {}:\n{}", path.display(), last.join("\n"));
         }
     }
 }

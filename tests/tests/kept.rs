@@ -12,12 +12,25 @@ use rustix::process::Signal;
 use ship_tests::sample::APP;
 use ship_tests::{Fleet, Victim, http, wait};
 
-/// The url of a fingerprinted asset of a release.
-fn some_asset(fleet: &Fleet, release: &str) -> String {
+/// The urls of the fingerprinted assets of a release.
+fn assets(fleet: &Fleet, release: &str) -> Vec<String> {
     let listed = fleet.shipctl(&["asset", "ls", release, "-o", "json"]).json();
-    let mut assets = listed["assets"].as_array().unwrap().iter();
-    let found = assets.find(|asset| asset["fingerprinted"] == true).unwrap();
-    found["url"].as_str().unwrap().to_owned()
+    let assets = listed["assets"].as_array().unwrap().iter();
+    let found = assets.filter(|asset| asset["fingerprinted"] == true);
+    found
+        .map(|asset| asset["url"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn some_asset(fleet: &Fleet, release: &str) -> String {
+    assets(fleet, release).remove(0)
+}
+
+/// One that `release` has and `other` has not.
+fn own_asset(fleet: &Fleet, release: &str, other: &str) -> String {
+    let others = assets(fleet, other);
+    let mut own = assets(fleet, release).into_iter();
+    own.find(|url| !others.contains(url)).unwrap()
 }
 
 fn on_hosts(fleet: &Fleet, url: &str) -> Vec<PathBuf> {
@@ -84,8 +97,80 @@ fn a_lost_asset_is_had_from_the_store_and_every_reason_to_keep_it_is_told() {
     fleet
         .shipctl(&["asset", "why", "/none.3f9a12bc.js", "-a", APP])
         .expect(1);
-    // Without the word it is refused: this version removes nothing.
-    fleet.shipctl(&["asset", "gc", APP]).expect(2);
+}
+
+fn edit_store(fleet: &Fleet, change: impl FnOnce(&mut toml::Table)) {
+    let path = fleet.dir().join("store/store.toml");
+    let mut table: toml::Table = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    change(&mut table);
+    std::fs::write(path, toml::to_string(&table).unwrap()).unwrap();
+    fleet.kill(Victim::Store);
+    fleet.whole();
+}
+
+/// What the store itself answers.
+fn of_store(fleet: &Fleet, path: &str) -> http::Answer {
+    let addresses = std::fs::read(fleet.dir().join("store/run/addresses.json")).unwrap();
+    let addresses: serde_json::Value = serde_json::from_slice(&addresses).unwrap();
+    let assets = addresses["assets"].as_str().unwrap();
+    http::get_url(&format!("http://{assets}{path}")).unwrap()
+}
+
+#[test]
+fn what_expired_is_removed_from_the_store_and_comes_back_with_a_release_that_names_it() {
+    let fleet = Fleet::start(2);
+    edit_store(&fleet, |settings| {
+        let times = [
+            ("min_age", "1s"),
+            ("idle", "1s"),
+            ("grace", "1s"),
+            ("uncounted", "ignore"),
+        ];
+        let times = times.map(|(key, time)| (key.to_owned(), time.into()));
+        settings.insert("retention".to_owned(), toml::Table::from_iter(times).into());
+    });
+    for release in 1..=5 {
+        let tree = fleet.sample(release);
+        let spec = tree.join("ship.toml");
+        let text = std::fs::read_to_string(&spec).unwrap();
+        std::fs::write(&spec, format!("{text}\n[retention]\nkeep = 1\n")).unwrap();
+        fleet.publish_tree(&tree);
+        fleet.shipctl(&["promote", APP]).expect(0);
+    }
+    let url = own_asset(&fleet, "web@1", "web@2");
+    let expired = || {
+        let listed = fleet.shipctl(&["asset", "ls", APP, "--expired", "-o", "json"]);
+        let listed: serde_json::Value = serde_json::from_str(&listed.stdout).ok()?;
+        let found = listed["assets"].as_array()?.iter();
+        let urls: Vec<String> = found
+            .filter_map(|one| Some(one["url"].as_str()?.to_owned()))
+            .collect();
+        urls.contains(&url).then_some(urls)
+    };
+    // Hosts have the release until they have been at rest for a minute.
+    let patience = std::time::Duration::from_secs(300);
+    let gone = wait::until_within(patience, "the first release's asset to expire", expired);
+    let swept = fleet.shipctl(&["asset", "gc", APP, "-o", "json"]).json();
+    assert!(swept["removed"].as_u64().unwrap() >= 1, "{swept} of {gone:?}");
+    let now = own_asset(&fleet, "web@5", "web@4");
+    assert_eq!(
+        (of_store(&fleet, &url).status, of_store(&fleet, &now).status),
+        (404, 200)
+    );
+    let why = fleet.shipctl(&["asset", "why", &url, "-a", APP]).expect(0);
+    assert!(why.stdout.contains("expired and removed"), "{why}");
+    let figures = of_store(&fleet, "/metrics").body;
+    let figures = String::from_utf8(figures).unwrap();
+    assert!(figures.contains("ship_asset_expired_total 1"), "{figures}");
+    let said = fleet.shipctl(&["events", "-o", "json"]).expect(0);
+    assert!(said.stdout.contains("\"sweep\""), "{said}");
+    // Back to what is retained, and then forward to the one that was given up.
+    fleet.shipctl(&["revert", APP]).expect(0);
+    assert_eq!(of_store(&fleet, &some_asset(&fleet, "web@4")).status, 200);
+    fleet.shipctl(&["promote", "web@1"]).expect(0);
+    for (base, status, _) in ask_all(&fleet, &url) {
+        assert_eq!(status, 200, "{base}{url}");
+    }
 }
 
 #[test]

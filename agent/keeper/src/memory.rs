@@ -2,6 +2,11 @@
 //!
 //! Each record holds the whole state as JSON, so the last good one is the truth, and a newer keeper reads an older one's
 //! fields with defaults for its own. When the file has grown, it is replaced by its last record.
+//!
+//! A record outlives the keeper once it is written, and the machine once it is synced, which takes milliseconds that users may
+//! wait for. A boot leaves no process and no socket, so only what outlives a boot as well waits for that: see
+//! [`Keeper`](crate::keeper::Keeper). When the machine goes down in between, the newest of several records may be whole and one
+//! before it torn; the last whole one before that is then gone on from.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,6 +15,7 @@ use ship_durable::{Journal, JournalError, LockError, LockFile, OpenError};
 use thiserror::Error;
 
 use crate::machine::State;
+use crate::processes;
 
 const MAX_RECORD: u32 = 4 * 1024 * 1024;
 const CHECKPOINT_AT: u64 = 512 * 1024;
@@ -58,8 +64,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Takes the folder's lock and reads the last state. A damaged journal is put aside, and told in the notes: the app's
-    /// links still say what ran.
+    /// Takes the folder's lock and reads the last state. A damaged journal is put aside, and told in the notes: what it held
+    /// before the damage counts only when the machine went down since, and otherwise the app's links still say what ran.
     ///
     /// # Errors
     /// [`MemoryError::Lock`] when another keeper is at work there.
@@ -77,13 +83,16 @@ impl Memory {
         let path = folder.join("journal");
         let mut notes = Vec::new();
         let _ = ship_durable::sweep_leftovers(folder);
-        let (journal, state) = match read(&path) {
-            Ok(read) => read,
+        let mut last = None;
+        let (journal, state) = match read(&path, &mut last) {
+            Ok(journal) => (journal, state_of(last.as_deref())),
             Err(error @ (OpenError::Damaged { .. } | OpenError::NotAJournal { .. })) => {
                 let aside = folder.join(format!("journal.damaged-{}", crate::clock::now_ms()));
                 notes.push(format!("{error}; put aside as {}", aside.display()));
+                let before = state_of(last.as_deref()).ok().filter(of_another_boot);
                 let _ = ship_durable::rename(&path, &aside);
-                read(&path).map_err(MemoryError::Journal)?
+                let journal = read(&path, &mut None).map_err(MemoryError::Journal)?;
+                (journal, before.ok_or(None))
             }
             Err(error) => return Err(MemoryError::Journal(error)),
         };
@@ -126,7 +135,7 @@ impl Memory {
         self.reserve.exists()
     }
 
-    /// Makes `state` the one that the next keeper finds. Durable when it returns.
+    /// Makes `state` the one that the next keeper finds. It is durable after [`Self::sync`].
     ///
     /// On a full disk the reserve is given up first.
     ///
@@ -145,12 +154,26 @@ impl Memory {
         .map_err(SaveError::Journal)
     }
 
+    /// Makes what was saved last, which is `state`, outlive the machine; nothing is done when it does already.
+    ///
+    /// # Errors
+    /// [`SaveError`]; after a boot the next keeper may find a state before it.
+    pub fn sync(&mut self, state: &State) -> Result<(), SaveError> {
+        match self.journal.sync() {
+            Err(JournalError::Sync { .. } | JournalError::Poisoned { .. }) => {
+                let bytes = serde_json::to_vec(state).map_err(SaveError::Words)?;
+                self.start_over(&bytes)
+            }
+            other => other,
+        }
+        .map_err(SaveError::Journal)
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<(), JournalError> {
         if self.journal.len() + bytes.len() as u64 > CHECKPOINT_AT.max(8 * bytes.len() as u64) {
             return self.journal.rewrite([bytes]);
         }
-        self.journal.append(bytes)?;
-        self.journal.sync()
+        self.journal.append(bytes).map(drop)
     }
 
     /// After a failed fsync the file is not trusted; a new one is written whole.
@@ -180,20 +203,24 @@ fn lock(path: &Path) -> Result<LockFile, MemoryError> {
     }
 }
 
-type Read = (Journal, Result<State, Option<String>>);
+/// Opens the journal; its last record is left in `last`, also where it ends in damage.
+fn read(path: &Path, last: &mut Option<Vec<u8>>) -> Result<Journal, OpenError> {
+    let (journal, _) = Journal::open_with(path, MAX_RECORD, |record| *last = Some(record.payload))?;
+    Ok(journal)
+}
 
-fn read(path: &Path) -> Result<Read, OpenError> {
-    let mut last = None;
-    let (journal, _) = Journal::open_with(path, MAX_RECORD, |record| last = Some(record.payload))?;
-    let state = match last {
-        None => Err(None),
-        Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-            Some(format!(
-                "the journal's last state cannot be read ({error}); begun anew"
-            ))
-        }),
-    };
-    Ok((journal, state))
+/// What a record says; without one, or where it cannot be read, why there is none.
+fn state_of(record: Option<&[u8]>) -> Result<State, Option<String>> {
+    serde_json::from_slice(record.ok_or(None)?).map_err(|error| {
+        Some(format!(
+            "the journal's last state cannot be read ({error}); begun anew"
+        ))
+    })
+}
+
+/// Nothing of it lives, so that it may be older than what ran last.
+fn of_another_boot(state: &State) -> bool {
+    !state.boot_id.is_empty() && state.boot_id != processes::boot_id()
 }
 
 pub(crate) fn make_folder(path: &Path) -> Result<(), MemoryError> {

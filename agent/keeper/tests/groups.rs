@@ -227,3 +227,94 @@ fn a_process_that_is_killed_for_memory_is_told_so_with_its_limit() {
     assert_eq!(given, "+memory");
     stage.stop();
 }
+
+/// A group of the kernel's own below which a keeper may make others, in every hierarchy; taken away when dropped.
+struct Delegated(String);
+
+impl Delegated {
+    fn new() -> Self {
+        Self(format!("ship-test-{}", std::process::id()))
+    }
+
+    /// Where the memory of a keeper's groups is limited, as this machine has it mounted.
+    fn memory(&self, stage: &Stage) -> PathBuf {
+        let mounts = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"].map(Path::new);
+        let mount = mounts
+            .into_iter()
+            .find(|mount| exists(&mount.join(&self.0)))
+            .unwrap();
+        mount
+            .join(&self.0)
+            .join("ship")
+            .join(keeper_name("web", &stage.state))
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        let mounts = std::fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mounts = mounts.map(|mount| mount.path()).chain(["/sys/fs/cgroup".into()]);
+        mounts.for_each(|mount| take_away(&mount.join(&self.0)));
+    }
+}
+
+/// Groups are folders whose files cannot be removed.
+fn take_away(group: &Path) {
+    let inner = std::fs::read_dir(group).into_iter().flatten().flatten();
+    let folders = inner.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.for_each(|entry| take_away(&entry.path()));
+    let _ = std::fs::remove_dir(group);
+}
+
+/// The real thing, where this machine lets a memory group be made: as root, outside of a container that hides them.
+#[test]
+fn the_kernel_holds_the_memory_of_each_generation_and_its_kill_is_told() {
+    // Taken away after the stage has ended what is in it.
+    let delegated = Delegated::new();
+    let mut stage = Stage::new();
+    flag(&mut stage, "--cgroups", &Path::new("/").join(&delegated.0));
+    stage.start();
+    let mut modest = script(stage.intent(1, "", ANY), "while :; do sleep 0.05; done");
+    modest.processes[0].limits.memory = Some(256 << 20);
+    assert_eq!(stage.switch(modest).result, SwitchResult::Switched);
+    let status = stage.status();
+    let fell_back = status.falls_back.iter().chain(&status.notes);
+    if let Some(words) = fell_back
+        .into_iter()
+        .find(|words| words.contains("limits.memory"))
+    {
+        eprintln!("not here: {words}");
+        return stage.stop();
+    }
+    let group = delegated.memory(&stage);
+    let limit = |generation: &str| {
+        let files =
+            ["memory.limit_in_bytes", "memory.max"].map(|file| group.join(generation).join("web").join(file));
+        let text = files.iter().find_map(|file| std::fs::read_to_string(file).ok());
+        text.map(|text| text.trim().to_owned())
+    };
+    assert_eq!(limit("gen-1").as_deref(), Some("268435456"));
+
+    // It keeps a line in memory until that ends, which it never does.
+    let mut greedy = script(stage.intent(2, "", ANY), "exec tail /dev/zero");
+    greedy.processes[0].limits.memory = Some(64 << 20);
+    greedy.processes[0].notify = true;
+    let outcome = stage.switch(greedy);
+    assert_eq!(
+        (outcome.result, outcome.running),
+        (SwitchResult::Failed, Some(1)),
+        "{outcome:?}"
+    );
+    let reason = outcome.reason.unwrap();
+    assert!(
+        reason.contains("was ended by signal 9, killed for memory: its limit is 64 MiB"),
+        "{reason}"
+    );
+    until("its group is gone", || !exists(&group.join("gen-2")));
+    assert_eq!(limit("gen-1").as_deref(), Some("268435456"));
+    stage.stop();
+    until("no group is left", || !exists(&group));
+}

@@ -177,3 +177,40 @@ fn a_damaged_journal_is_put_aside() {
         SwitchResult::Switched
     );
 }
+
+/// Records that were not synced may be torn in any order when the machine goes down.
+#[test]
+fn a_torn_record_before_a_whole_one_costs_nothing_when_the_machine_went_down() {
+    for same_boot in [false, true] {
+        let mut stage = Stage::new();
+        stage.start();
+        stage.switch(stage.intent(1, "", ANY));
+        stage.stop();
+        let path = stage.state.join("journal");
+        let (mut journal, read) = ship_durable::Journal::open(&path, 1 << 22).unwrap();
+        let mut state: serde_json::Value =
+            serde_json::from_slice(&read.records.last().unwrap().payload).unwrap();
+        if !same_boot {
+            state["boot_id"] = "another".into();
+        }
+        state["epoch"] = 77.into();
+        let whole = serde_json::to_vec(&state).unwrap();
+        journal.append(&whole).unwrap();
+        let torn = usize::try_from(journal.len()).unwrap();
+        state["epoch"] = 78.into();
+        for _ in 0..2 {
+            journal.append(&serde_json::to_vec(&state).unwrap()).unwrap();
+        }
+        drop(journal);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[torn + 100..torn + 200].fill(0);
+        std::fs::write(&path, bytes).unwrap();
+        stage.start();
+        let status = stage.status();
+        let aside = status.notes.iter().any(|note| note.contains("put aside"));
+        // Damage while the machine was up is none of a crash: what lies before it may be long past.
+        let epoch = if same_boot { 0 } else { 77 };
+        assert_eq!((aside, status.epoch), (true, epoch), "{same_boot}: {status:#?}");
+        stage.stop();
+    }
+}

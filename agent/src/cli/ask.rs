@@ -11,8 +11,8 @@ use ship_model::release::ReleaseRef;
 use ship_proto::v1::local_client::LocalClient;
 use ship_proto::v1::{self, FailureKind};
 use ship_proto::{MAX_MESSAGE, failure_of};
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
 use super::{Host, Output, show};
 use crate::config::Config;
@@ -27,6 +27,8 @@ use crate::{local, offline};
 pub const REFUSED: u8 = 4;
 /// For the agent to take the connection.
 const CONNECT: Duration = Duration::from_secs(5);
+/// An agent that dies while it is asked may have a successor, which is asked as well.
+const ASKED: usize = 2;
 /// Between two looks at a log that is followed.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -123,13 +125,18 @@ pub async fn find(host: &Host) -> Result<Asked, Failed> {
             )
         });
     }
+    let (config, layout) = files_of(host)?;
+    match reach(&layout.socket()).await {
+        Ok(client) => Ok(Asked::Agent(client)),
+        Err(_) => Ok(Asked::Files(config, layout)),
+    }
+}
+
+fn files_of(host: &Host) -> Result<(Box<Config>, HostLayout), Failed> {
     let config = Config::read(&host.config).map_err(|error| said(chain(&error)))?;
     let layout =
         HostLayout::of(&config).map_err(|error| said(format!("cannot tell the current folder: {error}")))?;
-    match reach(&layout.socket()).await {
-        Ok(client) => Ok(Asked::Agent(client)),
-        Err(_) => Ok(Asked::Files(Box::new(config), layout)),
-    }
+    Ok((Box::new(config), layout))
 }
 
 async fn reach(socket: &Path) -> Result<LocalClient<Channel>, String> {
@@ -146,31 +153,53 @@ async fn reach(socket: &Path) -> Result<LocalClient<Channel>, String> {
     Ok(LocalClient::new(channel).max_decoding_message_size(MAX_MESSAGE))
 }
 
-pub async fn status(who: Asked, output: Output) -> Result<(), Failed> {
-    let status = match who {
-        Asked::Agent(mut agent) => agent.status(v1::LocalStatusRequest {}).await?.into_inner(),
-        Asked::Files(config, layout) => {
-            let apps = known_apps(&layout);
-            let reports = apps
-                .iter()
-                .map(|app| offline::report(&layout, app).into())
-                .collect();
-            v1::LocalStatus {
-                env: config.env.to_string(),
-                host: config.host.to_string(),
-                report: Some(v1::HostReport {
-                    classes: config.classes.iter().map(ToString::to_string).collect(),
-                    apps: reports,
-                    ..v1::HostReport::default()
-                }),
-                store_connected: false,
-                store: config.store.to_string(),
-                store_error: "the agent does not run; this was read from its files and asked of the keepers"
-                    .to_owned(),
-            }
-        }
+/// What the host says of itself; by the agent, or by files and keepers when it dies before it has answered.
+pub async fn status(host: &Host, who: Asked, output: Output) -> Result<(), Failed> {
+    let mut who = who;
+    for _ in 0..ASKED {
+        let Asked::Agent(mut agent) = who else { break };
+        who = match agent.status(v1::LocalStatusRequest {}).await {
+            Ok(told) => return Ok(show::status(told.into_inner(), output)?),
+            Err(status) if host.socket.is_none() && broke_off(&status) => find(host).await?,
+            Err(status) => return Err(status.into()),
+        };
+    }
+    let (config, layout) = match who {
+        Asked::Files(config, layout) => (config, layout),
+        // One after the other has died.
+        Asked::Agent(_) => files_of(host)?,
     };
-    Ok(show::status(status, output)?)
+    Ok(show::status(read_status(&config, &layout), output)?)
+}
+
+fn read_status(config: &Config, layout: &HostLayout) -> v1::LocalStatus {
+    let apps = known_apps(layout);
+    let reports = apps
+        .iter()
+        .map(|app| offline::report(layout, app).into())
+        .collect();
+    v1::LocalStatus {
+        env: config.env.to_string(),
+        host: config.host.to_string(),
+        report: Some(v1::HostReport {
+            classes: config.classes.iter().map(ToString::to_string).collect(),
+            apps: reports,
+            ..v1::HostReport::default()
+        }),
+        store_connected: false,
+        store: config.store.to_string(),
+        store_error: "the agent does not run; this was read from its files and asked of the keepers"
+            .to_owned(),
+    }
+}
+
+/// Whether the line broke before an answer came. An agent's own refusals say what they are.
+pub fn broke_off(status: &Status) -> bool {
+    let lost = matches!(
+        status.code(),
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled
+    );
+    lost && failure_of(status).is_none()
 }
 
 pub async fn verify(who: Asked, app: Option<AppName>, full: bool, output: Output) -> Result<(), Failed> {

@@ -213,7 +213,7 @@ pub fn main() -> ExitCode {
     rustls::crypto::ring::default_provider().install_default().ok();
     match cli.command {
         Command::Run { config, log_format } => run(&config, log_format),
-        Command::Status { host, output } => ask::answer(&host, |who| ask::status(who, output)),
+        Command::Status { host, output } => ask::answer(&host, |who| ask::status(&host, who, output)),
         Command::Revert {
             release,
             message,

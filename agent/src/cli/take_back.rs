@@ -6,13 +6,11 @@ use ship_durable::LockError;
 use ship_model::name::AppName;
 use ship_model::release::ReleaseNumber;
 use ship_model::report::LocalHold;
-use ship_proto::failure_of;
 use ship_proto::v1;
 use ship_proto::v1::local_client::LocalClient;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
 
-use super::ask::{Asked, Failed, Wish, find, said};
+use super::ask::{Asked, Failed, Wish, broke_off, find, said};
 use super::{Host, Output, show};
 use crate::config::Config;
 use crate::layout::HostLayout;
@@ -143,13 +141,4 @@ fn there_already(layout: &HostLayout, order: &Order) -> Option<Box<v1::AppReport
     let report = offline::report(layout, &order.app);
     let there = report.running.map(|running| running.number) == order.number;
     (order.noted && there).then(|| Box::new(report.into()))
-}
-
-/// Whether the line broke before an answer came. An agent's own refusals say what they are.
-fn broke_off(status: &Status) -> bool {
-    let lost = matches!(
-        status.code(),
-        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled
-    );
-    lost && failure_of(status).is_none()
 }

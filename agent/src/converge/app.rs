@@ -426,9 +426,10 @@ impl App {
                 return;
             }
         };
+        let wanted = self.record().desired.as_ref().and_then(|desired| desired.run);
         let hold = LocalHold {
             epoch: self.record().epoch,
-            from: view.running,
+            from: view.taken_away(wanted, target),
             to: target,
             reason: command.reason,
             at_ms: clock::wall_ms(),

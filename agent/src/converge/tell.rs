@@ -31,7 +31,6 @@ pub fn report(
     let cut = status.map_or(record.cut_before, |status| status.counters.connections_cut);
     update.lost_requests = cut.saturating_sub(record.cut_before);
     AppReport {
-        app: app.clone(),
         epoch: record.epoch,
         // That nobody can tell does not mean that it does not run; it is not healthy either.
         running: view.running.or(view.unknown),
@@ -57,12 +56,13 @@ pub fn report(
         restarts: status.map_or(0, |status| status.counters.restarts),
         damaged: here.iter().filter_map(damaged).collect(),
         standby: status.and_then(|status| standby(&status.revert)),
-        balancers: Vec::new(),
         canary: status.and_then(keeper::canary),
         processes: status.map(keeper::processes).unwrap_or_default(),
         waits: status.and_then(|status| status.waits.as_ref()).map(wait),
         remarks: status.map(keeper::remarks).unwrap_or_default(),
-        incidents: Vec::new(),
+        older_connections: status.map_or(0, keeper::older_connections),
+        generations: status.map_or(0, |status| status.generations.len() as u64),
+        ..AppReport::of(app.clone())
     }
 }
 
@@ -115,12 +115,22 @@ impl App {
         );
         report.balancers = self.rotation.kinds();
         report.incidents = self.incidents();
+        report.switched_ms = self.switched_ms();
         report.failure = report.failure.or_else(|| self.unsaved_failure.clone());
         report.failure = report.failure.or_else(|| self.crash(view));
         if let Some(job) = self.job.as_ref().filter(|_| report.phase == AppPhase::Idle) {
             report.phase = job.phase();
         }
         report
+    }
+
+    /// When the link `current` was moved: it outlives the agent, and every way to switch ends with it.
+    fn switched_ms(&self) -> u64 {
+        let moved = std::fs::symlink_metadata(self.layout().current()).and_then(|link| link.modified());
+        let since = moved
+            .ok()
+            .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        since.map_or(0, |since| since.as_millis() as u64)
     }
 
     /// What was asked of this host's asset port and could not be served, whatever was tried.
@@ -175,6 +185,7 @@ impl App {
         if self.shelved == Some(running) {
             return;
         }
+        shelf.runs(&self.layout().app, running.number);
         let shelved = match stage::manifest(self.layout(), &running) {
             Ok(staged) => {
                 let tree = self.layout().release(&running);

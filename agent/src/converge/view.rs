@@ -32,6 +32,13 @@ pub struct View {
 }
 
 impl View {
+    /// What a revert to `to` takes away: what runs, or what should run where nobody can tell; where nothing does, what was
+    /// `wanted`. As long as the fleet wants just that, the host stays where it was put.
+    pub fn taken_away(&self, wanted: Option<Target>, to: Target) -> Option<Target> {
+        let there = self.running.or(self.unknown).or(wanted);
+        there.filter(|there| *there != to)
+    }
+
     /// Looks at links and keeper. `here` are the complete releases.
     pub fn look(layout: &AppLayout, keeper: &Seen, here: &[Here]) -> Self {
         let links = Links::read(layout);

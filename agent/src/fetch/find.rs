@@ -1,6 +1,6 @@
 //! Asks the store what stands at a path.
 
-use ship_assets::miss::Promised;
+use ship_assets::miss::{Promised, Standing};
 use ship_model::digest::BlobDigest;
 use ship_model::name::AppName;
 use ship_model::release::Target;
@@ -14,7 +14,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// [`FetchError`].
-    pub async fn find_asset(&self, apps: &[AppName], url: &str) -> Result<Option<Promised>, FetchError> {
+    pub async fn find_asset(&self, apps: &[AppName], url: &str) -> Result<Standing, FetchError> {
         let what = || format!("word of asset {url}");
         let request = v1::FindAssetRequest {
             apps: apps.iter().map(ToString::to_string).collect(),
@@ -22,7 +22,11 @@ impl Fetcher {
         };
         let mut client = AssetsClient::new(self.channel()).max_decoding_message_size(MAX_MESSAGE);
         let reply = answer(&what, client.find(call(request))).await?;
-        let found = reply.asset.map(|found| read(found, url)).transpose();
+        let found = match (reply.asset, reply.expired) {
+            (Some(found), _) => read(found, url).map(Standing::Promised),
+            (None, true) => Ok(Standing::Expired),
+            (None, false) => Ok(Standing::Never),
+        };
         found.map_err(|source| FetchError::Wire {
             what: "an asset",
             source,

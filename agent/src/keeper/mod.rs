@@ -96,6 +96,18 @@ pub fn connections(status: &Status) -> u64 {
         .sum()
 }
 
+/// Of [`connections`], those of generations that get no new ones.
+pub fn older_connections(status: &Status) -> u64 {
+    let older = status
+        .generations
+        .iter()
+        .filter(|generation| matches!(generation.role, Role::Warm | Role::Retiring | Role::Failed));
+    older
+        .flat_map(|generation| &generation.processes)
+        .map(|process| u64::from(process.connections))
+        .sum()
+}
+
 /// Notes told of an app; the latest ones.
 const MAX_REMARKS: usize = 8;
 

@@ -1,6 +1,7 @@
 //! `shipctl asset`.
 
 mod kept;
+mod sweep;
 
 use clap::{Args, Subcommand};
 use ship_model::name::AppName;
@@ -20,6 +21,7 @@ Examples:
   shipctl asset ls web --expired             what no reason keeps any more
   shipctl asset why /assets/app-3f9a.css     every reason to keep it, and who asked for it
   shipctl asset gc web --dry-run             every asset with its reason, and totals
+  shipctl asset gc web                       remove from the store what no reason keeps
   shipctl asset url /assets/app-3f9a.css     every address that serves it
   curl -sI $(shipctl asset url /assets/app-3f9a.css | head -1)")]
 pub struct Asset {
@@ -43,12 +45,12 @@ enum Verb {
         /// Path as pages name it, /assets/app-3f9a.css
         path: String,
     },
-    /// Tell of every asset what keeps it, and how much could go
+    /// Remove from the store's folder what no reason keeps; a release that names it brings it back
     Gc {
         /// App; without one the context's
         app: Option<AppName>,
-        /// Only tell; nothing is ever removed in this version
-        #[arg(long, required = true)]
+        /// Only tell of every asset what keeps it, and how much would go
+        #[arg(long)]
         dry_run: bool,
     },
     /// Print the addresses that serve a path, or the servers themselves
@@ -69,7 +71,8 @@ pub async fn run(verb: Asset, global: &Global, ui: &Ui) -> Outcome {
         } => kept::expired(release.as_ref(), &fleet, ui).await,
         Verb::Ls { release, .. } => list(release.as_ref(), &fleet, ui).await,
         Verb::Why { path } => kept::why(&path, &fleet, ui).await,
-        Verb::Gc { app, .. } => kept::all(app, &fleet, ui).await,
+        Verb::Gc { app, dry_run: true } => kept::all(app, &fleet, ui).await,
+        Verb::Gc { app, .. } => sweep::sweep(app, &fleet, ui).await,
         Verb::Url { path } => urls(&path, &fleet, ui).await,
         Verb::Check(verb) => Box::pin(check::run(verb, &fleet, ui)).await,
     }

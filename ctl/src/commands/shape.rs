@@ -258,6 +258,8 @@ pub struct Host {
     pub remarks: Vec<String>,
     /// Published assets that it was asked for and could not serve.
     pub asset_incidents: Vec<AssetIncident>,
+    /// Files of its assets that were found rotten; null: none.
+    pub asset_rot: Option<AssetRot>,
     /// Releases that lie there and are not as published; none of them is switched to.
     pub damaged: Vec<Damaged>,
     /// The release on its way that a share of its clients is on.
@@ -400,6 +402,7 @@ impl From<&AppHost> for Host {
             processes: report.processes.iter().map(Process::from).collect(),
             waits: report.waits.as_ref().map(Wait::from),
             asset_incidents: report.incidents.iter().map(AssetIncident::from).collect(),
+            asset_rot: report.rot.as_ref().map(AssetRot::from),
             remarks: report.remarks,
         }
     }
@@ -411,6 +414,25 @@ pub struct AssetIncident {
     pub release: Option<u64>,
     pub requests: u64,
     pub last_url: String,
+}
+
+/// Files of a host's assets whose bytes changed, since its agent's start; none of them was served.
+#[derive(Debug, Serialize)]
+pub struct AssetRot {
+    pub found: u64,
+    /// Of them, those that were made anew.
+    pub mended: u64,
+    pub last_url: String,
+}
+
+impl From<&v1::AssetRot> for AssetRot {
+    fn from(rot: &v1::AssetRot) -> Self {
+        Self {
+            found: rot.found,
+            mended: rot.mended,
+            last_url: rot.url.clone(),
+        }
+    }
 }
 
 impl From<&v1::AssetIncident> for AssetIncident {

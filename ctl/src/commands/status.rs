@@ -254,6 +254,18 @@ fn trouble(host: &AppHost) -> Vec<String> {
             clean(&incident.last_url)
         ));
     }
+    if let Some(rot) = &shown.asset_rot {
+        let (how, mark) = match rot.found.saturating_sub(rot.mended) {
+            0 => ("made anew".to_owned(), DOUBT),
+            left => (format!("{left} not made anew yet"), BAD),
+        };
+        lines.push(format!(
+            "  {} {name}: {} of assets rotten, {how}, the last {}; look at its disk",
+            paint(mark, "!"),
+            count(rot.found, "file"),
+            clean(&rot.last_url)
+        ));
+    }
     if let Some(failure) = &shown.failure {
         lines.push(format!(
             "  {} {name}: {} failed at {}: {}",

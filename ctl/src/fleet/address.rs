@@ -12,6 +12,8 @@ pub const MAX_HOSTS: u8 = 100;
 const STORE: u8 = 200;
 pub const GRPC_PORT: u16 = 7400;
 pub const ASSET_PORT: u16 = 7480;
+/// Of a host's figures, on its own address.
+pub const METRICS_PORT: u16 = 7490;
 /// How many nets are tried before it is given up.
 const TRIES: u32 = 50;
 

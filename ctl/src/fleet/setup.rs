@@ -11,7 +11,7 @@ use ship_durable::{FileError, remove_tree, write_file};
 use tokio::process::Command;
 
 use super::Binaries;
-use super::address::{ASSET_PORT, GRPC_PORT, Net};
+use super::address::{ASSET_PORT, GRPC_PORT, METRICS_PORT, Net};
 use super::own::FleetPlan;
 use super::place::{Place, host_name};
 use crate::error::{CommandError, Exit};
@@ -62,6 +62,7 @@ struct AgentFile {
     store: String,
     address: String,
     asset_listen: String,
+    metrics_listen: String,
     apps_dir: PathBuf,
     state_dir: PathBuf,
     run_dir: PathBuf,
@@ -189,6 +190,7 @@ async fn make_host(place: &Place, net: Net, number: u8, shipstore: &Path) -> Res
         store: store_url(net),
         address: net.host(number).to_string(),
         asset_listen: format!("{}:{ASSET_PORT}", net.host(number)),
+        metrics_listen: format!("{}:{METRICS_PORT}", net.host(number)),
         apps_dir: folder.join("apps"),
         state_dir: folder.join("state"),
         run_dir: folder.join("run"),

@@ -1,9 +1,11 @@
 //! A request that no file here answers: what was published is fetched from elsewhere, verified, and served in the same
 //! request.
 //!
-//! Three kinds are told apart. What nobody ever published is **unknown**: 404. What was published is **promised**: it is
-//! fetched once however many ask, and stands from then on. What was promised and cannot be had is an **incident**: 503
-//! with `Retry-After`, so that no cache remembers it as gone, counted for the release that first brought it.
+//! Four kinds are told apart. What nobody ever published is **unknown**: 404. What was published and nothing keeps any
+//! more has **expired**: 404 as well, which no cache may keep, since a release that names it brings it back; 410 would say
+//! that it never comes back. What was published otherwise is **promised**: it is fetched once however many ask, and stands
+//! from then on. What was promised and cannot be had is an **incident**: 503 with `Retry-After`, so that no cache
+//! remembers it as gone, counted for the release that first brought it.
 //!
 //! All of it is bounded: so many paths at once, so many remembered as unknown or failed, for a short time. Whoever asks
 //! for more than that is answered as if nothing was known here, with a 404 that no cache keeps.
@@ -58,13 +60,23 @@ impl Promised {
     }
 }
 
+/// What the ledger of all that was published says of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody ever published it.
+    Never,
+    /// It was published, and nothing keeps it any more.
+    Expired,
+    Promised(Promised),
+}
+
 /// Why something could not be had from elsewhere.
 pub type ElsewhereError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Who knows and has more than this folder: the store for a host, its bundles for the store. Every method blocks.
 pub trait Elsewhere: Send + Sync + 'static {
-    /// What was published at `url`; none when nothing ever was.
-    fn find(&self, url: &str) -> Result<Option<Promised>, ElsewhereError>;
+    /// What was published at `url`.
+    fn find(&self, url: &str) -> Result<Standing, ElsewhereError>;
 
     /// Puts it into its union, verified ([`crate::Union::add_blob`], then [`crate::Union::adopt`]).
     fn fetch(&self, promised: &Promised) -> Result<(), ElsewhereError>;
@@ -75,11 +87,35 @@ pub trait Elsewhere: Send + Sync + 'static {
 pub enum Missed {
     /// Nobody ever published it, or nobody can tell now.
     Unknown,
+    /// It was published once, and nothing keeps it any more.
+    Expired,
     /// It stands now.
     Here,
     /// It was published, and nobody can serve it.
     Incident,
 }
+
+/// [`Missed`], with what an incident is counted for.
+#[derive(Debug, Clone)]
+enum Landed {
+    Unknown,
+    Expired,
+    Here,
+    Incident(Arc<Promised>),
+}
+
+impl Landed {
+    const fn missed(&self) -> Missed {
+        match self {
+            Self::Unknown => Missed::Unknown,
+            Self::Expired => Missed::Expired,
+            Self::Here => Missed::Here,
+            Self::Incident(_) => Missed::Incident,
+        }
+    }
+}
+
+type Flight = watch::Receiver<Option<Landed>>;
 
 /// What could not be served of what a release brought, since the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +131,8 @@ pub struct Incident {
 /// Misses, and what became of them. Cheap to share.
 pub struct Misses {
     elsewhere: Arc<dyn Elsewhere>,
-    flights: Mutex<HashMap<String, watch::Receiver<Option<Missed>>>>,
-    remembered: Mutex<HashMap<String, (Missed, Instant)>>,
+    flights: Mutex<HashMap<String, Flight>>,
+    remembered: Mutex<HashMap<String, (Landed, Instant)>>,
     places: Arc<Semaphore>,
     incidents: Mutex<BTreeMap<(AppName, u64), Incident>>,
     /// Assets that were missing here and were fetched.
@@ -131,37 +167,48 @@ impl Misses {
     }
 
     /// Looks elsewhere for what a request asks for by `url_path`. Of many that ask at once one does the work, and it is
-    /// done to its end when all of them hang up.
+    /// done to its end when all of them hang up. Each that cannot be served counts.
     pub async fn miss(self: &Arc<Self>, url_path: &str) -> Missed {
         let Some(url) = canonical_url(url_path) else {
             return Missed::Unknown;
         };
-        if let Some(known) = self.recall(&url) {
-            return known;
-        }
-        let Some(mut flight) = self.board(&url) else {
-            return Missed::Unknown;
+        let landed = match self.recall(&url) {
+            Some(known) => known,
+            None => self.seek(&url).await,
         };
-        match flight.wait_for(Option::is_some).await {
-            Ok(landed) => (*landed).unwrap_or(Missed::Unknown),
-            // It broke down.
-            Err(_) => Missed::Unknown,
+        if let Landed::Incident(promised) = &landed {
+            self.count(promised);
+        }
+        landed.missed()
+    }
+
+    /// The same for what nobody asks for: it counts as no request, and what has just failed is tried all the same.
+    pub async fn repair(self: &Arc<Self>, url_path: &str) -> Missed {
+        match canonical_url(url_path) {
+            Some(url) => self.seek(&url).await.missed(),
+            None => Missed::Unknown,
         }
     }
 
-    fn recall(&self, url: &str) -> Option<Missed> {
-        let (missed, until) = lock(&self.remembered).get(url).copied()?;
-        let counts = missed == Missed::Incident;
-        (Instant::now() < until).then(|| {
-            if counts {
-                self.count_again(url);
-            }
-            missed
-        })
+    async fn seek(self: &Arc<Self>, url: &str) -> Landed {
+        let Some(mut flight) = self.board(url) else {
+            return Landed::Unknown;
+        };
+        match flight.wait_for(Option::is_some).await {
+            Ok(landed) => landed.clone().unwrap_or(Landed::Unknown),
+            // It broke down.
+            Err(_) => Landed::Unknown,
+        }
+    }
+
+    fn recall(&self, url: &str) -> Option<Landed> {
+        let remembered = lock(&self.remembered);
+        let (landed, until) = remembered.get(url)?;
+        (Instant::now() < *until).then(|| landed.clone())
     }
 
     /// The flight that looks for `url`; none when there are too many.
-    fn board(self: &Arc<Self>, url: &str) -> Option<watch::Receiver<Option<Missed>>> {
+    fn board(self: &Arc<Self>, url: &str) -> Option<Flight> {
         let mut flights = lock(&self.flights);
         if let Some(flight) = flights.get(url) {
             return Some(flight.clone());
@@ -173,43 +220,43 @@ impl Misses {
         let (misses, url) = (Arc::clone(self), url.to_owned());
         tokio::task::spawn_blocking(move || {
             let _place = place;
-            let missed = misses.look(&url);
-            misses.remember(&url, missed);
+            let landed = misses.look(&url);
+            misses.remember(&url, &landed);
             lock(&misses.flights).remove(&url);
-            land.send_replace(Some(missed));
+            land.send_replace(Some(landed));
         });
         Some(flight)
     }
 
-    fn look(&self, url: &str) -> Missed {
+    fn look(&self, url: &str) -> Landed {
         let promised = match self.elsewhere.find(url) {
-            Ok(Some(promised)) => promised,
-            Ok(None) => return Missed::Unknown,
+            Ok(Standing::Promised(promised)) => promised,
+            Ok(Standing::Expired) => return Landed::Expired,
+            Ok(Standing::Never) => return Landed::Unknown,
             Err(error) => {
                 tracing::debug!(
                     url,
                     error = &*error as &dyn std::error::Error,
                     "cannot ask for a missing asset"
                 );
-                return Missed::Unknown;
+                return Landed::Unknown;
             }
         };
         match self.elsewhere.fetch(&promised) {
             Ok(()) => {
                 self.healed.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(app = %promised.app, release = %promised.release.number, url, "asset was missing here and was fetched");
-                Missed::Here
+                Landed::Here
             }
             Err(error) => {
                 let error = &*error as &dyn std::error::Error;
                 tracing::error!(app = %promised.app, release = %promised.release.number, url, error, "a published asset cannot be served");
-                self.count(promised);
-                Missed::Incident
+                Landed::Incident(Arc::new(promised))
             }
         }
     }
 
-    fn count(&self, promised: Promised) {
+    fn count(&self, promised: &Promised) {
         let mut incidents = lock(&self.incidents);
         let mut key = (promised.app.clone(), promised.release.number.0);
         if incidents.len() >= RELEASES
@@ -219,28 +266,20 @@ impl Misses {
             key = last.clone();
         }
         let incident = incidents.entry(key).or_insert_with(|| Incident {
-            app: promised.app,
+            app: promised.app.clone(),
             release: promised.release,
             count: 0,
             url: String::new(),
         });
         incident.count += 1;
-        incident.url = promised.url;
+        incident.url.clone_from(&promised.url);
     }
 
-    /// One more request for what has just failed.
-    fn count_again(&self, url: &str) {
-        let mut incidents = lock(&self.incidents);
-        if let Some(incident) = incidents.values_mut().find(|incident| incident.url == url) {
-            incident.count += 1;
-        }
-    }
-
-    fn remember(&self, url: &str, missed: Missed) {
-        let length = match missed {
-            Missed::Here => return,
-            Missed::Unknown => UNKNOWN_FOR,
-            Missed::Incident => FAILED_FOR,
+    fn remember(&self, url: &str, landed: &Landed) {
+        let length = match landed {
+            Landed::Here => return,
+            Landed::Unknown | Landed::Expired => UNKNOWN_FOR,
+            Landed::Incident(_) => FAILED_FOR,
         };
         let mut remembered = lock(&self.remembered);
         if remembered.len() >= REMEMBERED {
@@ -248,7 +287,7 @@ impl Misses {
             remembered.retain(|_, (_, until)| now < *until);
         }
         if remembered.len() < REMEMBERED {
-            remembered.insert(url.to_owned(), (missed, Instant::now() + length));
+            remembered.insert(url.to_owned(), (landed.clone(), Instant::now() + length));
         }
     }
 }

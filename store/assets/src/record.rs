@@ -12,11 +12,14 @@ use ship_model::release::Target;
 
 /// The record's form; a reader refuses what it does not know.
 const VERSION: u8 = 1;
+/// The form of one of which assets were forgotten: a reader of the first form alone would take it for whole. It leaves
+/// the record out instead, and brings the release anew.
+const FADED: u8 = 2;
 /// Largest record read, in bytes: a million assets at about 128 bytes each.
 const MAX_RECORD: u64 = 128 << 20;
 
 /// One file of the union.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecordedAsset {
     /// URL path as pages name it.
     pub url: String,
@@ -24,11 +27,15 @@ pub(crate) struct RecordedAsset {
     pub size: u64,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     version: u8,
     pub release: Target,
+    /// Those that are here.
     pub assets: Vec<RecordedAsset>,
+    /// Those that were here until nothing kept them any more.
+    #[serde(default)]
+    pub forgotten: Vec<RecordedAsset>,
 }
 
 /// A record as it is written: of assets that somebody else holds.
@@ -88,6 +95,33 @@ impl Record {
         ship_durable::write_file(&path, &bytes).map_err(|source| RecordError::Write { path, source })
     }
 
+    /// Whether assets of it were forgotten.
+    pub const fn is_faded(&self) -> bool {
+        self.version == FADED
+    }
+
+    /// Moves what `is_gone` holds for to the forgotten; false when that is nothing new.
+    pub fn fade(&mut self, is_gone: &dyn Fn(&str) -> bool) -> bool {
+        let before = self.forgotten.len();
+        let gone = self.assets.extract_if(.., |asset| is_gone(&asset.url));
+        self.forgotten.extend(gone);
+        if self.forgotten.len() == before {
+            return false;
+        }
+        self.version = FADED;
+        true
+    }
+
+    /// Writes what is left of it, as [`Self::write`] does.
+    pub fn write_again(&self, folder: &Path) -> Result<(), RecordError> {
+        let path = folder.join(self.release.folder());
+        let bytes = serde_json::to_vec(self).map_err(|source| RecordError::Encode {
+            path: path.clone(),
+            source,
+        })?;
+        ship_durable::write_file(&path, &bytes).map_err(|source| RecordError::Write { path, source })
+    }
+
     pub fn read(path: &Path) -> Result<Self, RecordError> {
         let failed = |source| RecordError::Read {
             path: path.to_owned(),
@@ -99,7 +133,11 @@ impl Record {
         let record: Self = serde_json::from_slice(&bytes).map_err(|_| RecordError::Damaged {
             path: path.to_owned(),
         })?;
-        if record.version != VERSION || path.file_name() != Some(record.release.folder().as_ref()) {
+        let known = match record.version {
+            VERSION => record.forgotten.is_empty(),
+            version => version == FADED,
+        };
+        if !known || path.file_name() != Some(record.release.folder().as_ref()) {
             return Err(RecordError::Damaged {
                 path: path.to_owned(),
             });

@@ -45,7 +45,7 @@ impl Union {
         &self,
         mut look: impl FnMut(&str, BlobDigest, u64) -> bool,
     ) -> Result<(), RecordError> {
-        for release in self.holds() {
+        for release in self.recorded() {
             let record = Record::read(&self.records().join(release.folder()))?;
             for asset in &record.assets {
                 if !look(&asset.url, asset.digest, asset.size) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use ship_model::assets::{AssetsError, assets_of, content_type};
@@ -9,6 +10,8 @@ use ship_model::digest::BlobDigest;
 use ship_model::manifest::Manifest;
 use ship_model::name::AppName;
 use ship_model::path::TreePath;
+use ship_model::release::ReleaseNumber;
+use ship_model::report::{AssetsAsked, MAX_ASKED};
 
 use crate::miss::Misses;
 use crate::union::Union;
@@ -56,6 +59,16 @@ pub struct Shelf {
 struct Part {
     union: Option<Arc<Union>>,
     running: Arc<Map>,
+    /// Requests by the release that ran when they came; the one that runs now last.
+    turns: Vec<Arc<Turn>>,
+}
+
+/// Requests while a release ran.
+#[derive(Debug, Default)]
+struct Turn {
+    release: u64,
+    found: AtomicU64,
+    unknown: AtomicU64,
 }
 
 impl Part {
@@ -87,6 +100,45 @@ impl Shelf {
         self.change(app, |part| part.union = Some(Arc::clone(union)));
     }
 
+    /// From now on requests are counted for release `number` of `app`, which runs.
+    pub fn runs(&self, app: &AppName, number: ReleaseNumber) {
+        self.change(app, |part| {
+            let known = part.turns.iter().position(|turn| turn.release == number.0);
+            let turn = known.map(|at| part.turns.remove(at)).unwrap_or_else(|| {
+                Arc::new(Turn {
+                    release: number.0,
+                    ..Turn::default()
+                })
+            });
+            if part.turns.len() >= MAX_ASKED {
+                part.turns.remove(0);
+            }
+            part.turns.push(turn);
+        });
+    }
+
+    /// Requests for `app`'s assets by the release that ran when they came, the one that runs now last.
+    pub fn asked(&self, app: &AppName) -> Vec<AssetsAsked> {
+        let parts = self.parts();
+        let turns = parts.get(app).into_iter().flat_map(|part| &part.turns);
+        let asked = turns.map(|turn| AssetsAsked {
+            release: turn.release,
+            found: turn.found.load(Ordering::Relaxed),
+            unknown: turn.unknown.load(Ordering::Relaxed),
+        });
+        asked.collect()
+    }
+
+    /// Counts a request for a path that is nobody's. Whose page named it can be told only where there is one app.
+    pub(crate) fn unknown(&self) {
+        let parts = self.parts();
+        if let (1, Some(part)) = (parts.len(), parts.values().next())
+            && let Some(turn) = part.turns.last()
+        {
+            turn.unknown.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Serves the mutable files of the release that runs, which lies unpacked in `tree`.
     pub fn set_running(&self, app: &AppName, tree: &Path, manifest: &Manifest) -> Result<(), AssetsError> {
         let root: Arc<Path> = tree.into();
@@ -116,14 +168,18 @@ impl Shelf {
     }
 
     /// The file for a URL path, percent signs and all; without its query. A path that ends with a slash is its folder's
-    /// `index.html`.
+    /// `index.html`. Counts as a request.
     pub fn find(&self, url_path: &str) -> Option<(TreePath, Served)> {
         let name = if url_path.ends_with('/') {
             folder_name(&format!("{url_path}index.html"))?
         } else {
             folder_name(url_path)?
         };
-        let served = self.find_name(&name)?;
+        let parts = self.parts();
+        let (part, served) = parts.values().find_map(|part| Some((part, part.find(&name)?)))?;
+        if let Some(turn) = part.turns.last() {
+            turn.found.fetch_add(1, Ordering::Relaxed);
+        }
         Some((name, served))
     }
 

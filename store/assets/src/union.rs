@@ -1,12 +1,13 @@
-//! The folder: additive, atomic per file, verified.
+//! The folder: atomic per file, verified; it grows, and [`Union::forget`] alone takes from it.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use ship_durable::fault;
 use ship_model::assets::{Asset, AssetsError, assets_of};
 use ship_model::digest::BlobDigest;
@@ -14,18 +15,14 @@ use ship_model::manifest::Manifest;
 use ship_model::path::TreePath;
 use ship_model::release::Target;
 
-use crate::asked::Mark;
+use crate::forget::Forgotten;
+use crate::known::{Held, State, Stored};
 use crate::record::{Record, RecordError};
 use crate::url::folder_name;
 
 const INCOMING: &str = "incoming";
-
-/// A file of the union: its name below the folder, and what it must contain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stored {
-    pub digest: BlobDigest,
-    pub size: u64,
-}
+/// Tries of an `openat2` that renames nearby disturb.
+const DISTURBED: usize = 64;
 
 /// The union of fingerprinted assets of one app, as a folder.
 ///
@@ -38,19 +35,6 @@ pub struct Union {
     state: RwLock<State>,
     /// Somebody asked for a file since it was last looked which.
     news: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    releases: Vec<Target>,
-    files: HashMap<TreePath, Held>,
-}
-
-/// A file of the union, and whether somebody asked for it.
-#[derive(Debug)]
-struct Held {
-    stored: Stored,
-    mark: Mark,
 }
 
 /// What adding a release did.
@@ -118,7 +102,7 @@ impl Union {
         for leftover in fs::read_dir(&incoming).map_err(failed)? {
             fs::remove_file(leftover.map_err(failed)?.path()).map_err(failed)?;
         }
-        let mut state = State::default();
+        let (mut state, mut forgotten) = (State::default(), Vec::new());
         for entry in fs::read_dir(records).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             if path.is_file() && !starts_with_dot(&path) {
@@ -127,19 +111,36 @@ impl Union {
                         let assets = record.assets.iter();
                         let files = assets.map(|asset| (&*asset.url, asset.digest, asset.size));
                         state.take(record.release, files);
+                        if record.is_faded() {
+                            state.fade(record.release);
+                        }
+                        forgotten.extend(
+                            record
+                                .forgotten
+                                .iter()
+                                .filter_map(|asset| folder_name(&asset.url)),
+                        );
                     }
                     Err(error) => tracing::warn!(%error, "asset record left out"),
                 }
             }
         }
         state.releases.sort_by_key(|release| release.number);
-        Ok(Self {
+        forgotten.retain(|name| !state.files.contains_key(name));
+        let union = Self {
             folder: folder.into(),
             records: records.to_owned(),
             next: AtomicU64::new(0),
             state: RwLock::new(state),
             news: AtomicBool::new(false),
-        })
+        };
+        // What a crash left of them.
+        for name in &forgotten {
+            if let Err(error) = union.unlink(name, &mut Forgotten::default()) {
+                tracing::warn!(error = &error as &dyn std::error::Error, "an expired asset stays");
+            }
+        }
+        Ok(union)
     }
 
     pub fn folder(&self) -> &Path {
@@ -148,13 +149,13 @@ impl Union {
 
     /// Releases whose fingerprinted assets are all here, by number.
     pub fn holds(&self) -> Vec<Target> {
-        self.read().releases.clone()
+        self.state().releases.clone()
     }
 
     /// Those of `assets` that are fingerprinted and not here. One stat per asset that a record names:
     /// a file that somebody deleted is missing again.
     pub fn missing(&self, assets: &[Asset]) -> Vec<Asset> {
-        let state = self.read();
+        let state = self.state();
         let here = |asset: &&Asset| {
             folder_name(&asset.url_path).is_some_and(|name| {
                 let known = state
@@ -182,7 +183,7 @@ impl Union {
         let fingerprinted = assets.iter().filter(|asset| asset.fingerprinted).count();
         added.present = (fingerprinted - missing.len()) as u64;
         for asset in &missing {
-            if self.add_file(asset, &tree.join(asset.path.as_path()))? {
+            if self.add_file(asset, tree)? {
                 added.linked += 1;
             } else {
                 added.copied += 1;
@@ -216,7 +217,7 @@ impl Union {
 
     /// Serves a file that was added by itself, until this process ends: no record names it here.
     pub fn adopt(&self, asset: &Asset) {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state_mut();
         state.know(&asset.url_path, asset.digest, asset.size);
     }
 
@@ -231,7 +232,7 @@ impl Union {
         }
         ship_durable::sync_fs(&self.folder).map_err(|source| AddError::Sync { source })?;
         Record::write(target, assets, &self.records)?;
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state_mut();
         let fingerprinted = assets.iter().filter(|asset| asset.fingerprinted);
         let files = fingerprinted.map(|asset| (&*asset.url_path, asset.digest, asset.size));
         state.take(target, files);
@@ -254,14 +255,14 @@ impl Union {
     }
 
     pub(crate) fn each_file(&self, mut look: impl FnMut(Stored)) {
-        for held in self.read().files.values() {
+        for held in self.state().files.values() {
             look(held.stored);
         }
     }
 
     /// A file of the union by its name below the folder; for somebody who asks for it, which is noted.
     pub(crate) fn find(&self, name: &TreePath) -> Option<Stored> {
-        let state = self.read();
+        let state = self.state();
         let held = state.files.get(name)?;
         if held.mark.asked() {
             self.news.store(true, Ordering::Relaxed);
@@ -272,7 +273,7 @@ impl Union {
     /// The size of the file at `url`, if it is known here.
     pub fn size(&self, url: &str) -> Option<u64> {
         let name = folder_name(url)?;
-        self.read().files.get(&name).map(|held| held.stored.size)
+        self.state().files.get(&name).map(|held| held.stored.size)
     }
 
     /// The contents of at most `most` files that somebody asked for and that were not told in this round: they are on
@@ -281,7 +282,7 @@ impl Union {
         if most == 0 || !self.news.swap(false, Ordering::Relaxed) {
             return Vec::new();
         }
-        let state = self.read();
+        let state = self.state();
         let asked = state.files.values().filter(|held| held.mark.is_asked());
         let asked: Vec<&Held> = asked.take(most).collect();
         if asked.len() == most {
@@ -294,12 +295,12 @@ impl Union {
 
     /// What was on its way has arrived.
     pub fn told(&self) {
-        self.read().files.values().for_each(|held| held.mark.arrive());
+        self.state().files.values().for_each(|held| held.mark.arrive());
     }
 
     /// What was on its way may not have arrived.
     pub fn tell_again(&self) {
-        let state = self.read();
+        let state = self.state();
         let lost = state.files.values().filter(|held| held.mark.lose());
         if lost.count() > 0 {
             self.news.store(true, Ordering::Relaxed);
@@ -308,10 +309,10 @@ impl Union {
 
     /// Begins a new round: what is asked for from now on is told once more.
     pub fn new_round(&self) {
-        self.read().files.values().for_each(|held| held.mark.rest());
+        self.state().files.values().for_each(|held| held.mark.rest());
     }
 
-    /// Hands the url, content and size of each asset of every release to `visit`, one release after another. They are
+    /// Hands the url, content and size of each asset that is here to `visit`, for each release that names it, one release after another. They are
     /// read from the records, so that nothing of them stays in memory.
     ///
     /// # Errors
@@ -320,7 +321,7 @@ impl Union {
         &self,
         mut visit: impl FnMut(Target, &str, BlobDigest, u64),
     ) -> Result<(), RecordError> {
-        for release in self.holds() {
+        for release in self.recorded() {
             let record = Record::read(&self.records.join(release.folder()))?;
             let assets = record.assets.iter();
             assets.for_each(|asset| visit(release, &asset.url, asset.digest, asset.size));
@@ -328,8 +329,20 @@ impl Union {
         Ok(())
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+    /// Releases that have a record, whole or faded.
+    pub(crate) fn recorded(&self) -> Vec<Target> {
+        let state = self.state();
+        let mut all = [&state.releases[..], &state.faded[..]].concat();
+        all.sort_by_key(|release| release.number);
+        all
+    }
+
+    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn not_standing<'a>(&self, assets: &'a [Asset]) -> Option<&'a Asset> {
@@ -349,7 +362,7 @@ impl Union {
         let name = name.ok_or_else(|| AddError::Name {
             url: asset.url_path.clone(),
         })?;
-        let known = self.read().files.get(&name).map(|held| held.stored);
+        let known = self.state().files.get(&name).map(|held| held.stored);
         if known.is_some_and(|stored| stored.digest != asset.digest) {
             return Err(AddError::Clash {
                 url: asset.url_path.clone(),
@@ -358,20 +371,24 @@ impl Union {
         Ok(name)
     }
 
-    /// Links `file` in; true when linked, false when copied. The tree is verified, so a link's bytes need
-    /// no second look; a copy is hashed like any other stream.
-    fn add_file(&self, asset: &Asset, file: &Path) -> Result<bool, AddError> {
+    /// Links a file of the tree in; true when linked, false when copied. The tree is verified, so a link's bytes need
+    /// no second look; a copy is hashed like any other stream. Where the tree has a symbolic link, the file it leads to
+    /// within the tree is copied: the union is served without its releases, so nothing in it may lead out.
+    fn add_file(&self, asset: &Asset, tree: &Path) -> Result<bool, AddError> {
         let name = self.name_of(asset)?;
         let incoming = self.incoming();
-        if fs::hard_link(file, &incoming).is_ok() {
-            self.settle(asset, &name, &incoming)?;
-            return Ok(true);
-        }
         let failed = |source| AddError::Write {
             url: asset.url_path.clone(),
             source,
         };
-        self.add_blob(asset, &mut File::open(file).map_err(failed)?)?;
+        let file = tree.join(asset.path.as_path());
+        let plain = fs::symlink_metadata(&file).map_err(failed)?.is_file();
+        if plain && fs::hard_link(&file, &incoming).is_ok() {
+            self.settle(asset, &name, &incoming)?;
+            return Ok(true);
+        }
+        let mut content = open_within(tree, &asset.path).map_err(failed)?;
+        self.add_blob(asset, &mut content)?;
         Ok(false)
     }
 
@@ -404,32 +421,20 @@ impl Union {
     }
 }
 
-impl Held {
-    fn new(stored: Stored) -> Self {
-        Self {
-            stored,
-            mark: Mark::default(),
+/// Opens what a name of `tree` leads to, and nothing outside of it.
+fn open_within(tree: &Path, name: &TreePath) -> io::Result<File> {
+    let folder = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+    let tree = rustix::fs::open(tree, folder, Mode::empty())?;
+    let (flags, inside) = (OFlags::RDONLY | OFlags::CLOEXEC, ResolveFlags::BENEATH);
+    for _ in 0..DISTURBED {
+        match rustix::fs::openat2(&tree, name.as_path(), flags, Mode::empty(), inside) {
+            Ok(file) => return Ok(file.into()),
+            // A rename nearby: the kernel cannot tell whether it left the tree meanwhile.
+            Err(Errno::AGAIN) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-}
-
-impl State {
-    fn know(&mut self, url: &str, digest: BlobDigest, size: u64) {
-        if let Some(name) = folder_name(url) {
-            let stored = Stored { digest, size };
-            let held = self.files.entry(name).or_insert_with(|| Held::new(stored));
-            held.stored = stored;
-        }
-    }
-
-    fn take<'a>(&mut self, release: Target, files: impl Iterator<Item = (&'a str, BlobDigest, u64)>) {
-        for (url, digest, size) in files {
-            self.know(url, digest, size);
-        }
-        if !self.releases.contains(&release) {
-            self.releases.push(release);
-        }
-    }
+    Err(Errno::AGAIN.into())
 }
 
 fn starts_with_dot(path: &Path) -> bool {

@@ -103,6 +103,44 @@ fn a_release_is_linked_in_recorded_and_known_after_a_restart() {
 }
 
 #[test]
+fn a_link_of_the_tree_stands_as_the_file_it_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    let (target, plain) = release(1, &tree, &[(JS, b"one")]);
+    let link = "latest.77d01e553f9a12bc.js";
+    let mut entries: Vec<Entry> = plain.entries().iter().map(|entry| entry.to_entry()).collect();
+    entries.push(Entry {
+        path: TreePath::new(format!("public/{link}").as_bytes()).unwrap(),
+        kind: EntryKind::Link {
+            target: JS.as_bytes().into(),
+        },
+    });
+    let manifest = Manifest::new(plain.spec().clone(), entries).unwrap();
+    let planted = tree.join("public").join(link);
+    std::os::unix::fs::symlink(JS, &planted).unwrap();
+    let union = open(dir.path());
+    union.add_tree(target, &manifest, &tree).unwrap();
+    let stored = dir.path().join("assets/static").join(link);
+    assert!(fs::symlink_metadata(&stored).unwrap().is_file(), "no link");
+    assert_eq!(fs::read(&stored).unwrap(), b"one");
+    // Its release may go.
+    fs::remove_dir_all(&tree).unwrap();
+    assert_eq!(fs::read(&stored).unwrap(), b"one");
+
+    // One that was made to lead out of the tree is not followed, whatever lies there.
+    fs::create_dir_all(tree.join("public")).unwrap();
+    fs::write(tree.join("public").join(JS), b"one").unwrap();
+    fs::write(dir.path().join("outside"), b"one").unwrap();
+    std::os::unix::fs::symlink("../../outside", &planted).unwrap();
+    let union = open(&dir.path().join("other"));
+    assert!(matches!(
+        union.add_tree(target, &manifest, &tree),
+        Err(AddError::Write { .. })
+    ));
+    assert!(union.holds().is_empty());
+}
+
+#[test]
 fn the_union_only_grows_and_never_changes_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let union = open(dir.path());

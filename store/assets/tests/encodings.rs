@@ -300,3 +300,63 @@ fn a_crowd_gets_right_bytes_while_codings_are_made() {
         }
     });
 }
+
+/// A file system of one MiB for the folder of encodings; none where mounting is not allowed.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn mount(at: std::path::PathBuf) -> Option<Self> {
+        fs::create_dir(&at).unwrap();
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(&at)
+            .output();
+        mount.is_ok_and(|out| out.status.success()).then(|| Self(at))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .status();
+    }
+}
+
+#[test]
+fn on_a_full_disk_files_are_sent_as_they_are_until_there_is_room() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let Some(small) = Small::mount(dir.path().join("encoded")) else {
+        return;
+    };
+    let filler = small.0.join("filler");
+    // Until nothing more goes in.
+    let mut full = fs::File::create(&filler).unwrap();
+    while std::io::Write::write(&mut full, &[0; 4096]).is_ok() {}
+    drop(full);
+    let js = text(1, 300_000);
+    let front = Front::start_in(Arc::clone(&dir), Start::of(&[(JS, &js)]));
+    let path = format!("/static/{JS}");
+    let ours = || -> Vec<String> {
+        let names = kept(&front).into_iter();
+        names.filter(|name| name != "filler").collect()
+    };
+    for _ in 0..100 {
+        let answer = front.get(&path, "Accept-Encoding: gzip\r\n");
+        assert_eq!((answer.status, answer.header("content-encoding")), (200, None));
+        assert!(answer.body == js);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    // One that is being written may be seen; none is left.
+    let begun = std::time::Instant::now();
+    while !ours().is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "half files: {:?}", ours());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    fs::remove_file(&filler).unwrap();
+    let coded = front.encoded(&path, "gzip");
+    assert!(decoded("gzip", &coded.body) == js);
+    assert_eq!(ours().len(), 1, "{:?}", ours());
+    drop(front);
+}

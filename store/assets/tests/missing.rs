@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 
-use ship_assets::miss::{Elsewhere, ElsewhereError, Misses, Promised};
+use ship_assets::miss::{Elsewhere, ElsewhereError, Misses, Promised, Standing};
 use ship_assets::serve::{Assets, serve};
 use ship_assets::{Shelf, Union};
 use ship_model::assets::Asset;
@@ -17,6 +17,7 @@ use ship_model::path::TreePath;
 use ship_model::release::{ReleaseNumber, Target};
 
 const URL: &str = "/static/main.3f9a12bc77d01e55.js";
+const EXPIRED: &str = "/static/old.77d01e553f9a12bc.js";
 const BYTES: &[u8] = b"console.log(1)";
 
 fn app() -> AppName {
@@ -50,15 +51,22 @@ struct Store {
 }
 
 impl Elsewhere for Store {
-    fn find(&self, url: &str) -> Result<Option<Promised>, ElsewhereError> {
+    fn find(&self, url: &str) -> Result<Standing, ElsewhereError> {
         let asset = asset();
-        Ok((url == URL).then(|| Promised {
+        if url == EXPIRED {
+            return Ok(Standing::Expired);
+        }
+        let promised = || Promised {
             app: app(),
             release: target(),
             url: asset.url_path,
             digest: asset.digest,
             size: asset.size,
-        }))
+        };
+        Ok(match url == URL {
+            true => Standing::Promised(promised()),
+            false => Standing::Never,
+        })
     }
 
     fn fetch(&self, promised: &Promised) -> Result<(), ElsewhereError> {
@@ -78,6 +86,7 @@ impl Elsewhere for Store {
 }
 
 struct Scene {
+    assets: Assets,
     dir: tempfile::TempDir,
     union: Arc<Union>,
     store: Arc<Store>,
@@ -111,12 +120,10 @@ fn scene() -> Scene {
         .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
         .unwrap();
     let address = listener.local_addr().unwrap();
-    runtime.spawn(serve(
-        listener,
-        Assets::new(Arc::clone(&shelf)),
-        std::future::pending::<()>(),
-    ));
+    let assets = Assets::new(Arc::clone(&shelf));
+    runtime.spawn(serve(listener, assets.clone(), std::future::pending::<()>()));
     Scene {
+        assets,
         dir,
         union,
         store,
@@ -199,6 +206,24 @@ fn what_nobody_published_is_unknown_and_no_incident() {
         assert_eq!(status, 404, "{path}");
         assert!(head.contains("cache-control: no-store"), "{head}");
     }
+    assert_eq!(scene.store.fetched.load(Ordering::SeqCst), 0);
+    assert_eq!(scene.incidents(), 0);
+}
+
+#[test]
+fn what_has_expired_is_counted_apart() {
+    let scene = scene();
+    for _ in 0..3 {
+        let (status, head, body) = get(scene.address, EXPIRED);
+        assert_eq!(status, 404);
+        assert!(head.contains("cache-control: no-store"), "{head}");
+        assert!(String::from_utf8(body).unwrap().contains("expired"));
+    }
+    assert_eq!(get(scene.address, "/static/none.js").0, 404);
+    let counted = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
+    assert_eq!(counted(&scene.assets.counters.expired), 3);
+    assert_eq!(counted(&scene.assets.counters.not_found), 1);
+    assert_eq!(counted(&scene.assets.counters.broken), 0);
     assert_eq!(scene.store.fetched.load(Ordering::SeqCst), 0);
     assert_eq!(scene.incidents(), 0);
 }

@@ -5,6 +5,7 @@
 //! * [`spec`]: the checked meaning of a `ship.toml`.
 //! * [`release`]: numbers, references (`web@455`) and the record kept beside a release.
 //! * [`desired`], [`report`], [`host`]: what a host should run, what it says it runs, what we think of it.
+//! * [`figures`]: what hosts count, as text for graphs.
 //! * [`assets`]: which files browsers fetch, and which of them never change; [`retention`]: how long those are kept.
 //! * [`converge`]: what a host does next.
 //! * [`rollout`]: what an environment runs, the plan to change it, and the machine that carries it out.
@@ -19,6 +20,7 @@ pub mod assets;
 pub mod converge;
 pub mod desired;
 pub mod digest;
+pub mod figures;
 pub mod host;
 pub mod manifest;
 pub mod name;

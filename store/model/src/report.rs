@@ -22,6 +22,30 @@ pub struct HostReport {
     /// `linux/amd64`; none from an agent that does not say.
     #[serde(default)]
     pub platform: Option<String>,
+    /// What its agent counted since its start.
+    #[serde(default)]
+    pub figures: HostFigures,
+}
+
+/// What an agent counted since its start. Of assets: what was asked of the host's own asset port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostFigures {
+    pub asset_requests: u64,
+    /// Bytes of assets sent.
+    pub asset_bytes: u64,
+    /// Requests for paths that nobody published: 404.
+    pub asset_not_found: u64,
+    /// Requests for what was published and nothing keeps any more: 404.
+    pub asset_expired: u64,
+    /// Requests for what is published and could not be served: 503. Each is an incident.
+    pub asset_broken: u64,
+    /// Files that were found rotten; not a byte of them was sent.
+    pub asset_rotten: u64,
+    /// Assets that were missing or rotten and were made anew.
+    pub asset_healed: u64,
+    /// Bytes that came from the store.
+    pub fetched_bytes: u64,
 }
 
 /// What the host is doing with an app right now.
@@ -91,6 +115,84 @@ pub struct AppReport {
     /// What this host was asked for, was published, and could not be served, since the agent's start; by release.
     #[serde(default)]
     pub incidents: Vec<AssetIncident>,
+    /// Requests for assets by the release that ran here when they came, since the agent's start; at most
+    /// [`MAX_ASKED`], the newest last.
+    #[serde(default)]
+    pub asked: Vec<AssetsAsked>,
+    /// Files of its assets that were found rotten since the agent's start.
+    #[serde(default)]
+    pub rot: Option<AssetRot>,
+    /// Of `connections`, those of generations that are not the running one.
+    #[serde(default)]
+    pub older_connections: u64,
+    /// Generations that live.
+    #[serde(default)]
+    pub generations: u64,
+    /// When `running` went live, in milliseconds since 1970 by the host's clock; 0: nobody knows.
+    #[serde(default)]
+    pub switched_ms: u64,
+}
+
+/// Releases of one app whose requests for assets a host tells apart.
+pub const MAX_ASKED: usize = 16;
+
+/// Requests for assets while a release ran on a host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssetsAsked {
+    /// The release that ran.
+    pub release: u64,
+    /// For what is on the shelf.
+    pub found: u64,
+    /// For paths that nobody published. Counted only where one app alone serves assets: nobody can tell which app's
+    /// page named a path that is in none.
+    pub unknown: u64,
+}
+
+/// Rot in a host's assets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssetRot {
+    /// Files found.
+    pub found: u64,
+    /// Of them, those that were made anew.
+    pub mended: u64,
+    /// The last one; to be escaped before it is shown.
+    pub url: String,
+}
+
+impl AppReport {
+    /// A host that knows of `app` and has nothing of it.
+    pub fn of(app: AppName) -> Self {
+        Self {
+            app,
+            epoch: Epoch(0),
+            running: None,
+            deploy: DeployNumber(0),
+            healthy: false,
+            phase: AppPhase::Idle,
+            previous: None,
+            staged: Vec::new(),
+            assets: Vec::new(),
+            failure: None,
+            held: None,
+            listen: BTreeMap::new(),
+            update: UpdateFigures::default(),
+            connections: 0,
+            restarts: 0,
+            damaged: Vec::new(),
+            standby: None,
+            balancers: Vec::new(),
+            canary: None,
+            processes: Vec::new(),
+            waits: None,
+            remarks: Vec::new(),
+            incidents: Vec::new(),
+            asked: Vec::new(),
+            rot: None,
+            older_connections: 0,
+            generations: 0,
+            switched_ms: 0,
+        }
+    }
 }
 
 /// Assets that a release brought and a host could not serve.

@@ -1,19 +1,23 @@
-//! How long assets are kept, and why.
+//! How long assets are kept, and why; and what is given up when nothing keeps it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use ship_assets::miss::Standing;
 use ship_model::name::AppName;
 use ship_model::retention::{Reason, Verdict};
 use ship_proto::v1;
 use ship_proto::v1::assets_server::Assets;
+use ship_proto::v1::sweep_progress::Progress;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::face::{Answers, Face};
+use super::face::{Answers, Face, caller};
 use super::releases::Rooms;
 use super::status;
-use crate::retention::{Counted, Found, Scene, look, promised};
+use crate::ledger::Ledger;
+use crate::retention::{Counted, Evidence, Found, Marked, Scene, Sweep, Swept, look, standing};
 use crate::settings::Uncounted;
 
 /// Apps that one host has at most.
@@ -45,6 +49,24 @@ impl AssetsFace {
         }
     }
 
+    /// What a rollout brings or goes back to is on its way to hosts.
+    fn refuse_rollout(&self, app: &AppName) -> Result<(), Status> {
+        let states = self.face.board.states();
+        let of_app = states.iter().filter(|state| state.app == *app);
+        let Some((state, rollout)) = of_app.filter_map(|state| Some((state, state.running()?))).next() else {
+            return Ok(());
+        };
+        Err(ship_proto::refuse(
+            v1::FailureKind::Busy,
+            format!(
+                "deploy {} of {app} in {} is under way: nothing was removed",
+                rollout.deploy, state.env
+            ),
+            &format!("{}/{app}", state.env),
+            &format!("shipctl attach {app} -e {}", state.env),
+        ))
+    }
+
     /// Judges on a thread where it may block; a reader that is slow holds it up, one that is gone ends it.
     fn lines(
         &self,
@@ -70,6 +92,104 @@ impl AssetsFace {
     }
 }
 
+/// A sweep that somebody waits for.
+struct Sweeping {
+    face: AssetsFace,
+    app: AppName,
+    who: String,
+    progress: mpsc::Sender<Result<v1::SweepProgress, Status>>,
+}
+
+impl Sweeping {
+    async fn run(self) {
+        if let Err(refused) = self.sweep().await {
+            let _ = self.progress.send(Err(refused)).await;
+        }
+    }
+
+    async fn sweep(&self) -> Result<(), Status> {
+        let marked = Arc::new(self.mark().await?);
+        let wait_ms = self.face.rooms.retention.grace_ms;
+        self.tell(Progress::Marked(v1::SweepMarked {
+            assets: marked.urls.len() as u64,
+            bytes: marked.bytes,
+            wait_ms,
+        }))
+        .await;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+            () = self.progress.closed() => return Ok(()),
+            () = self.face.face.stop.cancelled() => return Err(status::unavailable("the store is ending; nothing was removed")),
+        }
+        let swept = self.decide(marked).await?;
+        tracing::info!(app = %self.app, assets = swept.assets, bytes = swept.bytes, spared = swept.spared, "expired assets given up");
+        self.tell(Progress::Swept(v1::Swept {
+            assets: swept.assets,
+            bytes: swept.bytes,
+            spared: swept.spared,
+            files: swept.files,
+        }))
+        .await;
+        Ok(())
+    }
+
+    async fn tell(&self, progress: Progress) {
+        let progress = Some(progress);
+        // Nobody waits any longer: what is done is done.
+        let _ = self.progress.send(Ok(v1::SweepProgress { progress })).await;
+    }
+
+    async fn mark(&self) -> Result<Marked, Status> {
+        let (scene, room) = (self.face.scene(), self.room());
+        let marked = self.face.face.bridge.run(move || room.sweep().mark(&scene)).await;
+        let marked = marked.map_err(status::broken_off)?;
+        marked.map_err(|error| status::look(&error))
+    }
+
+    /// Nothing is published, promoted or reverted meanwhile.
+    async fn decide(&self, marked: Arc<Marked>) -> Result<Swept, Status> {
+        let _deciding = self.face.face.deciding.write().await;
+        self.face.refuse_rollout(&self.app)?;
+        let (scene, room, who) = (self.face.scene(), self.room(), self.who.clone());
+        let swept = self.face.face.bridge.run(move || {
+            let swept = room.sweep().sweep(&scene, &marked, &who);
+            room.rooms.assets.sweep();
+            swept
+        });
+        let swept = swept.await.map_err(status::broken_off)?;
+        swept.map_err(|error| status::sweep(&error))
+    }
+
+    fn room(&self) -> SweepRoom {
+        let face = &self.face.face;
+        SweepRoom {
+            ledger: face.ledger.clone(),
+            evidence: Arc::clone(&face.evidence),
+            rooms: Arc::clone(&self.face.rooms),
+            app: self.app.clone(),
+        }
+    }
+}
+
+/// What a sweep needs, to be taken to where it may block.
+struct SweepRoom {
+    ledger: Ledger,
+    evidence: Arc<Evidence>,
+    rooms: Arc<Rooms>,
+    app: AppName,
+}
+
+impl SweepRoom {
+    fn sweep(&self) -> Sweep<'_> {
+        Sweep {
+            ledger: &self.ledger,
+            unions: &self.rooms.unions,
+            evidence: &self.evidence,
+            app: &self.app,
+        }
+    }
+}
+
 fn line(found: Found<'_>) -> v1::AssetLine {
     let (reasons, collectable_since_ms) = match &found.verdict {
         Verdict::Kept(reasons) => (reasons.iter().map(reason).collect(), 0),
@@ -86,6 +206,7 @@ fn line(found: Found<'_>) -> v1::AssetLine {
         asked_ms,
         asked_of,
         stands_on: found.stands_on,
+        expired_ms: found.expired_ms.unwrap_or(0),
     }
 }
 
@@ -126,22 +247,43 @@ impl Assets for AssetsFace {
         let apps: Result<Vec<AppName>, _> = apps.iter().map(|app| app.parse()).collect();
         let apps = apps.map_err(|error| status::bad_name(&error))?;
         let (ledger, rooms) = (self.face.ledger.clone(), Arc::clone(&self.rooms));
-        let finding = move || {
-            let mut found = apps.iter().filter_map(|app| {
-                let found = promised(&ledger, &rooms.unions, app, &path);
-                found.transpose()
-            });
-            found.next().transpose()
-        };
+        let finding = move || standing(&ledger, &rooms.unions, &apps, &path);
         let found = self.face.bridge.run(finding).await;
         let found = found.map_err(status::broken_off)?;
-        let asset = found.map_err(|error| status::promised(&error))?;
-        let asset = asset.map(|asset| v1::FoundAsset {
-            app: asset.app.to_string(),
-            release: Some(asset.release.into()),
-            digest: asset.digest.as_bytes().to_vec(),
-            bytes: asset.size,
-        });
-        Ok(Response::new(v1::FindAssetReply { asset }))
+        let found = found.map_err(|error| status::promised(&error))?;
+        let expired = found == Standing::Expired;
+        let asset = match found {
+            Standing::Promised(asset) => Some(v1::FoundAsset {
+                app: asset.app.to_string(),
+                release: Some(asset.release.into()),
+                digest: asset.digest.as_bytes().to_vec(),
+                bytes: asset.size,
+            }),
+            Standing::Expired | Standing::Never => None,
+        };
+        Ok(Response::new(v1::FindAssetReply { asset, expired }))
+    }
+
+    type SweepStream = Answers<v1::SweepProgress>;
+
+    async fn sweep(
+        &self,
+        request: Request<v1::SweepAssetsRequest>,
+    ) -> Result<Response<Self::SweepStream>, Status> {
+        let who = caller(&request)?.to_string();
+        let app = self.face.known_app(&request.into_inner().app).await?;
+        if let Some(restored) = self.face.ledger(|ledger| ledger.restored()).await? {
+            return Err(status::not_accepted(&restored.not_accepted()));
+        }
+        self.refuse_rollout(&app)?;
+        let (progress, read) = mpsc::channel(2);
+        let sweeping = Sweeping {
+            face: self.clone(),
+            app,
+            who,
+            progress,
+        };
+        tokio::spawn(sweeping.run());
+        Ok(Response::new(Box::pin(ReceiverStream::new(read))))
     }
 }

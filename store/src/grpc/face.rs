@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::Stream;
 use ship_model::name::{AppName, EnvName, HostName};
 use ship_proto::v1;
+use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
@@ -38,6 +39,8 @@ pub struct Face {
     pub heartbeat_ms: u64,
     /// Where the store itself serves assets.
     pub asset_url: String,
+    /// Held for reading by whoever makes a release needed that was not, for writing by whoever decides that one is not.
+    pub deciding: Arc<RwLock<()>>,
     pub stop: CancellationToken,
 }
 

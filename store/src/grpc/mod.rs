@@ -31,8 +31,8 @@ use tonic::service::Routes;
 pub fn router(face: Face, rooms: Arc<Rooms>) -> Router {
     let clock = face.clock.clone();
     let assets = AssetsServer::new(assets::AssetsFace::new(face.clone(), Arc::clone(&rooms)));
-    let releases = ReleasesServer::new(releases::ReleasesFace::new(face.clone(), rooms));
-    let rollouts = RolloutsServer::new(rollouts::RolloutsFace(face.clone()));
+    let releases = ReleasesServer::new(releases::ReleasesFace::new(face.clone(), Arc::clone(&rooms)));
+    let rollouts = RolloutsServer::new(rollouts::RolloutsFace(face.clone(), rooms));
     let fleet = FleetServer::new(fleet::FleetFace(face.clone()));
     let agents = AgentsServer::new(agents::AgentsFace(face));
     Routes::new(releases.max_decoding_message_size(MAX_MESSAGE))

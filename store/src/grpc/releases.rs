@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
+use ship_assets::serve::Assets;
 use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
 use ship_model::manifest::MAX_ENCODED;
 use ship_model::release::{Provenance, ReleaseNumber, ReleaseRecord};
@@ -53,6 +54,8 @@ pub struct Rooms {
     pub unions: Arc<Unions>,
     /// How long assets are kept.
     pub retention: Retention,
+    /// What the store serves itself.
+    pub assets: Assets,
 }
 
 impl ReleasesFace {
@@ -241,6 +244,7 @@ impl Releases for ReleasesFace {
         let who = caller(&request)?.to_string();
         let commit = commit_of(request.into_inner(), who, self.face.clock.now_ms())?;
         let rooms = Arc::clone(&self.rooms);
+        let _deciding = self.face.deciding.read().await;
         let done = self.face.bridge.run(move || {
             let added = rooms.folder.publisher.commit(&commit)?;
             // The release stands whether or not its assets can be put on the shelf now: the next start catches up,

@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::face::{Answers, Face, caller};
+use super::releases::Rooms;
 use super::{status, view};
 use crate::ledger::RequestId;
+use crate::retention::bring_back;
 use crate::rollout::{Steer, SteerError, SteerVerb};
 
 /// Longest message of an operator in bytes.
@@ -25,7 +27,7 @@ const MESSAGE: usize = 1000;
 const WITHOUT: usize = 1000;
 
 #[derive(Debug, Clone)]
-pub struct RolloutsFace(pub Face);
+pub struct RolloutsFace(pub Face, pub Arc<Rooms>);
 
 /// What a request names, checked.
 struct Asked {
@@ -85,6 +87,8 @@ impl RolloutsFace {
         for host in &wanted.without {
             asked.push_str(&format!(" without {host}"));
         }
+        let _deciding = self.0.deciding.read().await;
+        self.bring_back(&env, &app, &wanted).await?;
         let wish = Steer::Start {
             asked: blake3::hash(asked.as_bytes()).to_hex().to_string(),
             request: wanted,
@@ -98,6 +102,22 @@ impl RolloutsFace {
             env: env.to_string(),
             deploy: deploy.0,
         }))
+    }
+
+    /// Expired assets of the release that is wanted stand in the store again before any host is told of it.
+    async fn bring_back(&self, env: &EnvName, app: &AppName, wanted: &Wanted) -> Result<(), Status> {
+        let of = app.clone();
+        if !self.0.ledger(move |ledger| ledger.has_expired(&of)).await? {
+            return Ok(());
+        }
+        // What is wrong with the wish is told by whoever carries it out.
+        let Ok(plan) = self.0.controller.plan(env, app, wanted).await else {
+            return Ok(());
+        };
+        let (ledger, rooms, app) = (self.0.ledger.clone(), Arc::clone(&self.1), app.clone());
+        let back = move || bring_back(&ledger, &rooms.unions, &app, plan.to.number);
+        let back = self.0.bridge.run(back).await.map_err(status::broken_off)?;
+        back.map_err(|error| status::bring_back(&error))
     }
 
     fn view_of(&self, env: &EnvName, app: &AppName, deploy: u64) -> Result<v1::RolloutView, Status> {

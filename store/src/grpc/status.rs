@@ -15,7 +15,7 @@ use crate::locate::ReadIndexError;
 use crate::log::whole;
 use crate::near::near_names;
 use crate::publish::{BeginError, CommitError, UploadError};
-use crate::retention::{LookError, PromisedError};
+use crate::retention::{BringBackError, LookError, PromisedError, SweepError};
 use crate::rollout::{FactsError, SteerError};
 
 /// The caller's words do not fit.
@@ -77,7 +77,7 @@ pub fn ledger(error: &LedgerError) -> Status {
     )
 }
 
-fn not_accepted(error: &NotAcceptedError) -> Status {
+pub fn not_accepted(error: &NotAcceptedError) -> Status {
     refuse(FailureKind::Fenced, error.to_string(), "store", ACCEPT_HINT)
 }
 
@@ -248,6 +248,35 @@ pub fn look(error: &LookError) -> Status {
                 "look at the store's log",
             )
         }
+    }
+}
+
+pub fn sweep(error: &SweepError) -> Status {
+    match error {
+        SweepError::Look(error) => look(error),
+        SweepError::Ledger { source, .. } => ledger(source),
+        SweepError::Forget { .. } | SweepError::Interrupted(_) => {
+            let message = whole(error);
+            tracing::error!(error = message, "expired assets are not all removed");
+            refuse(
+                FailureKind::Unavailable,
+                message,
+                "assets",
+                "look at the store's log",
+            )
+        }
+    }
+}
+
+pub fn bring_back(error: &BringBackError) -> Status {
+    match error {
+        BringBackError::Ledger { source, .. } => ledger(source),
+        BringBackError::Add { app, release, .. } => refuse(
+            FailureKind::Unavailable,
+            whole(error),
+            &format!("{app}@{release}"),
+            "`shipstore verify` tells what is damaged; publishing the release again heals it",
+        ),
     }
 }
 

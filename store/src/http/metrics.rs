@@ -1,7 +1,6 @@
-//! `/metrics`: figures as Prometheus reads them.
+//! `/metrics`: the store's own figures, and what all hosts said of themselves.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,6 +8,9 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::header;
 use ship_assets::serve::Assets;
+use ship_model::figures::Kind::{Counter, Gauge};
+use ship_model::figures::{self, Kind, Page};
+use ship_model::rollout::EnvState;
 
 use crate::bridge::Bridge;
 use crate::desired::Board;
@@ -31,7 +33,7 @@ pub(super) async fn get(State(metrics): State<Metrics>) -> Response {
     let ledger = metrics.ledger.clone();
     let releases = metrics.bridge.run(move || newest_releases(&ledger)).await;
     let releases = releases.unwrap_or_else(|_| Ok(Vec::new())).unwrap_or_default();
-    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    let kind = [(header::CONTENT_TYPE, figures::CONTENT_TYPE)];
     (kind, render(&metrics, &releases)).into_response()
 }
 
@@ -44,178 +46,126 @@ fn newest_releases(ledger: &Ledger) -> Result<Vec<(String, u64)>, LedgerError> {
     Ok(newest)
 }
 
-/// Writes one family; labels are names, which need no escaping.
-fn family(out: &mut String, name: &str, kind: &str, meaning: &str, lines: &[(String, u64)]) {
-    // Writing to a string cannot fail.
-    let _ = writeln!(out, "# HELP {name} {meaning}\n# TYPE {name} {kind}");
-    for (labels, value) in lines {
-        let _ = writeln!(out, "{name}{labels} {value}");
-    }
-}
-
-fn single(value: &AtomicU64) -> [(String, u64); 1] {
-    [(String::new(), value.load(Ordering::Relaxed))]
-}
-
 fn render(metrics: &Metrics, releases: &[(String, u64)]) -> String {
-    let mut out = String::new();
-    let newest: Vec<_> = releases
+    let mut page = Page::default();
+    let newest = releases
         .iter()
-        .map(|(app, number)| (format!("{{app=\"{app}\"}}"), *number))
+        .map(|(app, number)| (format!("{{app=\"{app}\"}}"), *number));
+    let meaning = "Number of an app's newest release.";
+    page.family(("ship_release_newest", Gauge), meaning, newest);
+    environments(&mut page, metrics);
+    counters(&mut page, metrics);
+    let fleet = metrics.fleet.all(None);
+    let mut states: BTreeMap<String, u64> = BTreeMap::new();
+    for (env, _, presence) in &fleet {
+        let labels = format!("{{env=\"{env}\",state=\"{}\"}}", presence.state);
+        *states.entry(labels).or_default() += 1;
+    }
+    page.family(("ship_hosts", Gauge), "Hosts by state.", states);
+    let said: Vec<_> = fleet
+        .iter()
+        .filter_map(|(env, host, presence)| Some((env, host, presence.report.as_deref()?)))
         .collect();
-    family(
-        &mut out,
-        "ship_release_newest",
-        "gauge",
-        "Number of an app's newest release.",
-        &newest,
-    );
-    let mut hosts: BTreeMap<String, u64> = BTreeMap::new();
-    for (env, _, presence) in metrics.fleet.all(None) {
-        *hosts
-            .entry(format!("{{env=\"{env}\",state=\"{}\"}}", presence.state))
-            .or_default() += 1;
-    }
-    let hosts: Vec<_> = hosts.into_iter().collect();
-    family(&mut out, "ship_hosts", "gauge", "Hosts by state.", &hosts);
-    let states = metrics.board.states();
-    let of = |value: &dyn Fn(&ship_model::rollout::EnvState) -> u64| -> Vec<(String, u64)> {
-        let line = |state: &Arc<ship_model::rollout::EnvState>| {
-            (
-                format!("{{env=\"{}\",app=\"{}\"}}", state.env, state.app),
-                value(state),
-            )
-        };
-        states.iter().map(line).collect()
-    };
-    let running = of(&|state| u64::from(state.running().is_some()));
-    family(
-        &mut out,
+    figures::hosts(&mut page, &said);
+    page.end()
+}
+
+type OfEnvironment = (&'static str, Kind, &'static str, fn(&EnvState) -> u64);
+
+const OF_ENVIRONMENTS: &[OfEnvironment] = &[
+    (
         "ship_rollout_running",
-        "gauge",
+        Gauge,
         "Whether a rollout is under way.",
-        &running,
-    );
-    let release = of(&|state| state.current.map_or(0, |current| current.number.0));
-    family(
-        &mut out,
+        |state| u64::from(state.running().is_some()),
+    ),
+    (
         "ship_release_running",
-        "gauge",
+        Gauge,
         "Number of the release that should run.",
-        &release,
-    );
-    let deploys = of(&|state| state.last_deploy.0);
-    family(
-        &mut out,
-        "ship_deploys_total",
-        "counter",
-        "Deploys begun.",
-        &deploys,
-    );
-    let began = of(&|state| {
-        state
-            .rollout
-            .as_ref()
-            .map_or(0, |rollout| rollout.started_ms / 1000)
-    });
-    family(
-        &mut out,
+        |state| state.current.map_or(0, |current| current.number.0),
+    ),
+    ("ship_deploys", Counter, "Deploys begun.", |state| {
+        state.last_deploy.0
+    }),
+    (
         "ship_deploy_started_seconds",
-        "gauge",
+        Gauge,
         "When the last deploy began, in seconds since 1970: a mark for graphs.",
-        &began,
-    );
-    counters(&mut out, metrics);
-    host_incidents(&mut out, metrics);
-    out
-}
+        |state| {
+            let last = state.rollout.as_ref();
+            last.map_or(0, |rollout| rollout.started_ms / 1000)
+        },
+    ),
+];
 
-/// What hosts told of published assets that they could not serve.
-fn host_incidents(out: &mut String, metrics: &Metrics) {
-    let mut lines = Vec::new();
-    for (env, host, presence) in metrics.fleet.all(None) {
-        let Some(report) = presence.report else { continue };
-        for app in &report.apps {
-            lines.extend(app.incidents.iter().map(|incident| {
-                let release = incident.release.number;
-                let labels = format!(
-                    "{{env=\"{env}\",host=\"{host}\",app=\"{}\",release=\"{release}\"}}",
-                    app.app
-                );
-                (labels, incident.count)
-            }));
-        }
+fn environments(page: &mut Page, metrics: &Metrics) {
+    let states = metrics.board.states();
+    for (name, kind, meaning, value) in OF_ENVIRONMENTS {
+        let lines = states.iter().map(|state| {
+            let labels = format!("{{env=\"{}\",app=\"{}\"}}", state.env, state.app);
+            (labels, value(state))
+        });
+        page.family((name, *kind), meaning, lines);
     }
-    family(
-        out,
-        "ship_host_asset_incidents_total",
-        "counter",
-        "Requests for published assets that a host could not serve, since its agent's start.",
-        &lines,
-    );
 }
 
-fn counters(out: &mut String, metrics: &Metrics) {
-    let (port, assets) = (&metrics.port, &metrics.assets.counters);
+fn counters(page: &mut Page, metrics: &Metrics) {
+    let (port, assets) = (&metrics.port, metrics.assets.figures());
+    let of = |value: &AtomicU64| value.load(Ordering::Relaxed);
     for (name, meaning, value) in [
         (
-            "ship_connections_total",
+            "ship_connections",
             "Connections on the TLS port.",
-            &port.connections,
+            of(&port.connections),
         ),
         (
-            "ship_handshakes_refused_total",
+            "ship_handshakes_refused",
             "Handshakes that failed.",
-            &port.refused_handshakes,
+            of(&port.refused_handshakes),
         ),
-        ("ship_requests_total", "Requests on the TLS port.", &port.requests),
+        ("ship_requests", "Requests on the TLS port.", of(&port.requests)),
         (
-            "ship_asset_requests_total",
+            "ship_asset_requests",
             "Requests for assets.",
-            &assets.requests,
+            assets.asset_requests,
         ),
-        ("ship_asset_bytes_total", "Bytes of assets sent.", &assets.bytes),
+        ("ship_asset_bytes", "Bytes of assets sent.", assets.asset_bytes),
         (
-            "ship_asset_not_found_total",
-            "Requests for assets that are not there.",
-            &assets.not_found,
-        ),
-        (
-            "ship_asset_broken_total",
-            "Requests for assets whose file cannot be read.",
-            &assets.broken,
+            "ship_asset_not_found",
+            "Requests for paths that nobody published (404).",
+            assets.asset_not_found,
         ),
         (
-            "ship_asset_rotten_total",
+            "ship_asset_expired",
+            "Requests for assets that were published and that nothing keeps any more (404).",
+            assets.asset_expired,
+        ),
+        (
+            "ship_asset_broken",
+            "Requests for published assets that could not be served (503).",
+            assets.asset_broken,
+        ),
+        (
+            "ship_asset_rotten",
             "Files of assets whose bytes were no longer what was published; not one was sent.",
-            &assets.rotten,
+            assets.asset_rotten,
+        ),
+        (
+            "ship_asset_healed",
+            "Assets that were missing or rotten and were made anew from bundles.",
+            assets.asset_healed,
         ),
     ] {
-        family(out, name, "counter", meaning, &single(value));
+        page.single((name, Counter), meaning, value);
     }
-    let Some(misses) = metrics.assets.shelf.misses() else {
-        return;
-    };
-    family(
-        out,
-        "ship_asset_healed_total",
-        "counter",
-        "Assets that were missing and were made anew from bundles.",
-        &[(String::new(), misses.healed())],
-    );
-    let incidents: Vec<_> = misses.incidents();
-    let incidents: Vec<_> = incidents
-        .iter()
-        .map(|found| {
-            let labels = format!("{{app=\"{}\",release=\"{}\"}}", found.app, found.release.number);
-            (labels, found.count)
-        })
-        .collect();
-    family(
-        out,
-        "ship_asset_incidents_total",
-        "counter",
-        "Requests for published assets that could not be served, by the release that first brought them.",
-        &incidents,
-    );
+    let misses = metrics.assets.shelf.misses();
+    let incidents = misses.map(|misses| misses.incidents()).unwrap_or_default();
+    let lines = incidents.iter().map(|found| {
+        let labels = format!("{{app=\"{}\",release=\"{}\"}}", found.app, found.release.number);
+        (labels, found.count)
+    });
+    let meaning =
+        "Requests for published assets that could not be served, by the release that first brought them.";
+    page.family(("ship_asset_incidents", Counter), meaning, lines);
 }

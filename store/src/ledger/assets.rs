@@ -161,9 +161,9 @@ impl Ledger {
         for _ in 0..8 {
             let mut batch: Vec<Change> = Vec::new();
             for asset in part {
-                if let Some(change) = self.claim(app, token, asset)? {
-                    batch.push(change);
-                }
+                batch.extend(self.claim(app, token, asset)?);
+                // Whoever names it keeps it, also while this is not a release yet.
+                batch.extend(self.unmark(app, &asset.url)?);
             }
             ship_durable::fault::point("store.ledger.claim.before").map_err(injected)?;
             if batch.is_empty() || matches!(self.commit(batch)?, Outcome::Committed(_)) {
@@ -235,7 +235,7 @@ fn clash(app: &AppName, ours: &AssetClaim, theirs: &PublishedAsset) -> Clash {
     }
 }
 
-fn injected(source: std::io::Error) -> LedgerError {
+pub(super) fn injected(source: std::io::Error) -> LedgerError {
     LedgerError::Catalog {
         action: "write",
         key: "asset/".to_owned(),

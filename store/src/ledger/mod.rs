@@ -6,6 +6,7 @@
 //! id/<release id>/<app>/<20 digits>  the numbers that a tree was published under
 //! bundle/<digest>                    what a release's bundle weighs
 //! asset/<app>/<hash of url>          the one content a fingerprinted url ever has, and who claimed it
+//! expired/<app>/<hash of url>        that nothing keeps the asset any more
 //! claim/<token>                      the release that a claim became; void when it never will
 //! env/<env>/<app>                    what an environment runs, and its rollout
 //! host/<env>/<host>                  a host that said hello
@@ -20,6 +21,7 @@ mod apps;
 mod assets;
 mod audit;
 mod environments;
+mod expired;
 mod hosts;
 mod record;
 mod releases;
@@ -29,6 +31,7 @@ mod restored;
 pub use assets::{AssetClaim, ClaimError, ClaimToken, Clash, PublishedAsset};
 pub use audit::{Act, AuditDefect, AuditLink, AuditReport};
 pub use environments::EnvChange;
+pub use expired::{ExpiredAsset, UrlSet};
 pub use hosts::HostRecord;
 pub use record::RecordError;
 pub use releases::{AddReleaseError, AddedRelease, BundleFacts, NewRelease};

@@ -19,7 +19,7 @@ pub use upload::{Upload, UploadError, UploadedBundle};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ship_model::assets::{AssetsError, assets_of};
+use ship_model::assets::{AssetsError, assets_of, refuse_dangling};
 use ship_model::manifest::Manifest;
 use ship_model::name::AppName;
 
@@ -85,6 +85,7 @@ impl Publisher {
 
 /// The fingerprinted assets of a tree.
 fn claims_of(manifest: &Manifest) -> Result<Vec<AssetClaim>, AssetsError> {
+    refuse_dangling(manifest)?;
     let assets = assets_of(manifest)?
         .into_iter()
         .filter(|asset| asset.fingerprinted);

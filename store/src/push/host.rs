@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ship_model::desired::{DesiredApp, DesiredHost};
 use ship_model::name::{AppName, ClassName};
 use ship_model::release::Target;
-use ship_model::report::{AppFailure, AppPhase, AppReport, HostReport, UpdateFigures};
+use ship_model::report::{AppFailure, AppReport, HostReport};
 use ship_model::rollout::ASSET_CLASS;
 use tokio_util::sync::CancellationToken;
 
@@ -187,29 +187,12 @@ impl Host {
         // What does not go here is nothing to wait for.
         let there = |target: &&Target| !self.takes(&app.app) || holds.contains(target);
         AppReport {
-            app: app.app.clone(),
             epoch: app.epoch,
-            running: None,
             deploy: app.deploy,
             healthy: true,
-            phase: AppPhase::Idle,
-            previous: None,
-            staged: Vec::new(),
             assets: app.assets.iter().filter(there).copied().collect(),
             failure: self.failures.get(&app.app).map(|failed| failed.failure.clone()),
-            held: None,
-            listen: BTreeMap::new(),
-            update: UpdateFigures::default(),
-            connections: 0,
-            restarts: 0,
-            damaged: Vec::new(),
-            standby: None,
-            balancers: Vec::new(),
-            canary: None,
-            processes: Vec::new(),
-            waits: None,
-            remarks: Vec::new(),
-            incidents: Vec::new(),
+            ..AppReport::of(app.app.clone())
         }
     }
 }

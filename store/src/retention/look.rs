@@ -70,6 +70,8 @@ pub struct Found<'a> {
     pub last: Option<(u64, String)>,
     /// Who serves it; only told of one asset alone.
     pub stands_on: Vec<String>,
+    /// When it was given up, by the store's clock; those are looked at one by one only.
+    pub expired_ms: Option<u64>,
 }
 
 /// What the releases of an app say of one path.
@@ -97,6 +99,11 @@ pub fn look(
     let mut paths: Vec<(&str, &Named)> = named.iter().map(|(url, named)| (&**url, named)).collect();
     paths.sort_unstable_by_key(|(url, _)| *url);
     for (url, named) in paths {
+        let mark = path.map_or(Ok(None), |url| ledger.expired(app, url));
+        let mark = mark.map_err(|source| LookError::Ledger {
+            app: app.clone(),
+            source,
+        })?;
         let last = evidence.last(&named.digest);
         let asked = match &asked {
             Asked::Counted { since_ms, .. } => Asked::Counted {
@@ -118,7 +125,11 @@ pub fn look(
             releases: &named.releases,
             verdict,
             last,
-            stands_on: path.map_or_else(Vec::new, |_| scene.stands_on(app, &named.releases)),
+            stands_on: match (path, &mark) {
+                (Some(_), None) => scene.stands_on(app, &named.releases),
+                _ => Vec::new(),
+            },
+            expired_ms: mark.map(|mark| mark.at_ms),
         };
         if !visit(found) {
             break;
@@ -161,9 +172,9 @@ fn named(
         app: app.clone(),
         source,
     })?;
-    let holds = union.holds();
+    let (holds, faded) = (union.holds(), union.faded());
     for release in targets(ledger, app)? {
-        if !holds.contains(&release) {
+        if !holds.contains(&release) && !faded.contains(&release) {
             return Err(LookError::Incomplete {
                 app: app.clone(),
                 release: release.number,
@@ -171,7 +182,7 @@ fn named(
         }
     }
     let mut named: HashMap<Box<str>, Named> = HashMap::new();
-    let walked = union.walk_records(|release, url, digest, bytes| {
+    let mut take = |release: Target, url: &str, digest, bytes| {
         if path.is_some_and(|path| path != url) {
             return;
         }
@@ -185,11 +196,18 @@ fn named(
             releases: vec![release.number],
         };
         named.insert(url.into(), first);
-    });
+    };
+    let mut walked = union.walk_records(&mut take);
+    if path.is_some() {
+        walked = walked.and_then(|()| union.walk_forgotten(&mut take));
+    }
     walked.map_err(|source| LookError::Record {
         app: app.clone(),
         source,
     })?;
+    named
+        .values_mut()
+        .for_each(|named| named.releases.sort_unstable());
     Ok(named)
 }
 

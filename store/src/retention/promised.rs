@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ship_assets::miss::{Elsewhere, ElsewhereError, Promised};
+use ship_assets::miss::{Elsewhere, ElsewhereError, Promised, Standing};
 use ship_model::name::AppName;
 
 use crate::ledger::{Ledger, LedgerError};
@@ -25,23 +25,44 @@ pub enum PromisedError {
     },
 }
 
-/// The asset that `app` published at `url`, which has its canonical spelling; none when it never did. Blocks.
+/// What the first of `apps` that has it promises at `url`; that it has expired only where none does. Blocks.
+pub fn standing(
+    ledger: &Ledger,
+    unions: &Unions,
+    apps: &[AppName],
+    url: &str,
+) -> Result<Standing, PromisedError> {
+    let mut found = Standing::Never;
+    for app in apps {
+        match promised(ledger, unions, app, url)? {
+            Standing::Never => {}
+            Standing::Expired => found = Standing::Expired,
+            promised => return Ok(promised),
+        }
+    }
+    Ok(found)
+}
+
+/// What stands at `url`, which has its canonical spelling, by what `app` published. Blocks.
 pub fn promised(
     ledger: &Ledger,
     unions: &Unions,
     app: &AppName,
     url: &str,
-) -> Result<Option<Promised>, PromisedError> {
+) -> Result<Standing, PromisedError> {
     let failed = |source| PromisedError::Ledger {
         app: app.clone(),
         url: url.to_owned(),
         source,
     };
     let Some(published) = ledger.asset(app, url).map_err(failed)? else {
-        return Ok(None);
+        return Ok(Standing::Never);
     };
+    if ledger.expired(app, url).map_err(failed)?.is_some() {
+        return Ok(Standing::Expired);
+    }
     let Some(release) = ledger.release(app, published.first).map_err(failed)? else {
-        return Ok(None);
+        return Ok(Standing::Never);
     };
     let size = unions.size(&release, url);
     let size = size.map_err(|source| PromisedError::Size {
@@ -49,12 +70,14 @@ pub fn promised(
         url: url.to_owned(),
         source: Box::new(source),
     })?;
-    Ok(size.map(|size| Promised {
-        app: app.clone(),
-        release: release.target(),
-        url: url.to_owned(),
-        digest: published.digest,
-        size,
+    Ok(size.map_or(Standing::Never, |size| {
+        Standing::Promised(Promised {
+            app: app.clone(),
+            release: release.target(),
+            url: url.to_owned(),
+            digest: published.digest,
+            size,
+        })
     }))
 }
 
@@ -66,13 +89,8 @@ pub struct FromBundles {
 }
 
 impl Elsewhere for FromBundles {
-    fn find(&self, url: &str) -> Result<Option<Promised>, ElsewhereError> {
-        for app in self.ledger.apps()? {
-            if let Some(found) = promised(&self.ledger, &self.unions, &app, url)? {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
+    fn find(&self, url: &str) -> Result<Standing, ElsewhereError> {
+        Ok(standing(&self.ledger, &self.unions, &self.ledger.apps()?, url)?)
     }
 
     fn fetch(&self, promised: &Promised) -> Result<(), ElsewhereError> {

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ship_assets::Shelf;
 use ship_assets::miss::Misses;
 use ship_assets::serve::{
     self as asset_port, Assets, Encodings, OpenEncodingsError, PortTls, PortTlsError, Setup,
 };
+use ship_assets::{Mending, Shelf};
 use ship_durable::FileError;
 use ship_model::rollout::Policy;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -260,7 +261,7 @@ async fn assemble(
     let setup = Setup {
         settings: settings.asset_port.clone(),
         encodings: encodings(&unions, &settings, &bridge).await?,
-        on_rot: None,
+        on_rot: Some(Mending::new(Arc::clone(&shelf), Handle::current()).on_rot()),
     };
     let assets = Assets::with(Arc::clone(&shelf), setup);
     scrub(assets.clone(), stop.clone())?;
@@ -298,6 +299,7 @@ async fn assemble(
         evidence,
         heartbeat_ms: settings.heartbeat_ms,
         asset_url: asset_url(&settings, addresses.assets),
+        deciding: Arc::default(),
         stop: stop.clone(),
     };
     let from_bundles = FromBundles {
@@ -306,6 +308,7 @@ async fn assemble(
     };
     shelf.look_elsewhere(Misses::new(Arc::new(from_bundles)));
     let rooms = Rooms {
+        assets: assets.clone(),
         folder,
         unions,
         retention: settings.retention.clone(),

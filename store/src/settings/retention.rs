@@ -30,6 +30,9 @@ pub struct Retention {
     #[serde(rename = "idle", with = "span")]
     pub idle_ms: u64,
     pub uncounted: Uncounted,
+    /// Between the two looks of a sweep: longer than a page takes to load.
+    #[serde(rename = "grace", with = "span")]
+    pub grace_ms: u64,
 }
 
 impl Default for Retention {
@@ -39,6 +42,7 @@ impl Default for Retention {
             min_age_ms,
             idle_ms,
             uncounted: Uncounted::Keep,
+            grace_ms: 60_000,
         }
     }
 }
@@ -66,6 +70,8 @@ min_age = \"30d\"
 idle = \"14d\"
 # Hosts without an asset port count no requests: \"keep\" keeps whatever they serve, \"ignore\" does not ask them.
 uncounted = \"keep\"
+# `shipctl asset gc` removes what no reason keeps at two looks, this far apart. Nothing is removed by itself.
+grace = \"60s\"
 ";
 
 /// `30d`, `12h`, `90m`, `45s`.

@@ -13,5 +13,9 @@ mod child;
 mod commits;
 mod power;
 mod publishing;
+#[path = "../publishing/scene.rs"]
+#[allow(dead_code, reason = "each user has a use for a part of it")]
+mod scene;
+mod sweeping;
 #[path = "../publishing/tree.rs"]
 mod tree;

@@ -69,6 +69,10 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
             assets.find(v1::FindAssetRequest::default()).await.map(drop),
         ),
         (
+            "Sweep",
+            assets.sweep(v1::SweepAssetsRequest::default()).await.map(drop),
+        ),
+        (
             "Session",
             clients
                 .agents
@@ -86,7 +90,7 @@ async fn each_role_may_do_its_part_and_nothing_else() {
         "List", "Get", "Manifest", "Locate", "Plan", "Watch", "Status", "Logs", "Events", "Look", "Find",
     ];
     let publish = ["Begin", "Upload", "Commit"];
-    let operate = ["Promote", "Revert", "Control"];
+    let operate = ["Promote", "Revert", "Control", "Sweep"];
     let fetch = ["Get", "Manifest", "Locate", "Find", "Session"];
     for (role, allowed) in [
         ("viewer", look.to_vec()),

@@ -211,29 +211,8 @@ impl Host {
 
 fn nothing_yet(app: ship_model::name::AppName) -> AppReport {
     AppReport {
-        app,
-        epoch: Epoch(0),
-        running: None,
-        deploy: Default::default(),
         healthy: true,
-        phase: Default::default(),
-        previous: None,
-        staged: Vec::new(),
-        assets: Vec::new(),
-        failure: None,
-        held: None,
-        listen: Default::default(),
-        update: Default::default(),
-        connections: 0,
-        restarts: 0,
-        processes: Vec::new(),
-        waits: None,
-        remarks: Vec::new(),
-        incidents: Vec::new(),
-        damaged: Vec::new(),
-        standby: None,
-        balancers: Vec::new(),
-        canary: None,
+        ..AppReport::of(app)
     }
 }
 

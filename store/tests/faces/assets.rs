@@ -1,12 +1,12 @@
 //! How long assets are kept, and what is done when one is missing: asked of a real store.
 
 use ship_model::digest::BlobDigest;
-use ship_proto::v1::{self, agent_message, store_message};
+use ship_proto::v1::{self, agent_message, store_message, sweep_progress};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::agent::Agent;
-use crate::fleet::{Clients, Store, http, until};
+use crate::fleet::{Clients, Store, http, plan, until};
 
 fn url(text: &str) -> String {
     format!("/static/app.{}.js", &blake3::hash(text.as_bytes()).to_hex()[..16])
@@ -83,6 +83,148 @@ async fn every_reason_to_keep_an_asset_is_told() {
     assert_eq!(urls.len(), 4);
     assert!(urls.is_sorted(), "{urls:?}");
     assert!(look(&mut clients, "/static/none.js").await.is_empty());
+}
+
+/// Starts to give up what web does not need, and waits for the first look.
+async fn begin_sweep(
+    clients: &mut Clients,
+) -> Result<(v1::SweepMarked, tonic::Streaming<v1::SweepProgress>), tonic::Status> {
+    let request = v1::SweepAssetsRequest {
+        app: "web".to_owned(),
+    };
+    let mut progress = clients.assets.sweep(request).await?.into_inner();
+    match progress.message().await?.unwrap().progress.unwrap() {
+        sweep_progress::Progress::Marked(marked) => Ok((marked, progress)),
+        sweep_progress::Progress::Swept(swept) => panic!("without a second look: {swept:?}"),
+    }
+}
+
+async fn end_sweep(mut progress: tonic::Streaming<v1::SweepProgress>) -> Result<v1::Swept, tonic::Status> {
+    match progress.message().await?.unwrap().progress.unwrap() {
+        sweep_progress::Progress::Swept(swept) => Ok(swept),
+        sweep_progress::Progress::Marked(marked) => panic!("twice: {marked:?}"),
+    }
+}
+
+async fn status_of(store: &Store, path: &str) -> u16 {
+    http(store.addresses().assets, None, "GET", path, "").await.0
+}
+
+/// A store whose assets expire soon, with seven releases promoted on one host, which keeps five of them.
+async fn store_with_old_releases() -> (Store, Clients, Agent) {
+    let store = Store::start_with(|settings| {
+        settings.retention.min_age_ms = 1_000;
+        settings.retention.idle_ms = 2_000;
+        settings.retention.grace_ms = 1_000;
+        settings.retention.uncounted = ship_store::settings::Uncounted::Ignore;
+    })
+    .await;
+    let mut clients = store.operator().await;
+    for text in ["one", "two", "three", "four", "five", "six", "seven"] {
+        clients.publish_page(text).await;
+    }
+    let host = Agent::start(&store, "h1", &["web"]);
+    clients.hosts(&[("h1", "available")]).await;
+    for number in 1..=7 {
+        clients.promote(number).await;
+    }
+    until("the first two to expire", || {
+        let mut clients = clients.clone();
+        async move {
+            let mut all = Vec::new();
+            for text in ["one", "two"] {
+                all.push(look(&mut clients, &url(text)).await.pop()?.reasons.is_empty());
+            }
+            all.into_iter().all(|gone| gone).then_some(())
+        }
+    })
+    .await;
+    (store, clients, host)
+}
+
+#[tokio::test]
+async fn what_expired_is_given_up_and_comes_back_before_any_host_is_switched() {
+    let (mut store, mut clients, _host) = store_with_old_releases().await;
+    let (marked, progress) = begin_sweep(&mut clients).await.unwrap();
+    assert!(marked.assets >= 2 && marked.wait_ms == 1_000, "{marked:?}");
+    // A publish meanwhile that names one of them.
+    let named = format!("static/app.{}.js", &blake3::hash(b"two").to_hex()[..16]);
+    let files: [(&str, &[u8]); 2] = [("index.html", b"again"), (&named, b"two")];
+    clients.publish("web", &files).await.unwrap();
+    let swept = end_sweep(progress).await.unwrap();
+    assert!(swept.assets >= 1 && swept.spared >= 1, "{swept:?}");
+    assert_eq!(swept.files, swept.assets);
+    assert_eq!(status_of(&store, &url("one")).await, 404);
+    for kept in ["two", "four", "seven"] {
+        assert_eq!(status_of(&store, &url(kept)).await, 200, "{kept}");
+    }
+    let line = look(&mut clients, &url("one")).await.pop().unwrap();
+    assert!(line.expired_ms > 0 && line.stands_on.is_empty(), "{line:?}");
+    let found = clients
+        .assets
+        .find(v1::FindAssetRequest {
+            apps: vec!["web".to_owned()],
+            path: url("one"),
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(found.expired && found.asset.is_none(), "{found:?}");
+    let (_, _, figures) = http(store.addresses().assets, None, "GET", "/metrics", "").await;
+    let figures = String::from_utf8(figures.to_vec()).unwrap();
+    assert!(figures.contains("ship_asset_expired_total 1"), "{figures}");
+    assert!(figures.contains("ship_asset_not_found_total 0"), "{figures}");
+    assert!(!figures.contains("ship_asset_incidents_total{"), "{figures}");
+    let mut events = clients
+        .fleet
+        .events(v1::EventsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let mut acts = Vec::new();
+    while let Ok(Some(event)) = events.message().await {
+        acts.push(event);
+    }
+    let act = acts.iter().find(|act| act.what == "sweep").unwrap();
+    assert!(
+        act.who.starts_with("operator/") && act.subject == "web",
+        "{act:?}"
+    );
+
+    // Neither a restart brings it back, nor anybody who asks for it.
+    store.kill();
+    store.serve().await;
+    let mut clients = store.operator().await;
+    until("the shelf", || async {
+        (status_of(&store, &url("seven")).await == 200).then_some(())
+    })
+    .await;
+    assert_eq!(status_of(&store, &url("one")).await, 404);
+    clients.hosts(&[("h1", "available")]).await;
+    // A release that names it does.
+    clients.promote(1).await;
+    assert_eq!(status_of(&store, &url("one")).await, 200);
+    assert_eq!(look(&mut clients, &url("one")).await[0].expired_ms, 0);
+}
+
+#[tokio::test]
+async fn nothing_is_given_up_while_a_rollout_runs_or_when_the_caller_hangs_up() {
+    let (store, mut clients, host) = store_with_old_releases().await;
+    let (_, progress) = begin_sweep(&mut clients).await.unwrap();
+    drop(progress);
+    clients.publish_page("eight").await;
+    host.change(|host| host.holds_assets_back = true);
+    // One begins between the two looks.
+    let (_, progress) = begin_sweep(&mut clients).await.unwrap();
+    let started = clients.rollouts.promote(plan(8)).await.unwrap().into_inner();
+    let refused = end_sweep(progress).await.unwrap_err();
+    assert!(refused.message().contains("nothing was removed"), "{refused:?}");
+    let refused = begin_sweep(&mut clients).await.unwrap_err();
+    assert!(refused.message().contains("is under way"), "{refused:?}");
+    assert_eq!(status_of(&store, &url("one")).await, 200);
+    host.change(|host| host.holds_assets_back = false);
+    clients.end(&started).await;
+    assert_eq!(status_of(&store, &url("one")).await, 200);
 }
 
 /// A host's session that says which contents it was asked for.

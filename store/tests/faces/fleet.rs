@@ -1,21 +1,18 @@
 //! A store under test, and clients of it.
 
+mod line;
+mod tree;
+
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::stream;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use ship_model::digest::BlobDigest;
 use ship_model::manifest::Manifest;
-use ship_model::path::TreePath;
-use ship_model::spec::{AssetRoot, ReleaseSpec};
+use ship_model::spec::ReleaseSpec;
 use ship_proto::v1::agents_client::AgentsClient;
 use ship_proto::v1::assets_client::AssetsClient;
 use ship_proto::v1::fleet_client::FleetClient;
@@ -25,10 +22,10 @@ use ship_proto::v1::{self, OutcomeKind};
 use ship_store::serve::Addresses;
 use ship_store::settings::Settings;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
+
+pub use line::{channel, connect, http, tls};
+pub use tree::Tree;
 
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -371,145 +368,4 @@ pub fn request_id() -> Vec<u8> {
 
 pub fn outcome(view: &v1::RolloutView) -> OutcomeKind {
     view.outcome()
-}
-
-/// A tree on the disk that is to be published.
-pub struct Tree {
-    dir: TempDir,
-    pub manifest: Manifest,
-}
-
-impl Tree {
-    pub fn new(app: &str, files: &[(&str, &[u8])]) -> Self {
-        Self::with(app, files, |_| {})
-    }
-
-    pub fn with(app: &str, files: &[(&str, &[u8])], change: impl FnOnce(&mut ReleaseSpec)) -> Self {
-        let dir = TempDir::new().unwrap();
-        for (path, content) in files {
-            let path = dir.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            ship_durable::write_file(&path, content).unwrap();
-        }
-        let mut spec = ReleaseSpec::static_files(app.parse().unwrap());
-        if files.iter().any(|(path, _)| path.starts_with("static/")) {
-            let root = TreePath::new(b"static").ok();
-            spec.assets.push(AssetRoot::new(root, "/static"));
-        }
-        change(&mut spec);
-        let manifest = ship_bundle::walk(dir.path(), &spec, &()).unwrap().manifest;
-        Self { dir, manifest }
-    }
-
-    pub fn pack(&self, wanted: &HashSet<BlobDigest>) -> Vec<u8> {
-        let mut bundle = Vec::new();
-        ship_bundle::pack(self.dir.path(), &self.manifest, wanted, 3, &mut bundle, &()).unwrap();
-        bundle
-    }
-
-    pub fn blobs(&self) -> HashSet<BlobDigest> {
-        self.manifest.files().map(|(_, _, _, digest)| digest).collect()
-    }
-}
-
-/// A TLS client as every client of the fleet is one: verifies the store by its one name. No certificate of its own
-/// if `folder` holds none.
-pub fn tls(folder: &Path, alpn: &[&[u8]]) -> TlsConnector {
-    let mut roots = RootCertStore::empty();
-    for certificate in pem(&folder.join("ca.pem")) {
-        roots.add(certificate).unwrap();
-    }
-    let builder = ClientConfig::builder_with_provider(ship_store::tls::provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots);
-    let mut config = match fs::read(folder.join("key.pem")) {
-        Ok(key) => {
-            let key = rustls_pemfile::private_key(&mut &key[..]).unwrap().unwrap();
-            builder
-                .with_client_auth_cert(pem(&folder.join("cert.pem")), key)
-                .unwrap()
-        }
-        Err(_) => builder.with_no_client_auth(),
-    };
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    TlsConnector::from(Arc::new(config))
-}
-
-fn pem(path: &Path) -> Vec<rustls::pki_types::CertificateDer<'static>> {
-    let pem = fs::read(path).unwrap();
-    rustls_pemfile::certs(&mut &pem[..])
-        .collect::<Result<_, _>>()
-        .unwrap()
-}
-
-pub async fn connect(address: SocketAddr, tls: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    tls.connect(ServerName::try_from("store.ship.internal").unwrap(), stream)
-        .await
-}
-
-pub async fn channel(address: SocketAddr, folder: &Path) -> Result<Channel, tonic::transport::Error> {
-    let tls = tls(folder, &[b"h2"]);
-    let connector = tower::service_fn(move |_| {
-        let tls = tls.clone();
-        async move { connect(address, &tls).await.map(TokioIo::new) }
-    });
-    // The connector does TLS itself; the scheme is for the request line only.
-    Endpoint::from_static("http://store.ship.internal")
-        .connect_with_connector(connector)
-        .await
-}
-
-/// One HTTP/1.1 request; status, head and body.
-pub async fn http(
-    address: SocketAddr,
-    folder: Option<&Path>,
-    method: &str,
-    path: &str,
-    headers: &str,
-) -> (u16, String, Vec<u8>) {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: store\r\nconnection: close\r\n{headers}\r\n");
-    let mut answer = Vec::new();
-    match folder {
-        Some(folder) => {
-            let mut stream = connect(address, &tls(folder, &[b"http/1.1"])).await.unwrap();
-            // A server that has heard enough may answer and close before all was sent.
-            let _ = stream.write_all(request.as_bytes()).await;
-            let _ = stream.read_to_end(&mut answer).await;
-        }
-        None => {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(request.as_bytes()).await.unwrap();
-            let _ = stream.read_to_end(&mut answer).await;
-        }
-    }
-    let end = answer
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .expect("a whole head");
-    let head = String::from_utf8(answer[..end].to_vec()).unwrap().to_lowercase();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let body = answer.split_off(end + 4);
-    let body = if head.contains("transfer-encoding: chunked") {
-        unchunked(&body)
-    } else {
-        body
-    };
-    (status, head, body)
-}
-
-fn unchunked(mut rest: &[u8]) -> Vec<u8> {
-    let mut body = Vec::new();
-    loop {
-        let end = rest.windows(2).position(|two| two == b"\r\n").unwrap();
-        let len = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
-        if len == 0 {
-            return body;
-        }
-        body.extend_from_slice(&rest[end + 2..end + 2 + len]);
-        rest = &rest[end + 4 + len..];
-    }
 }

@@ -11,4 +11,6 @@ mod admin;
 mod audit;
 mod publish;
 mod refused;
+mod scene;
+mod sweep;
 mod tree;

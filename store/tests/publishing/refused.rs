@@ -28,6 +28,24 @@ fn a_manifest_is_refused_whole() {
 }
 
 #[test]
+fn a_link_among_assets_that_leads_nowhere_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let name = "app-f00dfeed12345678.js";
+    let with = |target: &str| {
+        let made = tree(&web(), &[("index.html", b"page"), ("static/main.js", b"main")]);
+        let link = made.dir.path().join("static").join(name);
+        std::os::unix::fs::symlink(target, link).unwrap();
+        let walked = ship_bundle::walk(made.dir.path(), made.manifest.spec(), &()).unwrap();
+        store.publisher.begin(&web(), walked.manifest.encoded())
+    };
+    let refused = with("gone.js").unwrap_err();
+    assert!(matches!(refused, BeginError::Assets(_)), "{refused}");
+    assert!(refused.to_string().contains(name), "{refused}");
+    assert!(with("main.js").is_ok());
+}
+
+#[test]
 fn a_bundle_is_believed_only_when_every_byte_is_right() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

@@ -71,6 +71,21 @@ impl Subject {
         })
     }
 
+    /// Like Puma, but for one thing: it never hears a signal for a phased restart while one runs.
+    #[must_use]
+    pub fn deaf_while_it_restarts() -> Option<Self> {
+        let python = program("python3")?.to_string_lossy().into_owned();
+        Some(Self {
+            strategy: Strategy::SignalReload,
+            restart: reload("USR1"),
+            ..Self::new(
+                "deaf while it restarts",
+                words(&[&python, "phased.py"]),
+                &[("tests/servers/in-place/phased.py", "phased.py")],
+            )
+        })
+    }
+
     /// nginx upgrades itself only as a daemon.
     fn nginx(name: &'static str, daemon: &str) -> Option<Self> {
         // The configuration is read through the link at each reload.

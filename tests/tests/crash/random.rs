@@ -98,14 +98,17 @@ fn knows(fleet: &Fleet) -> Option<()> {
 /// Nobody is there but the app itself: the word on the host starts a keeper, and that one takes it back.
 #[test]
 fn a_host_goes_back_with_store_agent_and_keeper_dead() {
-    let fleet = Fleet::start(1);
+    let fleet = Fleet::armable(1);
     fleet.publish_sample(1);
     fleet.publish_sample(2);
     fleet.shipctl(&["promote", "web@1"]).expect(0);
-    fleet.shipctl(&["promote", "web@2"]).expect(0);
+    // The last word of the promote, what to keep, does not reach it: so there is a newer one when it is back, which
+    // wants what was taken away.
+    fleet.rearm(Victim::Agent("h1"), "agent.fence.before=kill@3");
     let users = look::users(&fleet);
     // `up` would start them again.
     fleet.freeze(true);
+    fleet.shipctl(&["promote", "web@2"]).expect(0);
     for victim in [Victim::Store, Victim::Agent("h1"), Victim::Keeper("h1", APP)] {
         fleet.signal(victim, Signal::KILL);
     }
@@ -128,10 +131,22 @@ fn a_host_goes_back_with_store_agent_and_keeper_dead() {
     let report: Value = serde_json::from_slice(&said.stdout).unwrap();
     assert_eq!(report["release"], 1, "{report:#}");
     look::complete(&fleet, "h1", 1);
+    let noted = report["held"]["epoch"].as_u64().unwrap();
     fleet.freeze(false);
+    let heard = wait::until("the newer word", || {
+        let said = fleet.on_host("h1", &["status", "-o", "json"]).stdout;
+        let said: Value = serde_json::from_slice(&said).ok()?;
+        let app = said["apps"][0].clone();
+        (app["epoch"].as_u64()? > noted).then_some(app)
+    });
+    assert_eq!(
+        (&heard["release"], &heard["held"]),
+        (&Value::from(1), &report["held"])
+    );
     wait::until("the store to be told", || {
         let host = look::try_app(&fleet)?["hosts"][0].clone();
         (host["release"] == 1 && host["held"]["reason"] == "500s").then_some(())
     });
+    look::complete(&fleet, "h1", 1);
     look::nothing_lost(users);
 }

@@ -69,6 +69,33 @@ fn the_record_of_a_releases_assets_is_read_and_written() {
     assert_eq!(union.missing(&[asset(CONTENT)]), []);
 }
 
+/// Of a release of which an asset has expired: programs that do not know of that leave it out.
+#[test]
+fn the_record_of_what_is_left_of_a_release_is_read_and_written() {
+    const FILE: &str = "assets-record-2.json";
+    let kept = asset(b"main()\n");
+    let expired = Asset {
+        url_path: "/static/old.77c1aa00.js".to_owned(),
+        ..asset(b"old()\n")
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (files, records) = (folder.path().join("assets"), folder.path().join("assets.records"));
+    let union = Union::open(&files, &records).unwrap();
+    union.add_blob(&kept, &mut &b"main()\n"[..]).unwrap();
+    union.add_blob(&expired, &mut &b"old()\n"[..]).unwrap();
+    let both = [kept.clone(), expired.clone()];
+    union.record(target(455), &both).unwrap();
+    union.forget(&|url| url == expired.url_path).unwrap();
+    let record = records.join(target(455).folder());
+    writes_the_same(FILE, &fs::read(&record).unwrap());
+
+    drop(union);
+    fs::write(&record, frozen(FILE)).unwrap();
+    let union = Union::open(&files, &records).unwrap();
+    assert_eq!((union.holds(), union.faded()), (vec![], vec![target(455)]));
+    assert_eq!(union.missing(&both), [expired]);
+}
+
 #[test]
 fn a_journal_is_read_and_written() {
     const RECORDS: [&[u8]; 3] = [b"first", b"", b"\0\xff third"];

@@ -13,8 +13,8 @@ use ship_model::rollout::{Course, EnvState};
 use ship_store::engine::catalog::{MemoryCatalog, SledCatalog};
 use ship_store::engine::{Catalog, Change, Outcome};
 use ship_store::ledger::{
-    Act, AssetClaim, BundleFacts, ClaimToken, EnvChange, HostRecord, Ledger, Made, NewRelease, RequestId,
-    RequestRecord, Restored, Stored,
+    Act, AssetClaim, BundleFacts, ClaimToken, EnvChange, ExpiredAsset, HostRecord, Ledger, Made, NewRelease,
+    RequestId, RequestRecord, Restored, Stored,
 };
 
 use super::sample::{app, env, env_state, host, target};
@@ -240,4 +240,29 @@ fn environments_are_read_and_written() {
         writes_the_same(name, &state.encode().unwrap());
         assert_eq!(EnvState::decode(&frozen(name)).unwrap(), state);
     }
+}
+
+/// A kind that came later; alone, since the numbers of what is frozen above must stay.
+#[test]
+fn the_mark_of_an_expired_asset_is_read_and_written() {
+    const FILE: &str = "store-record-expired-1";
+    let catalog: Arc<dyn Catalog> = Arc::new(MemoryCatalog::default());
+    let ledger = Ledger::new(Arc::clone(&catalog));
+    let mark = ExpiredAsset {
+        url: "/static/main.3f9a12bc.js".to_owned(),
+        digest: BlobDigest::of(b"one"),
+        at_ms: 1_760_000_000_004,
+    };
+    ledger
+        .expire_assets(&app(), std::slice::from_ref(&mark), &act("sweep"))
+        .unwrap();
+    let entries = catalog.range("expired/", None, 2).unwrap();
+    let [entry] = &entries[..] else {
+        panic!("one mark: {entries:?}");
+    };
+    writes_the_same(FILE, &entry.value.bytes);
+    let frozen = Change::put(&entry.key, Some(entry.value.version), frozen(FILE));
+    let outcome = catalog.compare_and_swap(vec![frozen]).unwrap();
+    assert!(matches!(outcome, Outcome::Committed(_)));
+    assert_eq!(ledger.expired(&app(), &mark.url).unwrap(), Some(mark));
 }

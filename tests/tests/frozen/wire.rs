@@ -1,5 +1,7 @@
 //! Every message of the wire, each field set: agents, stores and terminals of different versions speak to each other.
 
+mod values;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -7,270 +9,9 @@ use prost::Message;
 use ship_proto::v1::*;
 
 use super::{frozen, writes_the_same};
+use values::*;
 
 const FILE: &str = "wire-1.txt";
-
-fn digest(byte: u8) -> Vec<u8> {
-    vec![byte; 32]
-}
-
-fn text(text: &str) -> String {
-    text.to_owned()
-}
-
-fn target(number: u64) -> Target {
-    Target {
-        number,
-        id: digest(number as u8),
-    }
-}
-
-fn record() -> ReleaseRecord {
-    ReleaseRecord {
-        app: text("web"),
-        release: Some(target(455)),
-        label: Some(text("spring sale")),
-        commit: Some(text("1f0c")),
-        dirty: true,
-        publisher: text("publisher/ci"),
-        published_at_ms: 1_760_000_000_000,
-        bundle: Some(digest(2)),
-        files: 3,
-        bytes: 4,
-        new_bytes: 5,
-        stored_bytes: 6,
-    }
-}
-
-fn desired_app() -> DesiredApp {
-    DesiredApp {
-        app: text("web"),
-        env: text("production"),
-        epoch: 41,
-        deploy: 7,
-        run: Some(target(455)),
-        runs_app: true,
-        stage: vec![target(454), target(455)],
-        assets: vec![target(453)],
-    }
-}
-
-fn figures() -> UpdateFigures {
-    UpdateFigures {
-        fetched_bytes: 1,
-        stage_ms: 2,
-        switch_ms: 3,
-        lost_requests: 4,
-        // Came later: an old agent does not say it.
-        gap_ms: None,
-    }
-}
-
-fn failure() -> AppFailure {
-    AppFailure {
-        epoch: 40,
-        release: Some(target(456)),
-        step: text("probe"),
-        reason: text("503"),
-        last_lines: vec![text("no database"), text("bye")],
-        transient: true,
-    }
-}
-
-fn hold() -> LocalHold {
-    LocalHold {
-        epoch: 39,
-        from: Some(target(456)),
-        to: Some(target(455)),
-        reason: text("blank"),
-        at_ms: 1_760_000_000_001,
-    }
-}
-
-fn app_report() -> AppReport {
-    AppReport {
-        app: text("web"),
-        epoch: 41,
-        running: Some(target(455)),
-        deploy: 7,
-        healthy: true,
-        phase: AppPhase::Reverting.into(),
-        previous: Some(target(454)),
-        staged: vec![target(454), target(455)],
-        assets: vec![target(453)],
-        failure: Some(failure()),
-        held: Some(hold()),
-        // One entry: the order of several is not the same from run to run.
-        listen: [(text("http"), text("127.0.0.21:8080"))].into(),
-        update: Some(figures()),
-        connections: 8,
-        restarts: 9,
-        // Came later: an old agent does not say it.
-        processes: Vec::new(),
-        waits: None,
-        remarks: Vec::new(),
-        incidents: Vec::new(),
-        damaged: Vec::new(),
-        standby: String::new(),
-        balancers: Vec::new(),
-        canary: None,
-    }
-}
-
-fn host_report() -> HostReport {
-    HostReport {
-        classes: vec![text("web"), text("assets")],
-        apps: vec![app_report()],
-        disk_free: 10,
-        disk_total: 11,
-        asset_url: Some(text("http://127.0.0.21:7480")),
-        agent_version: text("0.1.0"),
-        // Came later: an old agent does not say it.
-        platform: String::new(),
-    }
-}
-
-fn log_line() -> LogLine {
-    LogLine {
-        at_ms: 1_760_000_000_002,
-        app: text("web"),
-        host: text("h1"),
-        pid: 4242,
-        release: 455,
-        deploy: 7,
-        generation: 12,
-        stream: text("stderr"),
-        line: text("listening"),
-    }
-}
-
-fn host_line() -> HostLine {
-    HostLine {
-        host: text("h1"),
-        state: text("done"),
-        detail: text("403 ms"),
-        // Came later.
-        new_bytes: None,
-        shared_bytes: None,
-    }
-}
-
-fn step_view() -> StepView {
-    StepView {
-        number: 1,
-        name: text("rest 1/2"),
-        state: text("running"),
-        hosts: vec![host_line()],
-        detail: text("1 of 2"),
-        started_at_ms: 12,
-        ended_at_ms: 13,
-    }
-}
-
-fn rollout_view() -> RolloutView {
-    RolloutView {
-        app: text("web"),
-        env: text("production"),
-        deploy: 7,
-        kind: text("promote"),
-        from: Some(target(454)),
-        to: Some(target(455)),
-        who: text("operator/alice"),
-        message: text("spring sale"),
-        started_at_ms: 14,
-        ended_at_ms: 15,
-        steps: vec![step_view()],
-        outcome: OutcomeKind::Aborted.into(),
-        reason: text("h2: probe"),
-        last_lines: vec![text("no database")],
-        paused: true,
-        excused: vec![text("h3: uncertain for 40 s")],
-        plan_id: text("ab12"),
-    }
-}
-
-fn verified() -> VerifiedRelease {
-    VerifiedRelease {
-        app: text("web"),
-        release: Some(target(455)),
-        files: 1,
-        bytes_read: 2,
-        damage: vec![text("bin/server: other bytes")],
-        // Came later.
-        extra: vec![],
-    }
-}
-
-fn app_host() -> AppHost {
-    AppHost {
-        host: text("h1"),
-        state: text("available"),
-        report: Some(app_report()),
-        desired: Some(target(455)),
-        runs_app: true,
-    }
-}
-
-fn app_status() -> AppStatus {
-    AppStatus {
-        app: text("web"),
-        env: text("production"),
-        release: Some(target(455)),
-        deploy: 7,
-        epoch: 41,
-        rollout: Some(rollout_view()),
-        asset_urls: vec![text("http://127.0.0.21:7480")],
-        hosts: vec![app_host()],
-        held: text("reverted"),
-    }
-}
-
-fn host_status() -> HostStatus {
-    HostStatus {
-        env: text("production"),
-        host: text("h1"),
-        state: text("upgrading"),
-        last_seen_ms: 16,
-        report: Some(host_report()),
-    }
-}
-
-fn logs_reply() -> LogsReply {
-    LogsReply {
-        request: 3,
-        lines: vec![log_line()],
-        done: true,
-        error: text("no such app"),
-    }
-}
-
-fn hello() -> Hello {
-    Hello {
-        env: text("production"),
-        host: text("h1"),
-        agent_version: text("0.1.0"),
-    }
-}
-
-fn welcome() -> Welcome {
-    Welcome {
-        // Came later.
-        hears_asked: false,
-        heartbeat_ms: 5_000,
-        store_version: text("0.1.0"),
-    }
-}
-
-fn logs_query() -> LogsQuery {
-    LogsQuery {
-        request: 3,
-        app: text("web"),
-        lines: 100,
-        follow: true,
-        release: 455,
-        cancel: true,
-    }
-}
 
 fn to_store(message: agent_message::Message) -> AgentMessage {
     AgentMessage {
@@ -407,53 +148,32 @@ fn examples() -> Vec<Example> {
         "AssetLine" AssetLine = AssetLine {
             url: text("/a.js"), digest: digest(14), bytes: 21, releases: vec![454, 455], reasons: vec![asset_reason()],
             collectable_since_ms: 22, asked_ms: 23, asked_of: text("production/h1"), stands_on: vec![text("store")],
+            // Came later.
+            expired_ms: 0,
         };
         "AssetReason" AssetReason = asset_reason();
         "FindAssetRequest" FindAssetRequest = FindAssetRequest { apps: vec![text("web")], path: text("/a.js") };
-        "FindAssetReply" FindAssetReply = FindAssetReply { asset: Some(found_asset()) };
+        "FindAssetReply" FindAssetReply = FindAssetReply { asset: Some(found_asset()), expired: false };
         "FoundAsset" FoundAsset = found_asset();
-    }
-}
-
-fn asked() -> AssetsAsked {
-    AssetsAsked {
-        number: 3,
-        run: 1_760_000_000_000,
-        digests: [digest(15), digest(16)].concat(),
-    }
-}
-
-fn incident() -> AssetIncident {
-    AssetIncident {
-        release: Some(target(455)),
-        count: 2,
-        url: text("/a.js"),
-    }
-}
-
-fn asset_reason() -> AssetReason {
-    AssetReason {
-        kind: text("young"),
-        words: text("release 455 was published or left less than min_age ago"),
-        until_ms: 24,
-        release: 455,
-    }
-}
-
-fn found_asset() -> FoundAsset {
-    FoundAsset {
-        app: text("web"),
-        release: Some(target(455)),
-        digest: digest(17),
-        bytes: 25,
-    }
-}
-
-fn release_line() -> ReleaseLine {
-    ReleaseLine {
-        record: Some(record()),
-        live_in: vec![text("production")],
-        flags: vec![text("reverted")],
+        "AssetLine expired" AssetLine = AssetLine { url: text("/a.js"), expired_ms: 25, ..AssetLine::default() };
+        "FindAssetReply expired" FindAssetReply = FindAssetReply { asset: None, expired: true };
+        "SweepAssetsRequest" SweepAssetsRequest = SweepAssetsRequest { app: text("web") };
+        "SweepProgress marked" SweepProgress = SweepProgress {
+            progress: Some(sweep_progress::Progress::Marked(sweep_marked())),
+        };
+        "SweepProgress swept" SweepProgress = SweepProgress {
+            progress: Some(sweep_progress::Progress::Swept(swept())),
+        };
+        "SweepMarked" SweepMarked = sweep_marked();
+        "Swept" Swept = swept();
+        "ReleaseAsked" ReleaseAsked = ReleaseAsked { release: 455, found: 24, unknown: 25 };
+        "AssetRot" AssetRot = rot();
+        "AppReport figures" AppReport = AppReport {
+            asked: vec![ReleaseAsked { release: 455, found: 24, unknown: 25 }], rot: Some(rot()), older_connections: 5,
+            generations: 2, switched_ms: 1_760_000_000_003, ..app_report()
+        };
+        "HostFigures" HostFigures = host_figures();
+        "HostReport figures" HostReport = HostReport { figures: Some(host_figures()), ..host_report() };
     }
 }
 

@@ -1,10 +1,16 @@
 //! Servers without the drain contract behind HAProxy as `agent/drain/haproxy.cfg` has it: what they cut, it sends again.
 
+use std::time::Duration;
+
 use ship_tests::Haproxy;
 use ship_tests::load::Load;
 use ship_tests::servers::{Manners, Stage, Subject};
 
 use super::{RATE, SHORT_SOAK, reverted, switched};
+
+/// Longer than an answer takes on a machine that is short of everything: a POST that is under way when the server is stopped
+/// is cut by those that close what they have accepted and not read yet, and nobody may send it again.
+const DRAIN: Duration = Duration::from_secs(6);
 
 const RECIPE: &str = include_str!("../../../agent/drain/haproxy.cfg");
 
@@ -12,7 +18,10 @@ fn loses_nothing_behind_haproxy(name: &'static str, subject: Option<Subject>) {
     let Some(subject) = subject else {
         return ship_tests::skipped(name, "the server is not installed: run tests/setup");
     };
-    let mut stage = Stage::new(subject);
+    let mut stage = Stage::new(Subject {
+        drain: DRAIN,
+        ..subject
+    });
     switched(&stage.switch(1, Manners::Good, SHORT_SOAK), 1);
     let server = stage.address().to_string();
     let haproxy = Haproxy::with(|socket, front| {
@@ -57,4 +66,9 @@ fn users(haproxy: &Haproxy, more: &[&str]) -> Load {
 #[test]
 fn gunicorn_without_the_contract_behind_haproxy() {
     loses_nothing_behind_haproxy("gunicorn behind HAProxy", Subject::plain_gunicorn());
+}
+
+#[test]
+fn uvicorn_without_the_contract_behind_haproxy() {
+    loses_nothing_behind_haproxy("uvicorn behind HAProxy", Subject::plain_uvicorn());
 }

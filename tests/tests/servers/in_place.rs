@@ -44,16 +44,9 @@ fn in_place(name: &str, subject: Option<Subject>, known: Known) {
         let seen = (outcome.result, outcome.running);
         assert_eq!(seen, (SwitchResult::Failed, Some(1)), "{name}: {outcome:?}");
     }
-    // Puma drops the signal for a new phased restart while one runs, as the one that goes back after a failure.
-    let mut good = 0;
-    ship_tests::wait::until("workers of the release before alone", || {
-        let answer = ship_tests::http::get(stage.own(), "/").ok()?;
-        let is_back = answer.header("x-release") == Some("1") || answer.text().contains("release 1");
-        good = if is_back { good + 1 } else { 0 };
-        (good > 40).then_some(())
-    });
-    // A failure leaves nothing in the way of the next one.
+    // A failure leaves nothing in the way of the next one, also while the server goes back from it.
     switched(&stage.switch(5, Manners::Good, SHORT_SOAK), 5);
+    serves_alone(&stage, name, 5);
     let settled = stage.settle();
     assert_eq!(
         settled.counters.restarts, 0,
@@ -80,6 +73,30 @@ fn in_place(name: &str, subject: Option<Subject>, known: Known) {
             "{name}: {seen:#}"
         );
     }
+}
+
+/// The release was told to be there: somebody serves it now, and soon nobody serves any other.
+fn serves_alone(stage: &Stage, name: &str, release: u64) {
+    let answers: Vec<_> = (0..40).filter_map(|_| release_at(stage)).collect();
+    assert!(
+        answers.contains(&release),
+        "{name}: {release} was told, and {answers:?} serve"
+    );
+    let mut good = 0;
+    ship_tests::wait::until("the new release to serve alone", || {
+        good = if release_at(stage) == Some(release) {
+            good + 1
+        } else {
+            0
+        };
+        (good > 40).then_some(())
+    });
+}
+
+/// Which release answers a new connection.
+fn release_at(stage: &Stage) -> Option<u64> {
+    let answer = ship_tests::http::get(stage.own(), "/").ok()?;
+    answer.header("x-release")?.parse().ok()
 }
 
 #[test]
@@ -154,6 +171,24 @@ fn gunicorn_by_usr2_cuts_nothing_that_it_does_not_cut_bare() {
 #[test]
 fn puma_phased() {
     in_place("puma_phased", Subject::puma_phased(), Known::CutsKept);
+}
+
+/// A release promoted while the server still goes back from a failed one, and would not hear of it.
+#[test]
+fn a_phased_restart_is_over_before_the_next_is_asked_for() {
+    let name = "a_phased_restart_is_over_before_the_next_is_asked_for";
+    let Some(subject) = Subject::deaf_while_it_restarts() else {
+        return ship_tests::skipped(name, "python3 is not installed: run tests/setup");
+    };
+    let mut stage = Stage::new(subject);
+    switched(&stage.switch(1, Manners::Good, SHORT_SOAK), 1);
+    stage.settle();
+    let outcome = stage.switch(4, Manners::Sick, SHORT_SOAK);
+    let seen = (outcome.result, outcome.running);
+    assert_eq!(seen, (SwitchResult::Failed, Some(1)), "{outcome:?}");
+    switched(&stage.switch(5, Manners::Good, SHORT_SOAK), 5);
+    serves_alone(&stage, name, 5);
+    stage.settle();
 }
 
 #[test]

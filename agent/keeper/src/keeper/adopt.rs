@@ -43,7 +43,7 @@ impl Keeper {
     }
 
     /// Where the link `current` leads, as a path without links.
-    fn current(&self) -> Option<std::path::PathBuf> {
+    pub(super) fn current(&self) -> Option<std::path::PathBuf> {
         std::fs::canonicalize(self.config.home.join("current")).ok()
     }
 

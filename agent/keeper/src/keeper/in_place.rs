@@ -2,6 +2,7 @@
 
 mod births;
 mod reloads;
+mod workers;
 
 use rustix::process::Signal;
 use ship_model::spec::{Reexec, Restart};
@@ -212,17 +213,22 @@ impl Keeper {
     }
 
     /// Whether the process that holds `socket` is one that a slot taking over in place calls its own: after a reload, a worker
-    /// that began after the signal; after an upgrade from inside, whoever comes from the running process.
+    /// that began after the signal, and that is not in another release's folder where it tells that; after an upgrade from inside, whoever comes from the running process.
     pub(super) fn owns_in_place(&self, generation: u64, holds: &impl Fn(&u32) -> bool) -> Option<bool> {
         let found = self.state.generation(generation)?;
         let asked = self.asked_slots(found)?;
-        let table = Table::read();
-        let owner = asked.iter().any(|(main, since)| {
-            let family = table.family(&[*main], &[], &[]);
-            let new = |pid: &u32| processes::start_ticks(*pid).is_some_and(|start| start >= *since);
-            family.iter().any(|pid| holds(pid) && new(pid))
-        });
-        Some(owner)
+        let (releases, dir) = (self.releases(), &found.intent.dir);
+        let held = |main: Process, since: u64, family: Vec<u32>| {
+            let new = |pid: u32| {
+                processes::start_ticks(pid).is_some_and(|start| start >= since)
+                    && !workers::is_of_another(pid, main, &releases, dir)
+            };
+            family.into_iter().any(|pid| holds(&pid) && new(pid))
+        };
+        let near = |(main, since): &(Process, u64)| held(*main, *since, workers::family(*main));
+        let far =
+            |(main, since): &(Process, u64)| held(*main, *since, Table::read().family(&[*main], &[], &[]));
+        Some(asked.iter().any(near) || asked.iter().any(far))
     }
 
     /// Main processes that live on as the generation's, with the tick since which what they start counts as new.

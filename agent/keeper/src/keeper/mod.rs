@@ -1,6 +1,7 @@
 //! The edge: one thread, one poll(2), that tells the machine what happens and does what it says.
 //!
-//! Every change of the machine's state is in the journal before any of its effects begins; see [`Keeper::apply`].
+//! Every change of the machine's state is in the journal before any of its effects begins, and on the disk before any that
+//! outlives a boot, before anybody is told of it, and before the keeper waits for what comes next; see [`Keeper::apply`].
 
 mod addresses;
 mod adopt;
@@ -355,6 +356,7 @@ impl Keeper {
     pub fn run(&mut self) -> io::Result<()> {
         while !self.exiting {
             self.work_off();
+            self.make_durable();
             self.barriers.clear();
             self.mind_holder();
             self.advance_upgrade();
@@ -384,7 +386,10 @@ impl Keeper {
         }
     }
 
-    /// One step of the machine: the new state is durable before its effects begin.
+    /// One step of the machine: the new state is written before its effects begin, so that the next keeper knows of them.
+    ///
+    /// It is synced before those that outlive a boot. The others leave nothing that a boot does not end, and users or the
+    /// start of a process would wait for the disk; it is synced while these go on.
     ///
     /// A state that cannot be written does not stop a switch that has begun, nor a revert: users come first, and the note
     /// in the status says what the next keeper would not know. New switches are refused meanwhile.
@@ -397,6 +402,9 @@ impl Keeper {
         self.complete_crash(&mut next);
         self.adopt_state(next);
         for effect in effects {
+            if effect.outlives_a_boot() {
+                self.make_durable();
+            }
             self.carry_out(&effect);
         }
     }
@@ -426,13 +434,25 @@ impl Keeper {
         let saved = before.and_then(|()| self.memory.save(&self.state).map_err(|error| chain(&error)));
         match saved {
             Ok(()) => self.unsaved = false,
-            Err(reason) => {
-                if !self.unsaved {
-                    self.note(reason);
-                }
-                self.unsaved = true;
-            }
+            Err(reason) => self.could_not_save(reason),
         }
+    }
+
+    /// Makes what was saved outlive the machine.
+    fn make_durable(&mut self) {
+        if self.unsaved {
+            return;
+        }
+        if let Err(error) = self.memory.sync(&self.state) {
+            self.could_not_save(chain(&error));
+        }
+    }
+
+    fn could_not_save(&mut self, reason: String) {
+        if !self.unsaved {
+            self.note(reason);
+        }
+        self.unsaved = true;
     }
 
     /// Fills in what a pure machine cannot know: the time of day and the last lines.

@@ -135,6 +135,8 @@ impl Keeper {
             self.quiet_at = Some(now_ms() + super::QUIET_MS);
             self.answer(asked);
         }
+        // Nobody is told what a boot could undo.
+        self.make_durable();
         self.control.flush();
     }
 }

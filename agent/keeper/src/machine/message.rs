@@ -350,3 +350,19 @@ pub enum Effect {
     /// Everything is stopped: close listeners and exit.
     Exit,
 }
+
+impl Effect {
+    /// Whether it leaves something behind that is still there after a boot: links, and whatever commands do. Processes,
+    /// sockets and signals are not.
+    #[must_use]
+    pub const fn outlives_a_boot(&self) -> bool {
+        matches!(
+            self,
+            Self::Link { .. }
+                | Self::Hook { .. }
+                | Self::Ask { .. }
+                | Self::Undo { .. }
+                | Self::Confirm { .. }
+        )
+    }
+}

@@ -1,4 +1,4 @@
-//! How long assets are kept: `ls --expired`, `why` and `gc --dry-run`.
+//! How long assets are kept: `ls --expired`, `why` and `gc --dry-run`. What `gc` removes is in `sweep`.
 
 use serde::Serialize;
 use ship_model::assets::canonical_url;
@@ -33,6 +33,8 @@ struct Line {
     expired_since: Option<String>,
     asked_at: Option<String>,
     asked_of: Option<String>,
+    /// When it was given up.
+    removed_at: Option<String>,
 }
 
 /// A time that is told; 0 is none.
@@ -58,11 +60,12 @@ impl From<&AssetLine> for Line {
             digest: full_id(&line.digest).unwrap_or_default(),
             bytes: line.bytes,
             releases: line.releases.clone(),
-            kept: !line.reasons.is_empty(),
+            kept: line.expired_ms == 0 && !line.reasons.is_empty(),
             reasons: line.reasons.iter().map(Reason::from).collect(),
             expired_since: time(line.collectable_since_ms),
             asked_at: time(line.asked_ms),
             asked_of: Some(line.asked_of.clone()).filter(|of| !of.is_empty()),
+            removed_at: time(line.expired_ms),
         }
     }
 }
@@ -184,6 +187,13 @@ fn tell(line: &AssetLine, app: &AppName, ui: &Ui) {
         ms => format!("{} of {}", ui.time(ms), clean(&line.asked_of)),
     };
     ui.line(format!("  {} {asked}", paint(DIM, "last asked for:")));
+    if line.expired_ms > 0 {
+        ui.line(format!(
+            "  expired and removed from the store {}; a promote or publish of a release that names it brings it back",
+            ui.time(line.expired_ms)
+        ));
+        return;
+    }
     ui.line(format!(
         "  {} {}",
         paint(DIM, "stands on:"),

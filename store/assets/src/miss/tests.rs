@@ -19,7 +19,7 @@ struct Other {
 }
 
 impl Elsewhere for Other {
-    fn find(&self, url: &str) -> Result<Option<Promised>, ElsewhereError> {
+    fn find(&self, url: &str) -> Result<Standing, ElsewhereError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let closed = self.closed.lock().unwrap();
         drop(self.opened.wait_while(closed, |closed| *closed).unwrap());
@@ -27,13 +27,17 @@ impl Elsewhere for Other {
             number: ReleaseNumber(7),
             id: ReleaseId::of(b"seven"),
         };
-        Ok(url.starts_with("/static/").then(|| Promised {
-            app: "web".parse().unwrap(),
-            release,
-            url: url.to_owned(),
-            digest: BlobDigest::of(b"x"),
-            size: 1,
-        }))
+        Ok(match url.split('/').nth(1) {
+            Some("static") => Standing::Promised(Promised {
+                app: "web".parse().unwrap(),
+                release,
+                url: url.to_owned(),
+                digest: BlobDigest::of(b"x"),
+                size: 1,
+            }),
+            Some("old") => Standing::Expired,
+            _ => Standing::Never,
+        })
     }
 
     fn fetch(&self, _: &Promised) -> Result<(), ElsewhereError> {
@@ -68,6 +72,10 @@ async fn of_many_that_ask_at_once_one_does_the_work() {
         })
         .collect();
     while other.asked.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // Each has its turn before the answer comes.
+    for _ in 0..asking.len() {
         tokio::task::yield_now().await;
     }
     // One that hangs up does not end it.
@@ -111,6 +119,13 @@ async fn what_was_promised_and_cannot_be_had_is_an_incident_of_its_release() {
     assert_eq!(incidents.len(), 1);
     assert_eq!((incidents[0].release.number.0, incidents[0].count), (7, 3));
     assert_eq!(incidents[0].url, "/static/a.js");
+    // Each request counts, also those for a path that is not the last one.
+    for url in ["/static/b.js", "/static/a.js", "/static/b.js"] {
+        assert_eq!(misses.miss(url).await, Missed::Incident);
+    }
+    assert_eq!(misses.incidents()[0].count, 6);
+    assert_eq!(misses.repair("/static/a.js").await, Missed::Incident);
+    assert_eq!(misses.incidents()[0].count, 6, "nobody asked");
 }
 
 #[tokio::test]

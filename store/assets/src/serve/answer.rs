@@ -98,12 +98,20 @@ fn absent<B>(assets: &Assets, request: &Request<B>) -> Decided {
 
 fn unknown(assets: &Assets, origin: Option<&HeaderValue>) -> Response<FileBody> {
     assets.counters.not_found.fetch_add(1, Ordering::Relaxed);
+    assets.shelf.unknown();
     plain(
         &assets.room.rules,
         origin,
         StatusCode::NOT_FOUND,
         "no such asset\n",
     )
+}
+
+/// Not one of the unknown, and no incident: retention gave it up.
+fn expired(assets: &Assets, origin: Option<&HeaderValue>) -> Response<FileBody> {
+    assets.counters.expired.fetch_add(1, Ordering::Relaxed);
+    let text = "this asset has expired: no release in use names it\n";
+    plain(&assets.room.rules, origin, StatusCode::NOT_FOUND, text)
 }
 
 /// Answers with what is found elsewhere.
@@ -115,6 +123,7 @@ async fn missing(assets: Assets, head: Request<()>) -> Response<FileBody> {
     };
     match missed {
         Missed::Unknown => unknown(&assets, origin),
+        Missed::Expired => expired(&assets, origin),
         Missed::Incident => incident(&assets, origin),
         Missed::Here => match decide(&assets, &head) {
             Decided::Now(response) => response,
@@ -125,12 +134,12 @@ async fn missing(assets: Assets, head: Request<()>) -> Response<FileBody> {
     }
 }
 
-/// Has a file made anew that cannot be read; true when it stands again.
-async fn mend(assets: &Assets, name: &TreePath, served: &Served) -> bool {
+/// Has a file made anew that cannot be read.
+async fn mend(assets: &Assets, name: &TreePath, served: &Served) -> Missed {
     let Some(misses) = assets.shelf.misses().filter(|_| served.immutable) else {
-        return false;
+        return Missed::Incident;
     };
-    misses.miss(&format!("/{}", encode_path(name.as_bytes()))).await == Missed::Here
+    misses.miss(&format!("/{}", encode_path(name.as_bytes()))).await
 }
 
 fn found<B>(assets: &Assets, request: &Request<B>, name: TreePath, served: Served) -> Decided {
@@ -190,8 +199,13 @@ async fn read(assets: Assets, mut reading: Reading) -> Response<FileBody> {
     }
     let wanted = || wanted(&reading.name, &reading.served);
     let mut obtained = assets.room.files.obtain(wanted()).await;
-    if obtained.is_err() && mend(&assets, &reading.name, &reading.served).await {
-        obtained = assets.room.files.obtain(wanted()).await;
+    if obtained.is_err() {
+        match mend(&assets, &reading.name, &reading.served).await {
+            Missed::Here => obtained = assets.room.files.obtain(wanted()).await,
+            // It was forgotten after it was found on the shelf.
+            Missed::Expired => return expired(&assets, reading.asks.origin.as_ref()),
+            Missed::Unknown | Missed::Incident => {}
+        }
     }
     match obtained {
         Ok(opened) => reading.respond(&assets, opened),
@@ -250,7 +264,7 @@ fn choose(assets: &Assets, accepted: &Accepted, name: &TreePath, served: &Served
     for encoding in accepted.order().filter(|encoding| room.rules.offers(*encoding)) {
         match encodings.find(&served.digest, encoding) {
             Known::Kept(encoded) => return Some(encoded),
-            Known::Useless => {}
+            Known::Useless | Known::Failed(_) => {}
             Known::Coming => coming = true,
             Known::Nothing if coming => {}
             Known::Nothing => {

@@ -7,7 +7,8 @@
 //! ```
 //! All of it is derived: what is lost is made again, and what no asset needs is swept. One thread of low priority works
 //! for the whole process, so that neither requests nor the apps of the host wait for it; while a coding is on its way,
-//! and when the queue is full, answers carry the file as it is. A file that the release itself brings (`app.js.br`
+//! when the queue is full, and when a coding cannot be kept, answers carry the file as it is. What could not be kept (a
+//! full disk) is tried again when it is asked for later, at growing intervals. A file that the release itself brings (`app.js.br`
 //! beside `app.js`) is taken instead, if it decodes to the same bytes.
 
 use std::collections::HashMap;
@@ -15,10 +16,12 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use ship_durable::FileError;
 use ship_model::digest::BlobDigest;
+use tokio::time::Instant;
 
 use super::accept::Encoding;
 use super::files::{Files, OpenFileError, Wanted};
@@ -35,6 +38,12 @@ const STEP: usize = 64 << 10;
 const WINDOW_LOG: u32 = 21;
 /// Up to this size Brotli works as hard as it can; above, that takes a minute for a file.
 const HARD: u64 = 1 << 20;
+
+/// After a file could not be opened or encoded.
+const FAILED_FOR: Duration = Duration::from_secs(60);
+/// After a result could not be kept; twice as long after each that follows.
+const FULL_FOR: Duration = Duration::from_secs(1);
+const FULL_AT_MOST: Duration = Duration::from_secs(300);
 
 /// Content types that grow smaller. Pictures, films, WOFF and archives are coded already.
 const TYPES: [&str; 14] = [
@@ -76,8 +85,10 @@ pub(super) enum Known {
     Nothing,
     /// It is being made, or waits for that.
     Coming,
-    /// It would not be usefully smaller, or cannot be made.
+    /// It would not be usefully smaller.
     Useless,
+    /// It could not be made; nobody tries before then.
+    Failed(Instant),
     Kept(Encoded),
 }
 
@@ -123,6 +134,8 @@ pub struct Encodings {
 struct Shared {
     folder: Arc<Path>,
     known: RwLock<HashMap<(BlobDigest, Encoding), Known>>,
+    /// Set while the folder takes no file: when to try again, and how long that wait is.
+    full: Mutex<Option<(Instant, Duration)>>,
 }
 
 impl Encodings {
@@ -144,6 +157,7 @@ impl Encodings {
         let shared = Arc::new(Shared {
             folder: folder.into(),
             known: RwLock::new(known),
+            full: Mutex::default(),
         });
         let (queue, jobs) = sync_channel(QUEUE);
         let maker = Arc::clone(&shared);
@@ -161,9 +175,12 @@ impl Encodings {
     /// Has it made, some time. Never waits.
     pub(super) fn ask(&self, job: Job) {
         let key = (job.file.digest, job.encoding);
+        if self.shared.is_full() {
+            return;
+        }
         {
             let mut known = self.shared.write();
-            if known.contains_key(&key) {
+            if known.get(&key).is_some_and(|known| !known.is_over()) {
                 return;
             }
             known.insert(key, Known::Coming);
@@ -220,10 +237,18 @@ impl Encodings {
     }
 }
 
+impl Known {
+    /// A failure that lies back so far that it may be tried again.
+    fn is_over(&self) -> bool {
+        matches!(self, Self::Failed(until) if Instant::now() >= *until)
+    }
+}
+
 impl Shared {
     fn find(&self, blob: &BlobDigest, encoding: Encoding) -> Known {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(&(*blob, encoding)).copied().unwrap_or(Known::Nothing)
+        let found = known.get(&(*blob, encoding)).copied();
+        found.filter(|known| !known.is_over()).unwrap_or(Known::Nothing)
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<(BlobDigest, Encoding), Known>> {
@@ -234,13 +259,65 @@ impl Shared {
         // Of this thread alone, on Linux; where it is refused the work is done all the same.
         let _ = rustix::process::nice(15);
         while let Ok(job) = jobs.recv() {
-            let known = self.make(&job).unwrap_or_else(|error| {
+            let key = (job.file.digest, job.encoding);
+            // Of those that were asked for before it was known; they are asked for again.
+            let made = if self.is_full() {
+                None
+            } else {
+                self.tried(&job, self.make(&job))
+            };
+            match made {
+                Some(known) => self.write().insert(key, known),
+                None => self.write().remove(&key),
+            };
+        }
+    }
+
+    /// What is known after a try; none: nothing, so that it can be asked for again.
+    fn tried(&self, job: &Job, made: Result<Known, MakeError>) -> Option<Known> {
+        match made {
+            Ok(known) => {
+                if self
+                    .full
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take()
+                    .is_some()
+                {
+                    tracing::info!("encoded assets can be kept again");
+                }
+                Some(known)
+            }
+            Err(MakeError::Keep(error)) => {
+                self.note_full(job, &error);
+                None
+            }
+            Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(path = %job.file.name, encoding = job.encoding.token(), error, "not encoded");
-                Known::Useless
-            });
-            self.write().insert((job.file.digest, job.encoding), known);
+                Some(Known::Failed(Instant::now() + FAILED_FOR))
+            }
         }
+    }
+
+    /// Tells of the first failure of a row, and waits longer after each.
+    fn note_full(&self, job: &Job, error: &FileError) {
+        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = match *full {
+            Some((_, before)) => (before * 2).min(FULL_AT_MOST),
+            None => {
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(path = %job.file.name, error,
+                    "encoded assets cannot be kept: they are sent as they are, and this is tried again");
+                FULL_FOR
+            }
+        };
+        *full = Some((Instant::now() + wait, wait));
+    }
+
+    fn is_full(&self) -> bool {
+        let full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        full.is_some_and(|(until, _)| Instant::now() < until)
     }
 
     fn make(&self, job: &Job) -> Result<Known, MakeError> {
@@ -370,71 +447,4 @@ fn decodes_to(encoding: Encoding, coded: &[u8], file: &Wanted) -> io::Result<boo
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-    use super::*;
-    use ship_model::path::TreePath;
-
-    fn wanted(bytes: &[u8]) -> Wanted {
-        Wanted {
-            root: Path::new("/").into(),
-            name: TreePath::new(b"a.js").unwrap(),
-            digest: BlobDigest::of(bytes),
-            size: bytes.len() as u64,
-            links: false,
-            union: None,
-        }
-    }
-
-    #[test]
-    fn what_is_encoded_decodes_to_the_same() {
-        for size in [1_500, 200_000, 3_000_000] {
-            let text: Vec<u8> = (0..size).map(|n: u32| b"var a=;"[n as usize / 7 % 7]).collect();
-            for encoding in Encoding::ALL {
-                let coded = encode(encoding, u64::from(size), &text[..], u64::from(size) / 20 * 19);
-                let coded = coded.unwrap().unwrap();
-                assert!(decodes_to(encoding, &coded, &wanted(&text)).unwrap());
-                assert!(!decodes_to(encoding, &coded, &wanted(&text[1..])).unwrap());
-                let half = decodes_to(encoding, &coded[..coded.len() / 2], &wanted(&text));
-                assert!(!half.unwrap_or(false));
-            }
-        }
-    }
-
-    #[test]
-    fn names_are_read_back() {
-        let (blob, own) = (BlobDigest::of(b"a"), BlobDigest::of(b"b"));
-        for encoding in Encoding::ALL {
-            for own in [None, Some(own)] {
-                let name = file_name(&blob, own.as_ref(), encoding);
-                assert_eq!(parse_name(&name), Some((blob, own, encoding)), "{name}");
-            }
-        }
-        for bad in [
-            "",
-            "x.br",
-            "-.br",
-            ".tmp-0011.br",
-            &format!("{blob}.gz"),
-            &format!("{blob}-none.zip"),
-        ] {
-            assert_eq!(parse_name(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn only_what_grows_smaller_is_worth_it() {
-        for (kind, size, worth) in [
-            ("text/javascript; charset=utf-8", 1024, true),
-            ("text/javascript; charset=utf-8", 1023, false),
-            ("application/wasm", CEILING, true),
-            ("application/wasm", CEILING + 1, false),
-            ("image/svg+xml", 5000, true),
-            ("image/png", 5000, false),
-            ("font/woff2", 5000, false),
-            ("application/octet-stream", 5000, false),
-        ] {
-            assert_eq!(is_worth_it(kind, size), worth, "{kind} {size}");
-        }
-    }
-}
+mod tests;

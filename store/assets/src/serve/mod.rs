@@ -31,6 +31,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use ship_model::digest::BlobDigest;
 use ship_model::path::TreePath;
+use ship_model::report::HostFigures;
 use tokio::net::TcpListener;
 
 pub use accept::Encoding;
@@ -60,6 +61,8 @@ pub struct Counters {
     pub bytes: AtomicU64,
     /// Requests for paths that are not on the shelf.
     pub not_found: AtomicU64,
+    /// Requests for paths that were published and that nothing keeps any more.
+    pub expired: AtomicU64,
     /// Requests for paths that are on the shelf and whose file could not be read: each is an incident.
     pub broken: AtomicU64,
     /// Files that were found rotten.
@@ -151,6 +154,21 @@ impl Assets {
             shelf,
             counters,
             room: Arc::new(room),
+        }
+    }
+
+    /// What was counted, for a report; nothing of it is of the fetching.
+    pub fn figures(&self) -> HostFigures {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        HostFigures {
+            asset_requests: of(&self.counters.requests),
+            asset_bytes: of(&self.counters.bytes),
+            asset_not_found: of(&self.counters.not_found),
+            asset_expired: of(&self.counters.expired),
+            asset_broken: of(&self.counters.broken),
+            asset_rotten: of(&self.counters.rotten),
+            asset_healed: self.shelf.misses().map_or(0, |misses| misses.healed()),
+            fetched_bytes: 0,
         }
     }
 

@@ -4,6 +4,7 @@
 //! * [`built`]: what the tools that made the files say of them.
 //! * [`recognise()`]: at publish, what both of them say together.
 //! * [`assets_of`]: the assets of one release.
+//! * [`refuse_dangling`]: links that nobody could serve.
 //! * [`page`]: what a page or a style sheet makes a browser fetch.
 //! * [`clashes`]: the rule that a fingerprinted URL has the same bytes for ever.
 //! * [`union`]: which fingerprinted assets stand: those of every release that is given.
@@ -14,6 +15,7 @@
 //! bytes, has one spelling; [`canonical_url`] brings what a browser asks for into that spelling.
 
 pub mod built;
+mod dangling;
 pub mod fingerprint;
 pub mod page;
 mod recognise;
@@ -28,6 +30,7 @@ use crate::path::{PathRef, TreePath, twins};
 use crate::release::Target;
 use crate::spec::AssetRoot;
 
+pub use dangling::refuse_dangling;
 pub use recognise::recognise;
 pub use types::content_type;
 pub use url::{canonical_url, encode_path};
@@ -73,6 +76,10 @@ pub enum AssetsError {
         first: TreePath,
         second: TreePath,
     },
+    #[error(
+        "asset \"{link}\" is a link to \"{target}\", which is no file of the release: publish the file as well, or leave the link out"
+    )]
+    Dangling { link: TreePath, target: String },
     #[error(
         "\"{first}\" and \"{second}\" differ only in case: some browsers and disks cannot tell them apart"
     )]

@@ -188,6 +188,36 @@ fn more_assets_than_a_release_may_have_are_refused() {
 }
 
 #[test]
+fn a_fingerprinted_link_to_no_file_is_refused() {
+    let with = |links: Vec<Entry>| {
+        let files = [
+            file("public/js/main.3f9a12bc77d01e55.js", "js"),
+            file("lib/x.js", "x"),
+        ];
+        refuse_dangling(&manifest(&[], files.into_iter().chain(links).collect()))
+    };
+    let name = "public/app.77d01e553f9a12bc.js";
+    for fine in ["js/main.3f9a12bc77d01e55.js", "../lib/x.js", "js", "../lib", ".."] {
+        assert_eq!(with(vec![link(name, fine)]), Ok(()), "{fine}");
+    }
+    // Not asked for by a name that pages keep, or not by browsers at all.
+    assert_eq!(with(vec![link("public/latest.js", "gone.js")]), Ok(()));
+    assert_eq!(with(vec![link("lib/app.77d01e553f9a12bc.js", "gone.js")]), Ok(()));
+    for bad in [
+        "gone.js",
+        "js/none",
+        "../li",
+        "app.77d01e553f9a12bc.js",
+        "../../lib/x.js",
+    ] {
+        let refused = with(vec![link(name, bad)]).unwrap_err().to_string();
+        assert!(refused.contains(name) && refused.contains(bad), "{refused}");
+    }
+    let chain = [link(name, "two.js"), link("public/two.js", "gone.js")];
+    assert!(with(chain.into()).is_err());
+}
+
+#[test]
 fn assets_of_a_release() {
     let entries = vec![
         file("bin/main-12345678.js", "outside"),

@@ -201,29 +201,9 @@ fn what_a_revert_goes_to_and_what_hosts_keep_is_reachable() {
 fn what_a_host_holds_is_reachable_whatever_the_store_wants() {
     let (env, host): (EnvName, HostName) = (env("prod"), "h7".parse().unwrap());
     let report = crate::report::AppReport {
-        app: "web".parse().unwrap(),
-        epoch: Default::default(),
-        running: None,
-        deploy: Default::default(),
         healthy: true,
-        phase: Default::default(),
         previous: Some(target(1)),
-        staged: Vec::new(),
-        assets: Vec::new(),
-        failure: None,
-        held: None,
-        listen: Default::default(),
-        update: Default::default(),
-        connections: 0,
-        restarts: 0,
-        damaged: Vec::new(),
-        standby: None,
-        balancers: Vec::new(),
-        canary: None,
-        processes: Vec::new(),
-        waits: None,
-        remarks: Vec::new(),
-        incidents: Vec::new(),
+        ..crate::report::AppReport::of("web".parse().unwrap())
     };
     let state = ran(
         "prod",

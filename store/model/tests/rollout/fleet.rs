@@ -7,9 +7,7 @@ use ship_model::digest::ReleaseId;
 use ship_model::host::HostState;
 use ship_model::name::{AppName, ClassName, EnvName, HostName};
 use ship_model::release::{ReleaseNumber, Target};
-use ship_model::report::{
-    AppFailure, AppPhase, AppReport, AssetIncident, HostReport, LocalHold, UpdateFigures,
-};
+use ship_model::report::{AppFailure, AppReport, AssetIncident, HostReport, LocalHold};
 use ship_model::rollout::{
     Effect, EnvState, Event, HostView, Plan, PlanRefused, Policy, ReleaseInfo, Request, Wish, plan, step,
 };
@@ -148,24 +146,14 @@ impl SimHost {
 
     pub fn report(&self, app: &AppName) -> AppReport {
         AppReport {
-            app: app.clone(),
             epoch: self.epoch,
             running: self.running,
             deploy: self.deploy,
             healthy: self.running.is_some() && !self.unhealthy,
-            phase: AppPhase::Idle,
-            previous: None,
             staged: self.staged.iter().map(|number| release(*number)).collect(),
             assets: self.assets.iter().map(|number| release(*number)).collect(),
             failure: self.failure.clone(),
             held: self.held.clone(),
-            listen: BTreeMap::new(),
-            update: UpdateFigures::default(),
-            connections: 0,
-            restarts: 0,
-            processes: Vec::new(),
-            waits: None,
-            remarks: Vec::new(),
             incidents: self
                 .unserved
                 .iter()
@@ -175,10 +163,7 @@ impl SimHost {
                     url: "/static/main.3f9a12bc.js".to_owned(),
                 })
                 .collect(),
-            damaged: Vec::new(),
-            standby: None,
-            balancers: Vec::new(),
-            canary: None,
+            ..AppReport::of(app.clone())
         }
     }
 }
