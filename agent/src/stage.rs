@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ship_bundle::stage::{
-    self, BlobSource, Depth, FetchError as BlobError, Kept, KeptError, Place, RemoveError, StageError,
+    self, BlobSource, DeltaTask, Depth, FetchError as BlobError, Kept, KeptError, Place, RemoveError, StageError,
     StageTask, StagedRelease, VerifyReport, VerifyStagedError,
 };
 use ship_model::digest::BundleDigest;
@@ -18,7 +18,7 @@ use ship_model::spec::ReleaseSpec;
 use thiserror::Error;
 use tokio::runtime::Handle;
 
-use crate::fetch::{BundleSource, FetchError, Fetcher, RangeError};
+use crate::fetch::{BundleSource, FetchError, Fetcher, OpenDelta, RangeError};
 use crate::keeper::{IntentError, fits};
 use crate::layout::{self, AppLayout, PrepareError};
 
@@ -182,6 +182,10 @@ impl StagingError {
         }
     }
 
+    fn failed_delta(&self) -> bool {
+        matches!(self, Self::Stage { source, .. } if source.failed_delta())
+    }
+
     /// Whether trying again later may help by itself.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -247,18 +251,26 @@ pub fn stage(
     staging: impl FnOnce(),
 ) -> Result<Staged, StagingError> {
     let before = supply.fetcher.received();
-    let manifest = supply.runtime.block_on(supply.fetcher.manifest(target.id));
-    let manifest = manifest.map_err(|source| StagingError::Fetch {
-        release: target.folder(),
-        source,
-    })?;
+    let donors = donors(layout, target, neighbours);
+    let (manifest, delta) = match delta_from(target, supply, &donors) {
+        Some((delta, manifest)) => (manifest, Some(delta)),
+        None => {
+            let manifest = supply.runtime.block_on(supply.fetcher.manifest(target.id));
+            let manifest = manifest.map_err(|source| StagingError::Fetch {
+                release: target.folder(),
+                source,
+            })?;
+            (manifest, None)
+        }
+    };
     check(layout, target, &manifest)?;
     let work = Work {
         layout,
         target,
         supply,
         manifest: &manifest,
-        donors: &donors(layout, target, neighbours),
+        donors: &donors,
+        delta: delta.as_ref(),
     };
     let done = work.run(staging)?;
     prepare_shared(layout, manifest.spec()).map_err(|source| StagingError::Prepare {
@@ -296,6 +308,35 @@ fn donors(layout: &AppLayout, target: &Target, neighbours: &[Target]) -> Vec<Sta
     donors
 }
 
+/// A delta from one of the donors, with the release's manifest. None is needed: what keeps one away is told, no more.
+fn delta_from(
+    target: &Target,
+    supply: &Supply,
+    donors: &[StagedRelease],
+) -> Option<(OpenDelta, Manifest)> {
+    if donors.iter().any(|donor| donor.id() == target.id) {
+        // It lies here: nothing, or little, is to be fetched.
+        return None;
+    }
+    let bases: Vec<_> = donors.iter().map(StagedRelease::id).collect();
+    if bases.is_empty() {
+        return None;
+    }
+    let offers = supply.runtime.block_on(supply.fetcher.deltas(target.id, &bases, &[]));
+    let offers = offers.map_err(|error| crate::session::chain(&error));
+    let opened = offers.and_then(|offers| {
+        let Some(offer) = offers.first() else { return Ok(None) };
+        let base = donors.iter().find(|donor| donor.id() == offer.base);
+        let Some(base) = base else { return Ok(None) };
+        let opened = OpenDelta::open(&supply.bundles, *offer, target.id, base.manifest());
+        opened.map(Some).map_err(|error| crate::session::chain(&error))
+    });
+    opened.unwrap_or_else(|error| {
+        tracing::warn!(release = %target.number, error, "no delta; bundles are read");
+        None
+    })
+}
+
 /// One staging under way.
 struct Work<'a> {
     layout: &'a AppLayout,
@@ -303,6 +344,7 @@ struct Work<'a> {
     supply: &'a Supply,
     manifest: &'a Manifest,
     donors: &'a [StagedRelease],
+    delta: Option<&'a OpenDelta>,
 }
 
 struct Worked {
@@ -316,8 +358,9 @@ impl Work<'_> {
         let mut staging = Some(staging);
         let mut wrong: Vec<BundleDigest> = Vec::new();
         let mut first: Option<StagingError> = None;
+        let mut delta = self.delta;
         loop {
-            let tried = self.once(&wrong, || {
+            let tried = self.once(&wrong, delta, || {
                 if let Some(staging) = staging.take() {
                     staging();
                 }
@@ -326,6 +369,11 @@ impl Work<'_> {
                 Ok(worked) => return Ok(worked),
                 Err(error) => error,
             };
+            if error.failed_delta() && delta.take().is_some() {
+                tracing::warn!(release = %self.target.number, error = crate::session::chain(&error),
+                    "the delta does not give the release; bundles are read");
+                continue;
+            }
             match error.wrong_bundle() {
                 Some(bundle) if wrong.len() < WRONG_BUNDLES && !wrong.contains(&bundle) => {
                     tracing::error!(release = %self.target.number, %bundle, error = crate::session::chain(&error),
@@ -340,7 +388,12 @@ impl Work<'_> {
         }
     }
 
-    fn once(&self, wrong: &[BundleDigest], staging: impl FnOnce()) -> Result<Worked, StagingError> {
+    fn once(
+        &self,
+        wrong: &[BundleDigest],
+        delta: Option<&OpenDelta>,
+        staging: impl FnOnce(),
+    ) -> Result<Worked, StagingError> {
         let folder = self.target.folder();
         let releases = self.layout.releases();
         let place = Place::new(&releases, &folder).map_err(|_| StagingError::OtherApp {
@@ -351,7 +404,18 @@ impl Work<'_> {
             release: folder.clone(),
             source: Box::new(source),
         })?;
-        let missing = stage::missing(self.manifest, self.donors, kept.as_ref());
+        let delta = delta.and_then(|delta| {
+            let base = self.donors.iter().find(|donor| donor.id() == delta.offer.base)?;
+            Some(DeltaTask {
+                index: &delta.index,
+                base,
+                source: delta.source(),
+            })
+        });
+        let mut missing = stage::missing(self.manifest, self.donors, kept.as_ref());
+        if let Some(delta) = &delta {
+            delta.spare(&mut missing);
+        }
         let bundles = self.supply.bundles.holding(&missing, wrong);
         let bundles = bundles.map_err(|source| StagingError::Fetch {
             release: folder.clone(),
@@ -365,6 +429,7 @@ impl Work<'_> {
             donors: self.donors,
             kept: kept.as_ref(),
             keep: true,
+            delta,
             bundles: &bundles,
             source: &self.supply.bundles,
             progress: &(),

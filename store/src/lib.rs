@@ -20,6 +20,7 @@ pub mod admin;
 pub mod bridge;
 pub mod ca;
 pub mod clock;
+pub mod deltas;
 pub mod desired;
 pub mod engine;
 pub mod folder;

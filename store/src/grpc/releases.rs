@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use ship_assets::serve::Assets;
-use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
+use ship_model::digest::{BlobDigest, BundleDigest, DeltaDigest, ReleaseId};
 use ship_model::manifest::MAX_ENCODED;
 use ship_model::release::{Provenance, ReleaseNumber, ReleaseRecord};
 use ship_proto::v1::releases_server::Releases;
@@ -21,6 +21,7 @@ use super::face::{Answers, Face, caller};
 use super::status;
 use crate::bridge::Bridge;
 use crate::engine::Object;
+use crate::deltas::{Deltas, Maker};
 use crate::engine::blobs::read_whole;
 use crate::folder::StoreFolder;
 use crate::ledger::RequestId;
@@ -37,6 +38,8 @@ const AHEAD: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Bundles that one question may want avoided.
 const MOST_AVOIDED: usize = 64;
+/// Releases that one question for deltas may name.
+const MOST_BASES: usize = 16;
 /// Most releases of one list.
 const MOST: u32 = 1000;
 
@@ -56,6 +59,8 @@ pub struct Rooms {
     pub retention: Retention,
     /// What the store serves itself.
     pub assets: Assets,
+    pub deltas: Arc<Deltas>,
+    pub maker: Arc<Maker>,
 }
 
 impl ReleasesFace {
@@ -81,6 +86,19 @@ impl ReleasesFace {
         }
         let (app, check_only) = first.ok_or_else(|| status::invalid("the stream was empty", "manifest"))?;
         Ok((app, check_only, encoded))
+    }
+
+    /// Hosts will come from what their environment runs, new ones from the release before.
+    async fn wish_for(&self, record: &ReleaseRecord) -> Result<(), Status> {
+        let (app, number) = (record.app.clone(), record.number);
+        let newest = self.face.ledger(move |ledger| ledger.releases(&app, 2)).await?;
+        let before = newest.into_iter().find(|release| release.number < number);
+        let states = self.face.board.states();
+        let of_app = states.iter().filter(|state| state.app == record.app);
+        let running = of_app.filter_map(|state| Some(state.current?.id));
+        let bases = running.chain(before.map(|release| release.id));
+        self.rooms.maker.wish(bases, record.id);
+        Ok(())
     }
 
     fn line(&self, record: ReleaseRecord) -> v1::ReleaseLine {
@@ -258,6 +276,7 @@ impl Releases for ReleasesFace {
         let record = done.await.map_err(status::broken_off)?;
         let record = record.map_err(|error| status::commit(&error))?;
         tracing::info!(app = %record.app, release = record.number.0, id = %record.id, "published");
+        self.wish_for(&record).await?;
         Ok(Response::new(record.into()))
     }
 
@@ -349,6 +368,35 @@ impl Releases for ReleasesFace {
             })
         });
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn deltas(
+        &self,
+        request: Request<v1::DeltasRequest>,
+    ) -> Result<Response<v1::DeltasReply>, Status> {
+        let request = request.into_inner();
+        if request.bases.len() > MOST_BASES || request.avoid.len() > MOST_AVOIDED {
+            let message = format!("at most {MOST_BASES} bases and {MOST_AVOIDED} deltas to avoid may be named");
+            return Err(status::invalid(message, "bases"));
+        }
+        let bad = |error| status::bad_message(&error);
+        let target = digest(&request.release, "release id", ReleaseId::from_slice).map_err(bad)?;
+        let bases = digests(&request.bases, "release id", ReleaseId::from_slice).map_err(bad)?;
+        let avoid = digests(&request.avoid, "delta", DeltaDigest::from_slice).map_err(bad)?;
+        let mut found = self.rooms.deltas.leading_to(target, &bases);
+        found.retain(|delta| !avoid.contains(&delta.digest));
+        if found.is_empty() && avoid.is_empty() {
+            // For the hosts that come after this one; it does not wait.
+            self.rooms.maker.wish(bases.first().copied(), target);
+        }
+        let deltas = found.into_iter().map(|delta| v1::Delta {
+            delta: delta.digest.as_bytes().to_vec(),
+            base: delta.base.as_bytes().to_vec(),
+            bytes: delta.bytes,
+        });
+        Ok(Response::new(v1::DeltasReply {
+            deltas: deltas.collect(),
+        }))
     }
 }
 

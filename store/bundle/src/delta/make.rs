@@ -138,6 +138,23 @@ pub fn make_delta(
     })
 }
 
+/// The blobs of `base` and of `target` that [`make_delta`] reads.
+#[must_use]
+pub fn delta_needs(base: &Manifest, target: &Manifest) -> (Vec<BlobDigest>, Vec<BlobDigest>) {
+    let found = matched(base, target);
+    let old = found.groups.iter().flat_map(|group| &group.old);
+    let old = old.chain(found.grown.iter().filter_map(|grown| grown.old.as_ref()));
+    let new = found.groups.iter().flat_map(|group| &group.new);
+    let new = new.chain(found.grown.iter().map(|grown| &grown.new));
+    let digests = |files: &mut dyn Iterator<Item = &Known>| {
+        let mut digests: Vec<_> = files.map(|file| file.digest).collect();
+        digests.sort_unstable();
+        digests.dedup();
+        digests
+    };
+    (digests(&mut { old }), digests(&mut { new }))
+}
+
 fn blob(new: &Known, pieces: Vec<super::index::Piece>) -> DeltaBlob {
     DeltaBlob {
         digest: new.digest,

@@ -33,7 +33,7 @@ mod read;
 mod source;
 
 pub use index::{DeltaError, DeltaFooter, DeltaIndex, FOOTER};
-pub use make::{Effort, MadeDelta, MakeDeltaError, make_delta};
+pub use make::{Effort, MadeDelta, MakeDeltaError, delta_needs, make_delta};
 pub use read::{ApplyError, DeltaBlobs, Part, read_manifest};
 pub(crate) use source::read_entry;
 pub use source::{BlobBytes, TreeBlobs};

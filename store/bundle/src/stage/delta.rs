@@ -46,8 +46,8 @@ impl std::fmt::Debug for DeltaTask<'_> {
 }
 
 impl DeltaTask<'_> {
-    /// Takes out of `missing`, which is sorted, what the delta gives.
-    pub(super) fn spare(&self, missing: &mut Vec<BlobDigest>) {
+    /// Takes out of `missing` what the delta gives.
+    pub fn spare(&self, missing: &mut Vec<BlobDigest>) {
         let mut given: Vec<BlobDigest> = self.index.blobs().collect();
         given.sort_unstable();
         missing.retain(|blob| given.binary_search(blob).is_err());

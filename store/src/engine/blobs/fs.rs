@@ -187,6 +187,7 @@ fn object_named(kind: ObjectKind, name: &std::ffi::OsStr) -> Option<Object> {
     match kind {
         ObjectKind::Bundle => name.parse().ok().map(Object::Bundle),
         ObjectKind::Manifest => name.parse().ok().map(Object::Manifest),
+        ObjectKind::Delta => name.parse().ok().map(Object::Delta),
     }
 }
 
