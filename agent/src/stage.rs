@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ship_bundle::stage::{
-    self, BlobSource, DeltaTask, Depth, FetchError as BlobError, Kept, KeptError, Place, RemoveError, StageError,
-    StageTask, StagedRelease, VerifyReport, VerifyStagedError,
+    self, BlobSource, DeltaTask, Depth, FetchError as BlobError, Kept, KeptError, Place, RemoveError,
+    StageError, StageTask, StagedRelease, VerifyReport, VerifyStagedError,
 };
 use ship_model::digest::BundleDigest;
 use ship_model::manifest::Manifest;
@@ -309,11 +309,7 @@ fn donors(layout: &AppLayout, target: &Target, neighbours: &[Target]) -> Vec<Sta
 }
 
 /// A delta from one of the donors, with the release's manifest. None is needed: what keeps one away is told, no more.
-fn delta_from(
-    target: &Target,
-    supply: &Supply,
-    donors: &[StagedRelease],
-) -> Option<(OpenDelta, Manifest)> {
+fn delta_from(target: &Target, supply: &Supply, donors: &[StagedRelease]) -> Option<(OpenDelta, Manifest)> {
     if donors.iter().any(|donor| donor.id() == target.id) {
         // It lies here: nothing, or little, is to be fetched.
         return None;
@@ -322,10 +318,14 @@ fn delta_from(
     if bases.is_empty() {
         return None;
     }
-    let offers = supply.runtime.block_on(supply.fetcher.deltas(target.id, &bases, &[]));
+    let offers = supply
+        .runtime
+        .block_on(supply.fetcher.deltas(target.id, &bases, &[]));
     let offers = offers.map_err(|error| crate::session::chain(&error));
     let opened = offers.and_then(|offers| {
-        let Some(offer) = offers.first() else { return Ok(None) };
+        let Some(offer) = offers.first() else {
+            return Ok(None);
+        };
         let base = donors.iter().find(|donor| donor.id() == offer.base);
         let Some(base) = base else { return Ok(None) };
         let opened = OpenDelta::open(&supply.bundles, *offer, target.id, base.manifest());

@@ -5,7 +5,7 @@
 //! derived: what a crash leaves undone is found at the next start and done then.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, BufReader, Read, Write as _};
+use std::io::{self, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,7 +18,7 @@ use ship_model::name::AppName;
 use ship_model::release::{ReleaseNumber, ReleaseRecord, Target};
 
 use crate::engine::blobs::read_whole;
-use crate::engine::{Slice, Blobs, BlobsError, Object, ObjectReader};
+use crate::engine::{Blobs, BlobsError, Object, ObjectReader, Slice};
 use crate::ledger::{Ledger, LedgerError, UrlSet};
 use crate::locate::{Places, ReadIndexError, read_index};
 
@@ -349,4 +349,3 @@ fn pipe<R: io::BufRead>(
         pushed.map_err(Piped::Frame)
     })
 }
-

@@ -52,14 +52,18 @@ impl Fetcher {
             avoid: avoid.iter().map(|delta| delta.as_bytes().to_vec()).collect(),
         };
         let reply = match answer(&what, self.client().deltas(call(request))).await {
-            Err(FetchError::Call { source, .. }) if source.code() == Code::Unimplemented => return Ok(Vec::new()),
+            Err(FetchError::Call { source, .. }) if source.code() == Code::Unimplemented => {
+                return Ok(Vec::new());
+            }
             other => other?,
         };
         let offers = reply.deltas.iter().map(offer);
-        let mut offers = offers.collect::<Result<Vec<_>, _>>().map_err(|source| FetchError::Wire {
-            what: "deltas",
-            source,
-        })?;
+        let mut offers = offers
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| FetchError::Wire {
+                what: "deltas",
+                source,
+            })?;
         offers.retain(|offer| bases.contains(&offer.base) && !avoid.contains(&offer.delta));
         Ok(offers)
     }
@@ -79,10 +83,7 @@ pub enum OpenDeltaError {
     #[error("cannot read delta {delta}")]
     Read { delta: DeltaDigest, source: io::Error },
     #[error("delta {delta} cannot be used")]
-    Delta {
-        delta: DeltaDigest,
-        source: DeltaError,
-    },
+    Delta { delta: DeltaDigest, source: DeltaError },
     #[error("delta {delta} leads to another release than the store said")]
     Other { delta: DeltaDigest },
 }
@@ -122,7 +123,9 @@ impl DeltaSource for DeltaBytes {
             return Ok(Box::new(self.source.bytes(Source::Delta(self.delta), range)));
         };
         let part = whole.get(range.start as usize..range.end as usize);
-        Ok(Box::new(Cursor::new(part.ok_or(io::ErrorKind::UnexpectedEof)?.to_vec())))
+        Ok(Box::new(Cursor::new(
+            part.ok_or(io::ErrorKind::UnexpectedEof)?.to_vec(),
+        )))
     }
 }
 

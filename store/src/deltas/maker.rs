@@ -116,9 +116,8 @@ impl Maker {
     /// # Errors
     /// [`MakeError`]; nothing is kept.
     pub fn make(&self, base: ReleaseId, target: ReleaseId) -> Result<KnownDelta, MakeError> {
-        let manifest = |id| {
-            read_manifest(&*self.blobs, id).map_err(|source| MakeError::Manifest { id, source })
-        };
+        let manifest =
+            |id| read_manifest(&*self.blobs, id).map_err(|source| MakeError::Manifest { id, source });
         let (old, new) = (manifest(base)?, manifest(target)?);
         let (of_old, of_new) = delta_needs(&old, &new);
         let from = Spool::fill(&*self.blobs, &self.places, &of_old)?;
@@ -128,7 +127,8 @@ impl Maker {
         staged.flush().map_err(MakeError::Write)?;
         let (digest, bytes) = (DeltaDigest::from_bytes(staged.digest()), staged.len());
         self.blobs.keep(staged, Object::Delta(digest))?;
-        self.deltas.add(footer_of(&*self.blobs, Object::Delta(digest))?, digest, bytes);
+        self.deltas
+            .add(footer_of(&*self.blobs, Object::Delta(digest))?, digest, bytes);
         Ok(KnownDelta { base, digest, bytes })
     }
 }

@@ -83,7 +83,11 @@ impl Deltas {
     #[must_use]
     pub fn leading_to(&self, target: ReleaseId, from: &[ReleaseId]) -> Vec<KnownDelta> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let mut found: Vec<_> = from.iter().filter_map(|base| known.get(&(target, *base))).copied().collect();
+        let mut found: Vec<_> = from
+            .iter()
+            .filter_map(|base| known.get(&(target, *base)))
+            .copied()
+            .collect();
         found.sort_unstable_by_key(|delta| (delta.bytes, delta.digest));
         found.dedup();
         found

@@ -84,7 +84,10 @@ impl Spool {
 impl BlobBytes for Spool {
     fn read_at(&self, blob: BlobDigest, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let at = self.places.binary_search_by_key(&blob, |(digest, _)| *digest);
-        let (_, begins) = at.ok().and_then(|at| self.places.get(at)).ok_or(io::ErrorKind::NotFound)?;
+        let (_, begins) = at
+            .ok()
+            .and_then(|at| self.places.get(at))
+            .ok_or(io::ErrorKind::NotFound)?;
         self.staged.file().read_exact_at(buffer, begins + offset)
     }
 }

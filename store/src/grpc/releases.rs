@@ -20,8 +20,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::face::{Answers, Face, caller};
 use super::status;
 use crate::bridge::Bridge;
-use crate::engine::Object;
 use crate::deltas::{Deltas, Maker};
+use crate::engine::Object;
 use crate::engine::blobs::read_whole;
 use crate::folder::StoreFolder;
 use crate::ledger::RequestId;
@@ -370,13 +370,11 @@ impl Releases for ReleasesFace {
         Ok(Response::new(Box::pin(answers)))
     }
 
-    async fn deltas(
-        &self,
-        request: Request<v1::DeltasRequest>,
-    ) -> Result<Response<v1::DeltasReply>, Status> {
+    async fn deltas(&self, request: Request<v1::DeltasRequest>) -> Result<Response<v1::DeltasReply>, Status> {
         let request = request.into_inner();
         if request.bases.len() > MOST_BASES || request.avoid.len() > MOST_AVOIDED {
-            let message = format!("at most {MOST_BASES} bases and {MOST_AVOIDED} deltas to avoid may be named");
+            let message =
+                format!("at most {MOST_BASES} bases and {MOST_AVOIDED} deltas to avoid may be named");
             return Err(status::invalid(message, "bases"));
         }
         let bad = |error| status::bad_message(&error);

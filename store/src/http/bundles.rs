@@ -70,11 +70,7 @@ async fn give(
         return refuse(StatusCode::NOT_FOUND, text.to_owned());
     };
     let blobs = Arc::clone(&bundles.blobs);
-    let reader = match bundles
-        .bridge
-        .run(move || blobs.open(object))
-        .await
-    {
+    let reader = match bundles.bridge.run(move || blobs.open(object)).await {
         Ok(Ok(reader)) => Arc::from(reader),
         Ok(Err(BlobsError::Absent { .. })) => {
             return refuse(StatusCode::NOT_FOUND, format!("no {object}\n"));

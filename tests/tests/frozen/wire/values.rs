@@ -336,3 +336,11 @@ pub(super) fn swept() -> Swept {
         files: 32,
     }
 }
+
+pub(super) fn delta() -> Delta {
+    Delta {
+        delta: digest(21),
+        base: digest(19),
+        bytes: 22,
+    }
+}
