@@ -426,4 +426,8 @@ impl Releases for Inner {
     async fn get(&self, _: Request<v1::GetReleaseRequest>) -> Result<Answer<v1::ReleaseRecord>, Status> {
         Err(Status::unimplemented("agents do not get"))
     }
+
+    async fn deltas(&self, _: Request<v1::DeltasRequest>) -> Result<Answer<v1::DeltasReply>, Status> {
+        Ok(Answer::new(v1::DeltasReply::default()))
+    }
 }
