@@ -12,6 +12,7 @@ use ship_model::report::{
 use crate::v1;
 
 mod figures;
+mod privileges;
 
 /// Why a message is not well-formed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -456,6 +457,7 @@ impl From<HostReport> for v1::HostReport {
             agent_version: report.agent_version,
             platform: report.platform.unwrap_or_default(),
             figures: Some(report.figures.into()),
+            privileges: report.privileges.map(Into::into),
         }
     }
 }
@@ -480,6 +482,7 @@ impl TryFrom<v1::HostReport> for HostReport {
             agent_version: wire.agent_version,
             platform: Some(wire.platform).filter(|platform| !platform.is_empty()),
             figures: wire.figures.unwrap_or_default().into(),
+            privileges: wire.privileges.map(Into::into),
         })
     }
 }

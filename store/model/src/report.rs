@@ -25,6 +25,25 @@ pub struct HostReport {
     /// What its agent counted since its start.
     #[serde(default)]
     pub figures: HostFigures,
+    /// What the machine lets agent and keepers do, as it was at the agent's start; none from an agent that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privileges: Option<Privileges>,
+}
+
+/// What a machine lets an agent and its keepers do, of all that a promise needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Privileges {
+    /// Empty: all is there.
+    pub missing: Vec<MissingPrivilege>,
+}
+
+/// Something that a promise needs and a host has not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingPrivilege {
+    /// `CAP_KILL`, `control groups`; to be escaped before it is shown.
+    pub what: String,
+    /// What happens instead, and what is then not promised; to be escaped before it is shown.
+    pub instead: String,
 }
 
 /// What an agent counted since its start. Of assets: what was asked of the host's own asset port.

@@ -174,6 +174,11 @@ fn examples() -> Vec<Example> {
         };
         "HostFigures" HostFigures = host_figures();
         "HostReport figures" HostReport = HostReport { figures: Some(host_figures()), ..host_report() };
+        "MissingPrivilege" MissingPrivilege = missing();
+        "Privileges" Privileges = Privileges { missing: vec![missing()] };
+        "HostReport privileges" HostReport = HostReport {
+            privileges: Some(Privileges { missing: vec![missing()] }), ..host_report()
+        };
     }
 }
 

@@ -115,6 +115,13 @@ pub(super) fn host_report() -> HostReport {
     }
 }
 
+pub(super) fn missing() -> MissingPrivilege {
+    MissingPrivilege {
+        what: text("CAP_KILL"),
+        instead: text("processes that become another user cannot be ended"),
+    }
+}
+
 pub(super) fn log_line() -> LogLine {
     LogLine {
         at_ms: 1_760_000_000_002,
