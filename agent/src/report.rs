@@ -129,6 +129,7 @@ fn level(report: &HostReport) -> HostReport {
     for app in &mut level.apps {
         (app.connections, app.older_connections) = (0, 0);
         app.asked.clear();
+        app.memory = None;
         // An app may say of itself what it likes, as often as it likes.
         app.processes.iter_mut().for_each(|process| process.said.clear());
     }

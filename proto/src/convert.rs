@@ -12,6 +12,7 @@ use ship_model::report::{
 use crate::v1;
 
 mod figures;
+mod memory;
 mod privileges;
 
 /// Why a message is not well-formed.
@@ -314,6 +315,7 @@ impl From<AppReport> for v1::AppReport {
             older_connections: report.older_connections,
             generations: report.generations,
             switched_ms: report.switched_ms,
+            memory: report.memory.map(Into::into),
         }
     }
 }
@@ -442,6 +444,7 @@ impl TryFrom<v1::AppReport> for AppReport {
             older_connections: wire.older_connections,
             generations: wire.generations,
             switched_ms: wire.switched_ms,
+            memory: wire.memory.map(Into::into),
         })
     }
 }

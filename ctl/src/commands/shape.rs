@@ -193,6 +193,8 @@ pub struct Way {
     pub gap: Option<Gap>,
     /// Null: the old one does not stay beside the new one.
     pub standby: Option<Standby>,
+    /// What memory lacks for two generations on the host; null: it is not known to lack any.
+    pub tight: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -224,6 +226,7 @@ impl From<&HostWay> for Way {
                 covered_by: some(&way.covered_by),
             }),
             standby: way.standby.then_some(Standby { hold_ms: way.hold_ms }),
+            tight: some(&way.tight),
         }
     }
 }
@@ -252,6 +255,8 @@ pub struct Host {
     /// What stands by to go back to, or why nothing does any more; null: nothing to say.
     pub standby: Option<String>,
     pub processes: Vec<Process>,
+    /// Null: not known.
+    pub memory: Option<Memory>,
     /// What its switch waits for; null: nothing.
     pub waits: Option<Wait>,
     /// What fell back to another way there, and why.
@@ -400,10 +405,32 @@ impl From<&AppHost> for Host {
             gap_ms: update.gap_ms,
             standby: Some(report.standby.clone()).filter(|words| !words.is_empty()),
             processes: report.processes.iter().map(Process::from).collect(),
+            memory: report.memory.as_ref().map(Memory::from),
             waits: report.waits.as_ref().map(Wait::from),
             asset_incidents: report.incidents.iter().map(AssetIncident::from).collect(),
             asset_rot: report.rot.as_ref().map(AssetRot::from),
             remarks: report.remarks,
+        }
+    }
+}
+
+/// An app's memory on a host, in bytes.
+#[derive(Debug, Serialize)]
+pub struct Memory {
+    /// What the running generation has, by process, with all that it started.
+    pub used: BTreeMap<String, u64>,
+    /// What can be had there, with what older generations have.
+    pub free: u64,
+    /// Whose limit that is: `on the host`.
+    pub whose: String,
+}
+
+impl From<&v1::AppMemory> for Memory {
+    fn from(memory: &v1::AppMemory) -> Self {
+        Self {
+            used: memory.used.clone().into_iter().collect(),
+            free: memory.free,
+            whose: memory.whose.clone(),
         }
     }
 }

@@ -150,6 +150,20 @@ pub struct AppReport {
     /// When `running` went live, in milliseconds since 1970 by the host's clock; 0: nobody knows.
     #[serde(default)]
     pub switched_ms: u64,
+    /// Memory, where there are processes and the kernel tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<AppMemory>,
+}
+
+/// What an app has of a host's memory, and what it can have, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppMemory {
+    /// What the running generation has, by process, with all that it started.
+    pub used: BTreeMap<String, u64>,
+    /// What can be had; what older generations have counts as free, since they leave.
+    pub free: u64,
+    /// Of whom: `on the host`; to be escaped before it is shown.
+    pub whose: String,
 }
 
 /// Releases of one app whose requests for assets a host tells apart.
@@ -210,6 +224,7 @@ impl AppReport {
             older_connections: 0,
             generations: 0,
             switched_ms: 0,
+            memory: None,
         }
     }
 }

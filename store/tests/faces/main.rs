@@ -12,6 +12,7 @@ mod agent;
 mod assets;
 mod fleet;
 mod hostile;
+mod memory;
 mod ports;
 mod publishing;
 mod push;

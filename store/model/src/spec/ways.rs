@@ -27,6 +27,8 @@ pub enum Gap {
     NoOverlap,
     /// An address goes from Ship's hands into the app's own, or back.
     Hands,
+    /// Both generations have no room in the host's memory; see [`super::tight`].
+    Memory,
 }
 
 impl Gap {
@@ -37,6 +39,7 @@ impl Gap {
             Self::Apart => "coexist = false",
             Self::NoOverlap => "overlap = false",
             Self::Hands => "its address changes hands",
+            Self::Memory => "no memory for two generations",
         }
     }
 }
