@@ -117,7 +117,9 @@ fn another_hosts_name(fleet: &Fleet) {
     let text = fs::read_to_string(hosts.join("h1/agent.toml")).unwrap();
     let (theirs, ours) = (hosts.join("h1"), own.to_str().unwrap());
     let text = text.replace(theirs.to_str().unwrap(), ours);
-    let lines = text.lines().filter(|line| !line.starts_with("asset_listen"));
+    // Ports that h1 has.
+    let taken = |line: &&str| line.starts_with("asset_listen") || line.starts_with("metrics_listen");
+    let lines = text.lines().filter(|line| !taken(line));
     fs::write(own.join("agent.toml"), lines.collect::<Vec<_>>().join("\n")).unwrap();
     fs::create_dir_all(own.join("tls")).unwrap();
     for file in ["ca.pem", "cert.pem", "key.pem"] {

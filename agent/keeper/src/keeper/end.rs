@@ -10,9 +10,38 @@ use crate::processes;
 
 /// How often leaving generations are looked at.
 const LOOK_MS: u64 = 50;
+/// For a generation to take what waits in its queues before it is told to drain.
+const QUEUES_MS: u64 = 2_000;
 
 impl Keeper {
+    /// Tells it to drain, as soon as it has taken what waits in its queues: an application that shuts its listener down at
+    /// that word would reset those users.
     pub(super) fn drain(&mut self, generation: u64) {
+        self.undrained.insert(generation, now_ms() + QUEUES_MS);
+        self.next_look = 0;
+        self.tell_drain(generation);
+    }
+
+    /// The program that takes over knows nothing of those that wait for it.
+    pub(super) fn tell_drains(&mut self) {
+        for (generation, _) in std::mem::take(&mut self.undrained) {
+            self.undrained.insert(generation, 0);
+            self.tell_drain(generation);
+        }
+    }
+
+    fn tell_drain(&mut self, generation: u64) {
+        let Some(until) = self.undrained.get(&generation) else {
+            return;
+        };
+        let queued = self
+            .listeners
+            .iter()
+            .any(|(_, group)| group.has_queue(generation));
+        if queued && now_ms() < *until {
+            return;
+        }
+        self.undrained.remove(&generation);
         for home in self.homes(generation) {
             let path = self.drain_file(home);
             if let Err(error) = std::fs::File::create(&path) {
@@ -186,6 +215,7 @@ impl Keeper {
         self.tails.remove(&generation);
         self.forget_stores();
         self.cut.remove(&generation);
+        self.undrained.remove(&generation);
         self.counted.retain(|(number, _), _| *number != generation);
         self.births.retain(|birth| birth.generation != generation);
         self.joins.retain(|join| join.generation != generation);
@@ -258,6 +288,7 @@ impl Keeper {
         }
         for (generation, stage) in self.leaving() {
             if stage == Leaving::Draining {
+                self.tell_drain(generation);
                 if !self
                     .state
                     .rising

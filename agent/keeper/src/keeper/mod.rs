@@ -223,6 +223,8 @@ pub struct Keeper {
     notes: VecDeque<String>,
     /// Connections that were open when a generation was told to stop.
     cut: BTreeMap<u64, u64>,
+    /// Generations that are to be told to drain, and until when that waits for their queues.
+    undrained: BTreeMap<u64, u64>,
     /// Connections by generation and slot, when they were last counted.
     counted: BTreeMap<(u64, usize), u64>,
     next_look: u64,
@@ -336,6 +338,7 @@ impl Keeper {
             revision: 1,
             notes: VecDeque::new(),
             cut: BTreeMap::new(),
+            undrained: BTreeMap::new(),
             counted: BTreeMap::new(),
             next_look: 0,
             next_queue_look: 0,

@@ -203,13 +203,7 @@ fn a_fingerprinted_link_to_no_file_is_refused() {
     // Not asked for by a name that pages keep, or not by browsers at all.
     assert_eq!(with(vec![link("public/latest.js", "gone.js")]), Ok(()));
     assert_eq!(with(vec![link("lib/app.77d01e553f9a12bc.js", "gone.js")]), Ok(()));
-    for bad in [
-        "gone.js",
-        "js/none",
-        "../li",
-        "app.77d01e553f9a12bc.js",
-        "../../lib/x.js",
-    ] {
+    for bad in ["gone.js", "js/none", "../li", "app.77d01e553f9a12bc.js"] {
         let refused = with(vec![link(name, bad)]).unwrap_err().to_string();
         assert!(refused.contains(name) && refused.contains(bad), "{refused}");
     }

@@ -94,6 +94,7 @@ impl Keeper {
     pub(super) fn become_next(&mut self, program: &Path) -> Result<(), String> {
         let prepare = |error: io::Error| format!("it cannot be prepared: {error}");
         let _ = fault::point("keeper.upgrade.begin");
+        self.tell_drains();
         let (answer, ready) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| prepare(error.into()))?;
         let mut given = Given::default();
