@@ -10,7 +10,10 @@ use ship_model::name::{AppName, EnvName, HostName};
 pub const TEMPLATE: &str = r#"# [[push]]                                    # assets go there before any host is switched, and are never deleted
 # name = "cdn"
 # env = "production"
-# folder = "/mnt/cdn"                         # or, instead of it:
+# folder = "/mnt/cdn"
+# [[push]]
+# name = "bucket"
+# env = "production"
 # s3 = { bucket = "assets", endpoint = "https://s3.example.com", credentials = "s3.toml" }
 "#;
 
