@@ -10,6 +10,7 @@
 mod access;
 mod agent;
 mod assets;
+mod bucket;
 mod fleet;
 mod hostile;
 mod memory;
