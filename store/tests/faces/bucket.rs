@@ -217,6 +217,18 @@ fn push(front: &Front, credentials: &Path) -> PushSettings {
     }
 }
 
+const KEYS: &str = "s3.toml";
+
+/// A server with an empty bucket, what stands before it, and a folder with the keys; none where there is no server.
+async fn bucket() -> Option<(Moto, Front, TempDir)> {
+    let moto = Moto::start().await?;
+    let front = Front::start(moto.addr).await;
+    moto.put("/assets", "").await;
+    let place = TempDir::new().unwrap();
+    write_keys(&place.path().join(KEYS));
+    Some((moto, front, place))
+}
+
 fn write_keys(path: &Path) {
     let keys = b"access_key_id = \"a\"\nsecret_access_key = \"the-secret\"\n";
     ship_durable::write_file(path, keys).unwrap();
@@ -229,7 +241,7 @@ async fn no_host_is_switched_before_the_bucket_has_all() {
     let Some(moto) = Moto::start().await else { return };
     let front = Front::start(moto.addr).await;
     let place = TempDir::new().unwrap();
-    let keys = place.path().join("s3.toml");
+    let keys = place.path().join(KEYS);
     let (store, mut clients, web) = begin(push(&front, &keys)).await;
     let started = clients.rollouts.promote(plan(1)).await.unwrap().into_inner();
     refusal(&clients, "s3.toml").await;
@@ -270,13 +282,10 @@ async fn no_host_is_switched_before_the_bucket_has_all() {
 /// What somebody else put there is as good when its bytes are the same, and never replaced.
 #[tokio::test]
 async fn other_bytes_in_the_bucket_are_never_replaced() {
-    let Some(moto) = Moto::start().await else { return };
-    let front = Front::start(moto.addr).await;
-    moto.put("/assets", "").await;
-    let place = TempDir::new().unwrap();
-    let keys = place.path().join("s3.toml");
-    write_keys(&keys);
-    let (_store, mut clients, web) = begin(push(&front, &keys)).await;
+    let Some((moto, front, keys)) = bucket().await else {
+        return;
+    };
+    let (_store, mut clients, web) = begin(push(&front, &keys.path().join(KEYS))).await;
     moto.put(&format!("/assets/web/{}", asset("one")), "one").await;
     assert_eq!(outcome(&clients.promote(1).await), OutcomeKind::Done);
     assert_eq!(front.written(), [""; 0]);
@@ -293,13 +302,10 @@ async fn other_bytes_in_the_bucket_are_never_replaced() {
 /// A store that is killed in the middle sends only what lacks when it is back; also of an asset that goes in parts.
 #[tokio::test]
 async fn a_push_that_was_killed_sends_only_what_lacks() {
-    let Some(moto) = Moto::start().await else { return };
-    let front = Front::start(moto.addr).await;
-    moto.put("/assets", "").await;
-    let place = TempDir::new().unwrap();
-    let keys = place.path().join("s3.toml");
-    write_keys(&keys);
-    let (mut store, mut clients, web) = begin(push(&front, &keys)).await;
+    let Some((moto, front, keys)) = bucket().await else {
+        return;
+    };
+    let (mut store, mut clients, web) = begin(push(&front, &keys.path().join(KEYS))).await;
     assert_eq!(outcome(&clients.promote(1).await), OutcomeKind::Done);
     let large = vec![b'x'; 11 << 20];
     let mut files: Vec<(String, Vec<u8>)> = (0..6u8)

@@ -60,14 +60,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
     use super::*;
-    use crate::spec::read_ship_toml;
-
-    fn spec(web: &str, jobs: &str) -> ReleaseSpec {
-        let text = format!(
-            "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = {{ http = \"tcp:80\" }}\n{web}\n[process.jobs]\nclass = \"web\"\ncommand = [\"x\"]\n{jobs}\n"
-        );
-        read_ship_toml(&text, None).unwrap()
-    }
+    use crate::spec::ways::tests::spec;
 
     fn memory(free: u64) -> AppMemory {
         AppMemory {

@@ -118,13 +118,14 @@ fn changes_hands(new: &ProcessSpec, old: &[Named<'_>]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
     use super::*;
     use crate::spec::read_ship_toml;
 
-    fn spec(web: &str, jobs: &str) -> ReleaseSpec {
+    /// Two processes, with these lines for each.
+    pub(in crate::spec) fn spec(web: &str, jobs: &str) -> ReleaseSpec {
         let text = format!(
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = {{ http = \"tcp:80\" }}\n{web}\n[process.jobs]\nclass = \"web\"\ncommand = [\"x\"]\n{jobs}\n"
         );
