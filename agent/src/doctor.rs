@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use ship_keeper::listen::{Address, Group};
 use ship_keeper::processes::{Groups, GroupsAt};
+use ship_model::report::{MissingPrivilege, Privileges};
 
 /// One thing that is needed for a promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +14,13 @@ pub struct Finding {
     pub have: bool,
     /// What it is for; where it is missing, what happens instead and what is then not promised.
     pub text: String,
+    /// Without it a promise is not kept, or only in another way that costs something.
+    pub needed: bool,
 }
+
+/// Begins the name of a group that only a look makes.
+const GROUP: &str = "doctor-";
+const MIGRATES: &str = "tcp_migrate_req";
 
 /// Bits of capabilities, as capability.h has them.
 const KILL: u32 = 5;
@@ -56,15 +64,68 @@ impl Facts {
     }
 }
 
-/// Looks at the machine that `proc` (`/proc`) tells of, as the user that asks.
+/// Looks at the machine that `proc` (`/proc`) tells of, as the user that asks; control groups are looked for at `at`.
 #[must_use]
-pub fn look(proc: &Path) -> Vec<Finding> {
-    let name = format!("doctor-{}", std::process::id());
-    let groups = Groups::find(proc, &GroupsAt::Auto, &name);
+pub fn look(proc: &Path, at: &GroupsAt) -> Vec<Finding> {
+    let mut findings = privileges(&Facts::look(proc));
+    findings.push(steering(refused()));
+    findings.extend(groups(proc, at));
+    findings
+}
+
+/// What of `findings` a promise needs and this host has not.
+#[must_use]
+pub fn missing(findings: Vec<Finding>) -> Privileges {
+    let missing = findings
+        .into_iter()
+        .filter(|finding| finding.needed && !finding.have);
+    Privileges {
+        missing: missing
+            .map(|finding| MissingPrivilege {
+                what: finding.what.to_owned(),
+                instead: finding.text,
+            })
+            .collect(),
+    }
+}
+
+/// Why no listener of this host can be steered; none where one can.
+fn refused() -> Option<String> {
+    let bound = Address::parse("tcp:127.0.0.1:0")
+        .map_err(|error| error.to_string())
+        .and_then(|address| Group::bind(&address, None, true).map_err(|error| error.to_string()));
+    bound.map_or_else(Some, |group| group.remark())
+}
+
+fn steering(refused: Option<String>) -> Finding {
+    Finding {
+        what: "SO_REUSEPORT steering",
+        have: refused.is_none(),
+        text: match refused {
+            None => "each generation has a socket of its own, and one alone gets new connections".to_owned(),
+            Some(reason) => format!(
+                "generations share each listener: a probe cannot choose whom it reaches, and there is no canary by share: {reason}"
+            ),
+        },
+        needed: true,
+    }
+}
+
+fn groups(proc: &Path, at: &GroupsAt) -> Vec<Finding> {
+    let groups = Groups::find(proc, at, &format!("{GROUP}{}", std::process::id()));
+    groups.tidy(GROUP);
     let falls_back = groups.falls_back();
     groups.leave();
-    let mut findings = privileges(&Facts::look(proc));
-    findings.push(Finding {
+    let limits = falls_back
+        .into_iter()
+        .filter(|words| words.starts_with("limits."));
+    let limits = limits.map(|text| Finding {
+        what: "limits",
+        have: false,
+        text,
+        needed: true,
+    });
+    let whole = Finding {
         what: "control groups",
         have: groups.main().is_ok(),
         text: match groups.main() {
@@ -73,18 +134,9 @@ pub fn look(proc: &Path) -> Vec<Finding> {
                 "what a process starts is found by its parents and its environment; one that hides both is not promised to end: {reason}"
             ),
         },
-    });
-    findings.extend(
-        falls_back
-            .into_iter()
-            .filter(|words| words.starts_with("limits."))
-            .map(|text| Finding {
-                what: "limits",
-                have: false,
-                text,
-            }),
-    );
-    findings
+        needed: true,
+    };
+    std::iter::once(whole).chain(limits).collect()
 }
 
 fn privileges(facts: &Facts) -> Vec<Finding> {
@@ -92,6 +144,8 @@ fn privileges(facts: &Facts) -> Vec<Finding> {
         what,
         have,
         text: if have { good } else { bad }.to_owned(),
+        // Keepers steer so that nothing is lost without it.
+        needed: what != MIGRATES,
     };
     let takes_sockets = facts.has(SYS_PTRACE) || facts.ptrace_scope == 0;
     vec![
@@ -132,7 +186,7 @@ fn privileges(facts: &Facts) -> Vec<Finding> {
             "this kernel does not tell binds: bind-join falls back to listen-fds, and who knows neither stops and starts, with a gap",
         ),
         finding(
-            "tcp_migrate_req",
+            MIGRATES,
             facts.migrates,
             "the kernel itself saves connections that a closing listener holds",
             "connections that a dying listener holds are led on by the keeper; where steering falls back to a shared socket nothing is lost either",
@@ -148,7 +202,14 @@ mod tests {
         reason = "a test may fail loudly, and makes files by hand"
     )]
 
-    use super::look;
+    use super::{Facts, Finding, GroupsAt, groups, missing, privileges, steering};
+
+    fn look(proc: &std::path::Path, refused: Option<&str>) -> Vec<Finding> {
+        let mut found = privileges(&Facts::look(proc));
+        found.push(steering(refused.map(str::to_owned)));
+        found.extend(groups(proc, &GroupsAt::Auto));
+        found
+    }
 
     #[test]
     fn tells_what_falls_back_on_a_host_without_privileges() {
@@ -162,7 +223,7 @@ mod tests {
         write("self/mountinfo", "");
         write("self/cgroup", "0::/\n");
         write("sys/kernel/yama/ptrace_scope", "1\n");
-        let found = look(proc.path());
+        let found = look(proc.path(), Some("no such option"));
         assert!(found.iter().all(|finding| !finding.have), "{found:#?}");
         let text = |what: &str| {
             let found = found.iter().find(|finding| finding.what.contains(what));
@@ -171,20 +232,25 @@ mod tests {
         assert!(text("SETUID").contains("apps are not kept from each other"));
         assert!(text("pidfd_getfd").contains("requests are lost then"));
         assert!(text("control groups").contains("is not promised to end"));
+        assert!(text("steering").ends_with("no canary by share: no such option"));
+        let told = missing(found).missing;
+        assert!(
+            told.iter()
+                .any(|missing| missing.what == "CAP_KILL" && missing.instead.contains("cannot be ended"))
+        );
+        assert!(told.iter().all(|missing| missing.what != "tcp_migrate_req"));
         write("self/status", "CapEff:\t000001ffffffffff\n");
         write(
             "sys/kernel/seccomp/actions_avail",
             "kill_process user_notif errno\n",
         );
-        let found = look(proc.path());
-        let missing: Vec<_> = found
-            .iter()
-            .filter(|finding| !finding.have)
-            .map(|finding| finding.what)
-            .collect();
+        let found = look(proc.path(), None);
+        let left = found.iter().filter(|finding| !finding.have);
+        let left: Vec<_> = left.map(|finding| finding.what).collect();
         assert_eq!(
-            missing,
+            left,
             ["tcp_migrate_req", "control groups", "limits", "limits", "limits"]
         );
+        assert_eq!(missing(found).missing.len(), 4);
     }
 }

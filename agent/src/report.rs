@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use ship_assets::Mending;
 use ship_assets::serve::Assets;
 use ship_model::name::{AppName, ClassName};
-use ship_model::report::{AppReport, HostFigures, HostReport};
+use ship_model::report::{AppReport, HostFigures, HostReport, Privileges};
 use tokio::sync::watch;
 
 use crate::fetch::Fetcher;
@@ -21,6 +21,7 @@ pub struct Reporter {
     apps: Mutex<BTreeMap<AppName, AppReport>>,
     assets: OnceLock<(Assets, Arc<Mending>)>,
     fetcher: OnceLock<Arc<Fetcher>>,
+    privileges: OnceLock<Privileges>,
     out: watch::Sender<HostReport>,
 }
 
@@ -33,6 +34,7 @@ impl Reporter {
             apps: Mutex::default(),
             assets: OnceLock::new(),
             fetcher: OnceLock::new(),
+            privileges: OnceLock::new(),
             out: watch::channel(HostReport::default()).0,
         };
         reporter.refresh();
@@ -56,6 +58,12 @@ impl Reporter {
     /// Tells how much this one received; only the first word counts.
     pub fn fetches_by(&self, fetcher: &Arc<Fetcher>) {
         let _ = self.fetcher.set(Arc::clone(fetcher));
+    }
+
+    /// Tells what this host lets us do; only the first word counts.
+    pub fn may(&self, privileges: Privileges) {
+        let _ = self.privileges.set(privileges);
+        self.refresh();
     }
 
     /// Takes one app's newest report.
@@ -83,6 +91,7 @@ impl Reporter {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             platform: Some(crate::keeper::platform()),
             figures: self.figures(),
+            privileges: self.privileges.get().cloned(),
         };
         // Still under the lock of `apps`, so that the newest report is the one that stays.
         self.out.send_if_modified(|known| {
@@ -120,6 +129,7 @@ fn level(report: &HostReport) -> HostReport {
     for app in &mut level.apps {
         (app.connections, app.older_connections) = (0, 0);
         app.asked.clear();
+        app.memory = None;
         // An app may say of itself what it likes, as often as it likes.
         app.processes.iter_mut().for_each(|process| process.said.clear());
     }

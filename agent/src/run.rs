@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::converge::Converge;
 use crate::dial::Dial;
+use crate::doctor;
 use crate::fetch::Fetcher;
 use crate::layout::HostLayout;
 use crate::local::{self, Local};
@@ -53,6 +55,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let dial = Arc::new(Dial::new(&config));
     dial.tls().context("cannot use the host's certificates")?;
     let reporter = Reporter::new(config.classes.clone(), layout.apps.clone());
+    let groups_at = config.cgroups.clone();
+    let found = tokio::task::spawn_blocking(move || doctor::look(Path::new("/proc"), &groups_at));
+    reporter.may(doctor::missing(found.await?));
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
 

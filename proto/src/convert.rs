@@ -12,6 +12,8 @@ use ship_model::report::{
 use crate::v1;
 
 mod figures;
+mod memory;
+mod privileges;
 
 /// Why a message is not well-formed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -313,6 +315,7 @@ impl From<AppReport> for v1::AppReport {
             older_connections: report.older_connections,
             generations: report.generations,
             switched_ms: report.switched_ms,
+            memory: report.memory.map(Into::into),
         }
     }
 }
@@ -441,6 +444,7 @@ impl TryFrom<v1::AppReport> for AppReport {
             older_connections: wire.older_connections,
             generations: wire.generations,
             switched_ms: wire.switched_ms,
+            memory: wire.memory.map(Into::into),
         })
     }
 }
@@ -456,6 +460,7 @@ impl From<HostReport> for v1::HostReport {
             agent_version: report.agent_version,
             platform: report.platform.unwrap_or_default(),
             figures: Some(report.figures.into()),
+            privileges: report.privileges.map(Into::into),
         }
     }
 }
@@ -480,6 +485,7 @@ impl TryFrom<v1::HostReport> for HostReport {
             agent_version: wire.agent_version,
             platform: Some(wire.platform).filter(|platform| !platform.is_empty()),
             figures: wire.figures.unwrap_or_default().into(),
+            privileges: wire.privileges.map(Into::into),
         })
     }
 }

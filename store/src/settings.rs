@@ -226,6 +226,9 @@ impl Settings {
             text.push_str(retention::TEMPLATE);
         }
         text.push_str(ASSET_PORT);
+        if self.push.is_empty() {
+            text.push_str(push::TEMPLATE);
+        }
         Ok(write_file(&path, text.as_bytes())?)
     }
 

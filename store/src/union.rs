@@ -122,9 +122,7 @@ impl Unions {
         Ok(())
     }
 
-    /// Puts the assets of `release` into a union, which need not be one of these; blocks until they are durable. Not twice
-    /// at once for one union.
-    pub fn add_to(&self, union: &Union, release: &ReleaseRecord) -> Result<(), AddAssetsError> {
+    fn add_to(&self, union: &Union, release: &ReleaseRecord) -> Result<(), AddAssetsError> {
         let assets = self.assets_of(release)?;
         self.fill(union, union.missing(&assets))?;
         Ok(union.record(release.target(), &assets)?)
@@ -140,9 +138,12 @@ impl Unions {
         Ok(assets_of(&manifest)?)
     }
 
-    /// Where a fingerprinted asset of `release` lies here, after its assets were added; none: nobody asks for such a path.
-    pub fn file(&self, release: &ReleaseRecord, asset: &Asset) -> Result<Option<PathBuf>, AddAssetsError> {
-        Ok(self.app(&release.app)?.union.file(asset))
+    /// Gets what is missing of an app's `assets` out of the bundles, and records nothing: for somebody who wants the files now.
+    /// Blocks.
+    pub fn bring(&self, app: &AppName, assets: &[Asset]) -> Result<(), AddAssetsError> {
+        let app = self.app(app)?;
+        let _adding = app.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        self.fill(&app.union, app.union.missing(assets))
     }
 
     /// Lets go of whatever the ledger says has expired. Blocks; safe to repeat.
@@ -256,8 +257,9 @@ impl Unions {
         })
     }
 
-    /// Copies `missing` out of the bundles that carry them.
-    fn fill(&self, union: &Union, missing: Vec<Asset>) -> Result<(), AddAssetsError> {
+    /// Copies `missing` out of the bundles that carry them into a union, which need not be one of these. Durable when it is
+    /// recorded there; not twice at once for one union. Blocks.
+    pub fn fill(&self, union: &Union, missing: Vec<Asset>) -> Result<(), AddAssetsError> {
         let mut wanted: HashMap<BlobDigest, Vec<Asset>> = HashMap::new();
         for asset in missing {
             wanted.entry(asset.digest).or_default().push(asset);

@@ -195,12 +195,28 @@ impl Fleet {
     /// When it does not come up.
     pub fn rearm(&self, victim: Victim, fault: &str) -> Pid {
         self.arm(victim, fault);
-        let pid = self.kill(victim);
+        let old = self.signal(victim, Signal::KILL);
+        let heard = self.last_heard(victim);
+        let pid = self.reborn(victim, old);
         // `up` notes the process before its script has run.
         let order = self.order(victim);
         wait::until("the order to be taken", || (!order.exists()).then_some(()));
+        // For a moment the store believes the one that died to be there.
+        wait::until("a word of the next life", || {
+            (heard.is_none() || self.last_heard(victim) != heard).then_some(())
+        });
         self.whole();
         pid
+    }
+
+    /// When the store heard of an agent last.
+    fn last_heard(&self, victim: Victim) -> Option<String> {
+        let Victim::Agent(name) = victim else { return None };
+        let ran = self.shipctl(&["hosts", "-o", "json"]);
+        let said: Value = serde_json::from_str(&ran.stdout).ok()?;
+        let mut hosts = said["hosts"].as_array()?.iter();
+        let host = hosts.find(|host| host["host"] == name)?;
+        host["last_seen"].as_str().map(str::to_owned)
     }
 
     /// Waits until the store answers and every host is there.

@@ -139,3 +139,30 @@ fn rot_is_told_by_status_and_mended_at_once() {
         "{said}"
     );
 }
+
+#[test]
+fn status_tells_what_an_app_has_of_the_memory_and_a_plan_with_room_says_nothing() {
+    let fleet = Fleet::start(1);
+    fleet.publish_sample(1);
+    fleet.shipctl(&["promote", APP]).expect(0);
+    // With the heartbeat after the look after the switch.
+    let memory = wait::until("status to tell of memory", || {
+        let memory = fleet.app(APP)["hosts"][0]["memory"].clone();
+        memory.is_object().then_some(memory)
+    });
+    let used = memory["used"].as_object().unwrap();
+    assert!(!used.is_empty(), "{memory:#}");
+    for bytes in used.values() {
+        assert!(bytes.as_u64().unwrap() > 100_000, "{memory:#}");
+    }
+    assert!(memory["free"].as_u64().unwrap() > 1 << 20, "{memory:#}");
+    fleet.publish_sample(2);
+    let plan = fleet.shipctl(&["plan", APP, "-o", "json"]).json();
+    let ways = plan["ways"].as_array().unwrap();
+    assert!(!ways.is_empty(), "{plan:#}");
+    assert!(
+        ways.iter()
+            .all(|way| way["tight"].is_null() && way["gap"].is_null()),
+        "{plan:#}"
+    );
+}

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use rustix::process::{Pid, Signal};
 use ship_keeper::protocol::*;
-use stage::{Load, Stage, get, until};
+use stage::{Load, Stage, ask, get, until};
 
 const ANY: &str = "tcp:127.0.0.1:0";
 
@@ -124,6 +124,43 @@ fn the_old_one_while_it_drains() {
         let account = load.end();
         assert_eq!(account.failed, Vec::<String>::new(), "{manners}");
     }
+}
+
+/// A generation that shuts its listener down when it is to drain would reset whoever waits there.
+#[test]
+fn whoever_waits_is_taken_before_the_word_to_drain() {
+    // The keeper waits two seconds for it, in which a busy machine may not get here.
+    let held = (0..3).any(|_| {
+        let mut stage = Stage::new();
+        stage.start();
+        let intent = |number| Intent {
+            soak_ms: 0,
+            ..stage.intent(number, "shutdown-on-drain", ANY)
+        };
+        let (first, second) = (intent(1), intent(2));
+        let drain_file = stage.run.join("drain/1");
+        let old = stage.switch(first);
+        assert_eq!(old.result, SwitchResult::Switched);
+        let pid = stage.status().generations[0].processes[0].pid.unwrap();
+        let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, Signal::STOP).unwrap();
+        let mut waits = std::net::TcpStream::connect(stage.bound()).unwrap();
+        assert_eq!(stage.switch(second).result, SwitchResult::Switched);
+        stage.until("the old one is to drain", |status| {
+            status.phase == Phase::Draining
+        });
+        let held = !drain_file.exists();
+        rustix::process::kill_process(pid, Signal::CONT).unwrap();
+        let answer = ask(&mut waits, "/");
+        if held {
+            assert_eq!(answer.unwrap(), "release 1");
+        }
+        until("it is told", || {
+            drain_file.exists() || stage.status().generations.len() == 1
+        });
+        held
+    });
+    assert!(held, "it was told to drain while a user waited");
 }
 
 /// It is the neighbour of the spare, which takes its place.

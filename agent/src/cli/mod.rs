@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ship_keeper::processes::GroupsAt;
 use ship_model::name::AppName;
 use ship_model::release::ReleaseRef;
 
@@ -263,9 +264,10 @@ pub fn main() -> ExitCode {
             service,
             timeout_ms,
         } => probe::probe(&grpc, &service, std::time::Duration::from_millis(timeout_ms)),
-        Command::Doctor { output } => {
-            show::findings(&crate::doctor::look(std::path::Path::new("/proc")), output)
-        }
+        Command::Doctor { output } => show::findings(
+            &crate::doctor::look(std::path::Path::new("/proc"), &GroupsAt::Auto),
+            output,
+        ),
         Command::Exec(verb) => exec::run(verb),
         Command::Logs {
             app,

@@ -13,7 +13,7 @@ use ship_keeper::protocol::Outcome;
 use ship_model::converge::{Action, Failed, Observed, next_action};
 use ship_model::desired::DesiredApp;
 use ship_model::release::Target;
-use ship_model::report::{AppFailure, AppPhase, AppReport, LocalHold};
+use ship_model::report::{AppFailure, AppMemory, AppPhase, AppReport, LocalHold};
 use tokio::sync::oneshot;
 
 use super::job::{Done, Job, Kind, Workshop};
@@ -83,6 +83,8 @@ pub(super) struct App {
     /// What is wanted has changed since unfinished stagings were looked at.
     pub untidy: bool,
     pub rotation: Rotation,
+    /// What its processes had of the memory, and when that was looked at.
+    pub memory: Option<(Instant, Option<AppMemory>)>,
 }
 
 impl std::fmt::Debug for App {

@@ -175,6 +175,7 @@ impl Converge {
             upgraded: None,
             untidy: true,
             rotation: Rotation::new(balancers, Arc::clone(&self.board)),
+            memory: None,
             shop: Workshop {
                 layout,
                 fetcher: Arc::clone(&self.fetcher),

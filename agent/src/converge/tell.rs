@@ -1,11 +1,15 @@
 //! What an app's loop says of itself: the report, the shelf, the answers to those who wait.
 
+use std::path::Path;
+use std::time::Duration;
+
 use ship_keeper::protocol::RevertReadiness;
 use ship_model::name::AppName;
 use ship_model::report::{AppFailure, AppPhase, AppReport, AppWait, AssetIncident, DamagedRelease};
 
 use super::app::App;
 use super::view::View;
+use crate::clock;
 use crate::journal::AppRecord;
 use crate::keeper::{self, Seen};
 use crate::revert::RevertError;
@@ -14,6 +18,8 @@ use crate::stage::{self, Here};
 
 /// So many crashes in a row are no accident.
 const CRASH_LOOP: u32 = 3;
+/// How old the memory told in a report may be.
+const MEMORY: Duration = Duration::from_secs(5);
 
 /// Releases and figures of an app as a report.
 pub fn report(
@@ -116,6 +122,7 @@ impl App {
         report.balancers = self.rotation.kinds();
         report.incidents = self.incidents();
         report.switched_ms = self.switched_ms();
+        report.memory = self.memory.as_ref().and_then(|(_, memory)| memory.clone());
         report.failure = report.failure.or_else(|| self.unsaved_failure.clone());
         report.failure = report.failure.or_else(|| self.crash(view));
         if let Some(job) = self.job.as_ref().filter(|_| report.phase == AppPhase::Idle) {
@@ -168,7 +175,24 @@ impl App {
     pub(super) fn publish(&mut self, view: &View) {
         self.shelve_running(view);
         self.show_health(view);
+        self.look_at_memory();
         (self.tell)(self.report(view));
+    }
+
+    /// Anew when the last look is a while ago: processes grow, and a look costs something.
+    fn look_at_memory(&mut self) {
+        let now = clock::now();
+        if self
+            .memory
+            .as_ref()
+            .is_none_or(|(at, _)| now.duration_since(*at) >= MEMORY)
+        {
+            let found = self.keeper.status();
+            self.memory = Some((
+                now,
+                found.and_then(|status| keeper::memory(Path::new("/proc"), status)),
+            ));
+        }
     }
 
     pub(super) fn shelve_union(&self) {

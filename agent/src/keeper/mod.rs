@@ -4,11 +4,13 @@
 //! lines here changes nothing for the app.
 
 mod intent;
+mod memory;
 mod start;
 mod upgrade;
 mod watch;
 
 pub use intent::{IntentError, Order, fits, intent, platform};
+pub use memory::memory;
 pub use start::{PROGRAM, StartError, start};
 pub use upgrade::{UpgradeError, is_older, upgrade};
 pub use watch::{KeeperWatch, Seen};

@@ -17,7 +17,9 @@ use crate::words::clean;
 #[command(after_help = "\
 Below the steps: each process with its strategy, and where the old one ends before the
 new one serves, for how long (as the last time) and who covers it: connections wait in a
-`queue`, a `balancer` sends users elsewhere, or `nobody` does. With -o json: ways[].
+`queue`, a `balancer` sends users elsewhere, or `nobody` does. Where a host has no memory
+for both, the old one ends first too, or the switch fails with coexist = \"always\".
+With -o json: ways[].
 Examples:
   shipctl plan web            to the newest release
   shipctl plan web@5

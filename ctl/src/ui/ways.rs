@@ -28,6 +28,12 @@ pub fn way_lines(ways: &[HostWay]) -> Vec<String> {
         if !way.gap.is_empty() {
             line.push_str(&format!("  {}", paint(DOUBT, gap(way))));
         }
+        if !way.tight.is_empty() {
+            line.push_str(&format!(
+                "  {}",
+                paint(DOUBT, format!("memory: {}", clean(&way.tight)))
+            ));
+        }
         if way.standby {
             line.push_str(&format!("  {}", standby(way.hold_ms)));
         }
@@ -96,6 +102,17 @@ mod tests {
             [
                 "  how web  stop-start  a gap (strategy = \"stop-start\"): unknown, the first time; nobody covers it  h1, h2",
                 "  how web  stop-start  a gap (strategy = \"stop-start\"): about 1.4 s as the last time; covered by balancer haproxy  h3",
+            ]
+        );
+        let short = HostWay {
+            strategy: "listen-fds".to_owned(),
+            tight: "9 MiB available on the host, 12 MiB wanted".to_owned(),
+            ..way("h4", "no memory for two generations", "queue")
+        };
+        assert_eq!(
+            plain(&[short]),
+            [
+                "  how web  listen-fds  a gap (no memory for two generations): unknown, the first time; connections wait in the queue  memory: 9 MiB available on the host, 12 MiB wanted  h4"
             ]
         );
         let kept = HostWay {

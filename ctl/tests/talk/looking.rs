@@ -1,6 +1,8 @@
 //! status, logs, doctor; and a store that is not there, or not ours.
 
-use ship_proto::v1::{AppHost, AppReport, AppStatus, HostStatus, StatusReply, Target};
+use ship_proto::v1::{
+    AppHost, AppReport, AppStatus, HostReport, HostStatus, MissingPrivilege, Privileges, StatusReply, Target,
+};
 
 use crate::fake::{FakeStore, Script};
 
@@ -158,4 +160,59 @@ fn doctor_looks_at_everything_it_can_reach() {
     let said = store.run(&["doctor"]);
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.stdout.contains("key.pem"), "{said:?}");
+}
+
+fn host(name: &str, privileges: Option<Privileges>) -> HostStatus {
+    HostStatus {
+        env: "dev".into(),
+        host: name.into(),
+        state: "available".into(),
+        last_seen_ms: 1,
+        report: Some(HostReport {
+            privileges,
+            ..HostReport::default()
+        }),
+    }
+}
+
+/// One host of an old agent that says nothing, one that lacks nothing, and one that lacks some.
+#[test]
+fn doctor_tells_what_hosts_lack_and_what_falls_back() {
+    let lacks = |what: &str, instead: &str| MissingPrivilege {
+        what: what.into(),
+        instead: instead.into(),
+    };
+    let missing = vec![
+        lacks("CAP_KILL", "processes that become another user cannot be ended"),
+        lacks("control groups", "found by\u{1b}[31m their parents"),
+    ];
+    let hosts = vec![
+        host("h1", None),
+        host("h2", Some(Privileges::default())),
+        host("h3", Some(Privileges { missing })),
+    ];
+    let store = FakeStore::start(Script {
+        status: StatusReply { hosts, ..fleet() },
+        ..Script::default()
+    });
+    let said = store.run(&["doctor"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let from = said.stdout.find("✓ h1").unwrap();
+    let to = said.stdout.find("open files").unwrap();
+    let of_hosts: Vec<_> = said.stdout[from..to].lines().collect();
+    let (_, of_hosts) = of_hosts.split_last().unwrap();
+    insta::assert_snapshot!("doctor_of_hosts", of_hosts.join("\n"));
+    let json = store.run(&["doctor", "-o", "json"]).json();
+    let of_h3 = json["findings"].as_array().unwrap().iter();
+    let of_h3: Vec<_> = of_h3.filter(|finding| finding["host"] == "h3").collect();
+    let lacks: Vec<_> = of_h3.iter().map(|finding| &finding["lacks"]).collect();
+    assert_eq!(
+        lacks,
+        [
+            &serde_json::Value::Null,
+            &"CAP_KILL".into(),
+            &"control groups".into()
+        ]
+    );
+    assert!(of_h3.iter().all(|finding| finding["do"].is_string()));
 }

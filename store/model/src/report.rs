@@ -25,6 +25,25 @@ pub struct HostReport {
     /// What its agent counted since its start.
     #[serde(default)]
     pub figures: HostFigures,
+    /// What the machine lets agent and keepers do, as it was at the agent's start; none from an agent that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privileges: Option<Privileges>,
+}
+
+/// What a machine lets an agent and its keepers do, of all that a promise needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Privileges {
+    /// Empty: all is there.
+    pub missing: Vec<MissingPrivilege>,
+}
+
+/// Something that a promise needs and a host has not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingPrivilege {
+    /// `CAP_KILL`, `control groups`; to be escaped before it is shown.
+    pub what: String,
+    /// What happens instead, and what is then not promised; to be escaped before it is shown.
+    pub instead: String,
 }
 
 /// What an agent counted since its start. Of assets: what was asked of the host's own asset port.
@@ -131,6 +150,20 @@ pub struct AppReport {
     /// When `running` went live, in milliseconds since 1970 by the host's clock; 0: nobody knows.
     #[serde(default)]
     pub switched_ms: u64,
+    /// Memory, where there are processes and the kernel tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<AppMemory>,
+}
+
+/// What an app has of a host's memory, and what it can have, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppMemory {
+    /// What the running generation has, by process, with all that it started.
+    pub used: BTreeMap<String, u64>,
+    /// What can be had; what older generations have counts as free, since they leave.
+    pub free: u64,
+    /// Of whom: `on the host`; to be escaped before it is shown.
+    pub whose: String,
 }
 
 /// Releases of one app whose requests for assets a host tells apart.
@@ -191,6 +224,7 @@ impl AppReport {
             older_connections: 0,
             generations: 0,
             switched_ms: 0,
+            memory: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use ship_model::report::AppWait;
 use ship_model::rollout::{
     DeployEntry, DeployKind, End, EnvState, Excuse, Outcome, Plan, Rollout, RolloutView, preview, view,
 };
-use ship_model::spec::{Gap, Waiting};
+use ship_model::spec::{Gap, Tight, Waiting};
 use ship_proto::v1::{self, OutcomeKind};
 
 use crate::rollout::HostWay;
@@ -24,6 +24,9 @@ pub fn of_ways(ways: Vec<HostWay>) -> Vec<v1::HostWay> {
         let covered_by = match (found.way.waiting, found.balancers.is_empty()) {
             _ if found.way.gap.is_none() => String::new(),
             (Waiting::Nobody, _) => String::new(),
+            // Only the keeper finds that out, when it switches: nobody has left a rotation then.
+            (Waiting::Queued, _) if found.way.gap == Some(Gap::Memory) => "queue".to_owned(),
+            (Waiting::Refused, _) if found.way.gap == Some(Gap::Memory) => "nobody".to_owned(),
             (_, false) => format!("balancer {}", found.balancers.join(", ")),
             (Waiting::Queued, true) => "queue".to_owned(),
             (Waiting::Refused, true) => "nobody".to_owned(),
@@ -37,9 +40,24 @@ pub fn of_ways(ways: Vec<HostWay>) -> Vec<v1::HostWay> {
             covered_by,
             standby: found.way.standby.is_some(),
             hold_ms: found.way.standby.and_then(|standby| standby.hold_ms),
+            tight: found.tight.as_ref().map(short_of).unwrap_or_default(),
         }
     };
     ways.into_iter().map(worded).collect()
+}
+
+fn short_of(tight: &Tight) -> String {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let fails = match tight.fails {
+        true => "; coexist = \"always\" wants both, so the switch fails: free some, or say coexist = true",
+        false => "",
+    };
+    format!(
+        "{} MiB available {}, {} MiB wanted{fails}",
+        tight.free >> 20,
+        tight.whose,
+        mib(tight.wanted)
+    )
 }
 
 /// A rollout under way, or the last one.

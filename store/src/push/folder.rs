@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ship_assets::Union;
-use ship_model::release::{ReleaseRecord, Target};
+use ship_model::release::Target;
 
-use super::place::{Place, PushError};
-use crate::union::Unions;
+use super::place::{Cargo, Place, PushError};
+use crate::union::{AddAssetsError, Unions};
 
 /// Beside the assets, since files are renamed from it into their places: the name cannot be an asset's.
 const RECORDS: &str = ".ship-records";
@@ -54,7 +54,15 @@ impl Place for Folder {
         self.union().map(|union| union.holds()).unwrap_or_default()
     }
 
-    fn take(&self, unions: &Unions, release: &ReleaseRecord) -> Result<(), PushError> {
-        Ok(unions.add_to(&*self.union()?, release)?)
+    fn take(&self, unions: &Unions, cargo: &Cargo<'_>) -> Result<(), PushError> {
+        let union = self.union()?;
+        let missing = union.missing(cargo.assets);
+        let (sent, bytes) = (missing.len(), missing.iter().map(|asset| asset.size).sum());
+        cargo.tally.there((cargo.assets.len() - sent) as u64);
+        unions.fill(&union, missing)?;
+        let recorded = union.record(cargo.release, cargo.assets);
+        recorded.map_err(AddAssetsError::from)?;
+        cargo.tally.sent(sent as u64, bytes);
+        Ok(())
     }
 }

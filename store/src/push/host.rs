@@ -11,18 +11,17 @@ use ship_model::report::{AppFailure, AppReport, HostReport};
 use ship_model::rollout::ASSET_CLASS;
 use tokio_util::sync::CancellationToken;
 
-use super::folder::Folder;
-use super::place::Place;
-use super::settings::PushSettings;
+use super::all::Push;
+use super::place::Tally;
 use crate::bridge::{Bridge, BrokenOff};
 use crate::desired::Board;
 use crate::ledger::Ledger;
-use crate::log::whole;
 use crate::rollout::Controller;
 use crate::union::Unions;
 
-/// After a push that failed.
-const AGAIN: Duration = Duration::from_secs(5);
+/// After a push that failed for the first time.
+const AGAIN: Duration = Duration::from_secs(2);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(8);
 
 /// What pushes need of the store.
 #[derive(Clone)]
@@ -36,20 +35,6 @@ pub struct Pushing {
     pub stop: CancellationToken,
 }
 
-/// Starts what `store.toml` tells to push; it ends with the store.
-pub fn start(pushing: &Pushing, pushes: Vec<PushSettings>) {
-    for settings in pushes {
-        let place: Arc<dyn Place> = Arc::new(Folder::new(settings.folder.clone()));
-        let host = Host {
-            pushing: pushing.clone(),
-            settings,
-            place,
-            failures: BTreeMap::new(),
-        };
-        tokio::spawn(host.run());
-    }
-}
-
 impl std::fmt::Debug for Pushing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pushing")
@@ -58,29 +43,38 @@ impl std::fmt::Debug for Pushing {
     }
 }
 
-struct Host {
+pub(super) struct Host {
     pushing: Pushing,
-    settings: PushSettings,
-    place: Arc<dyn Place>,
+    push: Arc<Push>,
     failures: BTreeMap<AppName, Failed>,
 }
 
 struct Failed {
     failure: AppFailure,
     again: Instant,
+    /// Doubled with each failure, up to [`AGAIN_AT_MOST`].
+    wait: Duration,
 }
 
 impl Host {
-    async fn run(mut self) {
+    pub fn new(pushing: Pushing, push: Arc<Push>) -> Self {
+        Self {
+            pushing,
+            push,
+            failures: BTreeMap::new(),
+        }
+    }
+
+    pub async fn run(mut self) {
         let stop = self.pushing.stop.clone();
-        let (env, name) = (&self.settings.env, &self.settings.name);
+        let (env, name) = (&self.push.settings.env, &self.push.settings.name);
         let mut desired = self.pushing.board.listen(env, name);
         loop {
             let wanted = desired.borrow_and_update().clone();
             let holds = self.holds().await;
             self.tell(&wanted, &holds).await;
             if let Some((app, release)) = self.next(&wanted, &holds) {
-                self.push(&app, release, &wanted, &holds).await;
+                self.bring(&app, release, &wanted, &holds).await;
             } else {
                 tokio::select! {
                     () = tokio::time::sleep(self.pushing.heartbeat) => {}
@@ -95,8 +89,8 @@ impl Host {
     }
 
     async fn holds(&self) -> Vec<Target> {
-        let place = Arc::clone(&self.place);
-        let holds = self.pushing.bridge.run(move || place.holds()).await;
+        let push = Arc::clone(&self.push);
+        let holds = self.pushing.bridge.run(move || push.place.holds()).await;
         holds.unwrap_or_default()
     }
 
@@ -104,7 +98,7 @@ impl Host {
     fn next(&self, wanted: &DesiredHost, holds: &[Target]) -> Option<(DesiredApp, Target)> {
         let ready = |app: &&DesiredApp| {
             let failed = self.failures.get(&app.app);
-            self.takes(&app.app) && failed.is_none_or(|failed| failed.again <= Instant::now())
+            self.push.takes(&app.app) && failed.is_none_or(|failed| failed.again <= Instant::now())
         };
         wanted.apps.iter().filter(ready).find_map(|app| {
             let missing = app.assets.iter().filter(|target| !holds.contains(target));
@@ -113,26 +107,16 @@ impl Host {
         })
     }
 
-    fn takes(&self, app: &AppName) -> bool {
-        self.settings.apps.is_empty() || self.settings.apps.contains(app)
-    }
-
     /// Brings one release. Reports meanwhile: a large one takes longer than the silence after which a host is uncertain. When
-    /// the store ends, what has begun is finished by the bridge or by the next start.
-    async fn push(&mut self, app: &DesiredApp, release: Target, wanted: &DesiredHost, holds: &[Target]) {
-        let (place, unions) = (Arc::clone(&self.place), Arc::clone(&self.pushing.unions));
-        let (ledger, of) = (self.pushing.ledger.clone(), app.app.clone());
-        let bridge = self.pushing.bridge.clone();
-        let mut job = tokio::spawn(async move {
-            let pushed = bridge.run(move || {
-                let found = ledger
-                    .release(&of, release.number)
-                    .map_err(|error| whole(&error))?;
-                let record = found.ok_or_else(|| format!("{of}@{} is not in the ledger", release.number))?;
-                place.take(&unions, &record).map_err(|error| whole(&error))
-            });
-            pushed.await.map_err(|broken| broken.to_string())?
-        });
+    /// the store ends, what has begun is finished by its lane or by the next start.
+    async fn bring(&mut self, app: &DesiredApp, release: Target, wanted: &DesiredHost, holds: &[Target]) {
+        let (push, pushing) = (Arc::clone(&self.push), self.pushing.clone());
+        let (of, tally) = (app.app.clone(), Arc::new(Tally::default()));
+        let mut job = {
+            let tally = Arc::clone(&tally);
+            let number = release.number;
+            tokio::spawn(async move { push.release(&pushing, of, number, tally).await })
+        };
         let result = loop {
             tokio::select! {
                 result = &mut job => break result.map_err(|_| BrokenOff.to_string()).and_then(|result| result),
@@ -143,14 +127,18 @@ impl Host {
         match result {
             Ok(()) => {
                 self.failures.remove(&app.app);
-                tracing::info!(push = %self.settings.name, app = %app.app, release = release.number.0, "assets pushed");
+                let (sent, bytes, there) = tally.read();
+                tracing::info!(
+                    push = %self.push.settings.name, app = %app.app, release = release.number.0, sent, bytes, there,
+                    "assets pushed"
+                );
             }
             Err(reason) => self.failed(app, release, reason),
         }
     }
 
     fn failed(&mut self, app: &DesiredApp, release: Target, reason: String) {
-        tracing::warn!(push = %self.settings.name, app = %app.app, release = release.number.0, reason, "assets not pushed");
+        tracing::warn!(push = %self.push.settings.name, app = %app.app, release = release.number.0, reason, "assets not pushed");
         let failure = AppFailure {
             epoch: app.epoch,
             release,
@@ -159,13 +147,16 @@ impl Host {
             last_lines: Vec::new(),
             transient: true,
         };
-        let again = Instant::now() + AGAIN;
-        self.failures.insert(app.app.clone(), Failed { failure, again });
+        let last = self.failures.get(&app.app).map(|failed| failed.wait);
+        let wait = last.map_or(AGAIN, |wait| (wait * 2).min(AGAIN_AT_MOST));
+        let again = Instant::now() + wait;
+        let failed = Failed { failure, again, wait };
+        self.failures.insert(app.app.clone(), failed);
     }
 
     async fn tell(&self, wanted: &DesiredHost, holds: &[Target]) {
         let report = self.report(wanted, holds);
-        let (env, name) = (&self.settings.env, &self.settings.name);
+        let (env, name) = (&self.push.settings.env, &self.push.settings.name);
         self.pushing.controller.hear(env, name, report).await;
     }
 
@@ -177,7 +168,7 @@ impl Host {
                 .iter()
                 .map(|app| self.app_report(app, holds))
                 .collect(),
-            asset_url: self.settings.url.clone(),
+            asset_url: self.push.settings.url.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             ..HostReport::default()
         }
@@ -185,7 +176,7 @@ impl Host {
 
     fn app_report(&self, app: &DesiredApp, holds: &[Target]) -> AppReport {
         // What does not go here is nothing to wait for.
-        let there = |target: &&Target| !self.takes(&app.app) || holds.contains(target);
+        let there = |target: &&Target| !self.push.takes(&app.app) || holds.contains(target);
         AppReport {
             epoch: app.epoch,
             deploy: app.deploy,

@@ -1,4 +1,4 @@
-//! Pushing assets to where a CDN takes them from: a folder.
+//! Pushing assets to where a CDN takes them from: a folder, or a bucket of an S3-compatible store.
 //!
 //! Each push is a host of class `assets` in its environment that the store itself keeps: it is told what it must have as
 //! every asset host is, and reports when it has it. So the barrier waits for it, `status` and `plan` name it, policy may
@@ -8,13 +8,20 @@
 //! whole files are there, and what is missing is found and pushed at the next start.
 //!
 //! * [`settings`]: `[[push]]` of a `store.toml`.
-//! * [`place`]: what a push needs of where it goes. [`folder`]: the one there is.
-//! * [`host`]: the host that it is.
+//! * [`place`]: what a push needs of where it goes. [`folder`], [`bucket`]: the two there are. [`door`]: the way into a bucket, its
+//!   keys and what it refuses. [`send`]: how bytes get into one.
+//! * [`all`]: the pushes by name. [`host`]: the host that each is.
 
+mod all;
+mod bucket;
+mod door;
 mod folder;
 mod host;
 mod place;
+mod send;
 mod settings;
 
-pub use host::{Pushing, start};
-pub use settings::{PushDefect, PushSettings, check};
+pub use all::Pushes;
+pub use host::Pushing;
+pub(crate) use settings::TEMPLATE;
+pub use settings::{BucketSettings, PushDefect, PushSettings, check};

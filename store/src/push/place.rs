@@ -1,10 +1,15 @@
 //! What a push needs of where it goes.
 
+use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ship_assets::UnionError;
-use ship_model::release::{ReleaseRecord, Target};
+use ship_model::assets::Asset;
+use ship_model::name::AppName;
+use ship_model::release::Target;
 
+use super::door::Refusal;
 use crate::union::{AddAssetsError, Unions};
 
 /// Where assets are pushed to.
@@ -12,9 +17,44 @@ pub(super) trait Place: Send + Sync + std::fmt::Debug {
     /// Releases whose fingerprinted assets are all there, as far as this store has seen to it.
     fn holds(&self) -> Vec<Target>;
 
-    /// Brings what is missing of a release; when it returns, all of it is there for good. Blocks. What came before an error
-    /// stays, and is not brought again.
-    fn take(&self, unions: &Unions, release: &ReleaseRecord) -> Result<(), PushError>;
+    /// Brings what is missing; when it returns, all of it is there for good. Blocks. What came before an error stays, and is not
+    /// brought again.
+    fn take(&self, unions: &Unions, cargo: &Cargo<'_>) -> Result<(), PushError>;
+}
+
+/// All fingerprinted assets of one release.
+#[derive(Debug)]
+pub(super) struct Cargo<'a> {
+    pub app: &'a AppName,
+    pub assets: &'a [Asset],
+    /// Remembered when all of it is there.
+    pub release: Target,
+    pub tally: &'a Tally,
+}
+
+/// What a push has done so far.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    sent: AtomicU64,
+    bytes: AtomicU64,
+    there: AtomicU64,
+}
+
+impl Tally {
+    pub fn sent(&self, assets: u64, bytes: u64) {
+        self.sent.fetch_add(assets, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn there(&self, assets: u64) {
+        self.there.fetch_add(assets, Ordering::Relaxed);
+    }
+
+    /// Assets sent, their bytes, and assets that were there already.
+    pub fn read(&self) -> (u64, u64, u64) {
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        (read(&self.sent), read(&self.bytes), read(&self.there))
+    }
 }
 
 /// Why a release's assets are not all where they were pushed to.
@@ -26,4 +66,29 @@ pub enum PushError {
     Open { folder: PathBuf, source: UnionError },
     #[error("cannot push a release's assets")]
     Add(#[from] AddAssetsError),
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(
+        "{} is no TOML file with access_key_id, secret_access_key and, where needed, session_token",
+        path.display()
+    )]
+    Credentials { path: PathBuf },
+    #[error("everybody may read the keys in {}: chmod o= it", path.display())]
+    OpenKeys { path: PathBuf },
+    #[error(
+        "no keys: set `credentials` in store.toml, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY where shipstore starts"
+    )]
+    NoKeys,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("{url} cannot be the name of an object in {place}")]
+    Key { place: String, url: String },
+    #[error(
+        "{url} has other bytes in {place}: somebody else wrote it there, and it is never replaced; remove it there, or push to another `prefix`"
+    )]
+    Other { place: String, url: String },
+    #[error("cannot remember what was pushed")]
+    Remember(#[from] ship_durable::FileError),
+    #[error("the store is ending; what was pushed stays, and the rest follows when it is back")]
+    Ending,
 }

@@ -6,6 +6,17 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use ship_model::name::{AppName, EnvName, HostName};
 
+/// What a new `store.toml` says of pushes.
+pub const TEMPLATE: &str = r#"# [[push]]                                    # assets go there before any host is switched, and are never deleted
+# name = "cdn"
+# env = "production"
+# folder = "/mnt/cdn"
+# [[push]]
+# name = "bucket"
+# env = "production"
+# s3 = { bucket = "assets", endpoint = "https://s3.example.com", credentials = "s3.toml" }
+"#;
+
 /// One `[[push]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,7 +31,41 @@ pub struct PushSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// A folder that is there, such as another machine's that is mounted.
-    pub folder: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<BucketSettings>,
+}
+
+/// A bucket of an S3-compatible store. Keys are never here: a file of their own has them, or the environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BucketSettings {
+    pub bucket: String,
+    /// `https://s3.example.com`; none: Amazon's, of the region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    #[serde(default = "default_region")]
+    pub region: String,
+    /// Before each URL path, without slashes at its ends.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+    /// A TOML file with `access_key_id` and `secret_access_key` that not everybody may read; relative to the store's folder. None:
+    /// `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<PathBuf>,
+    /// Whether an `http://` endpoint may be used: the secret key is never sent, but all else can be read on the way.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub plain_http: bool,
+}
+
+fn default_region() -> String {
+    "us-east-1".to_owned()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// What is wrong with a `[[push]]`.
@@ -28,8 +73,16 @@ pub struct PushSettings {
 pub enum PushDefect {
     #[error("{env}/{name} is there twice")]
     Twice { env: EnvName, name: HostName },
+    #[error("{name} goes nowhere, or to two places: it needs either `folder` or `[push.s3]`")]
+    Places { name: HostName },
     #[error("{name}: folder must be an absolute path, not {}", folder.display())]
     Relative { name: HostName, folder: PathBuf },
+    #[error("{name}: endpoint must be https://HOST, or http://HOST with plain_http = true, not {endpoint:?}")]
+    Endpoint { name: HostName, endpoint: String },
+    #[error("{name}: bucket is empty")]
+    NoBucket { name: HostName },
+    #[error("{name}: prefix must not begin or end with a slash: {prefix:?}")]
+    Prefix { name: HostName, prefix: String },
 }
 
 /// The first thing that is wrong with `pushes`.
@@ -43,14 +96,43 @@ pub fn check(pushes: &[PushSettings]) -> Result<(), PushDefect> {
                 name: name(),
             });
         }
-        if !push.folder.is_absolute() {
-            return Err(PushDefect::Relative {
-                name: name(),
-                folder: push.folder.clone(),
-            });
+        match (&push.folder, &push.s3) {
+            (Some(folder), None) if folder.is_absolute() => {}
+            (Some(folder), None) => {
+                return Err(PushDefect::Relative {
+                    name: name(),
+                    folder: folder.clone(),
+                });
+            }
+            (None, Some(bucket)) => check_bucket(bucket, &push.name)?,
+            _ => return Err(PushDefect::Places { name: name() }),
         }
     }
     Ok(())
+}
+
+fn is_address(endpoint: &str, plain_http: bool) -> bool {
+    endpoint.starts_with("https://") || (plain_http && endpoint.starts_with("http://"))
+}
+
+fn check_bucket(bucket: &BucketSettings, name: &HostName) -> Result<(), PushDefect> {
+    let name = || name.clone();
+    if bucket.bucket.is_empty() {
+        return Err(PushDefect::NoBucket { name: name() });
+    }
+    if bucket.prefix.starts_with('/') || bucket.prefix.ends_with('/') {
+        return Err(PushDefect::Prefix {
+            name: name(),
+            prefix: bucket.prefix.clone(),
+        });
+    }
+    match &bucket.endpoint {
+        Some(endpoint) if !is_address(endpoint, bucket.plain_http) => Err(PushDefect::Endpoint {
+            name: name(),
+            endpoint: endpoint.clone(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -66,18 +148,28 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_push_is_named() {
-        let checked = |folders: &[&str]| {
-            let one =
-                |folder: &&str| format!("[[push]]\nname = \"cdn\"\nenv = \"dev\"\nfolder = \"{folder}\"\n");
-            let read: Given = toml::from_str(&folders.iter().map(one).collect::<String>()).unwrap();
+        let checked = |text: &str| {
+            let read: Given = toml::from_str(text).unwrap();
             check(&read.push).map_err(|defect| defect.to_string())
         };
-        assert_eq!(checked(&["/mnt/cdn"]), Ok(()));
-        assert!(checked(&["cdn"]).unwrap_err().contains("absolute"));
-        assert!(
-            checked(&["/a", "/b"])
-                .unwrap_err()
-                .contains("dev/cdn is there twice")
-        );
+        let head = "[[push]]\nname = \"cdn\"\nenv = \"dev\"\n";
+        let s3 =
+            |words: &str| format!("{head}[push.s3]\nbucket = \"b\"\ncredentials = \"s3.toml\"\n{words}\n");
+        assert_eq!(checked(&format!("{head}folder = \"/mnt/cdn\"\n")), Ok(()));
+        assert_eq!(checked(&s3("")), Ok(()));
+        assert_eq!(checked(&s3("endpoint = \"http://x\"\nplain_http = true")), Ok(()));
+        for (text, part) in [
+            (head.to_owned(), "either `folder` or"),
+            (format!("{head}folder = \"cdn\"\n"), "absolute"),
+            (
+                format!("{head}folder = \"/a\"\n{head}folder = \"/b\"\n"),
+                "dev/cdn is there twice",
+            ),
+            (s3("endpoint = \"http://x\""), "plain_http"),
+            (s3("prefix = \"/web\""), "prefix"),
+        ] {
+            let said = checked(&text).unwrap_err();
+            assert!(said.contains(part), "{said}");
+        }
     }
 }

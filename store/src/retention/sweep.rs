@@ -7,7 +7,7 @@ use ship_durable::fault;
 use ship_model::name::AppName;
 use ship_model::release::ReleaseNumber;
 
-use super::{Evidence, LookError, Scene, look};
+use super::{Evidence, Found, LookError, Scene, look};
 use crate::ledger::{Act, ExpiredAsset, Ledger, LedgerError, UrlSet};
 use crate::union::{AddAssetsError, ForgetExpiredError, Unions};
 
@@ -58,6 +58,14 @@ impl Sweep<'_> {
     /// What nothing keeps in this scene. Changes nothing; blocks.
     pub fn mark(&self, scene: &Scene) -> Result<Marked, LookError> {
         let mut marked = Marked::default();
+        self.unkept(scene, |found| {
+            marked.urls.insert(found.url);
+            marked.bytes += found.bytes;
+        })?;
+        Ok(marked)
+    }
+
+    fn unkept(&self, scene: &Scene, mut visit: impl FnMut(Found<'_>)) -> Result<(), LookError> {
         let Self {
             ledger,
             unions,
@@ -66,12 +74,10 @@ impl Sweep<'_> {
         } = self;
         look(scene, ledger, unions, evidence, app, None, |found| {
             if !found.verdict.is_kept() {
-                marked.urls.insert(found.url);
-                marked.bytes += found.bytes;
+                visit(found);
             }
             true
-        })?;
-        Ok(marked)
+        })
     }
 
     /// Gives up what was marked and is kept for no reason in this scene either. Nothing may be published or promoted
@@ -79,13 +85,10 @@ impl Sweep<'_> {
     pub fn sweep(&self, scene: &Scene, marked: &Marked, who: &str) -> Result<Swept, SweepError> {
         let (mut gone, mut swept) = (Vec::new(), Swept::default());
         let Self {
-            ledger,
-            unions,
-            evidence,
-            app,
+            ledger, unions, app, ..
         } = self;
-        look(scene, ledger, unions, evidence, app, None, |found| {
-            if !found.verdict.is_kept() && marked.urls.contains(found.url) {
+        self.unkept(scene, |found| {
+            if marked.urls.contains(found.url) {
                 swept.bytes += found.bytes;
                 gone.push(ExpiredAsset {
                     url: found.url.to_owned(),
@@ -93,7 +96,6 @@ impl Sweep<'_> {
                     at_ms: scene.now_ms,
                 });
             }
-            true
         })?;
         swept.assets = gone.len() as u64;
         swept.spared = (marked.urls.len() - gone.len()) as u64;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use ship_model::name::HostName;
 use ship_model::release::Target;
-use ship_model::rollout::{HostView, Plan};
-use ship_model::spec::{ProcessWay, ReleaseSpec, ways};
+use ship_model::report::AppReport;
+use ship_model::rollout::{DeployKind, HostView, Plan};
+use ship_model::spec::{Gap, ProcessWay, ReleaseSpec, Tight, tight, ways};
 
 use super::controller::Core;
 
@@ -18,6 +19,8 @@ pub struct HostWay {
     pub gap_ms: Option<u64>,
     /// Balancers that send users elsewhere meanwhile: `haproxy`.
     pub balancers: Vec<String>,
+    /// What memory lacks for two generations there.
+    pub tight: Option<Tight>,
 }
 
 impl Core {
@@ -45,12 +48,17 @@ impl Core {
                 }
                 let before = known.iter().find(|(target, _)| Some(*target) == running);
                 let before = before.and_then(|(_, spec)| spec.as_ref());
+                let memory = report
+                    .filter(|report| may_start(&plan, report))
+                    .and_then(|report| report.memory.as_ref());
+                let tight = tight(before, &wanted, &view.classes, memory);
                 all.extend(
                     ways(before, &wanted, &view.classes)
                         .into_iter()
                         .map(|way| HostWay {
                             host: view.name.clone(),
-                            way,
+                            tight: tight.clone().filter(|_| way.gap.is_none()),
+                            way: with_memory(way, tight.as_ref()),
                             gap_ms: report.and_then(|report| report.update.gap_ms),
                             balancers: report.map(|report| report.balancers.clone()).unwrap_or_default(),
                         }),
@@ -59,5 +67,19 @@ impl Core {
             all
         });
         found.await.unwrap_or_default()
+    }
+}
+
+/// Whether the plan starts processes on that host: a way back to a generation that may still be there does not.
+fn may_start(plan: &Plan, report: &AppReport) -> bool {
+    plan.kind != DeployKind::Revert || report.generations <= 1
+}
+
+/// The way where memory is short: the old generation is stopped first, unless the release wants rather to fail.
+fn with_memory(way: ProcessWay, tight: Option<&Tight>) -> ProcessWay {
+    let first = tight.filter(|tight| !tight.fails).map(|_| Gap::Memory);
+    ProcessWay {
+        gap: way.gap.or(first),
+        ..way
     }
 }

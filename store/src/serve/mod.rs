@@ -36,7 +36,7 @@ use crate::http::{self, Bundles, Metrics};
 use crate::listen::{Limits, Port, PortFigures};
 use crate::log::whole;
 use crate::publish;
-use crate::push::{self, Pushing};
+use crate::push::{Pushes, Pushing};
 use crate::retention::{self, Evidence, FromBundles};
 use crate::rollout::fleet::Fleet;
 use crate::rollout::{Controller, Parts, SteerError};
@@ -284,7 +284,7 @@ async fn assemble(
         heartbeat: Duration::from_millis(settings.heartbeat_ms),
         stop: stop.clone(),
     };
-    push::start(&pushing, settings.push.clone());
+    Pushes::new(settings.push.clone(), dir, &stop).start(&pushing);
     let (of, now_ms) = (dir.to_owned(), clock.now_ms());
     let evidence = bridge.run(move || Evidence::open(&of, now_ms)).await?;
     let evidence = Arc::new(evidence);

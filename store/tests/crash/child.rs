@@ -1,5 +1,6 @@
 //! Running a test of this file in a process of its own, which may be killed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -24,6 +25,19 @@ pub fn scenario(name: &str, dir: &Path) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     command
+}
+
+/// The points that a scenario passes in `dir`, with how often.
+pub fn points_of(name: &str, dir: &Path) -> BTreeMap<String, usize> {
+    let trace = tempfile::NamedTempFile::new().unwrap();
+    let mut command = scenario(name, dir);
+    command.stdout(Stdio::null()).env(TRACE_VARIABLE, trace.path());
+    assert!(command.status().unwrap().success());
+    let mut points = BTreeMap::new();
+    for line in std::fs::read_to_string(trace.path()).unwrap().lines() {
+        *points.entry(line.to_owned()).or_insert(0) += 1;
+    }
+    points
 }
 
 /// A line by which a scenario tells what was acknowledged. Written with one call, so a kill cannot tear it.

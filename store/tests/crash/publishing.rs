@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Mutex;
 
-use ship_durable::fault::{FAULT_VARIABLE, TRACE_VARIABLE};
+use ship_durable::fault::FAULT_VARIABLE;
 use ship_store::admin::verify;
 use ship_store::folder::StoreFolder;
 use ship_store::publish::Limits;
 
-use super::child::{acked, acknowledge, scenario, work_dir};
+use super::child::{acked, acknowledge, points_of, scenario, work_dir};
 use super::tree::{Tree, open, publish, tree, web};
 
 const RELEASES: u64 = 3;
@@ -46,16 +45,7 @@ fn publishes() {
 
 /// The points that the scenario passes, with how often.
 fn points() -> BTreeMap<String, usize> {
-    let dir = tempfile::tempdir().unwrap();
-    let trace = tempfile::NamedTempFile::new().unwrap();
-    let mut command = scenario("publishing::publishes", dir.path());
-    command.stdout(Stdio::null()).env(TRACE_VARIABLE, trace.path());
-    assert!(command.status().unwrap().success());
-    let mut points = BTreeMap::new();
-    for line in std::fs::read_to_string(trace.path()).unwrap().lines() {
-        *points.entry(line.to_owned()).or_insert(0) += 1;
-    }
-    points
+    points_of("publishing::publishes", tempfile::tempdir().unwrap().path())
 }
 
 fn run(dir: &Path, fault: &str) -> (bool, Vec<String>) {

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Mutex;
 
-use ship_durable::fault::{FAULT_VARIABLE, TRACE_VARIABLE};
+use ship_durable::fault::FAULT_VARIABLE;
 use ship_model::rollout::DeployKind::Promote;
 use ship_store::admin::verify;
 
-use super::child::{scenario, work_dir};
+use super::child::{points_of, scenario, work_dir};
 use super::scene::{DAY, Room, name, release, url};
 use super::tree::web;
 
@@ -43,16 +43,7 @@ fn prepared() -> tempfile::TempDir {
 }
 
 fn points() -> BTreeMap<String, usize> {
-    let dir = prepared();
-    let trace = tempfile::NamedTempFile::new().unwrap();
-    let mut command = scenario("sweeping::sweeps", dir.path());
-    command.stdout(Stdio::null()).env(TRACE_VARIABLE, trace.path());
-    assert!(command.status().unwrap().success());
-    let mut points = BTreeMap::new();
-    for line in std::fs::read_to_string(trace.path()).unwrap().lines() {
-        *points.entry(line.to_owned()).or_insert(0) += 1;
-    }
-    points
+    points_of("sweeping::sweeps", prepared().path())
 }
 
 /// What is promised stands; what does not stand is marked; and doing it again ends as it should have.

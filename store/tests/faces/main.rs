@@ -10,8 +10,10 @@
 mod access;
 mod agent;
 mod assets;
+mod bucket;
 mod fleet;
 mod hostile;
+mod memory;
 mod ports;
 mod publishing;
 mod push;

@@ -17,17 +17,18 @@ fn push(folder: PathBuf) -> PushSettings {
         env: "dev".parse().unwrap(),
         apps: Vec::new(),
         url: Some("https://cdn.example.com".to_owned()),
-        folder,
+        folder: Some(folder),
+        s3: None,
     }
 }
 
 /// The name of the one asset of `publish_page(text)`.
-fn asset(text: &str) -> String {
+pub fn asset(text: &str) -> String {
     format!("static/app.{}.js", &blake3::hash(text.as_bytes()).to_hex()[..16])
 }
 
 /// A store that pushes, a host that runs web, and web@1 published.
-async fn begin(settings: PushSettings) -> (Store, Clients, Agent) {
+pub async fn begin(settings: PushSettings) -> (Store, Clients, Agent) {
     let store = Store::start_with(|all| all.push = vec![settings]).await;
     let web = Agent::start(&store, "h1", &["web"]);
     let mut clients = store.operator().await;
@@ -36,18 +37,18 @@ async fn begin(settings: PushSettings) -> (Store, Clients, Agent) {
     (store, clients, web)
 }
 
-/// What the push says that it cannot do.
-async fn refusal(clients: &Clients) -> String {
+/// Waits until the push says that of what it cannot do.
+pub async fn refusal(clients: &Clients, part: &str) -> String {
     let found = || {
         let mut clients = clients.clone();
         async move {
             let status = clients.status().await;
             let cdn = status.hosts.iter().find(|host| host.host == "cdn")?.clone();
             let failure = cdn.report?.apps.first()?.failure.clone()?;
-            Some(failure.reason)
+            Some(failure.reason).filter(|reason| reason.contains(part))
         }
     };
-    until("the push to say what is wrong", found).await
+    until(&format!("the push to say {part:?}"), found).await
 }
 
 #[tokio::test]
@@ -63,8 +64,7 @@ async fn no_host_is_switched_before_the_folder_has_all() {
     ship_durable::rename(&folder, &away).unwrap();
     clients.publish_page("two").await;
     let started = clients.rollouts.promote(plan(2)).await.unwrap().into_inner();
-    let said = refusal(&clients).await;
-    assert!(said.contains("is not there: mount it or make it"), "{said}");
+    refusal(&clients, "is not there: mount it or make it").await;
     assert!(!folder.exists());
     assert_eq!(web.running(), Some(1));
     ship_durable::rename(&away, &folder).unwrap();

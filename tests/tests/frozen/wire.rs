@@ -90,6 +90,8 @@ fn examples() -> Vec<Example> {
         "HostWay" HostWay = HostWay {
             host: text("h1"), process: text("web"), strategy: text("stop-start"), gap: text("coexist = false"), gap_ms: Some(1),
             covered_by: text("queue"), standby: true, hold_ms: Some(2),
+            // Came later.
+            tight: String::new(),
         };
         "Started" Started = Started { app: text("web"), env: text("production"), deploy: 7 };
         "WatchRequest" WatchRequest = WatchRequest { app: text("web"), env: text("production"), deploy: 7 };
@@ -179,6 +181,14 @@ fn examples() -> Vec<Example> {
         "DeltasReply" DeltasReply = DeltasReply { deltas: vec![delta()] };
         "Delta" Delta = delta();
         "HostReport figures" HostReport = HostReport { figures: Some(host_figures()), ..host_report() };
+        "AppMemory" AppMemory = memory();
+        "AppReport memory" AppReport = AppReport { memory: Some(memory()), ..app_report() };
+        "HostWay tight" HostWay = HostWay { tight: text("1 MiB available on the host, 2 MiB wanted"), ..HostWay::default() };
+        "MissingPrivilege" MissingPrivilege = missing();
+        "Privileges" Privileges = Privileges { missing: vec![missing()] };
+        "HostReport privileges" HostReport = HostReport {
+            privileges: Some(Privileges { missing: vec![missing()] }), ..host_report()
+        };
     }
 }
 

@@ -29,6 +29,7 @@ mod output;
 mod probes;
 mod requests;
 mod room;
+mod saved;
 mod start;
 mod status;
 mod store;
@@ -43,10 +44,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use ship_durable::fault;
 use thiserror::Error;
 
-use crate::clock::{now_ms, rfc3339_now};
+use crate::clock::now_ms;
 use crate::control::Control;
 use crate::listen::Listeners;
 use crate::log::{LogFile, Stream, Tail};
@@ -409,91 +409,6 @@ impl Keeper {
                 self.make_durable();
             }
             self.carry_out(&effect);
-        }
-    }
-
-    fn adopt_state(&mut self, next: State) {
-        let before = self.state.phase();
-        if next == self.state && !self.unsaved {
-            return;
-        }
-        self.state = next;
-        self.remember_labels();
-        self.revision += 1;
-        self.quiet_at = Some(now_ms() + QUIET_MS);
-        let phase = self.state.phase();
-        let word = format!("{phase:?}").to_lowercase();
-        if phase != before {
-            self.tell(None, &format!("phase {word}"));
-        }
-        let before = fault::point(&format!("keeper.{word}.before"));
-        self.save(before.map_err(|error| error.to_string()));
-        let _ = fault::point(&format!("keeper.{word}.after"));
-        self.release_locks();
-    }
-
-    /// Makes the state the one the next keeper finds, unless something has gone wrong `before`.
-    fn save(&mut self, before: Result<(), String>) {
-        let saved = before.and_then(|()| self.memory.save(&self.state).map_err(|error| chain(&error)));
-        match saved {
-            Ok(()) => self.unsaved = false,
-            Err(reason) => self.could_not_save(reason),
-        }
-    }
-
-    /// Makes what was saved outlive the machine.
-    fn make_durable(&mut self) {
-        if self.unsaved {
-            return;
-        }
-        if let Err(error) = self.memory.sync(&self.state) {
-            self.could_not_save(chain(&error));
-        }
-    }
-
-    fn could_not_save(&mut self, reason: String) {
-        if !self.unsaved {
-            self.note(reason);
-        }
-        self.unsaved = true;
-    }
-
-    /// Fills in what a pure machine cannot know: the time of day and the last lines.
-    fn complete_outcome(&mut self, next: &mut State) {
-        if next.outcome == self.state.outcome {
-            return;
-        }
-        let of = next.outcome_of.take();
-        if let Some(generation) = of {
-            self.read_streams_of(generation);
-        }
-        let lines = of
-            .and_then(|generation| self.tails.get(&generation))
-            .map(Tail::lines);
-        if let Some(outcome) = &mut next.outcome {
-            outcome.at = rfc3339_now();
-            outcome.last_lines = lines.unwrap_or_default();
-            let reason = outcome
-                .reason
-                .as_deref()
-                .map(|reason| format!(": {reason}"))
-                .unwrap_or_default();
-            let words = format!("release {} {:?}", outcome.release, outcome.result).to_lowercase();
-            let words = format!("{words}{reason}");
-            self.tell(of, &words);
-        }
-    }
-
-    /// As [`Self::complete_outcome`], for a crash.
-    fn complete_crash(&mut self, next: &mut State) {
-        let active = self.state.active.as_ref().map(|active| active.number);
-        let Some(crash) = next.crash.as_mut().filter(|crash| crash.at.is_empty()) else {
-            return;
-        };
-        crash.at = rfc3339_now();
-        if let Some(active) = active {
-            self.read_streams_of(active);
-            crash.last_lines = self.tails.get(&active).map(Tail::lines).unwrap_or_default();
         }
     }
 }

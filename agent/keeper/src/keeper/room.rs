@@ -1,5 +1,7 @@
 //! Whether there is memory for a new generation beside the active one.
 
+use ship_model::spec::starts_beside;
+
 use super::Keeper;
 use crate::machine::Generation;
 use crate::processes::{Table, Tree, amount, resident};
@@ -49,8 +51,7 @@ impl Keeper {
             .map(|found| (0..found.slots.len()).map(|slot| used(found, slot)).sum::<u64>())
             .sum();
         let (free, whose) = self.groups.available(&self.config.machine)?;
-        let needed = old.saturating_add(old / 5);
-        (free.saturating_add(leaving) < needed).then(|| {
+        (free.saturating_add(leaving) < ship_model::spec::wanted(old)).then(|| {
             format!(
                 "{} available {whose}, and release {} uses {}, of which a fifth more is wanted",
                 amount(free),
@@ -65,6 +66,5 @@ impl Keeper {
 fn runs_twice(spec: &ProcessSpec, rising: &Generation) -> bool {
     let mut wanted = rising.intent.processes.iter();
     let next = wanted.find(|wanted| wanted.name == spec.name);
-    let reexec = |next: &ProcessSpec| matches!(next.restart, Some(ship_model::spec::Restart::Reexec(_)));
-    next.is_some_and(|next| next.overlap && (!next.strategy.is_in_place() || reexec(next)))
+    next.is_some_and(|next| next.overlap && starts_beside(next.strategy, next.restart.as_ref()))
 }

@@ -1,6 +1,7 @@
 //! `shipctl doctor`: what is wrong, here and in the fleet, and what to do about it.
 
 mod machine;
+mod privileges;
 
 use std::path::Path;
 
@@ -23,7 +24,8 @@ use crate::words::{bytes, clean, duration, millis};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each finding says what to do about it. Exit 0 when nothing is broken, 1 when something
-is; warnings are only told. Examples:
+is; warnings are only told. Of each host, a line for each privilege that it lacks, with
+what happens instead; with -o json, `host` and `lacks` name both. Examples:
   shipctl doctor
   shipctl doctor -o json | jq '.findings[] | select(.grade != \"good\")'")]
 pub struct Doctor {}
@@ -51,6 +53,10 @@ struct Finding {
     /// What to do; empty when nothing is to be done.
     #[serde(rename = "do")]
     advice: String,
+    /// The host it was found on; null: here, or the store.
+    host: Option<String>,
+    /// What that host lacks; null: it is about something else.
+    lacks: Option<String>,
 }
 
 impl Finding {
@@ -61,6 +67,15 @@ impl Finding {
             grade,
             found: found.into(),
             advice: advice.to_owned(),
+            host: None,
+            lacks: None,
+        }
+    }
+
+    fn on(self, host: &str) -> Self {
+        Self {
+            host: Some(host.to_owned()),
+            ..self
         }
     }
 
@@ -244,7 +259,7 @@ fn hosts(reply: &StatusReply) -> Vec<Finding> {
             "start ship-agent on one, or: shipctl up",
         )];
     }
-    let each = reply.hosts.iter().map(|host| {
+    let each = reply.hosts.iter().flat_map(|host| {
         let report = host.report.clone().unwrap_or_default();
         let free = percent(report.disk_free, report.disk_total);
         let away = matches!(host.state.as_str(), "uncertain" | "unavailable");
@@ -270,7 +285,9 @@ fn hosts(reply: &StatusReply) -> Vec<Finding> {
             _ => (Grade::Good, String::new()),
         };
         let found = format!("{}, {} free", host.state, bytes(report.disk_free));
-        Finding::new(&host.host, grade, found, &advice)
+        let mut findings = vec![Finding::new(&host.host, grade, found, &advice).on(&host.host)];
+        findings.extend(privileges::of(&host.host, report.privileges.as_ref()));
+        findings
     });
     each.collect()
 }

@@ -54,7 +54,7 @@ impl Strategy {
     }
 
     /// Whether the running main process lives on, or names its own successor: nothing is spawned beside it.
-    pub fn is_in_place(self) -> bool {
+    pub const fn is_in_place(self) -> bool {
         matches!(self, Self::SignalReexec | Self::SignalReload | Self::Command)
     }
 

@@ -27,6 +27,8 @@ pub enum Gap {
     NoOverlap,
     /// An address goes from Ship's hands into the app's own, or back.
     Hands,
+    /// Both generations have no room in the host's memory; see [`super::tight`].
+    Memory,
 }
 
 impl Gap {
@@ -37,6 +39,7 @@ impl Gap {
             Self::Apart => "coexist = false",
             Self::NoOverlap => "overlap = false",
             Self::Hands => "its address changes hands",
+            Self::Memory => "no memory for two generations",
         }
     }
 }
@@ -115,13 +118,14 @@ fn changes_hands(new: &ProcessSpec, old: &[Named<'_>]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
     use super::*;
     use crate::spec::read_ship_toml;
 
-    fn spec(web: &str, jobs: &str) -> ReleaseSpec {
+    /// Two processes, with these lines for each.
+    pub(in crate::spec) fn spec(web: &str, jobs: &str) -> ReleaseSpec {
         let text = format!(
             "app = \"a\"\n[process.web]\ncommand = [\"x\"]\nlisten = {{ http = \"tcp:80\" }}\n{web}\n[process.jobs]\nclass = \"web\"\ncommand = [\"x\"]\n{jobs}\n"
         );

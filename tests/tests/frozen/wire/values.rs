@@ -115,6 +115,22 @@ pub(super) fn host_report() -> HostReport {
     }
 }
 
+pub(super) fn memory() -> AppMemory {
+    AppMemory {
+        // One entry: the order of several is not the same from run to run.
+        used: [(text("web"), 26)].into(),
+        free: 27,
+        whose: text("on the host"),
+    }
+}
+
+pub(super) fn missing() -> MissingPrivilege {
+    MissingPrivilege {
+        what: text("CAP_KILL"),
+        instead: text("processes that become another user cannot be ended"),
+    }
+}
+
 pub(super) fn log_line() -> LogLine {
     LogLine {
         at_ms: 1_760_000_000_002,
