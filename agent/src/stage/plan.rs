@@ -62,12 +62,10 @@ impl<'a> Work<'a> {
         let cost = task.cost(&missing);
         if cost.saturating_mul(BEST_RATIO) > self.raw_bytes(&missing) {
             let bundles = source.holding(&missing, wrong);
-            let planned = bundles.and_then(|bundles| {
+            let planned = bundles.map(|bundles| {
                 let ranges = stage::fetch_plan(&missing, &bundles);
-                Ok((
-                    bundles,
-                    ranges.map_or(u64::MAX, |ranges| ranges.iter().map(|range| range.len).sum()),
-                ))
+                let bytes = ranges.map_or(u64::MAX, |ranges| ranges.iter().map(|range| range.len).sum());
+                (bundles, bytes)
             });
             // A store that cannot tell may still have the delta.
             if let Ok((bundles, in_bundles)) = planned
