@@ -74,8 +74,7 @@ class Contest:
                 self.cold[turn.name] = turn.count_cold(self.build, last)
         if last > 1:
             for turn in turns:
-                before, newest = ((self.releases[at].tree, at + 1) for at in (last - 2, last - 1))
-                self.after[turn.name] = turn.after_background(before, newest)
+                self.after[turn.name] = turn.after_background([release.tree for release in self.releases])
 
     @contextlib.contextmanager
     def _built(self, release):

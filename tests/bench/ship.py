@@ -18,7 +18,7 @@ class ShipTurn:
     name = "Ship"
 
     def __init__(self, binaries, folder, app, counting):
-        self.app = app
+        self.binaries, self.folder, self.app = binaries, folder, app
         self.timed, self.counted = Fleet(binaries, folder / "timed"), None
         try:
             self.counted = Fleet(binaries, folder / "counted", counted=True) if counting else None
@@ -90,39 +90,44 @@ class ShipTurn:
         return {"publish": published, "update": carried}
 
     def count_cold(self, tree, number):
-        """Bytes to a host that joins with nothing: it takes what its environment runs."""
-        return self._join(f"cold{number}", tree, number)[0]
+        """Bytes to a host that joins with nothing, until what its environment runs stands there, as with peers.
 
-    def _join(self, name, tree, number):
-        host = self.counted.join(name)
-        self._arrived(host, number)
-        carried = host.counter.take()
-        self.compare(host.apps, tree)
-        return carried, host
-
-    def _arrived(self, host, number):
-        current = host.apps / self.app / "current"
+        After it come assets of other releases, and the releases to revert to.
+        """
+        host = self.counted.join(f"cold{number}")
+        app = host.apps / self.app
+        with Standing(app / "releases", number) as standing:
+            wait_for(f"release {number} on {host.name}", lambda: standing.at, patience=600)
+            carried = host.counter.take()
+        current = app / "current"
         stands = lambda: current.is_symlink() and os.readlink(current).startswith(f"releases/{number}-")
-        wait_for(f"release {number} on {host.name}", stands, patience=600)
+        wait_for(f"release {number} to run on {host.name}", stands, patience=600)
+        self.compare(host.apps, tree)
+        return carried
 
     # The one place that names what the store does in its idle time: a function of a fleet, that returns what ran, such as
     #   staticmethod(lambda fleet: run([fleet.binaries / "shipstore", "optimize", "--dir", fleet.store_dir]))
     # None: there is no such command yet, and its columns say so.
     background = None
 
-    def after_background(self, before, last):
-        """As for peers: the store's size once its own work is done, and the bytes of an update then."""
+    def after_background(self, trees):
+        """The store's size once its own work is done; and, in a fleet of its own, the bytes of the last update when that work came before it."""
         if not self.background:
             return None
         ran = self.background(self.timed)
-        self.background(self.counted)
-        self.counted.shipctl("promote", f"{self.app}@{before[1]}")
-        host = self._join("after", *before)[1]
-        host.counter.take()
-        self.counted.shipctl("promote", f"{self.app}@{last[1]}")
-        self._arrived(host, last[1])
-        carried = host.counter.take()
-        self.compare(host.apps, last[0])
+        fleet = Fleet(self.binaries, self.folder / "background", counted=True)
+        try:
+            for tree in trees[:-1]:
+                fleet.shipctl("publish", tree)
+                fleet.shipctl("promote", self.app)
+            fleet.shipctl("publish", trees[-1])
+            self.background(fleet)
+            fleet.counters["agent"].take()
+            fleet.shipctl("promote", self.app)
+            carried = fleet.counters["agent"].take()
+            self.compare(fleet.apps, trees[-1])
+        finally:
+            fleet.stop()
         return self.stored() | {"wall": ran.wall, "cpu": ran.cpu, "update": carried}
 
     def stop(self):

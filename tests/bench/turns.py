@@ -69,14 +69,14 @@ class PeerTurn:
         host.newest = number
         return carried
 
-    def after_background(self, before, last):
-        """None where there is no such work. `before` and `last` are (tree, number)."""
+    def after_background(self, trees):
+        """The store's size once its own work is done, and the bytes of the last update then; None where there is no such work."""
         if not self.peer.after_background:
             return None
-        ran = self.peer.after_background()
+        ran, last = self.peer.after_background(), len(trees)
         host = self.peer.host("after", counted=True)
-        self._carried(host, *before)
-        return self.stored() | {"wall": ran.wall, "cpu": ran.cpu, "update": self._carried(host, *last)}
+        self._carried(host, trees[-2], last - 1)
+        return self.stored() | {"wall": ran.wall, "cpu": ran.cpu, "update": self._carried(host, trees[-1], last)}
 
     def stop(self):
         self.peer.stop()
