@@ -44,7 +44,12 @@ class Counter:
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            server = socket.create_connection(("127.0.0.1", self.port))
+            try:
+                server = socket.create_connection(("127.0.0.1", self.port))
+            except OSError:
+                # The client is told as the server would: nobody is there.
+                client.close()
+                continue
             for source, sink, up in ((client, server, True), (server, client, False)):
                 threading.Thread(target=self._carry, args=(source, sink, up), daemon=True).start()
 
