@@ -49,7 +49,8 @@ class Data:
 
 
 def write_streamlit(folder, version, _scale):
-    wheel = fetched("wheels", f"streamlit-{version}-*.whl", [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", ".", f"streamlit=={version}"])
+    words = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", ".", f"streamlit=={version}"]
+    wheel = fetched("wheels", f"streamlit-{version}-*.whl", words)
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(folder)
 

@@ -145,12 +145,14 @@ def goals_table(figures):
     # Bytes of a large file may be a tenth more: there is nothing beside its edits to save.
     slack = "1.1" if figures.found["data"] == "large" else "1.0"
     patched = figures.each_update("patch 3")
+    there = lambda name: name in figures.names
+    fetched = there(tar) and figures.median(tar, "update", "synced")
     rows = [
         ("bytes per update, after background / patch 19", figures.after("Ship", "update"), figures.wire("patch 19"), "1.1"),
         ("cold bytes / tar, zstd -3 -T1", figures.found["cold"].get("Ship"), figures.limit("packed"), "1.0"),
-        ("growth a version, after background / patch 9", figures.after("Ship", "grown"), figures.grown("patch 9") if "patch 9" in figures.names else None, "1.2"),
+        ("growth a version, after background / patch 9", figures.after("Ship", "grown"), there("patch 9") and figures.grown("patch 9"), "1.2"),
         ("publish next / tar, zstd -3 -T1", figures.median("Ship", "publish", "wall"), figures.limit("zstd"), "1.0, with the full bundle 1.5"),
-        ("update next, synced / fetch, tar --zstd, sync", figures.median("Ship", "update", "synced"), tar in figures.names and figures.median(tar, "update", "synced"), "0.6"),
+        ("update next, synced / fetch, tar --zstd, sync", figures.median("Ship", "update", "synced"), fetched, "0.6"),
         ("stage / cp -al", figures.median("Ship", "update", "stage"), figures.limit("link"), "1.3, of 100,000 files"),
         ("host disk / best linking peer", figures.disk("Ship"), min(filter(None, linking), default=None), "1.0"),
         ("peak MiB / 256, publish next", figures.median("Ship", "publish", "rss"), 256 << 20, "1.0"),
@@ -166,7 +168,8 @@ def report(found, data):
     figures = Figures(found)
     names = ", ".join(release["version"] for release in found["releases"])
     rounds = sum(round["caches"] == "warm" for round in found["rounds"])
-    print(f"\n## {data.name}: {data.about}\n\n{figures.last} releases ({names}), the last of {found['releases'][-1]['total'] / 1e6:,.1f} MB; medians of {rounds} rounds.")
+    size = f"{found['releases'][-1]['total'] / 1e6:,.1f} MB"
+    print(f"\n## {data.name}: {data.about}\n\n{figures.last} releases ({names}), the last of {size}; medians of {rounds} rounds.")
     bytes_table(figures)
     time_table(figures)
     goals_table(figures)
