@@ -2,6 +2,8 @@
 //!
 //! `current` is never touched here.
 
+mod plan;
+
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +20,10 @@ use ship_model::spec::ReleaseSpec;
 use thiserror::Error;
 use tokio::runtime::Handle;
 
-use crate::fetch::{BundleSource, FetchError, Fetcher, RangeError};
+use crate::fetch::{BundleSource, FetchError, Fetcher, OpenDelta, RangeError};
 use crate::keeper::{IntentError, fits};
 use crate::layout::{self, AppLayout, PrepareError};
+use plan::delta_from;
 
 /// Neighbours that unchanged files are linked from.
 const DONORS: usize = 3;
@@ -182,6 +185,10 @@ impl StagingError {
         }
     }
 
+    fn failed_delta(&self) -> bool {
+        matches!(self, Self::Stage { source, .. } if source.failed_delta())
+    }
+
     /// Whether trying again later may help by itself.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -215,6 +222,8 @@ fn broken_transfer(error: &StageError) -> bool {
 pub struct Staged {
     pub here: Here,
     pub fetched_bytes: u64,
+    /// The release against which a delta brought it.
+    pub delta_from: Option<ReleaseNumber>,
     pub elapsed: Duration,
     /// Names of a damaged release that were put right.
     pub mended: Vec<TreePath>,
@@ -247,20 +256,30 @@ pub fn stage(
     staging: impl FnOnce(),
 ) -> Result<Staged, StagingError> {
     let before = supply.fetcher.received();
-    let manifest = supply.runtime.block_on(supply.fetcher.manifest(target.id));
-    let manifest = manifest.map_err(|source| StagingError::Fetch {
-        release: target.folder(),
-        source,
-    })?;
+    let donors = donors(layout, target, neighbours);
+    let (manifest, delta) = match delta_from(target, supply, &donors) {
+        Some((delta, manifest)) => (manifest, Some(delta)),
+        None => {
+            let manifest = supply.runtime.block_on(supply.fetcher.manifest(target.id));
+            let manifest = manifest.map_err(|source| StagingError::Fetch {
+                release: target.folder(),
+                source,
+            })?;
+            (manifest, None)
+        }
+    };
     check(layout, target, &manifest)?;
     let work = Work {
         layout,
         target,
         supply,
         manifest: &manifest,
-        donors: &donors(layout, target, neighbours),
+        donors: &donors,
+        delta: delta.as_ref(),
     };
     let done = work.run(staging)?;
+    let base = delta.filter(|_| done.by_delta).map(|delta| delta.offer.base);
+    let base = base.and_then(|base| neighbours.iter().find(|neighbour| neighbour.id == base));
     prepare_shared(layout, manifest.spec()).map_err(|source| StagingError::Prepare {
         release: target.folder(),
         source,
@@ -272,6 +291,7 @@ pub fn stage(
             damage: None,
         },
         fetched_bytes: supply.fetcher.received() - before,
+        delta_from: base.map(|base| base.number),
         elapsed: done.elapsed,
         mended: done.mended,
     })
@@ -303,10 +323,12 @@ struct Work<'a> {
     supply: &'a Supply,
     manifest: &'a Manifest,
     donors: &'a [StagedRelease],
+    delta: Option<&'a OpenDelta>,
 }
 
 struct Worked {
     elapsed: Duration,
+    by_delta: bool,
     mended: Vec<TreePath>,
 }
 
@@ -316,8 +338,9 @@ impl Work<'_> {
         let mut staging = Some(staging);
         let mut wrong: Vec<BundleDigest> = Vec::new();
         let mut first: Option<StagingError> = None;
+        let mut delta = self.delta;
         loop {
-            let tried = self.once(&wrong, || {
+            let tried = self.once(&wrong, delta, || {
                 if let Some(staging) = staging.take() {
                     staging();
                 }
@@ -326,6 +349,11 @@ impl Work<'_> {
                 Ok(worked) => return Ok(worked),
                 Err(error) => error,
             };
+            if error.failed_delta() && delta.take().is_some() {
+                tracing::warn!(release = %self.target.number, error = crate::session::chain(&error),
+                    "the delta does not give the release; bundles are read");
+                continue;
+            }
             match error.wrong_bundle() {
                 Some(bundle) if wrong.len() < WRONG_BUNDLES && !wrong.contains(&bundle) => {
                     tracing::error!(release = %self.target.number, %bundle, error = crate::session::chain(&error),
@@ -340,7 +368,12 @@ impl Work<'_> {
         }
     }
 
-    fn once(&self, wrong: &[BundleDigest], staging: impl FnOnce()) -> Result<Worked, StagingError> {
+    fn once(
+        &self,
+        wrong: &[BundleDigest],
+        delta: Option<&OpenDelta>,
+        staging: impl FnOnce(),
+    ) -> Result<Worked, StagingError> {
         let folder = self.target.folder();
         let releases = self.layout.releases();
         let place = Place::new(&releases, &folder).map_err(|_| StagingError::OtherApp {
@@ -352,12 +385,12 @@ impl Work<'_> {
             source: Box::new(source),
         })?;
         let missing = stage::missing(self.manifest, self.donors, kept.as_ref());
-        let bundles = self.supply.bundles.holding(&missing, wrong);
-        let bundles = bundles.map_err(|source| StagingError::Fetch {
+        let plan = self.plan(missing, delta, wrong);
+        let (delta, bundles) = plan.map_err(|source| StagingError::Fetch {
             release: folder.clone(),
             source,
         })?;
-        drop(missing);
+        let by_delta = delta.is_some();
         staging();
         let task = StageTask {
             place,
@@ -365,6 +398,7 @@ impl Work<'_> {
             donors: self.donors,
             kept: kept.as_ref(),
             keep: true,
+            delta,
             bundles: &bundles,
             source: &self.supply.bundles,
             progress: &(),
@@ -374,11 +408,13 @@ impl Work<'_> {
                 tracing::warn!(release = %self.target.number, first, differing, "damaged here; it is mended");
                 stage::repair(&task).map(|repaired| Worked {
                     elapsed: repaired.report.elapsed,
+                    by_delta,
                     mended: repaired.paths,
                 })
             }
             other => other.map(|report| Worked {
                 elapsed: report.elapsed,
+                by_delta,
                 mended: Vec::new(),
             }),
         };

@@ -5,7 +5,7 @@
 //! derived: what a crash leaves undone is found at the next start and done then.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, BufReader, Read, Write as _};
+use std::io::{self, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,7 +18,7 @@ use ship_model::name::AppName;
 use ship_model::release::{ReleaseNumber, ReleaseRecord, Target};
 
 use crate::engine::blobs::read_whole;
-use crate::engine::{Blobs, BlobsError, Object, ObjectReader};
+use crate::engine::{Blobs, BlobsError, Object, ObjectReader, Slice};
 use crate::ledger::{Ledger, LedgerError, UrlSet};
 use crate::locate::{Places, ReadIndexError, read_index};
 
@@ -350,32 +350,4 @@ fn pipe<R: io::BufRead>(
         added.map_err(|error| Piped::Other(error.into()))?;
         pushed.map_err(Piped::Frame)
     })
-}
-
-/// The bytes of one frame within a bundle.
-struct Slice<'a> {
-    reader: &'a dyn ObjectReader,
-    at: u64,
-    end: u64,
-}
-
-impl<'a> Slice<'a> {
-    fn of(reader: &'a dyn ObjectReader, frame: &Frame) -> Self {
-        Self {
-            reader,
-            at: frame.offset,
-            end: frame.offset.saturating_add(frame.len),
-        }
-    }
-}
-
-impl Read for Slice<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.end - self.at)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        let got = self.reader.read_at(&mut buffer[..most], self.at)?;
-        self.at += got as u64;
-        Ok(got)
-    }
 }

@@ -1,6 +1,7 @@
 //! Bundles as the unpacking threads see them: indexes, and frames read by ranges.
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
 use ship_bundle::{BundleIndex, IndexError};
@@ -8,7 +9,7 @@ use ship_model::digest::{BlobDigest, BundleDigest};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::ranges::{RangeError, RangeReader, Span};
+use super::ranges::{RangeError, RangeReader, Source, Span};
 use super::{FetchError, Fetcher, Place};
 
 /// Bundles and what lies in each.
@@ -17,8 +18,8 @@ pub type Indexed = Vec<(BundleDigest, BundleIndex)>;
 /// Reads bundles for threads that block. Ends with an error soon after it is called off.
 #[derive(Debug, Clone)]
 pub struct BundleSource {
-    fetcher: Arc<Fetcher>,
-    runtime: Handle,
+    pub(super) fetcher: Arc<Fetcher>,
+    pub(super) runtime: Handle,
     cancel: CancellationToken,
 }
 
@@ -61,10 +62,14 @@ impl BundleSource {
 
     /// Bytes `offset..offset + len` of a bundle.
     pub fn range(&self, bundle: BundleDigest, offset: u64, len: u64) -> impl Read + Send + use<> {
+        self.bytes(Source::Bundle(bundle), offset..offset.saturating_add(len))
+    }
+
+    pub(super) fn bytes(&self, source: Source, range: Range<u64>) -> impl Read + Send + use<> {
         let span = Span {
-            bundle,
-            from: offset,
-            to: offset.saturating_add(len),
+            source,
+            from: range.start,
+            to: range.end,
         };
         RangeReader::new(
             Arc::clone(&self.fetcher),

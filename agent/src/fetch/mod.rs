@@ -4,6 +4,7 @@
 //! whoever unpacks it.
 
 mod bundles;
+mod deltas;
 mod find;
 mod ranges;
 mod retry;
@@ -22,6 +23,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 pub use bundles::{BundleSource, Indexed};
+pub use deltas::{DeltaOffer, OpenDelta, OpenDeltaError};
 pub use ranges::RangeError;
 pub use retry::Backoff;
 

@@ -1,4 +1,4 @@
-//! Ranges of a bundle over HTTP, for threads that block: a reader that goes on where the connection broke.
+//! Ranges of a bundle or a delta over HTTP, for threads that block: a reader that goes on where the connection broke.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use ship_model::digest::BundleDigest;
+use ship_model::digest::{BundleDigest, DeltaDigest};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -106,9 +106,19 @@ async fn connect(dial: &Dial) -> Result<Sender, RangeError> {
     Ok(sender)
 }
 
-fn request(bundle: BundleDigest, from: u64, to: u64) -> Request<Empty<Bytes>> {
+/// What bytes are read of.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source {
+    Bundle(BundleDigest),
+    Delta(DeltaDigest),
+}
+
+fn request(source: Source, from: u64, to: u64) -> Request<Empty<Bytes>> {
     let mut request = Request::new(Empty::new());
-    let path = format!("/bundles/{bundle}");
+    let path = match source {
+        Source::Bundle(bundle) => format!("/bundles/{bundle}"),
+        Source::Delta(delta) => format!("/deltas/{delta}"),
+    };
     *request.uri_mut() = http::Uri::try_from(path).unwrap_or_default();
     let headers = request.headers_mut();
     headers.insert(header::HOST, header::HeaderValue::from_static(STORE_NAME));
@@ -129,7 +139,7 @@ impl Fetcher {
         cancel: CancellationToken,
     ) -> Result<Pieces, RangeError> {
         let edition = self.dial.tls().map_or(0, |(_, edition)| edition);
-        let asked = request(span.bundle, span.from, span.to);
+        let asked = request(span.source, span.from, span.to);
         let (sender, response) = match self.idle.take(edition) {
             // A kept connection may have been closed by the store meanwhile; that is no failure.
             Some(mut sender) => match in_time(sender.send_request(asked.clone())).await? {
@@ -215,15 +225,15 @@ async fn pump(
     }
 }
 
-/// Part of a bundle.
+/// Part of a bundle or a delta.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
-    pub bundle: BundleDigest,
+    pub source: Source,
     pub from: u64,
     pub to: u64,
 }
 
-/// Reads a span of a bundle; a broken transfer goes on at the byte where it broke. For threads outside the runtime.
+/// Reads a span; a broken transfer goes on at the byte where it broke. For threads outside the runtime.
 pub(super) struct RangeReader {
     fetcher: Arc<Fetcher>,
     runtime: Handle,

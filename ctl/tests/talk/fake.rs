@@ -425,6 +425,10 @@ impl Releases for Face {
         ))
     }
 
+    async fn deltas(&self, _: Request<DeltasRequest>) -> Answer<DeltasReply> {
+        Ok(Response::new(DeltasReply::default()))
+    }
+
     type ManifestStream = Items<Piece>;
 
     async fn manifest(&self, _: Request<ManifestRequest>) -> Answer<Self::ManifestStream> {

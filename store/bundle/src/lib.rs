@@ -12,6 +12,7 @@
 
 mod beneath;
 mod content;
+pub mod delta;
 mod export;
 mod frame;
 mod index;

@@ -105,6 +105,10 @@ digest_kind!(
     BundleDigest
 );
 digest_kind!(
+    /// BLAKE3 of a delta's bytes as they lie in the store.
+    DeltaDigest
+);
+digest_kind!(
     /// BLAKE3 of a release's canonical manifest: the release's identity.
     ReleaseId
 );

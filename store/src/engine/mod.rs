@@ -7,6 +7,7 @@ pub mod blobs;
 pub mod catalog;
 mod watch;
 
+pub(crate) use blobs::Slice;
 pub use blobs::{Blobs, BlobsError, Object, ObjectKind, ObjectReader, Staged};
 pub use catalog::{Catalog, CatalogError, Change, Entry, Outcome, Value, Version, Write};
 pub use watch::{Seen, Watch};

@@ -1,6 +1,6 @@
-//! `/bundles/<digest>`: a bundle's bytes, whole or in part, for whoever has a certificate of the fleet.
+//! `/bundles/<digest>` and `/deltas/<digest>`: the bytes, whole or in part, for whoever has a certificate of the fleet.
 //!
-//! A bundle never changes, so its digest is its entity tag. Bytes are read as the client takes them, a piece at a
+//! Neither ever changes, so its digest is its entity tag. Bytes are read as the client takes them, a piece at a
 //! time: a slow client holds one piece in memory and no thread. A reader checks what it gets against the digests of
 //! the blobs it wants; the store does not hash a bundle anew for each request.
 
@@ -13,7 +13,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use ship_model::digest::BundleDigest;
+use ship_model::digest::{BundleDigest, DeltaDigest};
 
 use super::range::{Wanted, wanted};
 use super::refuse;
@@ -40,30 +40,46 @@ pub(super) async fn get(
     method: Method,
     headers: HeaderMap,
 ) -> Response {
+    let object = digest.parse::<BundleDigest>().ok().map(Object::Bundle);
+    give(bundles, peer, object, &method, &headers).await
+}
+
+pub(super) async fn delta(
+    State(bundles): State<Bundles>,
+    peer: Option<Extension<Peer>>,
+    Path(digest): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    let object = digest.parse::<DeltaDigest>().ok().map(Object::Delta);
+    give(bundles, peer, object, &method, &headers).await
+}
+
+async fn give(
+    bundles: Bundles,
+    peer: Option<Extension<Peer>>,
+    object: Option<Object>,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Response {
     if let Err(reason) = admit(peer.as_deref(), bundles.clock.now_ms()) {
         return refuse(StatusCode::UNAUTHORIZED, format!("{reason}\n"));
     }
-    let Ok(digest) = digest.parse::<BundleDigest>() else {
-        return refuse(
-            StatusCode::NOT_FOUND,
-            "a bundle is named by 64 hexadecimal digits\n".to_owned(),
-        );
+    let Some(object) = object else {
+        let text = "bundles and deltas are named by 64 hexadecimal digits\n";
+        return refuse(StatusCode::NOT_FOUND, text.to_owned());
     };
     let blobs = Arc::clone(&bundles.blobs);
-    let reader = match bundles
-        .bridge
-        .run(move || blobs.open(Object::Bundle(digest)))
-        .await
-    {
+    let reader = match bundles.bridge.run(move || blobs.open(object)).await {
         Ok(Ok(reader)) => Arc::from(reader),
         Ok(Err(BlobsError::Absent { .. })) => {
-            return refuse(StatusCode::NOT_FOUND, format!("no bundle {digest}\n"));
+            return refuse(StatusCode::NOT_FOUND, format!("no {object}\n"));
         }
         Ok(Err(error)) => {
-            tracing::error!(bundle = %digest, error = &error as &dyn std::error::Error, "cannot open a bundle");
+            tracing::error!(%object, error = &error as &dyn std::error::Error, "cannot open what is asked for");
             return refuse(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "the bundle cannot be read\n".to_owned(),
+                format!("the {} cannot be read\n", object.kind().as_str()),
             );
         }
         Err(_) => {
@@ -73,7 +89,7 @@ pub(super) async fn get(
             );
         }
     };
-    answer(bundles, digest, reader, &method, &headers)
+    answer(bundles, object, reader, method, headers)
 }
 
 fn admit(peer: Option<&Peer>, now_ms: u64) -> Result<(), String> {
@@ -89,13 +105,13 @@ fn admit(peer: Option<&Peer>, now_ms: u64) -> Result<(), String> {
 
 fn answer(
     bundles: Bundles,
-    digest: BundleDigest,
+    object: Object,
     reader: Arc<dyn ObjectReader>,
     method: &Method,
     headers: &HeaderMap,
 ) -> Response {
     let total = reader.len();
-    let tag = format!("\"{digest}\"");
+    let tag = format!("\"{}\"", object.hex());
     let text = |name| {
         headers
             .get(name)

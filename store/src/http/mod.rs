@@ -22,6 +22,7 @@ use tower::ServiceExt as _;
 pub fn beside_grpc(bundles: Bundles) -> Router {
     let router = Router::new()
         .route("/bundles/{digest}", get(bundles::get))
+        .route("/deltas/{digest}", get(bundles::delta))
         .with_state(bundles);
     router.route("/healthz", get(healthz))
 }

@@ -26,7 +26,9 @@ use self::signals::{Signals, tell_supervisor};
 
 use crate::bridge::{Bridge, BrokenOff};
 use crate::clock::Clock;
+use crate::deltas::{Deltas, Maker};
 use crate::desired::Board;
+use crate::engine::BlobsError;
 use crate::folder::{FolderReport, OpenFolderError, StoreFolder};
 use crate::grpc::sessions::Sessions;
 use crate::grpc::{self, Face, Rooms};
@@ -77,6 +79,10 @@ pub enum ServeError {
     },
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot list the store's deltas")]
+    Deltas(#[source] BlobsError),
+    #[error("cannot start the thread that makes deltas")]
+    Maker(#[source] io::Error),
     #[error("cannot use the asset port's certificate")]
     AssetTls(#[from] PortTlsError),
     #[error("cannot start the thread that reads assets again")]
@@ -238,6 +244,7 @@ async fn assemble(
     stop: CancellationToken,
 ) -> Result<Store, ServeError> {
     let (places, blobs) = (Arc::clone(&folder.places), Arc::clone(&folder.blobs));
+    let (deltas, maker) = deltas(&folder, &bridge, stop.clone()).await?;
     let ledger = folder.ledger.clone();
     let board = Arc::new(Board::default());
     let fleet = Arc::new(Fleet::new(settings.thresholds(), clock.now_ms()));
@@ -312,6 +319,8 @@ async fn assemble(
         folder,
         unions,
         retention: settings.retention.clone(),
+        deltas,
+        maker,
     };
     Ok(Store {
         face,
@@ -389,6 +398,31 @@ fn scrub(assets: Assets, stop: CancellationToken) -> Result<(), ServeError> {
         .name("asset-scrub".to_owned())
         .spawn(work);
     thread.map(drop).map_err(ServeError::Scrub)
+}
+
+/// Which deltas there are, and a thread that makes what is wished for.
+async fn deltas(
+    folder: &StoreFolder,
+    bridge: &Bridge,
+    stop: CancellationToken,
+) -> Result<(Arc<Deltas>, Arc<Maker>), ServeError> {
+    let blobs = Arc::clone(&folder.blobs);
+    let loaded = bridge.run(move || Deltas::load(&*blobs)).await?;
+    let deltas = Arc::new(loaded.map_err(ServeError::Deltas)?);
+    let maker = Maker::new(
+        Arc::clone(&folder.blobs),
+        Arc::clone(&folder.places),
+        Arc::clone(&deltas),
+    );
+    let worker = Arc::clone(&maker);
+    let thread = std::thread::Builder::new().name("delta-maker".to_owned());
+    thread.spawn(move || worker.work()).map_err(ServeError::Maker)?;
+    let ending = Arc::clone(&maker);
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        ending.end();
+    });
+    Ok((deltas, maker))
 }
 
 /// Puts on the shelf what an earlier process did not get to.

@@ -175,6 +175,11 @@ fn examples() -> Vec<Example> {
             generations: 2, switched_ms: 1_760_000_000_003, ..app_report()
         };
         "HostFigures" HostFigures = host_figures();
+        "DeltasRequest" DeltasRequest = DeltasRequest {
+            release: digest(18), bases: vec![digest(19)], avoid: vec![digest(20)],
+        };
+        "DeltasReply" DeltasReply = DeltasReply { deltas: vec![delta()] };
+        "Delta" Delta = delta();
         "HostReport figures" HostReport = HostReport { figures: Some(host_figures()), ..host_report() };
         "AppMemory" AppMemory = memory();
         "AppReport memory" AppReport = AppReport { memory: Some(memory()), ..app_report() };

@@ -12,18 +12,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
-use ship_model::digest::{BlobDigest, BundleDigest};
+use ship_model::digest::BlobDigest;
 use ship_model::manifest::{EntryKind, EntryRef, Manifest};
 use ship_model::path::{PathRef, TreePath, escape};
 
-use super::fetch::{Content, FetchError, Sink};
+use super::fetch::{Content, ContentError, FetchError, Sink};
 use super::kept::Kept;
 use super::staged::{StagedRelease, file_mode};
 use super::supply::{DonorFile, Group, Groups, Supply};
 use crate::beneath::{Parents, Root};
 use crate::content::{PIECE, stamp_of};
-use crate::frame::FrameError;
-use crate::index::BlobPlace;
 use crate::progress::Progress;
 use crate::stamp::FileStamp;
 
@@ -426,14 +424,13 @@ impl Sink for Builder<'_> {
 
     fn blob(
         &self,
-        blob: &BlobPlace,
+        digest: BlobDigest,
+        size: u64,
         content: &mut Content<'_>,
-        bundle: BundleDigest,
+        wrong: &dyn Fn() -> FetchError,
     ) -> Result<(), BuildError> {
-        let digest = blob.digest;
-        let wrong = || FetchError::Content { bundle, digest };
         let group = self.groups.find(digest);
-        let group = &group.filter(|group| group.size == blob.size).ok_or_else(wrong)?;
+        let group = &group.filter(|group| group.size == size).ok_or_else(wrong)?;
         let (entry, executable) = group.first();
         let path = self.path(entry);
         let write_error = || BuildError::at("write", path.as_bytes());
@@ -445,8 +442,8 @@ impl Sink for Builder<'_> {
             file.write_all(piece)
         })
         .map_err(|error| match error {
-            FrameError::Write(source) => write_error()(source),
-            source => FetchError::Frame { bundle, source }.into(),
+            ContentError::Write(source) => write_error()(source),
+            ContentError::Fetch(error) => error.into(),
         })?;
         if BlobDigest::from(hasher.finalize()) != digest {
             return Err(wrong().into());

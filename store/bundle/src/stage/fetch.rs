@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ship_model::digest::{BlobDigest, BundleDigest};
 
+use crate::delta::ApplyError;
 use crate::frame::{FrameError, FrameReader};
-use crate::index::{BlobPlace, BundleIndex};
+use crate::index::BundleIndex;
 
 /// Neighbouring frames are read together up to so many compressed bytes; a larger frame is read alone.
 const MAX_RANGE: u64 = 16 << 20;
@@ -155,6 +156,12 @@ pub enum FetchError {
         bundle: BundleDigest,
         digest: BlobDigest,
     },
+    #[error("cannot fetch the delta")]
+    DeltaSource(#[source] io::Error),
+    #[error("the delta from {base} gives nothing")]
+    Delta { base: String, source: ApplyError },
+    #[error("blob {digest} from the delta from {base} has other bytes than its digest says")]
+    DeltaContent { base: String, digest: BlobDigest },
 }
 
 impl FetchError {
@@ -167,24 +174,43 @@ impl FetchError {
                 FrameError::Write(_) => None,
                 _ => Some(*bundle),
             },
-            Self::Source { .. } => None,
+            Self::Source { .. } | Self::DeltaSource(_) | Self::Delta { .. } | Self::DeltaContent { .. } => {
+                None
+            }
         }
     }
+
+    /// Whether a delta did not give what it should; bundles may.
+    pub(super) const fn is_delta(&self) -> bool {
+        matches!(
+            self,
+            Self::DeltaSource(_) | Self::Delta { .. } | Self::DeltaContent { .. }
+        )
+    }
+}
+
+/// Why a blob's bytes did not come.
+pub(crate) enum ContentError {
+    /// What took them could not write them.
+    Write(io::Error),
+    Fetch(FetchError),
 }
 
 /// Hands a blob's bytes, piece by piece, to what it is called with.
 pub(crate) type Content<'a> =
-    dyn FnMut(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), FrameError> + 'a;
+    dyn FnMut(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), ContentError> + 'a;
 
 /// What takes the blobs; called from several threads, never twice for one blob.
 pub(crate) trait Sink: Sync {
     type Error: From<FetchError> + Send;
-    /// Must call `content` once to get the blob's bytes, piece by piece.
+    /// Must call `content` once to get the blob's bytes, piece by piece; `wrong` says that they are others than the
+    /// digest says.
     fn blob(
         &self,
-        blob: &BlobPlace,
+        digest: BlobDigest,
+        size: u64,
         content: &mut Content<'_>,
-        bundle: BundleDigest,
+        wrong: &dyn Fn() -> FetchError,
     ) -> Result<(), Self::Error>;
 }
 
@@ -241,7 +267,15 @@ fn read_range<S: Sink>(
             if wanted.next_if(|next| **next == blob.digest).is_none() {
                 continue;
             }
-            sink.blob(blob, &mut |piece| reader.blob(blob, piece), bundle)?;
+            let digest = blob.digest;
+            let mut content = |piece: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
+                reader.blob(blob, piece).map_err(|error| match error {
+                    FrameError::Write(error) => ContentError::Write(error),
+                    source => ContentError::Fetch(FetchError::Frame { bundle, source }),
+                })
+            };
+            let wrong = || FetchError::Content { bundle, digest };
+            sink.blob(digest, blob.size, &mut content, &wrong)?;
         }
         reader.finish().map_err(damaged)?;
     }
@@ -252,7 +286,7 @@ fn read_range<S: Sink>(
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
     use super::*;
-    use crate::index::Frame;
+    use crate::index::{BlobPlace, Frame};
 
     fn blob(name: u8) -> BlobDigest {
         BlobDigest::of(&[name])

@@ -19,6 +19,7 @@
 
 mod build;
 mod check;
+mod delta;
 mod fetch;
 mod kept;
 mod place;
@@ -43,6 +44,7 @@ use ship_model::path::TreePath;
 
 pub use build::BuildError;
 pub use check::{Defect, Depth, MAX_PROBLEMS, Problem, VerifyReport, VerifyStagedError, verify_staged};
+pub use delta::{DeltaSource, DeltaTask};
 pub use fetch::{BlobSource, FetchError, FetchRange, NoBundle, fetch_plan};
 pub use kept::{Kept, KeptError};
 pub use place::{FolderNameError, Place};
@@ -77,7 +79,9 @@ pub struct StageTask<'a> {
     pub kept: Option<&'a Kept>,
     /// Whether a failed fetch leaves what it got, for [`Kept::take`].
     pub keep: bool,
-    /// Bundles that together hold what [`missing`] names.
+    /// What is read first; what it does not give, bundles must.
+    pub delta: Option<DeltaTask<'a>>,
+    /// Bundles that together hold what [`missing`] names and the delta does not give.
     pub bundles: &'a [(BundleDigest, BundleIndex)],
     pub source: &'a dyn BlobSource,
     pub progress: &'a dyn Progress,
@@ -97,8 +101,10 @@ pub struct StageReport {
     pub id: ReleaseId,
     /// The release was complete before; nothing was fetched or written.
     pub already: bool,
-    /// Compressed bytes asked of the source.
+    /// Compressed bytes asked of the sources.
     pub fetched_bytes: u64,
+    /// Of these, the delta's.
+    pub delta_bytes: u64,
     /// Files that share a neighbour's bytes, or each other's.
     pub linked_files: u64,
     pub linked_bytes: u64,
@@ -162,6 +168,12 @@ impl StageError {
         matches!(self, Self::Build(BuildError::Fetch(_)))
     }
 
+    /// Whether the delta did not give what it should: what it gave is kept as after any failed fetch, and bundles may
+    /// have the rest.
+    pub const fn failed_delta(&self) -> bool {
+        matches!(self, Self::Build(BuildError::Fetch(error)) if error.is_delta())
+    }
+
     /// The bundle that was read and does not hold what it should, as opposed to one that could not be read.
     pub fn wrong_bundle(&self) -> Option<BundleDigest> {
         match self {
@@ -212,6 +224,7 @@ fn report(id: ReleaseId) -> StageReport {
         id,
         already: false,
         fetched_bytes: 0,
+        delta_bytes: 0,
         linked_files: 0,
         linked_bytes: 0,
         kept_files: 0,
@@ -278,7 +291,11 @@ impl Staging<'_> {
 
     fn run(&self) -> Result<StageReport, StageError> {
         let groups = supply(self.task.manifest, self.task.donors, self.task.kept);
-        let ranges = fetch_plan(&groups.missing(), self.task.bundles).map_err(StageError::Missing)?;
+        let mut missing = groups.missing();
+        if let Some(delta) = &self.task.delta {
+            delta.spare(&mut missing);
+        }
+        let ranges = fetch_plan(&missing, self.task.bundles).map_err(StageError::Missing)?;
         let releases = Root::open(self.task.place.releases()).map_err(self.folder_error("open"))?;
         has_room(&releases, &groups, self.folder_error("ask for free space"))?;
         let built = self
@@ -334,6 +351,10 @@ impl Staging<'_> {
         self.point("bundle.stage.local.before")?;
         builder.local()?;
         self.point("bundle.stage.fetch.before")?;
+        let delta_bytes = match &task.delta {
+            Some(delta) => delta.fetch(groups, &builder)?,
+            None => 0,
+        };
         fetch(ranges, task.bundles, task.source, &builder)?;
         self.point("bundle.stage.links.before")?;
         builder.links(self.shared)?;
@@ -357,7 +378,8 @@ impl Staging<'_> {
         let linked = Before::new(linked.collect());
         let count = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
         let report = StageReport {
-            fetched_bytes: ranges.iter().map(|range| range.len).sum(),
+            fetched_bytes: delta_bytes + ranges.iter().map(|range| range.len).sum::<u64>(),
+            delta_bytes,
             linked_files: count(&builder.counts.linked_files),
             linked_bytes: count(&builder.counts.linked_bytes),
             kept_files: count(&builder.counts.kept_files),

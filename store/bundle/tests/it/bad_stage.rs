@@ -230,6 +230,7 @@ fn a_full_disk_stages_nothing() {
             donors: &[],
             kept: None,
             keep: false,
+            delta: None,
             bundles: &bundles,
             source,
             progress: &(),

@@ -73,6 +73,7 @@ fn stage_second(trees: &Path, releases: &Path) {
         donors: &[donors.unwrap()],
         kept: None,
         keep: false,
+        delta: None,
         bundles: &[(two.digest, two.index.clone())],
         source: &Source::of(&[&two]),
         progress: &(),

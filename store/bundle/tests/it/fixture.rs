@@ -168,6 +168,7 @@ impl Host {
             donors: &self.donors(donors),
             kept: None,
             keep: false,
+            delta: None,
             bundles: &bundles,
             source,
             progress: &(),

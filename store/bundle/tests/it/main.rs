@@ -10,6 +10,8 @@ mod bad_bundle;
 mod bad_stage;
 mod bad_tree;
 mod crash;
+mod delta;
+mod delta_staged;
 mod fixture;
 mod frozen;
 mod memory;

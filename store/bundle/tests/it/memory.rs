@@ -74,6 +74,7 @@ fn scenario() {
         donors: &[],
         kept: None,
         keep: false,
+        delta: None,
         bundles: &[(verified.digest, verified.index)],
         source: &FromFile(fs::File::open(&bundle).unwrap()),
         progress: &(),

@@ -1,4 +1,4 @@
-//! Immutable objects, each named by the BLAKE3 of its bytes: bundles and manifests.
+//! Immutable objects, each named by the BLAKE3 of its bytes: bundles, manifests and deltas.
 //!
 //! Bytes are staged first (a file nobody else sees, hashed while it is written), checked by whoever knows
 //! what they mean, and only then kept under their digest. Engines hold no pointers and no locks, so any
@@ -6,32 +6,37 @@
 
 mod fs;
 mod memory;
+mod slice;
 mod staged;
 
 pub use fs::FsBlobs;
 pub use memory::MemoryBlobs;
+pub(crate) use slice::Slice;
 pub use staged::Staged;
 
 use std::fmt;
 use std::io;
 
-use ship_model::digest::{BundleDigest, ReleaseId};
+use ship_model::digest::{BundleDigest, DeltaDigest, ReleaseId};
 
 /// What an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectKind {
     Bundle,
     Manifest,
+    /// Derived: what is lost can be made again from bundles.
+    Delta,
 }
 
 impl ObjectKind {
-    pub const ALL: [Self; 2] = [Self::Bundle, Self::Manifest];
+    pub const ALL: [Self; 3] = [Self::Bundle, Self::Manifest, Self::Delta];
 
     /// The word for people and for folders: `bundle`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Bundle => "bundle",
             Self::Manifest => "manifest",
+            Self::Delta => "delta",
         }
     }
 }
@@ -41,6 +46,7 @@ impl ObjectKind {
 pub enum Object {
     Bundle(BundleDigest),
     Manifest(ReleaseId),
+    Delta(DeltaDigest),
 }
 
 impl Object {
@@ -49,6 +55,7 @@ impl Object {
         match kind {
             ObjectKind::Bundle => Self::Bundle(BundleDigest::from_bytes(digest)),
             ObjectKind::Manifest => Self::Manifest(ReleaseId::from_bytes(digest)),
+            ObjectKind::Delta => Self::Delta(DeltaDigest::from_bytes(digest)),
         }
     }
 
@@ -56,6 +63,7 @@ impl Object {
         match self {
             Self::Bundle(_) => ObjectKind::Bundle,
             Self::Manifest(_) => ObjectKind::Manifest,
+            Self::Delta(_) => ObjectKind::Delta,
         }
     }
 
@@ -63,6 +71,7 @@ impl Object {
         match self {
             Self::Bundle(digest) => digest.as_bytes(),
             Self::Manifest(id) => id.as_bytes(),
+            Self::Delta(digest) => digest.as_bytes(),
         }
     }
 
@@ -71,6 +80,7 @@ impl Object {
         match self {
             Self::Bundle(digest) => digest.to_string(),
             Self::Manifest(id) => id.to_string(),
+            Self::Delta(digest) => digest.to_string(),
         }
     }
 }
@@ -147,6 +157,9 @@ pub trait Blobs: Send + Sync + fmt::Debug {
     /// Takes a damaged object out of the store's sight, keeping its bytes for whoever wants to look.
     /// An absent object is fine.
     fn quarantine(&self, object: Object) -> Result<(), BlobsError>;
+
+    /// Takes away for good what nothing needs any more; who has it open can read it to its end. An absent object is fine.
+    fn remove(&self, object: Object) -> Result<(), BlobsError>;
 }
 
 /// Reads a whole object of at most `limit` bytes and checks its digest; a damaged one is quarantined.

@@ -55,6 +55,7 @@ pub(super) fn figures() -> UpdateFigures {
         lost_requests: 4,
         // Came later: an old agent does not say it.
         gap_ms: None,
+        delta_from: None,
     }
 }
 
@@ -350,5 +351,13 @@ pub(super) fn swept() -> Swept {
         bytes: 30,
         spared: 31,
         files: 32,
+    }
+}
+
+pub(super) fn delta() -> Delta {
+    Delta {
+        delta: digest(21),
+        base: digest(19),
+        bytes: 22,
     }
 }
