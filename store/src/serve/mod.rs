@@ -31,6 +31,7 @@ use crate::folder::{FolderReport, OpenFolderError, StoreFolder};
 use crate::grpc::sessions::Sessions;
 use crate::grpc::{self, Face, Rooms};
 use crate::http::{self, Bundles, Metrics};
+use crate::ledger::LedgerError;
 use crate::listen::{Limits, Port, PortFigures};
 use crate::log::whole;
 use crate::publish;
@@ -79,6 +80,8 @@ pub enum ServeError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("cannot use the asset port's certificate")]
     AssetTls(#[from] PortTlsError),
+    #[error("cannot tell which assets have expired")]
+    Expired(#[source] LedgerError),
     #[error("cannot start the thread that reads assets again")]
     Scrub(#[source] io::Error),
     #[error("cannot keep encoded assets")]
@@ -256,6 +259,12 @@ async fn assemble(
         stop: stop.clone(),
     })
     .await?;
+    // Before the first host hears anything: it keeps what it is not told of, and then fetches what it has let go.
+    let (of, on) = (ledger.clone(), Arc::clone(&board));
+    bridge
+        .run(move || retention::tell_all_expired(&of, &on))
+        .await?
+        .map_err(ServeError::Expired)?;
     let shelf = Arc::new(Shelf::new());
     let unions = dir.join("assets");
     let setup = Setup {

@@ -95,14 +95,14 @@ async fn begin_sweep(
     let mut progress = clients.assets.sweep(request).await?.into_inner();
     match progress.message().await?.unwrap().progress.unwrap() {
         sweep_progress::Progress::Marked(marked) => Ok((marked, progress)),
-        sweep_progress::Progress::Swept(swept) => panic!("without a second look: {swept:?}"),
+        other => panic!("without a second look: {other:?}"),
     }
 }
 
 async fn end_sweep(mut progress: tonic::Streaming<v1::SweepProgress>) -> Result<v1::Swept, tonic::Status> {
     match progress.message().await?.unwrap().progress.unwrap() {
         sweep_progress::Progress::Swept(swept) => Ok(swept),
-        sweep_progress::Progress::Marked(marked) => panic!("twice: {marked:?}"),
+        other => panic!("not swept: {other:?}"),
     }
 }
 
