@@ -206,6 +206,7 @@ fn push(front: &Front, credentials: &Path) -> PushSettings {
         apps: Vec::new(),
         url: Some("https://cdn.example.com".to_owned()),
         folder: None,
+        keep: false,
         s3: Some(BucketSettings {
             bucket: "assets".to_owned(),
             endpoint: Some(format!("http://{}", front.addr)),

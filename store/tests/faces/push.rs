@@ -18,6 +18,7 @@ fn push(folder: PathBuf) -> PushSettings {
         apps: Vec::new(),
         url: Some("https://cdn.example.com".to_owned()),
         folder: Some(folder),
+        keep: false,
         s3: None,
     }
 }
