@@ -21,7 +21,7 @@ Examples:
   shipctl asset ls web --expired             what no reason keeps any more
   shipctl asset why /assets/app-3f9a.css     every reason to keep it, and who asked for it
   shipctl asset gc web --dry-run             every asset with its reason, and totals
-  shipctl asset gc web                       remove from the store what no reason keeps
+  shipctl asset gc web                       remove everywhere what no reason keeps
   shipctl asset url /assets/app-3f9a.css     every address that serves it
   curl -sI $(shipctl asset url /assets/app-3f9a.css | head -1)")]
 pub struct Asset {
@@ -45,7 +45,12 @@ enum Verb {
         /// Path as pages name it, /assets/app-3f9a.css
         path: String,
     },
-    /// Remove from the store's folder what no reason keeps; a release that names it brings it back
+    /// Remove from the store, from hosts and from pushes what no reason keeps
+    ///
+    /// The store looks twice, some time apart, and gives up what no release in reach names, nobody asked for lately and is not
+    /// young. Hosts and pushes then hear the new list of what has expired, and let go of exactly that: a host judges again, and
+    /// keeps what a release needs that it runs, has unpacked or may go back to. One that is away follows when it is back. A
+    /// publish or promote of a release that names a file brings it back everywhere before anybody is switched to it.
     Gc {
         /// App; without one the context's
         app: Option<AppName>,
