@@ -1,7 +1,7 @@
 //! Assets pushed to a folder: an asset host of its own, which the barrier waits for.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ship_model::name::HostName;
 use ship_proto::v1::OutcomeKind;
@@ -9,9 +9,10 @@ use ship_store::push::PushSettings;
 use tempfile::TempDir;
 
 use crate::agent::Agent;
+use crate::assets::{store_of_old_releases, sweep};
 use crate::fleet::{Clients, Store, outcome, plan, until};
 
-fn push(folder: PathBuf) -> PushSettings {
+pub fn push(folder: PathBuf) -> PushSettings {
     PushSettings {
         name: HostName::new("cdn").unwrap(),
         env: "dev".parse().unwrap(),
@@ -94,4 +95,71 @@ async fn no_host_is_switched_before_the_folder_has_all() {
         (before, fs::read(folder.join(asset("three"))).unwrap()),
         (after, b"three".to_vec())
     );
+}
+
+/// Which of the pages' assets stand in the folder.
+fn standing(folder: &Path) -> Vec<&'static str> {
+    let pages = ["one", "two", "three", "four", "five", "six", "seven"];
+    let stands = |text: &&str| {
+        let found = fs::read(folder.join(asset(text))).ok();
+        found.is_some_and(|bytes| bytes == text.as_bytes())
+    };
+    pages.into_iter().filter(stands).collect()
+}
+
+#[tokio::test]
+async fn what_expired_goes_from_the_folder_and_comes_back_before_any_host_is_switched() {
+    let place = TempDir::new().unwrap();
+    let folder = place.path().join("cdn");
+    fs::create_dir(&folder).unwrap();
+    // Another push goes there as well: it must know what the first has taken away.
+    let other = PushSettings {
+        name: HostName::new("cdn2").unwrap(),
+        ..push(folder.clone())
+    };
+    let pushes = vec![push(folder.clone()), other];
+    let (mut store, mut clients, web) = store_of_old_releases(|all| all.push = pushes).await;
+    assert_eq!(standing(&folder).len(), 7);
+    let followed = sweep(&mut clients).await;
+    assert_eq!(
+        (followed.done.len(), followed.behind.len()),
+        (3, 0),
+        "{followed:?}"
+    );
+    assert_eq!(standing(&folder), ["three", "four", "five", "six", "seven"]);
+    // A restart brings nothing back, and takes nothing more.
+    store.kill();
+    store.serve().await;
+    let mut clients = store.operator().await;
+    clients
+        .hosts(&[("cdn", "available"), ("cdn2", "available"), ("h1", "available")])
+        .await;
+    clients.promote(6).await;
+    assert_eq!(standing(&folder), ["three", "four", "five", "six", "seven"]);
+    // The barrier waits for what is wanted again.
+    let away = place.path().join("away");
+    ship_durable::rename(&folder, &away).unwrap();
+    let started = clients.rollouts.promote(plan(1)).await.unwrap().into_inner();
+    refusal(&clients, "is not there: mount it or make it").await;
+    assert_eq!(web.running(), Some(6));
+    ship_durable::rename(&away, &folder).unwrap();
+    assert_eq!(outcome(&clients.end(&started).await), OutcomeKind::Done);
+    assert_eq!(web.running(), Some(1));
+    assert_eq!(
+        standing(&folder),
+        ["one", "three", "four", "five", "six", "seven"]
+    );
+}
+
+#[tokio::test]
+async fn a_folder_that_others_rely_on_keeps_all() {
+    let place = TempDir::new().unwrap();
+    let keeping = PushSettings {
+        keep: true,
+        ..push(place.path().to_owned())
+    };
+    let (_store, mut clients, _web) = store_of_old_releases(|all| all.push = vec![keeping]).await;
+    let followed = sweep(&mut clients).await;
+    assert_eq!(followed.behind, [""; 0], "{followed:?}");
+    assert_eq!(standing(place.path()).len(), 7);
 }
