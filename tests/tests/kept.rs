@@ -127,7 +127,6 @@ fn standing(fleet: &Fleet, pushed: &Path, url: &str) -> usize {
 fn what_expired_is_removed_everywhere_and_comes_back_with_a_release_that_names_it() {
     let fleet = Fleet::start(2);
     let pushed = fleet.beside("cdn");
-    std::fs::create_dir(&pushed).unwrap();
     edit_store(&fleet, |settings| {
         let times = [
             ("min_age", "1s"),

@@ -356,6 +356,11 @@ impl Assets for Inner {
     type LookStream = Replies<v1::AssetLine>;
     type SweepStream = Replies<v1::SweepProgress>;
     type ExpiredStream = Replies<v1::ExpiredPart>;
+    type PushStream = Replies<v1::PushProgress>;
+
+    async fn push(&self, _: Request<v1::PushAssetsRequest>) -> Result<Answer<Self::PushStream>, Status> {
+        Err(Status::unimplemented("agents do not push"))
+    }
 
     async fn expired(
         &self,

@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::face::{Answers, Face, caller};
+use super::pushes;
 use super::releases::Rooms;
 use super::status;
 use crate::ledger::Ledger;
@@ -365,6 +366,26 @@ impl Assets for AssetsFace {
         let parts: Vec<_> = list.parts(PART).collect();
         let parts = parts.into_iter().map(|paths| Ok(v1::ExpiredPart { paths }));
         Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
+    }
+
+    type PushStream = Answers<v1::PushProgress>;
+
+    async fn push(
+        &self,
+        request: Request<v1::PushAssetsRequest>,
+    ) -> Result<Response<Self::PushStream>, Status> {
+        let request = request.into_inner();
+        let (app, pushes, releases) = pushes::wanted(&self.face, &self.rooms, &request).await?;
+        let (progress, read) = mpsc::channel(2);
+        let bringing = pushes::Bringing {
+            rooms: Arc::clone(&self.rooms),
+            app,
+            pushes,
+            releases,
+            progress,
+        };
+        tokio::spawn(bringing.run());
+        Ok(Response::new(Box::pin(ReceiverStream::new(read))))
     }
 
     type SweepStream = Answers<v1::SweepProgress>;

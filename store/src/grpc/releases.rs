@@ -26,6 +26,7 @@ use crate::folder::StoreFolder;
 use crate::ledger::RequestId;
 use crate::locate::Places;
 use crate::publish::{Commit, Publisher, UploadError, UploadedBundle};
+use crate::push::{Pushes, Pushing};
 use crate::retention::tell_expired;
 use crate::settings::Retention;
 use crate::union::Unions;
@@ -57,6 +58,8 @@ pub struct Rooms {
     pub retention: Retention,
     /// What the store serves itself.
     pub assets: Assets,
+    pub pushes: Pushes,
+    pub pushing: Pushing,
 }
 
 impl ReleasesFace {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ship_model::digest::ExpiredDigest;
-use ship_model::name::AppName;
+use ship_model::name::{AppName, EnvName, HostName};
 use ship_model::release::ReleaseNumber;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,29 @@ use crate::log::whole;
 /// What `store.toml` tells to push.
 #[derive(Debug)]
 pub struct Pushes(Vec<Arc<Push>>);
+
+/// One of them, for somebody who wants releases there now.
+#[derive(Debug, Clone)]
+pub struct PushHandle(Arc<Push>);
+
+impl PushHandle {
+    /// Its name in its environment.
+    pub fn name(&self) -> &HostName {
+        &self.0.settings.name
+    }
+
+    /// Brings what is missing there of one release, in words when it cannot. Waits for its turn; once begun it goes on when
+    /// nobody waits for it any longer.
+    pub async fn bring(
+        &self,
+        pushing: &Pushing,
+        app: AppName,
+        number: ReleaseNumber,
+        tally: Arc<Tally>,
+    ) -> Result<(), String> {
+        self.0.release(pushing, app, number, tally).await
+    }
+}
 
 /// One of them.
 #[derive(Debug)]
@@ -60,6 +83,13 @@ impl Pushes {
             }));
         }
         Self(all)
+    }
+
+    /// Those of an environment that take an app's assets.
+    pub fn of(&self, env: &EnvName, app: &AppName) -> Vec<PushHandle> {
+        let of = |push: &&Arc<Push>| push.settings.env == *env && push.takes(app);
+        let found = self.0.iter().filter(of);
+        found.map(|push| PushHandle(Arc::clone(push))).collect()
     }
 
     /// Makes each the host that it is; they end with the store.

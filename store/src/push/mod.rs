@@ -25,7 +25,8 @@ mod remembered;
 mod send;
 mod settings;
 
-pub use all::Pushes;
+pub use all::{PushHandle, Pushes};
 pub use host::Pushing;
+pub use place::Tally;
 pub(crate) use settings::TEMPLATE;
 pub use settings::{BucketSettings, PushDefect, PushSettings, check};

@@ -46,7 +46,7 @@ pub(super) struct Cargo<'a> {
 
 /// What a push has done so far.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub struct Tally {
     sent: AtomicU64,
     bytes: AtomicU64,
     there: AtomicU64,

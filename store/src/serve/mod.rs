@@ -286,7 +286,8 @@ async fn assemble(
         heartbeat: Duration::from_millis(settings.heartbeat_ms),
         stop: stop.clone(),
     };
-    Pushes::new(settings.push.clone(), dir, &stop).start(&pushing);
+    let pushes = Pushes::new(settings.push.clone(), dir, &stop);
+    pushes.start(&pushing);
     let (of, now_ms) = (dir.to_owned(), clock.now_ms());
     let evidence = bridge.run(move || Evidence::open(&of, now_ms)).await?;
     let evidence = Arc::new(evidence);
@@ -321,6 +322,8 @@ async fn assemble(
         folder,
         unions,
         retention: settings.retention.clone(),
+        pushes,
+        pushing,
     };
     Ok(Store {
         face,

@@ -242,7 +242,7 @@ async fn what_expired_is_given_up_and_comes_back_before_any_host_is_switched() {
 #[tokio::test]
 async fn nothing_is_given_up_while_a_rollout_runs_or_when_the_caller_hangs_up() {
     let (store, mut clients, host) = store_with_old_releases().await;
-    let (_, mut progress) = begin_sweep(&mut clients).await.unwrap();
+    let (_, progress) = begin_sweep(&mut clients).await.unwrap();
     drop(progress);
     clients.publish_page("eight").await;
     host.change(|host| host.holds_assets_back = true);

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::assets::{begin_sweep, end_sweep, store_of_old_releases, sweep};
 use crate::fleet::{http, outcome, plan, until};
-use crate::push::{asset, begin, refusal};
+use crate::push::{asset, begin, pushed, refusal};
 
 /// An S3 server, ended with its test.
 struct Moto {
@@ -452,4 +452,32 @@ async fn a_bucket_that_gives_up_half_ends_it_or_takes_it_back() {
         moto.standing().await,
         ["one", "three", "four", "five", "six", "seven"]
     );
+}
+
+#[tokio::test]
+async fn what_lacks_in_the_bucket_is_brought_by_a_word_and_goes_on_where_it_was() {
+    let Some((moto, front, keys)) = bucket().await else {
+        return;
+    };
+    let (_store, mut clients, _web) = begin(push(&front, &keys.path().join(KEYS))).await;
+    for text in ["two", "three"] {
+        clients.publish_page(text).await;
+    }
+    // It takes the newest, and then no more.
+    let before = front.written().len();
+    assert_eq!(before, 0);
+    let told = pushed(&mut clients, 3, "").await.unwrap();
+    assert_eq!((told[0].sent, told[0].sent_bytes, told[0].there), (1, 5, 0));
+    front.goes(Way::Refuse("403 Forbidden"));
+    let told = pushed(&mut clients, 0, "").await.unwrap();
+    let last = told.last().unwrap();
+    assert_eq!((last.release, last.releases, last.done), (2, 3, false));
+    assert!(last.error.contains("refused the keys in"), "{last:?}");
+    front.goes(Way::Open);
+    let told = pushed(&mut clients, 0, "").await.unwrap();
+    let counts: Vec<_> = told.iter().map(|said| (said.sent, said.there)).collect();
+    assert_eq!(counts, [(0, 1), (1, 0), (1, 0)]);
+    for text in ["one", "two", "three"] {
+        assert_eq!(moto.object(&asset(text)).await.2, text.as_bytes());
+    }
 }

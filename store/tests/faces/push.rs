@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ship_model::name::HostName;
-use ship_proto::v1::OutcomeKind;
+use ship_proto::v1::{self, OutcomeKind};
 use ship_store::push::PushSettings;
 use tempfile::TempDir;
 
@@ -162,4 +162,54 @@ async fn a_folder_that_others_rely_on_keeps_all() {
     let followed = sweep(&mut clients).await;
     assert_eq!(followed.behind, [""; 0], "{followed:?}");
     assert_eq!(standing(place.path()).len(), 7);
+}
+
+/// Everything that is told of a push by a word.
+pub async fn pushed(
+    clients: &mut Clients,
+    number: u64,
+    to: &str,
+) -> Result<Vec<v1::PushProgress>, tonic::Status> {
+    let request = v1::PushAssetsRequest {
+        app: "web".to_owned(),
+        env: "dev".to_owned(),
+        push: to.to_owned(),
+        number,
+    };
+    let mut words = clients.assets.push(request).await?.into_inner();
+    let mut told: Vec<v1::PushProgress> = Vec::new();
+    while let Some(said) = words.message().await? {
+        // The last of each release.
+        told.retain(|known| (&known.push, known.release) != (&said.push, said.release));
+        told.push(said);
+    }
+    Ok(told)
+}
+
+#[tokio::test]
+async fn what_lacks_in_the_folder_is_brought_by_a_word() {
+    let place = TempDir::new().unwrap();
+    let (_store, mut clients, _web) = begin(push(place.path().to_owned())).await;
+    clients.publish_page("two").await;
+    // Nobody promotes these, so nothing brings them.
+    let told = pushed(&mut clients, 0, "").await.unwrap();
+    let counts = |told: &[v1::PushProgress]| -> Vec<(u64, u64, u64, bool)> {
+        let count = |said: &v1::PushProgress| (said.release, said.sent, said.there, said.done);
+        told.iter().map(count).collect()
+    };
+    assert_eq!(counts(&told), [(2, 1, 0, true), (1, 1, 0, true)]);
+    assert_eq!(standing(place.path()), ["one", "two"]);
+    // Somebody removes one.
+    fs::remove_file(place.path().join(asset("one"))).unwrap();
+    let told = pushed(&mut clients, 0, "cdn").await.unwrap();
+    assert_eq!(counts(&told), [(2, 0, 1, true), (1, 1, 0, true)]);
+    assert_eq!(standing(place.path()), ["one", "two"]);
+    assert_eq!(
+        counts(&pushed(&mut clients, 1, "").await.unwrap()),
+        [(1, 0, 1, true)]
+    );
+    for (number, to, part) in [(9, "", "no release \"9\""), (0, "cnd", "did you mean cdn?")] {
+        let refused = pushed(&mut clients, number, to).await.unwrap_err();
+        assert!(refused.message().contains(part), "{refused:?}");
+    }
 }

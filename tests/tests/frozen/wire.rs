@@ -189,6 +189,12 @@ fn examples() -> Vec<Example> {
         "AppReport expired" AppReport = AppReport { expired: digest(15), ..app_report() };
         "ExpiredRequest" ExpiredRequest = ExpiredRequest { app: text("web") };
         "ExpiredPart" ExpiredPart = ExpiredPart { paths: vec![16; 32] };
+        "PushAssetsRequest" PushAssetsRequest = PushAssetsRequest {
+            app: text("web"), env: text("production"), push: text("cdn"), number: 455,
+        };
+        "PushProgress" PushProgress = PushProgress {
+            push: text("cdn"), release: 455, releases: 3, sent: 1, sent_bytes: 2, there: 4, done: true, error: text("refused"),
+        };
         "SweepFollowed" SweepFollowed = followed();
         "SweepProgress followed" SweepProgress = SweepProgress {
             progress: Some(sweep_progress::Progress::Followed(followed())),
