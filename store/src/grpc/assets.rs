@@ -362,7 +362,19 @@ impl Assets for AssetsFace {
         request: Request<v1::ExpiredRequest>,
     ) -> Result<Response<Self::ExpiredStream>, Status> {
         let app = self.face.known_app(&request.into_inner().app).await?;
-        let list = self.face.ledger(move |ledger| ledger.expired_list(&app)).await?;
+        let board = Arc::clone(&self.face.board);
+        let read = move |ledger: &Ledger| {
+            let list = ledger.expired_list(&app)?;
+            // Marks that a publish took away which then died: nobody has told of that yet.
+            if board
+                .expired(&app)
+                .is_none_or(|told| told.list != list.digest(&app))
+            {
+                tell_expired(ledger, &board, &app)?;
+            }
+            Ok(list)
+        };
+        let list = self.face.ledger(read).await?;
         let parts: Vec<_> = list.parts(PART).collect();
         let parts = parts.into_iter().map(|paths| Ok(v1::ExpiredPart { paths }));
         Ok(Response::new(Box::pin(tokio_stream::iter(parts))))

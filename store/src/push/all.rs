@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ship_model::digest::ExpiredDigest;
 use ship_model::name::{AppName, EnvName, HostName};
 use ship_model::release::ReleaseNumber;
 use tokio_util::sync::CancellationToken;
@@ -151,18 +150,16 @@ impl Push {
         self.lane.run(job).await.map_err(|broken| broken.to_string())?
     }
 
-    /// Takes away there what has expired of an app; the list that was acted on, and what went, in words when it cannot.
-    pub async fn give_up(&self, pushing: &Pushing, app: AppName) -> Result<(ExpiredDigest, GivenUp), String> {
-        let (place, unions, keeps) = (Arc::clone(&self.place), Arc::clone(&pushing.unions), self.keeps);
+    /// Takes away there what has expired of an app, in words when it cannot.
+    pub async fn give_up(&self, pushing: &Pushing, app: AppName) -> Result<GivenUp, String> {
+        if self.keeps {
+            return Ok(GivenUp::default());
+        }
+        let (place, unions) = (Arc::clone(&self.place), Arc::clone(&pushing.unions));
         let ledger = pushing.ledger.clone();
         let job = move || {
             let giving = Giving::read(&ledger, &app).map_err(|error| whole(&error))?;
-            let list = giving.list.digest(&app);
-            if keeps {
-                return Ok((list, GivenUp::default()));
-            }
-            let given = place.give_up(&unions, &giving);
-            Ok((list, given.map_err(|error| whole(&error))?))
+            place.give_up(&unions, &giving).map_err(|error| whole(&error))
         };
         self.lane.run(job).await.map_err(|broken| broken.to_string())?
     }

@@ -9,6 +9,7 @@ use ship_model::digest::ExpiredDigest;
 use ship_model::name::{AppName, ClassName};
 use ship_model::release::Target;
 use ship_model::report::{AppFailure, AppReport, HostReport};
+use ship_model::retention::Expired;
 use ship_model::rollout::ASSET_CLASS;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -92,8 +93,8 @@ impl Host {
             let there = self.standing().await;
             self.tell(&wanted, &there.holds).await;
             // First: what lacks something that was brought back is known by that.
-            if let Some(app) = self.overdue(&wanted) {
-                self.give_up(app, &wanted, &there.holds).await;
+            if let Some(told) = self.overdue(&wanted) {
+                self.give_up(told, &wanted, &there.holds).await;
             } else if let Some((app, release)) = self.next(&wanted, &there) {
                 self.bring(&app, release, &wanted, &there.holds).await;
             } else {
@@ -140,7 +141,7 @@ impl Host {
     }
 
     /// An app of which other assets have expired than it has acted on, if it is time.
-    fn overdue(&self, wanted: &DesiredHost) -> Option<AppName> {
+    fn overdue(&self, wanted: &DesiredHost) -> Option<Expired> {
         let mut told = wanted.expired.iter().filter(|told| self.push.takes(&told.app));
         let overdue = told.find(|told| {
             self.expired.get(&told.app).is_none_or(|acted| {
@@ -151,10 +152,12 @@ impl Host {
                 acted.list != Some(told.list) && !waits
             })
         });
-        overdue.map(|told| told.app.clone())
+        overdue.cloned()
     }
 
-    async fn give_up(&mut self, app: AppName, wanted: &DesiredHost, holds: &[Target]) {
+    /// What it gives up is what the ledger says then, which is what was told or newer.
+    async fn give_up(&mut self, told: Expired, wanted: &DesiredHost, holds: &[Target]) {
+        let app = told.app;
         let (push, pushing, of) = (Arc::clone(&self.push), self.pushing.clone(), app.clone());
         let job = tokio::spawn(async move { push.give_up(&pushing, of).await });
         let Some(result) = self.while_telling(job, wanted, holds).await else {
@@ -163,12 +166,12 @@ impl Host {
         let name = &self.push.settings.name;
         let acted = self.expired.entry(app.clone()).or_default();
         match result {
-            Ok((list, given)) => {
+            Ok(given) => {
                 if given.assets > 0 {
                     tracing::info!(push = %name, %app, assets = given.assets, bytes = given.bytes, "expired assets removed");
                 }
                 *acted = Acted {
-                    list: Some(list),
+                    list: Some(told.list),
                     failed: None,
                 };
             }

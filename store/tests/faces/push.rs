@@ -208,7 +208,7 @@ async fn what_lacks_in_the_folder_is_brought_by_a_word() {
         counts(&pushed(&mut clients, 1, "").await.unwrap()),
         [(1, 0, 1, true)]
     );
-    for (number, to, part) in [(9, "", "no release \"9\""), (0, "cnd", "did you mean cdn?")] {
+    for (number, to, part) in [(9, "", "no release \"9\""), (0, "cnd", "there is cdn")] {
         let refused = pushed(&mut clients, number, to).await.unwrap_err();
         assert!(refused.message().contains(part), "{refused:?}");
     }
