@@ -55,11 +55,18 @@ impl AssetsError {
     }
 }
 
-/// Adds every fingerprinted asset of `target` to the union and records it; durable when it returns.
+/// Adds every fingerprinted asset of `target` to the union and records it; durable when it returns. One that is not staged
+/// comes without what `is_gone` holds for.
 ///
 /// # Errors
 /// [`AssetsError`].
-pub fn add(layout: &AppLayout, union: &Union, target: &Target, supply: &Supply) -> Result<(), AssetsError> {
+pub fn add(
+    layout: &AppLayout,
+    union: &Union,
+    target: &Target,
+    supply: &Supply,
+    is_gone: &dyn Fn(&str) -> bool,
+) -> Result<(), AssetsError> {
     let release = || target.folder();
     let adding = |source| AssetsError::Add {
         release: release(),
@@ -82,8 +89,10 @@ pub fn add(layout: &AppLayout, union: &Union, target: &Target, supply: &Supply) 
         .map_err(fetching)?;
     let assets = assets_of(&fetched).map_err(|source| adding(source.into()))?;
     drop(fetched);
-    fetch(layout, union, target, &union.missing(&assets), supply)?;
-    union.record(*target, &assets).map_err(adding)
+    let mut missing = union.missing(&assets);
+    missing.retain(|asset| !is_gone(&asset.url_path));
+    fetch(layout, union, target, &missing, supply)?;
+    union.record_kept(*target, &assets, is_gone).map_err(adding)
 }
 
 /// Puts `missing` into the union, out of the store's bundles; durable when they are recorded. `target` is a release that

@@ -1,13 +1,14 @@
 //! Wire ⇄ model. From the wire everything is checked; to the wire nothing can fail.
 
 use ship_model::desired::{DeployNumber, DesiredApp, DesiredHost, Epoch};
-use ship_model::digest::{BundleDigest, ReleaseId};
+use ship_model::digest::{BundleDigest, ExpiredDigest, ReleaseId};
 use ship_model::name::NameError;
 use ship_model::release::{Provenance, ReleaseNumber, ReleaseRecord, Target};
 use ship_model::report::{
     AppFailure, AppPhase, AppReport, AppWait, AssetIncident, CanaryReport, DamagedRelease, HostReport,
     LocalHold, ProcessReport, UpdateFigures,
 };
+use ship_model::retention::Expired;
 
 use crate::v1;
 
@@ -163,6 +164,7 @@ impl From<DesiredHost> for v1::DesiredHost {
     fn from(host: DesiredHost) -> Self {
         Self {
             apps: into_all(host.apps),
+            expired: into_all(host.expired),
         }
     }
 }
@@ -175,7 +177,32 @@ impl TryFrom<v1::DesiredHost> for DesiredHost {
             .into_iter()
             .map(DesiredApp::try_from)
             .collect::<Result<_, _>>()?;
-        Ok(Self { apps })
+        let expired = wire.expired.into_iter().map(Expired::try_from);
+        Ok(Self {
+            apps,
+            expired: expired.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<Expired> for v1::Expired {
+    fn from(expired: Expired) -> Self {
+        Self {
+            app: expired.app.to_string(),
+            list: expired.list.as_bytes().to_vec(),
+            paths: expired.paths,
+        }
+    }
+}
+
+impl TryFrom<v1::Expired> for Expired {
+    type Error = WireError;
+    fn try_from(wire: v1::Expired) -> Result<Self, WireError> {
+        Ok(Self {
+            app: wire.app.parse()?,
+            list: digest(&wire.list, "list of expired assets", ExpiredDigest::from_slice)?,
+            paths: wire.paths,
+        })
     }
 }
 
@@ -318,6 +345,10 @@ impl From<AppReport> for v1::AppReport {
             generations: report.generations,
             switched_ms: report.switched_ms,
             memory: report.memory.map(Into::into),
+            expired: report
+                .expired
+                .map(|list| list.as_bytes().to_vec())
+                .unwrap_or_default(),
         }
     }
 }
@@ -447,6 +478,8 @@ impl TryFrom<v1::AppReport> for AppReport {
             generations: wire.generations,
             switched_ms: wire.switched_ms,
             memory: wire.memory.map(Into::into),
+            // One that this version cannot read is none.
+            expired: ExpiredDigest::from_slice(&wire.expired),
         })
     }
 }

@@ -3,28 +3,35 @@
 //!
 //! Levels, never edges: a listener sees the newest value and may miss those between. Nothing is put up here before
 //! it is durable.
+//!
+//! Which assets have expired goes with it: whoever takes marks away in the ledger puts up what is left before a host is
+//! told of a release that needs them, so that no host hears of the one without the other.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ship_model::desired::DesiredHost;
 use ship_model::name::{AppName, EnvName, HostName};
+use ship_model::retention::{Expired, ExpiredList};
 use ship_model::rollout::EnvState;
 use tokio::sync::watch;
 
 type AppKey = (EnvName, AppName);
 type HostKey = (EnvName, HostName);
 
-/// The board on the wall; everyone reads it, the controller alone writes on it.
+/// The board on the wall; everyone reads it. States are the controller's to write, what expired is retention's.
 #[derive(Debug, Default)]
 pub struct Board {
     held: Mutex<Held>,
+    /// Held from when marks are read until they are put up: an older reading never covers a newer one.
+    reading: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Held {
     states: BTreeMap<AppKey, watch::Sender<Arc<EnvState>>>,
     hosts: BTreeMap<HostKey, watch::Sender<DesiredHost>>,
+    expired: BTreeMap<AppName, Expired>,
 }
 
 impl Board {
@@ -44,16 +51,30 @@ impl Board {
                 held.states.insert(key, watch::Sender::new(state));
             }
         }
-        // Nobody listens any longer: the session is gone.
-        held.hosts.retain(|_, listeners| !listeners.is_closed());
-        for ((of, host), listeners) in held.hosts.iter().filter(|((of, _), _)| *of == env) {
-            let desired = desired_of(&held.states, of, host);
-            listeners.send_if_modified(|shown| {
-                let changed = *shown != desired;
-                *shown = desired;
-                changed
-            });
+        held.tell(|of| *of == env);
+    }
+
+    /// Puts up which assets of an app have expired, as `read` tells it from the ledger. Blocks while it reads.
+    pub fn expire<E>(&self, app: &AppName, read: impl FnOnce() -> Result<ExpiredList, E>) -> Result<(), E> {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = read()?;
+        let expired = Expired {
+            app: app.clone(),
+            list: list.digest(app),
+            paths: list.len() as u64,
+        };
+        drop(list);
+        let mut held = self.held();
+        if held.expired.get(app) != Some(&expired) {
+            held.expired.insert(app.clone(), expired);
+            held.tell(|_| true);
         }
+        Ok(())
+    }
+
+    /// What is put up of an app's expired assets.
+    pub fn expired(&self, app: &AppName) -> Option<Expired> {
+        self.held().expired.get(app).cloned()
     }
 
     /// What `host` should have and run, now and whenever it changes.
@@ -63,13 +84,13 @@ impl Board {
         if let Some(listeners) = held.hosts.get(&key) {
             return listeners.subscribe();
         }
-        let (sender, receiver) = watch::channel(desired_of(&held.states, env, host));
+        let (sender, receiver) = watch::channel(held.desired_of(env, host));
         held.hosts.insert(key, sender);
         receiver
     }
 
     pub fn desired(&self, env: &EnvName, host: &HostName) -> DesiredHost {
-        desired_of(&self.held().states, env, host)
+        self.held().desired_of(env, host)
     }
 
     /// The state of one app in one environment, now and whenever it changes.
@@ -92,16 +113,31 @@ impl Board {
     }
 }
 
-fn desired_of(
-    states: &BTreeMap<AppKey, watch::Sender<Arc<EnvState>>>,
-    env: &EnvName,
-    host: &HostName,
-) -> DesiredHost {
-    let of_env = states.iter().filter(|((of, _), _)| of == env);
-    DesiredHost {
-        apps: of_env
+impl Held {
+    /// Tells every host of environments that `concerns` holds for what is new to it.
+    fn tell(&mut self, concerns: impl Fn(&EnvName) -> bool) {
+        // Nobody listens any longer: the session is gone.
+        self.hosts.retain(|_, listeners| !listeners.is_closed());
+        for ((of, host), listeners) in self.hosts.iter().filter(|((of, _), _)| concerns(of)) {
+            let desired = self.desired_of(of, host);
+            listeners.send_if_modified(|shown| {
+                let changed = *shown != desired;
+                *shown = desired;
+                changed
+            });
+        }
+    }
+
+    fn desired_of(&self, env: &EnvName, host: &HostName) -> DesiredHost {
+        let of_env = self.states.iter().filter(|((of, _), _)| of == env);
+        let apps: Vec<_> = of_env
             .filter_map(|(_, state)| state.borrow().desired(host))
-            .collect(),
+            .collect();
+        let expired = apps.iter().filter_map(|app| self.expired.get(&app.app));
+        DesiredHost {
+            expired: expired.cloned().collect(),
+            apps,
+        }
     }
 }
 
@@ -109,6 +145,7 @@ fn desired_of(
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use ship_model::desired::Epoch;
+    use ship_model::retention::UrlHash;
 
     use super::*;
 
@@ -144,5 +181,29 @@ mod tests {
             .collect();
         assert_eq!(apps, [("shop", 1), ("web", 2)]);
         assert_eq!(board.states().len(), 2);
+    }
+
+    #[test]
+    fn what_expired_goes_with_the_app_it_is_of() {
+        let board = Board::default();
+        let (dev, h1) = ("dev".parse().unwrap(), "h1".parse().unwrap());
+        board.put_up(state("web", &[("h1", 1)]));
+        let mut told = board.listen(&dev, &h1);
+        assert_eq!(told.borrow_and_update().expired, []);
+        let expire = |app: &str, urls: &[&str]| {
+            let list: ExpiredList = urls.iter().map(|url| UrlHash::of(url)).collect();
+            board.expire(&app.parse().unwrap(), || Ok::<_, ()>(list)).unwrap();
+        };
+        expire("web", &["/a.js", "/b.js"]);
+        assert!(told.has_changed().unwrap());
+        let expired = told.borrow_and_update().expired.clone();
+        assert_eq!((expired.len(), expired[0].paths), (1, 2));
+        expire("web", &["/b.js", "/a.js"]);
+        expire("shop", &["/a.js"]);
+        assert!(!told.has_changed().unwrap(), "it says the same");
+        expire("web", &[]);
+        let nothing = told.borrow_and_update().expired.clone();
+        assert_eq!(nothing[0].paths, 0);
+        assert_ne!(nothing[0].list, expired[0].list);
     }
 }

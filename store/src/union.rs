@@ -155,7 +155,8 @@ impl Unions {
         if expired.is_empty() {
             return Ok(Forgotten::default());
         }
-        Ok(held.union.forget(&|url| expired.contains(url))?)
+        let word = held.union.word();
+        Ok(held.union.forget(word, &|url| expired.contains(url))?)
     }
 
     /// Adds whatever is missing of all releases, newest first, but for what has expired; tells what could not be. Blocks.

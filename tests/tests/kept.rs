@@ -6,7 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use ship_tests::sample::APP;
@@ -116,9 +116,17 @@ fn of_store(fleet: &Fleet, path: &str) -> http::Answer {
     http::get_url(&format!("http://{assets}{path}")).unwrap()
 }
 
+/// Files of an asset that stand, on the two hosts and in a folder that a push goes to.
+fn standing(fleet: &Fleet, pushed: &Path, url: &str) -> usize {
+    let mut files = on_hosts(fleet, url);
+    files.push(pushed.join(&url[1..]));
+    files.iter().filter(|file| file.exists()).count()
+}
+
 #[test]
-fn what_expired_is_removed_from_the_store_and_comes_back_with_a_release_that_names_it() {
+fn what_expired_is_removed_everywhere_and_comes_back_with_a_release_that_names_it() {
     let fleet = Fleet::start(2);
+    let pushed = fleet.beside("cdn");
     edit_store(&fleet, |settings| {
         let times = [
             ("min_age", "1s"),
@@ -128,6 +136,14 @@ fn what_expired_is_removed_from_the_store_and_comes_back_with_a_release_that_nam
         ];
         let times = times.map(|(key, time)| (key.to_owned(), time.into()));
         settings.insert("retention".to_owned(), toml::Table::from_iter(times).into());
+        let push = [
+            ("name", "cdn"),
+            ("env", "dev"),
+            ("folder", pushed.to_str().unwrap()),
+        ];
+        let push = push.map(|(key, value)| (key.to_owned(), value.into()));
+        let push: toml::Value = toml::Table::from_iter(push).into();
+        settings.insert("push".to_owned(), vec![push].into());
     });
     for release in 1..=5 {
         let tree = fleet.sample(release);
@@ -137,7 +153,13 @@ fn what_expired_is_removed_from_the_store_and_comes_back_with_a_release_that_nam
         fleet.publish_tree(&tree);
         fleet.shipctl(&["promote", APP]).expect(0);
     }
-    let url = own_asset(&fleet, "web@1", "web@2");
+    let own: Vec<String> = (1..=4)
+        .map(|release| {
+            let next = format!("web@{}", release + 1);
+            own_asset(&fleet, &format!("web@{release}"), &next)
+        })
+        .collect();
+    let (url, now) = (own[0].clone(), own_asset(&fleet, "web@5", "web@4"));
     let expired = || {
         let listed = fleet.shipctl(&["asset", "ls", APP, "--expired", "-o", "json"]);
         let listed: serde_json::Value = serde_json::from_str(&listed.stdout).ok()?;
@@ -150,24 +172,39 @@ fn what_expired_is_removed_from_the_store_and_comes_back_with_a_release_that_nam
     // Hosts have the release until they have been at rest for a minute.
     let patience = std::time::Duration::from_secs(300);
     let gone = wait::until_within(patience, "the first release's asset to expire", expired);
+    assert_eq!(standing(&fleet, &pushed, &url), 3);
     let swept = fleet.shipctl(&["asset", "gc", APP, "-o", "json"]).json();
     assert!(swept["removed"].as_u64().unwrap() >= 1, "{swept} of {gone:?}");
-    let now = own_asset(&fleet, "web@5", "web@4");
-    assert_eq!(
-        (of_store(&fleet, &url).status, of_store(&fleet, &now).status),
-        (404, 200)
-    );
+    // What hosts are slow to do the command does not wait for.
+    wait::until("every host and the folder to follow", || {
+        (standing(&fleet, &pushed, &url) == 0).then_some(())
+    });
+    // What runs, and what a revert goes to.
+    for kept in [&now, &own[3]] {
+        assert_eq!(standing(&fleet, &pushed, kept), 3, "{kept}");
+        for (base, status, _) in ask_all(&fleet, kept) {
+            assert_eq!(status, 200, "{base}{kept}");
+        }
+    }
+    for (base, status, _) in ask_all(&fleet, &url) {
+        assert_eq!(status, 404, "{base}{url}");
+    }
     let why = fleet.shipctl(&["asset", "why", &url, "-a", APP]).expect(0);
     assert!(why.stdout.contains("expired and removed"), "{why}");
     let figures = of_store(&fleet, "/metrics").body;
     let figures = String::from_utf8(figures).unwrap();
-    assert!(figures.contains("ship_asset_expired_total 1"), "{figures}");
+    assert!(!figures.contains("ship_asset_expired_total 0"), "{figures}");
     let said = fleet.shipctl(&["events", "-o", "json"]).expect(0);
     assert!(said.stdout.contains("\"sweep\""), "{said}");
+    // Agents that start anew, and a host that was away, bring nothing of it back.
+    fleet.kill(Victim::Agent("h1"));
+    fleet.whole();
     // Back to what is retained, and then forward to the one that was given up.
     fleet.shipctl(&["revert", APP]).expect(0);
-    assert_eq!(of_store(&fleet, &some_asset(&fleet, "web@4")).status, 200);
+    assert_eq!(standing(&fleet, &pushed, &url), 0);
+    assert_eq!(standing(&fleet, &pushed, &some_asset(&fleet, "web@4")), 3);
     fleet.shipctl(&["promote", "web@1"]).expect(0);
+    assert_eq!(standing(&fleet, &pushed, &url), 3);
     for (base, status, _) in ask_all(&fleet, &url) {
         assert_eq!(status, 200, "{base}{url}");
     }

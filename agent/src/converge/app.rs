@@ -16,8 +16,9 @@ use ship_model::release::Target;
 use ship_model::report::{AppFailure, AppMemory, AppPhase, AppReport, LocalHold};
 use tokio::sync::oneshot;
 
+use super::expired::Expiry;
 use super::job::{Done, Job, Kind, Workshop};
-use super::mailbox::{Command, Mail, RevertCommand};
+use super::mailbox::{Command, Mail, RevertCommand, Wish};
 use super::rotation::Rotation;
 use super::view::View;
 use crate::clock;
@@ -74,7 +75,7 @@ pub(super) struct App {
     pub shelved: Option<Target>,
     pub refused: Option<DesiredApp>,
     /// Could not be saved; taken as soon as it can be.
-    pub unsaved: Option<DesiredApp>,
+    pub unsaved: Option<Wish>,
     /// Could not be saved; told all the same.
     pub unsaved_failure: Option<AppFailure>,
     pub watch: KeeperWatch,
@@ -83,6 +84,7 @@ pub(super) struct App {
     /// What is wanted has changed since unfinished stagings were looked at.
     pub untidy: bool,
     pub rotation: Rotation,
+    pub expiry: Expiry,
     /// What its processes had of the memory, and when that was looked at.
     pub memory: Option<(Instant, Option<AppMemory>)>,
 }
@@ -194,6 +196,7 @@ impl App {
             fence: Some(self.record().epoch),
             staged: self.lying(),
             assets: self.shop.union.holds(),
+            faded: self.faded(),
             running: view.running,
             phase: self.phase(view),
             failed: self.failed(),
@@ -221,11 +224,19 @@ impl App {
         }
         match action {
             Action::FetchAndStage(target) => self.begin(Kind::Stage, target, view),
+            // What has expired is not brought; what is to run waits for nothing.
+            Action::AddAssets(target) if Some(target) != self.goal() && self.expel(view) => false,
             Action::AddAssets(target) => self.begin(Kind::Assets, target, view),
             Action::Switch(target) => self.switch_to(target, view),
             Action::Stop => self.stop_app(view),
-            Action::RemoveOld(old) => self.retire(&old, view),
-            Action::Nothing(_) => self.mend_way_back(view),
+            Action::RemoveOld(old) => {
+                self.expel(view);
+                self.retire(&old, view)
+            }
+            Action::Nothing(_) => {
+                self.expel(view);
+                self.mend_way_back(view)
+            }
             // A newer epoch was made durable when it arrived.
             Action::PersistFence(_) | Action::Wait(_) => false,
         }
@@ -269,7 +280,8 @@ impl App {
             .chain(view.previous)
             .chain(newest)
             .collect();
-        match Job::begin(kind, target, neighbours, &self.shop) {
+        let gone = self.expired_of(&target, view).filter(|_| kind == Kind::Assets);
+        match Job::begin(kind, target, neighbours, gone, &self.shop) {
             Ok(job) => {
                 tracing::info!(release = %target.number, deploy = %self.deploy(), job = ?kind, "begun");
                 self.settled = clock::now();
@@ -296,7 +308,7 @@ impl App {
         let retries = self.given_up.values().filter_map(|given_up| given_up.retry);
         let now = clock::now();
         let tick = now + TICK;
-        let retries = retries.chain(self.rotation.retry());
+        let retries = retries.chain(self.rotation.retry()).chain(self.expiry_retry());
         retries.filter(|retry| *retry > now).fold(tick, Instant::min)
     }
 
@@ -307,8 +319,11 @@ impl App {
             }
             self.keeper = keeper;
         }
-        if let Some(desired) = mail.desired.or_else(|| self.unsaved.clone()) {
-            self.offer(desired);
+        if let Some(wish) = mail.desired.or_else(|| self.unsaved.clone()) {
+            self.hear_wish(wish);
+        }
+        if let Some(result) = mail.expelled {
+            self.expelled(result);
         }
         for done in mail.done {
             self.finished(done);
@@ -329,6 +344,9 @@ impl App {
         match done.result {
             _ if done.cancelled && done.kind != Kind::Remove => {}
             Ok(staged) => {
+                if done.kind == Kind::Assets {
+                    self.lacks_no_more(&done.target);
+                }
                 self.given_up.remove(&done.target);
                 let epoch = self.record().epoch;
                 let clear = |failure: &AppFailure| {
@@ -449,6 +467,7 @@ impl App {
             return;
         }
         let _ = ship_durable::fault::point("agent.revert.noted");
+        self.shop.union.word();
         tracing::warn!(release = %target.number, "reverting by a word on this host");
         self.given_up.remove(&target);
         self.asked = None;

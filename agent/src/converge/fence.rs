@@ -3,11 +3,21 @@
 use ship_model::desired::{DesiredApp, Fence};
 
 use super::app::App;
+use super::mailbox::Wish;
 use crate::session::chain;
 
 impl App {
+    /// Takes a wish, and what expired with it once it stands. That alone may be new: it changes nothing of an epoch's content.
+    pub(super) fn hear_wish(&mut self, wish: Wish) {
+        self.offer(&wish);
+        if self.record().desired.as_ref() == Some(&wish.app) {
+            self.hear_expired(wish.expired);
+        }
+    }
+
     /// The fence: a newer epoch is made durable and then acted on; an older one is refused whoever sends it.
-    pub(super) fn offer(&mut self, desired: DesiredApp) {
+    fn offer(&mut self, wish: &Wish) {
+        let desired: DesiredApp = wish.app.clone();
         let record = self.record();
         if record.desired.as_ref() == Some(&desired) || self.refused.as_ref() == Some(&desired) {
             return;
@@ -40,7 +50,7 @@ impl App {
                     "desired state not taken yet: it cannot be saved"
                 );
             }
-            self.unsaved = Some(desired);
+            self.unsaved = Some(wish.clone());
             return;
         }
         let _ = ship_durable::fault::point("agent.fence.after");

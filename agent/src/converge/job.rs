@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ship_assets::Union;
 use ship_model::release::Target;
 use ship_model::report::AppPhase;
+use ship_model::retention::ExpiredList;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -66,17 +67,24 @@ pub struct Job {
 }
 
 impl Job {
-    /// Begins on a thread of its own; its end arrives in the mailbox.
+    /// Begins on a thread of its own; its end arrives in the mailbox. `gone` has expired and is not brought.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn begin(kind: Kind, target: Target, neighbours: Vec<Target>, shop: &Workshop) -> io::Result<Self> {
+    pub fn begin(
+        kind: Kind,
+        target: Target,
+        neighbours: Vec<Target>,
+        gone: Option<Arc<ExpiredList>>,
+        shop: &Workshop,
+    ) -> io::Result<Self> {
         let cancel = CancellationToken::new();
         let staging = Arc::new(AtomicBool::new(false));
         let work = Work {
             kind,
             target,
             neighbours,
+            gone,
             shop: shop.clone(),
             cancel: cancel.clone(),
             staging: Arc::clone(&staging),
@@ -116,6 +124,7 @@ struct Work {
     kind: Kind,
     target: Target,
     neighbours: Vec<Target>,
+    gone: Option<Arc<ExpiredList>>,
     shop: Workshop,
     cancel: CancellationToken,
     staging: Arc<AtomicBool>,
@@ -172,13 +181,16 @@ impl Work {
                 self.mend_assets(&staged);
                 Ok(Some(staged))
             }
-            Kind::Assets => crate::assets::add(&shop.layout, &shop.union, &self.target, &supply)
-                .map(|()| None)
-                .map_err(|error| JobFailure {
-                    step: "assets",
-                    reason: chain(&error),
-                    transient: error.is_transient(),
-                }),
+            Kind::Assets => {
+                let is_gone = |url: &str| self.gone.as_ref().is_some_and(|gone| gone.contains(url));
+                crate::assets::add(&shop.layout, &shop.union, &self.target, &supply, &is_gone)
+                    .map(|()| None)
+                    .map_err(|error| JobFailure {
+                        step: "assets",
+                        reason: chain(&error),
+                        transient: error.is_transient(),
+                    })
+            }
             Kind::Remove => stage::remove(&shop.layout, &self.target)
                 .map(|()| None)
                 .map_err(|error| JobFailure {

@@ -7,8 +7,10 @@ use std::time::Instant;
 use ship_model::desired::DesiredApp;
 use ship_model::release::ReleaseNumber;
 use ship_model::report::AppReport;
+use ship_model::retention::Expired;
 use tokio::sync::oneshot;
 
+use super::expired::{Expelled, ExpireError};
 use super::job::Done;
 use super::rotation::PassageDone;
 use crate::keeper::Seen;
@@ -35,10 +37,19 @@ pub struct RevertCommand {
     pub reply: oneshot::Sender<Result<AppReport, RevertError>>,
 }
 
+/// What should be, in one piece: whoever has heard of a release has heard what expired when it was wished for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    pub app: DesiredApp,
+    pub expired: Option<Expired>,
+}
+
 /// Everything that arrived since the last look.
 #[derive(Debug, Default)]
 pub struct Mail {
-    pub desired: Option<DesiredApp>,
+    pub desired: Option<Wish>,
+    /// How a turn to let go of expired assets ended.
+    pub expelled: Option<Result<Expelled, ExpireError>>,
     pub keeper: Option<Seen>,
     pub done: Vec<Done>,
     pub passages: Vec<PassageDone>,
@@ -49,6 +60,7 @@ pub struct Mail {
 impl Mail {
     fn is_empty(&self) -> bool {
         self.desired.is_none()
+            && self.expelled.is_none()
             && self.keeper.is_none()
             && self.done.is_empty()
             && self.passages.is_empty()
@@ -74,8 +86,12 @@ impl Mailbox {
         self.arrived.notify_all();
     }
 
-    pub fn desire(&self, desired: DesiredApp) {
+    pub fn desire(&self, desired: Wish) {
         self.put(|mail| mail.desired = Some(desired));
+    }
+
+    pub(super) fn expelled(&self, result: Result<Expelled, ExpireError>) {
+        self.put(|mail| mail.expelled = Some(result));
     }
 
     pub fn saw_keeper(&self, seen: Seen) {

@@ -4,6 +4,7 @@
 
 mod act;
 mod app;
+mod expired;
 mod fence;
 mod job;
 mod lying;
@@ -44,7 +45,7 @@ use crate::report::Reporter;
 use crate::revert::RevertError;
 use app::App;
 use job::Workshop;
-use mailbox::{Command, Mailbox, RevertCommand};
+use mailbox::{Command, Mailbox, RevertCommand, Wish};
 use rotation::Rotation;
 
 /// For one request to a keeper.
@@ -176,6 +177,7 @@ impl Converge {
             untidy: true,
             rotation: Rotation::new(balancers, Arc::clone(&self.board)),
             memory: None,
+            expiry: expired::Expiry::default(),
             shop: Workshop {
                 layout,
                 fetcher: Arc::clone(&self.fetcher),
@@ -234,9 +236,13 @@ impl Converge {
     }
 
     fn hand_on(&self, desired: Option<DesiredHost>) {
-        for app in desired.into_iter().flat_map(|desired| desired.apps) {
+        let Some(DesiredHost { apps, expired }) = desired else {
+            return;
+        };
+        for app in apps {
+            let expired = expired.iter().find(|expired| expired.app == app.app).cloned();
             if let Some(mailbox) = self.mailbox(&app.app) {
-                mailbox.desire(app);
+                mailbox.desire(Wish { app, expired });
             }
         }
     }

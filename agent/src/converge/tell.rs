@@ -119,6 +119,7 @@ impl App {
             &self.here,
             self.shop.union.holds(),
         );
+        report.expired = self.acted_on();
         report.balancers = self.rotation.kinds();
         report.incidents = self.incidents();
         report.switched_ms = self.switched_ms();

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
 use ship_model::manifest::{DecodeError, MAX_ENCODED, Manifest};
+use ship_model::name::AppName;
+use ship_model::retention::ExpiredListError;
 use ship_proto::v1::releases_client::ReleasesClient;
 use ship_proto::{MAX_DIGESTS, MAX_MESSAGE, WireError, v1};
 use thiserror::Error;
@@ -51,6 +53,10 @@ pub enum FetchError {
     Nowhere { count: usize, first: BlobDigest },
     #[error("the store told where blob {blob} lies, which it was not asked, or was told before")]
     Unasked { blob: BlobDigest },
+    #[error("the store's list of expired assets of {app} cannot be used")]
+    Expired { app: AppName, source: ExpiredListError },
+    #[error("the store's list of expired assets of {app} is another by now")]
+    OtherExpired { app: AppName },
     #[error("the store told something malformed about {what}")]
     Wire { what: &'static str, source: WireError },
     #[error("cannot read bundle {bundle}")]
@@ -70,13 +76,14 @@ impl FetchError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Call { source, .. } => is_transient(source.code()),
-            Self::Timeout { .. } => true,
+            Self::Timeout { .. } | Self::OtherExpired { .. } => true,
             Self::Bundle { source, .. } => source.is_transient(),
             Self::ManifestDigest { .. }
             | Self::ManifestLong { .. }
             | Self::Manifest { .. }
             | Self::Nowhere { .. }
             | Self::Unasked { .. }
+            | Self::Expired { .. }
             | Self::Wire { .. }
             | Self::Index { .. } => false,
         }

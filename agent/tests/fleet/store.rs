@@ -14,11 +14,14 @@ use futures::Stream;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use ship_model::desired::{DeployNumber, DesiredApp, DesiredHost, Epoch};
-use ship_model::digest::{BlobDigest, BundleDigest, DeltaDigest, ReleaseId};
+use ship_model::digest::{BlobDigest, BundleDigest, DeltaDigest, ExpiredDigest, ReleaseId};
+use ship_model::name::AppName;
 use ship_model::release::Target;
 use ship_model::report::{AppReport, HostReport};
+use ship_model::retention::{Expired, ExpiredList, UrlHash};
 use ship_proto::v1;
 use ship_proto::v1::agents_server::{Agents, AgentsServer};
+use ship_proto::v1::assets_server::{Assets, AssetsServer};
 use ship_proto::v1::releases_server::{Releases, ReleasesServer};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
@@ -41,6 +44,8 @@ pub struct Inner {
     pub delta_transfers: AtomicUsize,
     /// Answers every call and transfer with "unavailable".
     pub sick: AtomicBool,
+    /// What has expired of web; none: an older store, which does not say.
+    pub expired: Mutex<Option<ExpiredList>>,
     /// Tells places of blobs that nobody asked for, without end.
     pub flood: AtomicBool,
     logs: Arc<Mutex<HashMap<u64, mpsc::Sender<v1::LogsReply>>>>,
@@ -66,6 +71,7 @@ impl Store {
             transfers: AtomicUsize::new(0),
             delta_transfers: AtomicUsize::new(0),
             sick: AtomicBool::new(false),
+            expired: Mutex::default(),
             flood: AtomicBool::new(false),
             logs: Arc::default(),
             questions: watch::channel(None).0,
@@ -140,7 +146,24 @@ impl Store {
     }
 
     pub fn desire(&self, apps: Vec<DesiredApp>) {
-        self.inner.desired.send_replace(Some(DesiredHost { apps }));
+        let expired = self.inner.expired.lock().unwrap().clone();
+        let told = expired.iter().map(|list| Expired {
+            app: web_app(),
+            list: list.digest(&web_app()),
+            paths: list.len() as u64,
+        });
+        self.inner.desired.send_replace(Some(DesiredHost {
+            apps,
+            expired: told.collect(),
+        }));
+    }
+
+    /// From the next wish on, `urls` have expired; gives the list's name.
+    pub fn expire(&self, urls: &[String]) -> ExpiredDigest {
+        let list: ExpiredList = urls.iter().map(|url| UrlHash::of(url)).collect();
+        let digest = list.digest(&web_app());
+        *self.inner.expired.lock().unwrap() = Some(list);
+        digest
     }
 
     /// The newest report of app `web`, once it is as wanted.
@@ -185,6 +208,10 @@ impl Drop for Store {
     }
 }
 
+fn web_app() -> AppName {
+    "web".parse().unwrap()
+}
+
 /// App `web` runs `run`, which is staged, and serves the assets of `assets`.
 pub fn web(epoch: u64, run: Option<Target>, assets: &[Target]) -> DesiredApp {
     DesiredApp {
@@ -201,7 +228,8 @@ pub fn web(epoch: u64, run: Option<Target>, assets: &[Target]) -> DesiredApp {
 
 fn router(inner: Arc<Inner>) -> axum::Router {
     let grpc = tonic::service::Routes::new(ReleasesServer::from_arc(Arc::clone(&inner)))
-        .add_service(AgentsServer::from_arc(Arc::clone(&inner)));
+        .add_service(AgentsServer::from_arc(Arc::clone(&inner)))
+        .add_service(AssetsServer::from_arc(Arc::clone(&inner)));
     let bundles = axum::Router::new()
         .route("/bundles/{digest}", axum::routing::get(bundle))
         .route("/deltas/{digest}", axum::routing::get(delta))
@@ -336,6 +364,41 @@ impl Agents for Inner {
             }
         });
         Ok(Answer::new(Box::pin(ReceiverStream::new(rx))))
+    }
+}
+
+#[tonic::async_trait]
+impl Assets for Inner {
+    type LookStream = Replies<v1::AssetLine>;
+    type SweepStream = Replies<v1::SweepProgress>;
+    type ExpiredStream = Replies<v1::ExpiredPart>;
+    type PushStream = Replies<v1::PushProgress>;
+
+    async fn push(&self, _: Request<v1::PushAssetsRequest>) -> Result<Answer<Self::PushStream>, Status> {
+        Err(Status::unimplemented("agents do not push"))
+    }
+
+    async fn expired(
+        &self,
+        request: Request<v1::ExpiredRequest>,
+    ) -> Result<Answer<Self::ExpiredStream>, Status> {
+        self.well()?;
+        assert_eq!(request.into_inner().app, "web");
+        let list = self.expired.lock().unwrap().clone().unwrap_or_default();
+        let parts: Vec<_> = list.parts(2).map(|paths| Ok(v1::ExpiredPart { paths })).collect();
+        Ok(Answer::new(Box::pin(tokio_stream::iter(parts))))
+    }
+
+    async fn find(&self, _: Request<v1::FindAssetRequest>) -> Result<Answer<v1::FindAssetReply>, Status> {
+        Err(Status::unimplemented("nobody misses anything here"))
+    }
+
+    async fn look(&self, _: Request<v1::LookAssetsRequest>) -> Result<Answer<Self::LookStream>, Status> {
+        Err(Status::unimplemented("agents do not look"))
+    }
+
+    async fn sweep(&self, _: Request<v1::SweepAssetsRequest>) -> Result<Answer<Self::SweepStream>, Status> {
+        Err(Status::unimplemented("agents do not sweep"))
     }
 }
 

@@ -1,10 +1,11 @@
 //! `shipctl asset`.
 
 mod kept;
+mod push;
 mod sweep;
 
 use clap::{Args, Subcommand};
-use ship_model::name::AppName;
+use ship_model::name::{AppName, HostName};
 use ship_model::release::ReleaseRef;
 
 use super::{Fleet, Outcome, check, manifest, status, subject, tree};
@@ -21,7 +22,8 @@ Examples:
   shipctl asset ls web --expired             what no reason keeps any more
   shipctl asset why /assets/app-3f9a.css     every reason to keep it, and who asked for it
   shipctl asset gc web --dry-run             every asset with its reason, and totals
-  shipctl asset gc web                       remove from the store what no reason keeps
+  shipctl asset gc web                       remove everywhere what no reason keeps
+  shipctl asset push web --to cdn            bring what lacks there now
   shipctl asset url /assets/app-3f9a.css     every address that serves it
   curl -sI $(shipctl asset url /assets/app-3f9a.css | head -1)")]
 pub struct Asset {
@@ -45,13 +47,30 @@ enum Verb {
         /// Path as pages name it, /assets/app-3f9a.css
         path: String,
     },
-    /// Remove from the store's folder what no reason keeps; a release that names it brings it back
+    /// Remove from the store, from hosts and from pushes what no reason keeps
+    ///
+    /// The store looks twice, some time apart, and gives up what no release in reach names, nobody asked for lately and is not
+    /// young. Hosts and pushes then hear the new list of what has expired, and let go of exactly that: a host judges again, and
+    /// keeps what a release needs that it runs, has unpacked or may go back to. One that is away follows when it is back. A
+    /// publish or promote of a release that names a file brings it back everywhere before anybody is switched to it.
     Gc {
         /// App; without one the context's
         app: Option<AppName>,
         /// Only tell of every asset what keeps it, and how much would go
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Bring assets to where the store pushes them (`[[push]]` in store.toml), as far as they lack there
+    ///
+    /// Every promote does this for the release it brings. Use it for a bucket or folder that is new, or from which somebody else
+    /// removed something: each asset is looked for there. What was broken off goes on where it was.
+    Push {
+        /// APP@NUMBER; without a number every release that was published, newest first
+        #[arg(value_name = "APP[@N]")]
+        release: Option<ReleaseRef>,
+        /// Only to the push of this name; without it to all of the environment
+        #[arg(long, value_name = "NAME")]
+        to: Option<HostName>,
     },
     /// Print the addresses that serve a path, or the servers themselves
     Url {
@@ -73,6 +92,7 @@ pub async fn run(verb: Asset, global: &Global, ui: &Ui) -> Outcome {
         Verb::Why { path } => kept::why(&path, &fleet, ui).await,
         Verb::Gc { app, dry_run: true } => kept::all(app, &fleet, ui).await,
         Verb::Gc { app, .. } => sweep::sweep(app, &fleet, ui).await,
+        Verb::Push { release, to } => push::push(release.as_ref(), to, &fleet, ui).await,
         Verb::Url { path } => urls(&path, &fleet, ui).await,
         Verb::Check(verb) => Box::pin(check::run(verb, &fleet, ui)).await,
     }

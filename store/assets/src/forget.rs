@@ -1,20 +1,25 @@
 //! Letting go of what nothing keeps any more.
 //!
 //! Who may decide that is not this room: it is told which paths have expired, and makes it so, however often it is told.
-//! Records come first, then the map, then the files. A crash leaves the path served as before, or a file that no record
-//! names, which the next start removes. A release of which assets were forgotten does not count as held any more, so
-//! that whoever needs all of it brings it again.
+//! A release of which assets are forgotten first stops to count as held, so that whoever needs all of it brings it again;
+//! then come its record, the map and the files. A crash leaves the path served as before, or a file that no record names,
+//! which the next start removes.
+//!
+//! Who is told meanwhile that a path is wanted again gives another [`Word`], and from that moment on nothing that counts
+//! as held is touched.
 
 use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::RwLockWriteGuard;
 
 use ship_durable::fault;
 use ship_model::digest::BlobDigest;
 use ship_model::path::TreePath;
 use ship_model::release::Target;
 
+use crate::known::State;
 use crate::record::{Record, RecordError};
 use crate::union::Union;
 use crate::url::folder_name;
@@ -27,6 +32,10 @@ pub struct Forgotten {
     pub bytes: u64,
 }
 
+/// Leave to forget, until the next is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Word(u64);
+
 /// Why not all of it was let go. What is left is served, and goes the next time.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {
@@ -34,6 +43,8 @@ pub enum ForgetError {
     Record(#[from] RecordError),
     #[error("cannot remove expired asset {}", path.display())]
     Remove { path: PathBuf, source: io::Error },
+    #[error("a newer word came; what was not let go yet stays")]
+    Overtaken,
 }
 
 impl Union {
@@ -42,33 +53,46 @@ impl Union {
         self.state().faded.clone()
     }
 
+    /// Makes every earlier word void: from when this returns, no release stops to count as held because of one.
+    pub fn word(&self) -> Word {
+        let mut state = self.state_mut();
+        state.word += 1;
+        Word(state.word)
+    }
+
     /// Takes every asset whose path `is_gone` holds for out of the folder and out of what is served. Durable as far as
     /// the records say so when it returns. Not while releases are added.
     ///
     /// # Errors
     /// [`ForgetError`].
-    pub fn forget(&self, is_gone: &dyn Fn(&str) -> bool) -> Result<Forgotten, ForgetError> {
+    pub fn forget(&self, word: Word, is_gone: &dyn Fn(&str) -> bool) -> Result<Forgotten, ForgetError> {
         let mut gone: HashSet<TreePath> = HashSet::new();
-        let mut kept: Vec<Target> = self.holds();
-        kept.extend(self.faded());
-        for release in kept {
+        for release in self.recorded() {
             let mut record = Record::read(&self.records().join(release.folder()))?;
             if record.fade(is_gone) {
+                self.while_valid(word)?.fade(release);
                 record.write_again(self.records())?;
-                self.state_mut().fade(release);
             }
             let forgotten = record.forgotten.iter().filter(|asset| is_gone(&asset.url));
             gone.extend(forgotten.filter_map(|asset| folder_name(&asset.url)));
         }
-        {
-            let mut state = self.state_mut();
-            state.files.retain(|name, _| !gone.contains(name));
-        }
+        self.while_valid(word)?
+            .files
+            .retain(|name, _| !gone.contains(name));
         let mut done = Forgotten::default();
         for name in &gone {
+            drop(self.while_valid(word)?);
             self.unlink(name, &mut done)?;
         }
         Ok(done)
+    }
+
+    fn while_valid(&self, word: Word) -> Result<RwLockWriteGuard<'_, State>, ForgetError> {
+        let state = self.state_mut();
+        match state.word == word.0 {
+            true => Ok(state),
+            false => Err(ForgetError::Overtaken),
+        }
     }
 
     /// Removes a file that no record names.

@@ -22,6 +22,8 @@ pub(crate) struct State {
     pub releases: Vec<Target>,
     /// Those of which assets were forgotten.
     pub faded: Vec<Target>,
+    /// The newest word to forget: whoever acts on an older one stops.
+    pub word: u64,
     pub files: HashMap<TreePath, Held>,
 }
 

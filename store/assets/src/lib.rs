@@ -34,7 +34,7 @@ mod shelf;
 mod union;
 mod url;
 
-pub use forget::{ForgetError, Forgotten};
+pub use forget::{ForgetError, Forgotten, Word};
 pub use mending::Mending;
 pub use record::RecordError;
 pub use shelf::{Served, Shelf};

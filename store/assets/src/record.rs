@@ -95,6 +95,30 @@ impl Record {
         ship_durable::write_file(&path, &bytes).map_err(|source| RecordError::Write { path, source })
     }
 
+    /// The same of what is kept; what `is_gone` holds for is written down as forgotten. True when that is something.
+    pub fn write_kept(
+        release: Target,
+        assets: &[Asset],
+        is_gone: &dyn Fn(&str) -> bool,
+        folder: &Path,
+    ) -> Result<bool, RecordError> {
+        let fingerprinted = assets.iter().filter(|asset| asset.fingerprinted);
+        let recorded = fingerprinted.map(|asset| RecordedAsset {
+            url: asset.url_path.clone(),
+            digest: asset.digest,
+            size: asset.size,
+        });
+        let mut record = Self {
+            version: VERSION,
+            release,
+            assets: recorded.collect(),
+            forgotten: Vec::new(),
+        };
+        let faded = record.fade(is_gone);
+        record.write_again(folder)?;
+        Ok(faded)
+    }
+
     /// Whether assets of it were forgotten.
     pub const fn is_faded(&self) -> bool {
         self.version == FADED

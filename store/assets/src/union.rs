@@ -223,21 +223,52 @@ impl Union {
 
     /// Records that every fingerprinted one of `assets` is here, after making them durable.
     pub fn record(&self, target: Target, assets: &[Asset]) -> Result<(), AddError> {
-        if let Some(asset) = self.not_standing(assets) {
+        self.make_durable(assets, &|_| false)?;
+        Record::write(target, assets, &self.records)?;
+        self.take(target, assets, &|_| false, false);
+        Ok(())
+    }
+
+    /// The same where what `is_gone` holds for has expired and need not be here: if that is any of them, the release is faded.
+    pub fn record_kept(
+        &self,
+        target: Target,
+        assets: &[Asset],
+        is_gone: &dyn Fn(&str) -> bool,
+    ) -> Result<(), AddError> {
+        if !assets
+            .iter()
+            .any(|asset| asset.fingerprinted && is_gone(&asset.url_path))
+        {
+            return self.record(target, assets);
+        }
+        self.make_durable(assets, is_gone)?;
+        let faded = Record::write_kept(target, assets, is_gone, &self.records)?;
+        self.take(target, assets, is_gone, faded);
+        Ok(())
+    }
+
+    fn make_durable(&self, assets: &[Asset], is_gone: &dyn Fn(&str) -> bool) -> Result<(), AddError> {
+        if let Some(asset) = self.not_standing(assets, is_gone) {
             let source = io::Error::from(io::ErrorKind::NotFound);
             return Err(AddError::Write {
                 url: asset.url_path.clone(),
                 source,
             });
         }
-        ship_durable::sync_fs(&self.folder).map_err(|source| AddError::Sync { source })?;
-        Record::write(target, assets, &self.records)?;
+        ship_durable::sync_fs(&self.folder).map_err(|source| AddError::Sync { source })
+    }
+
+    fn take(&self, target: Target, assets: &[Asset], is_gone: &dyn Fn(&str) -> bool, faded: bool) {
         let mut state = self.state_mut();
-        let fingerprinted = assets.iter().filter(|asset| asset.fingerprinted);
-        let files = fingerprinted.map(|asset| (&*asset.url_path, asset.digest, asset.size));
+        let here = |asset: &&Asset| asset.fingerprinted && !is_gone(&asset.url_path);
+        let files = assets.iter().filter(here);
+        let files = files.map(|asset| (&*asset.url_path, asset.digest, asset.size));
         state.take(target, files);
         state.releases.sort_by_key(|release| release.number);
-        Ok(())
+        if faded {
+            state.fade(target);
+        }
     }
 
     /// Where an asset lies, or would lie; none when its URL has no place in a folder.
@@ -345,10 +376,10 @@ impl Union {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn not_standing<'a>(&self, assets: &'a [Asset]) -> Option<&'a Asset> {
+    fn not_standing<'a>(&self, assets: &'a [Asset], is_gone: &dyn Fn(&str) -> bool) -> Option<&'a Asset> {
         assets
             .iter()
-            .filter(|asset| asset.fingerprinted)
+            .filter(|asset| asset.fingerprinted && !is_gone(&asset.url_path))
             .find(|asset| !folder_name(&asset.url_path).is_some_and(|name| self.stands(&name, asset.size)))
     }
 

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use fixture::release;
-use ship_assets::Union;
+use ship_assets::{ForgetError, Union};
 use ship_durable::fault::{FAULT_VARIABLE, TRACE_VARIABLE};
 use ship_model::assets::assets_of;
 use ship_model::manifest::Manifest;
@@ -56,9 +56,13 @@ fn what_expired_goes_and_comes_back_with_a_release_that_names_it() {
     let union = open(dir);
     union.add_tree(first, &manifest, &dir.join("t1")).unwrap();
     union.add_tree(second, &newer, &dir.join("t2")).unwrap();
-    let done = union.forget(&is_gone).unwrap();
+    let done = union.forget(union.word(), &is_gone).unwrap();
     assert_eq!((done.files, done.bytes), (2, 6));
-    assert_eq!(union.forget(&is_gone).unwrap().files, 0, "safe to repeat");
+    assert_eq!(
+        union.forget(union.word(), &is_gone).unwrap().files,
+        0,
+        "safe to repeat"
+    );
     for union in [union, open(dir)] {
         assert_eq!((union.holds(), union.faded()), (vec![second], vec![first]));
         assert_eq!(stored(dir, OLD[0]), None);
@@ -84,6 +88,66 @@ fn what_expired_goes_and_comes_back_with_a_release_that_names_it() {
     }
 }
 
+/// A word that is overtaken takes nothing more from what counts as held, wherever it was.
+#[test]
+fn an_overtaken_word_leaves_what_is_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let [(first, manifest), (second, newer)] = releases(dir);
+    let union = open(dir);
+    union.add_tree(first, &manifest, &dir.join("t1")).unwrap();
+    union.add_tree(second, &newer, &dir.join("t2")).unwrap();
+    let word = union.word();
+    union.word();
+    let all = |_: &str| true;
+    assert!(matches!(union.forget(word, &all), Err(ForgetError::Overtaken)));
+    assert_eq!((union.holds(), union.faded()), (vec![first, second], vec![]));
+    // Overtaken in the middle: the first release is faded then, and the second held with all that it needs.
+    let word = union.word();
+    let overtaken = std::sync::Once::new();
+    let in_the_middle = |url: &str| {
+        if url.ends_with(NEW) {
+            overtaken.call_once(|| {
+                union.word();
+            });
+        }
+        true
+    };
+    assert!(matches!(
+        union.forget(word, &in_the_middle),
+        Err(ForgetError::Overtaken)
+    ));
+    for union in [&union, &open(dir)] {
+        assert_eq!((union.holds(), union.faded()), (vec![second], vec![first]));
+        assert!(union.missing(&assets_of(&newer).unwrap()).is_empty());
+    }
+    // Whoever needs the first has only to say so.
+    union.add_tree(first, &manifest, &dir.join("t1")).unwrap();
+    assert_eq!(union.holds(), [first, second]);
+    assert_eq!(stored(dir, OLD[0]).unwrap(), b"one");
+}
+
+#[test]
+fn a_release_comes_without_what_has_expired() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let [(first, manifest), _] = releases(dir);
+    let union = open(dir);
+    let assets = assets_of(&manifest).unwrap();
+    let refused = union.record_kept(first, &assets, &is_gone);
+    assert!(refused.is_err(), "what is kept must be here");
+    let kept = assets.iter().find(|asset| !is_gone(&asset.url_path)).unwrap();
+    union.add_blob(kept, &mut &b"same"[..]).unwrap();
+    union.record_kept(first, &assets, &is_gone).unwrap();
+    for union in [&union, &open(dir)] {
+        assert_eq!((union.holds(), union.faded()), (vec![], vec![first]));
+        assert_eq!(union.missing(&assets).len(), 2);
+    }
+    union.add_tree(first, &manifest, &dir.join("t1")).unwrap();
+    union.record_kept(first, &assets, &|_| false).unwrap();
+    assert_eq!((union.holds(), union.faded()), (vec![first], vec![]));
+}
+
 /// As a program that knows no expired assets would read it: not as a whole release.
 #[test]
 fn an_older_program_leaves_the_record_out() {
@@ -98,7 +162,7 @@ fn an_older_program_leaves_the_record_out() {
         record["version"].as_u64().unwrap()
     };
     assert_eq!(version(), 1);
-    union.forget(&is_gone).unwrap();
+    union.forget(union.word(), &is_gone).unwrap();
     assert_eq!(version(), 2);
 }
 
@@ -113,7 +177,7 @@ fn grows_and_forgets() {
             .add_tree(*target, manifest, &dir.join(format!("t{}", at + 1)))
             .unwrap();
     }
-    union.forget(&is_gone).unwrap();
+    union.forget(union.word(), &is_gone).unwrap();
 }
 
 fn run(dir: &Path, variable: &str, value: &str) -> bool {

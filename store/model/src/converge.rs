@@ -24,6 +24,8 @@ pub struct Observed {
     pub staged: Vec<Target>,
     /// Releases whose fingerprinted assets are all in the union here.
     pub assets: Vec<Target>,
+    /// Releases of whose assets nothing lacks here but what has expired.
+    pub faded: Vec<Target>,
     /// What runs, asked of the process; for static releases, of the link.
     pub running: Option<Target>,
     pub phase: AppPhase,
@@ -165,7 +167,7 @@ impl Host<'_> {
         if !self.observed.staged.contains(&wanted) {
             return Some(Action::FetchAndStage(wanted));
         }
-        if !self.observed.assets.contains(&wanted) {
+        if !self.has_assets(wanted) {
             return Some(Action::AddAssets(wanted));
         }
         if self.observed.running.is_none()
@@ -179,8 +181,14 @@ impl Host<'_> {
         Some(Action::Switch(wanted))
     }
 
+    /// Whether its assets stand here, all that have to. What runs or lies unpacked is shown to people, so it has all of them.
+    fn has_assets(&self, release: Target) -> bool {
+        let shown = self.desired.run == Some(release) || self.desired.stage.contains(&release);
+        self.observed.assets.contains(&release) || (!shown && self.observed.faded.contains(&release))
+    }
+
     fn missing_assets(&self) -> Option<Action> {
-        let missing = |release: &&Target| !self.observed.assets.contains(release) && self.may_try(**release);
+        let missing = |release: &&Target| !self.has_assets(**release) && self.may_try(**release);
         self.desired
             .assets
             .iter()
@@ -216,7 +224,7 @@ impl Host<'_> {
     fn rest(&self) -> Action {
         let lacks = |release: &Target| {
             let stage = self.desired.stage.contains(release) && !self.observed.staged.contains(release);
-            let assets = self.desired.assets.contains(release) && !self.observed.assets.contains(release);
+            let assets = self.desired.assets.contains(release) && !self.has_assets(*release);
             let run = self.wanted() == Some(*release) && self.observed.running != Some(*release);
             stage || assets || (run && !self.held())
         };

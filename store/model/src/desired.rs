@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{AppName, EnvName};
 use crate::release::Target;
+use crate::retention::Expired;
 
 /// The fence: a number per app and environment that only grows. Every change of what any host should run
 /// takes a new one. A host persists the newest it has seen before it acts on it, and refuses older ones,
@@ -61,6 +62,10 @@ pub struct DesiredApp {
 pub struct DesiredHost {
     /// Sorted by app.
     pub apps: Vec<DesiredApp>,
+    /// Which assets have expired, as far as the store can tell; an app that is missing keeps what it has. Under no
+    /// epoch of its own: it counts with the app's, of which it changes nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expired: Vec<Expired>,
 }
 
 /// What the fence says to an epoch that arrives.

@@ -116,6 +116,10 @@ digest_kind!(
     /// BLAKE3 of a rollout plan's content: what an operator saw is what runs.
     PlanId
 );
+digest_kind!(
+    /// BLAKE3 of a list of expired assets.
+    ExpiredDigest
+);
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::{DeployNumber, Epoch};
+use crate::digest::ExpiredDigest;
 use crate::name::{AppName, ClassName};
 use crate::release::{ReleaseNumber, Target};
 
@@ -150,6 +151,9 @@ pub struct AppReport {
     /// When `running` went live, in milliseconds since 1970 by the host's clock; 0: nobody knows.
     #[serde(default)]
     pub switched_ms: u64,
+    /// The list of expired assets that this host has acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired: Option<ExpiredDigest>,
     /// Memory, where there are processes and the kernel tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<AppMemory>,
@@ -224,6 +228,7 @@ impl AppReport {
             older_connections: 0,
             generations: 0,
             switched_ms: 0,
+            expired: None,
             memory: None,
         }
     }

@@ -60,6 +60,8 @@ pub fn accept_restore(
     }
     for app in ledger.apps()? {
         ledger.skip_numbers(&app, NUMBERS_SKIPPED)?;
+        // Any of them may have been brought back since: what nothing keeps is found again by the next sweep.
+        ledger.unexpire_all(&app)?;
         accepted.apps += 1;
     }
     let act = Act {

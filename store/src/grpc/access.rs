@@ -42,6 +42,8 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/ship.v1.Assets/Look", LOOK),
     ("/ship.v1.Assets/Find", FETCH),
     ("/ship.v1.Assets/Sweep", OPERATE),
+    ("/ship.v1.Assets/Expired", FETCH),
+    ("/ship.v1.Assets/Push", OPERATE),
     ("/ship.v1.Agents/Session", SPEAK),
 ];
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ship_assets::miss::Standing;
+use ship_model::digest::ExpiredDigest;
+use ship_model::host::HostState;
 use ship_model::name::AppName;
 use ship_model::retention::{Reason, Verdict};
 use ship_proto::v1;
@@ -14,14 +16,20 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::face::{Answers, Face, caller};
+use super::pushes;
 use super::releases::Rooms;
 use super::status;
 use crate::ledger::Ledger;
-use crate::retention::{Counted, Evidence, Found, Marked, Scene, Sweep, Swept, look, standing};
+use crate::retention::{Counted, Evidence, Found, Marked, Scene, Sweep, Swept, look, standing, tell_expired};
 use crate::settings::Uncounted;
 
 /// Apps that one host has at most.
 const MOST_APPS: usize = 1_000;
+/// Paths of a list in one message.
+const PART: usize = 16_384;
+/// How long a sweep waits for hosts to follow. They follow also when nobody waits.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(200);
 /// Lines that wait for their reader.
 const AHEAD: usize = 64;
 
@@ -121,7 +129,11 @@ impl Sweeping {
             () = self.progress.closed() => return Ok(()),
             () = self.face.face.stop.cancelled() => return Err(status::unavailable("the store is ending; nothing was removed")),
         }
-        let swept = self.decide(marked).await?;
+        let swept = self.decide(marked).await;
+        // Hosts keep to what is marked, also where the store's own folder does not follow.
+        let told = self.put_up().await;
+        let swept = swept?;
+        told?;
         tracing::info!(app = %self.app, assets = swept.assets, bytes = swept.bytes, spared = swept.spared, "expired assets given up");
         self.tell(Progress::Swept(v1::Swept {
             assets: swept.assets,
@@ -130,7 +142,42 @@ impl Sweeping {
             files: swept.files,
         }))
         .await;
+        self.follow().await;
         Ok(())
+    }
+
+    async fn put_up(&self) -> Result<(), Status> {
+        let (app, board) = (self.app.clone(), Arc::clone(&self.face.face.board));
+        let told = self
+            .face
+            .face
+            .ledger(move |ledger| tell_expired(ledger, &board, &app));
+        told.await
+    }
+
+    /// Tells who has followed until all have that are there, for a while.
+    async fn follow(&self) {
+        let (face, deadline) = (&self.face.face, tokio::time::Instant::now() + FOLLOWED_WITHIN);
+        let mut told = None;
+        loop {
+            let Some(expired) = face.board.expired(&self.app) else {
+                return;
+            };
+            let followed = Followed::look(face, &self.app, expired.list);
+            let (ended, said) = (followed.all_there(), followed.said());
+            if told.as_ref() != Some(&said) {
+                self.tell(Progress::Followed(said.clone())).await;
+                told = Some(said);
+            }
+            if ended || tokio::time::Instant::now() >= deadline {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = self.progress.closed() => return,
+                () = face.stop.cancelled() => return,
+            }
+        }
     }
 
     async fn tell(&self, progress: Progress) {
@@ -167,6 +214,50 @@ impl Sweeping {
             evidence: Arc::clone(&face.evidence),
             rooms: Arc::clone(&self.face.rooms),
             app: self.app.clone(),
+        }
+    }
+}
+
+/// Which hosts of an app have acted on the list of what expired.
+#[derive(Debug, Default)]
+struct Followed {
+    done: Vec<String>,
+    behind: Vec<String>,
+    away: Vec<String>,
+}
+
+impl Followed {
+    fn look(face: &Face, app: &AppName, list: ExpiredDigest) -> Self {
+        let mut followed = Self::default();
+        let states = face.board.states();
+        for (env, host, presence) in face.fleet.all(None) {
+            let mut of_app = states
+                .iter()
+                .filter(|state| state.app == *app && state.env == env);
+            if !of_app.any(|state| state.hosts.contains_key(&host)) {
+                continue;
+            }
+            let report = presence.report.as_ref();
+            let said = report.and_then(|report| report.apps.iter().find(|said| said.app == *app));
+            let named = format!("{env}/{host}");
+            let away = matches!(presence.state, HostState::Uncertain | HostState::Unavailable);
+            match said.and_then(|said| said.expired) {
+                Some(acted) if acted == list => followed.done.push(named),
+                _ if away || report.is_none() => followed.away.push(named),
+                _ => followed.behind.push(named),
+            }
+        }
+        followed
+    }
+
+    const fn all_there(&self) -> bool {
+        self.behind.is_empty()
+    }
+
+    fn said(self) -> v1::SweepFollowed {
+        v1::SweepFollowed {
+            done: self.done,
+            behind: [self.behind, self.away].concat(),
         }
     }
 }
@@ -262,6 +353,51 @@ impl Assets for AssetsFace {
             Standing::Expired | Standing::Never => None,
         };
         Ok(Response::new(v1::FindAssetReply { asset, expired }))
+    }
+
+    type ExpiredStream = Answers<v1::ExpiredPart>;
+
+    async fn expired(
+        &self,
+        request: Request<v1::ExpiredRequest>,
+    ) -> Result<Response<Self::ExpiredStream>, Status> {
+        let app = self.face.known_app(&request.into_inner().app).await?;
+        let board = Arc::clone(&self.face.board);
+        let read = move |ledger: &Ledger| {
+            let list = ledger.expired_list(&app)?;
+            // Marks that a publish took away which then died: nobody has told of that yet.
+            if board
+                .expired(&app)
+                .is_none_or(|told| told.list != list.digest(&app))
+            {
+                tell_expired(ledger, &board, &app)?;
+            }
+            Ok(list)
+        };
+        let list = self.face.ledger(read).await?;
+        let parts: Vec<_> = list.parts(PART).collect();
+        let parts = parts.into_iter().map(|paths| Ok(v1::ExpiredPart { paths }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
+    }
+
+    type PushStream = Answers<v1::PushProgress>;
+
+    async fn push(
+        &self,
+        request: Request<v1::PushAssetsRequest>,
+    ) -> Result<Response<Self::PushStream>, Status> {
+        let request = request.into_inner();
+        let (app, pushes, releases) = pushes::wanted(&self.face, &self.rooms, &request).await?;
+        let (progress, read) = mpsc::channel(2);
+        let bringing = pushes::Bringing {
+            rooms: Arc::clone(&self.rooms),
+            app,
+            pushes,
+            releases,
+            progress,
+        };
+        tokio::spawn(bringing.run());
+        Ok(Response::new(Box::pin(ReceiverStream::new(read))))
     }
 
     type SweepStream = Answers<v1::SweepProgress>;

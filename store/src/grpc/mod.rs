@@ -6,6 +6,7 @@ mod assets;
 mod face;
 mod fleet;
 mod logs;
+mod pushes;
 mod releases;
 mod rollouts;
 pub mod sessions;

@@ -27,6 +27,8 @@ use crate::folder::StoreFolder;
 use crate::ledger::RequestId;
 use crate::locate::Places;
 use crate::publish::{Commit, Publisher, UploadError, UploadedBundle};
+use crate::push::{Pushes, Pushing};
+use crate::retention::tell_expired;
 use crate::settings::Retention;
 use crate::union::Unions;
 
@@ -65,6 +67,8 @@ pub struct Rooms {
     pub assets: Assets,
     pub deltas: Arc<Deltas>,
     pub maker: Arc<Maker>,
+    pub pushes: Pushes,
+    pub pushing: Pushing,
 }
 
 impl ReleasesFace {
@@ -276,6 +280,7 @@ impl Releases for ReleasesFace {
         let who = caller(&request)?.to_string();
         let commit = commit_of(request.into_inner(), who, self.face.clock.now_ms())?;
         let rooms = Arc::clone(&self.rooms);
+        let (ledger, board) = (self.face.ledger.clone(), Arc::clone(&self.face.board));
         let _deciding = self.face.deciding.read().await;
         let done = self.face.bridge.run(move || {
             let added = rooms.folder.publisher.commit(&commit)?;
@@ -284,6 +289,11 @@ impl Releases for ReleasesFace {
             if let Err(error) = rooms.unions.add(&added.record) {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(app = %commit.app, release = added.record.number.0, error, "assets not served yet");
+            }
+            // The claims took marks away. A promote of it tells again, whatever comes of this.
+            if let Err(error) = tell_expired(&ledger, &board, &commit.app) {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(app = %commit.app, error, "hosts are not told which assets have expired");
             }
             Ok(added.record)
         });

@@ -18,7 +18,7 @@ use super::face::{Answers, Face, caller};
 use super::releases::Rooms;
 use super::{status, view};
 use crate::ledger::RequestId;
-use crate::retention::bring_back;
+use crate::retention::{BringBackError, bring_back, tell_expired};
 use crate::rollout::{Steer, SteerError, SteerVerb};
 
 /// Longest message of an operator in bytes.
@@ -107,7 +107,8 @@ impl RolloutsFace {
     /// Expired assets of the release that is wanted stand in the store again before any host is told of it.
     async fn bring_back(&self, env: &EnvName, app: &AppName, wanted: &Wanted) -> Result<(), Status> {
         let of = app.clone();
-        if !self.0.ledger(move |ledger| ledger.has_expired(&of)).await? {
+        let told = self.0.board.expired(app).is_some_and(|told| told.paths > 0);
+        if !told && !self.0.ledger(move |ledger| ledger.has_expired(&of)).await? {
             return Ok(());
         }
         // What is wrong with the wish is told by whoever carries it out.
@@ -115,7 +116,12 @@ impl RolloutsFace {
             return Ok(());
         };
         let (ledger, rooms, app) = (self.0.ledger.clone(), Arc::clone(&self.1), app.clone());
-        let back = move || bring_back(&ledger, &rooms.unions, &app, plan.to.number);
+        let board = Arc::clone(&self.0.board);
+        let back = move || {
+            bring_back(&ledger, &rooms.unions, &app, plan.to.number)?;
+            let told = tell_expired(&ledger, &board, &app);
+            told.map_err(|source| BringBackError::Ledger { app, source })
+        };
         let back = self.0.bridge.run(back).await.map_err(status::broken_off)?;
         back.map_err(|error| status::bring_back(&error))
     }

@@ -238,6 +238,12 @@ pub fn look(error: &LookError) -> Status {
             "assets",
             "try again later",
         ),
+        LookError::Stranger { app, release, .. } => refuse(
+            FailureKind::Unavailable,
+            whole(error),
+            &format!("{app}@{release}"),
+            "promote a release of this store there first; `shipctl hosts` tells who is where",
+        ),
         LookError::Union { .. } | LookError::Record { .. } => {
             let message = whole(error);
             tracing::error!(error = message, "assets cannot be judged");

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use ship_model::digest::BlobDigest;
 use ship_model::name::AppName;
+use ship_model::retention::{ExpiredList, UrlHash};
 
 use super::{Act, Ledger, LedgerError, put};
 use crate::engine::catalog::MAX_BATCH;
@@ -28,15 +29,15 @@ pub struct ExpiredAsset {
 
 /// Paths, 16 bytes each: by the hash that their records are found by.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct UrlSet(HashSet<u128>);
+pub struct UrlSet(HashSet<UrlHash>);
 
 impl UrlSet {
     pub fn insert(&mut self, url: &str) {
-        self.0.insert(hash(url));
+        self.0.insert(UrlHash::of(url));
     }
 
     pub fn contains(&self, url: &str) -> bool {
-        self.0.contains(&hash(url))
+        self.0.contains(&UrlHash::of(url))
     }
 
     pub fn len(&self) -> usize {
@@ -48,17 +49,12 @@ impl UrlSet {
     }
 }
 
-fn hash(url: &str) -> u128 {
-    let first = blake3::hash(url.as_bytes()).as_bytes().first_chunk().copied();
-    u128::from_be_bytes(first.unwrap_or_default())
-}
-
 fn prefix(app: &AppName) -> String {
     format!("expired/{app}/")
 }
 
 fn key(app: &AppName, url: &str) -> String {
-    format!("{}{:032x}", prefix(app), hash(url))
+    format!("{}{}", prefix(app), UrlHash::of(url))
 }
 
 impl Ledger {
@@ -85,6 +81,16 @@ impl Ledger {
             true
         })?;
         Ok(urls)
+    }
+
+    /// The same, as hosts are told it.
+    pub fn expired_list(&self, app: &AppName) -> Result<ExpiredList, LedgerError> {
+        let mut hashes = Vec::new();
+        self.walk::<ExpiredAsset>(&prefix(app), |_, mark| {
+            hashes.push(UrlHash::of(&mark.record.url));
+            true
+        })?;
+        Ok(hashes.into_iter().collect())
     }
 
     /// Marks `assets` as expired. Durable when it returns; the act is written with the first of them, so that none is
@@ -139,6 +145,16 @@ impl Ledger {
             }
         }
         Ok(taken)
+    }
+
+    /// Takes every mark of `app` away; how many there were.
+    pub fn unexpire_all(&self, app: &AppName) -> Result<u64, LedgerError> {
+        let mut urls = Vec::new();
+        self.walk::<ExpiredAsset>(&prefix(app), |_, mark| {
+            urls.push(mark.record.url);
+            true
+        })?;
+        self.unexpire(app, urls.iter().map(String::as_str))
     }
 
     /// The change that takes one mark away; none where there is none.

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ship_model::desired::{DesiredApp, DesiredHost};
+use ship_model::digest::ExpiredDigest;
 use ship_model::name::{AppName, ClassName};
 use ship_model::release::Target;
 use ship_model::report::{AppFailure, AppReport, HostReport};
+use ship_model::retention::Expired;
 use ship_model::rollout::ASSET_CLASS;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::all::Push;
@@ -47,6 +50,21 @@ pub(super) struct Host {
     pushing: Pushing,
     push: Arc<Push>,
     failures: BTreeMap<AppName, Failed>,
+    expired: BTreeMap<AppName, Acted>,
+}
+
+/// How far it has come with what expired of an app.
+#[derive(Default)]
+struct Acted {
+    list: Option<ExpiredDigest>,
+    /// Why not further, and when it is tried again.
+    failed: Option<(String, Instant)>,
+}
+
+/// What of a place counts as there.
+struct Standing {
+    holds: Vec<Target>,
+    faded: Vec<Target>,
 }
 
 struct Failed {
@@ -62,6 +80,7 @@ impl Host {
             pushing,
             push,
             failures: BTreeMap::new(),
+            expired: BTreeMap::new(),
         }
     }
 
@@ -71,10 +90,13 @@ impl Host {
         let mut desired = self.pushing.board.listen(env, name);
         loop {
             let wanted = desired.borrow_and_update().clone();
-            let holds = self.holds().await;
-            self.tell(&wanted, &holds).await;
-            if let Some((app, release)) = self.next(&wanted, &holds) {
-                self.bring(&app, release, &wanted, &holds).await;
+            let there = self.standing().await;
+            self.tell(&wanted, &there.holds).await;
+            // First: what lacks something that was brought back is known by that.
+            if let Some(told) = self.overdue(&wanted) {
+                self.give_up(told, &wanted, &there.holds).await;
+            } else if let Some((app, release)) = self.next(&wanted, &there) {
+                self.bring(&app, release, &wanted, &there.holds).await;
             } else {
                 tokio::select! {
                     () = tokio::time::sleep(self.pushing.heartbeat) => {}
@@ -88,23 +110,94 @@ impl Host {
         }
     }
 
-    async fn holds(&self) -> Vec<Target> {
+    async fn standing(&self) -> Standing {
         let push = Arc::clone(&self.push);
-        let holds = self.pushing.bridge.run(move || push.place.holds()).await;
-        holds.unwrap_or_default()
+        let standing = move || Standing {
+            holds: push.place.holds(),
+            faded: push.place.faded(),
+        };
+        let standing = self.pushing.bridge.run(standing).await;
+        standing.unwrap_or_else(|_| Standing {
+            holds: Vec::new(),
+            faded: Vec::new(),
+        })
     }
 
     /// What is to be brought next, if anything is and it is time: the newest first, since somebody waits for that one.
-    fn next(&self, wanted: &DesiredHost, holds: &[Target]) -> Option<(DesiredApp, Target)> {
+    fn next(&self, wanted: &DesiredHost, there: &Standing) -> Option<(DesiredApp, Target)> {
         let ready = |app: &&DesiredApp| {
             let failed = self.failures.get(&app.app);
             self.push.takes(&app.app) && failed.is_none_or(|failed| failed.again <= Instant::now())
         };
+        let lacks = |target: &&Target| !there.holds.contains(target) && !there.faded.contains(target);
         wanted.apps.iter().filter(ready).find_map(|app| {
-            let missing = app.assets.iter().filter(|target| !holds.contains(target));
-            let newest = missing.max_by_key(|target| target.number)?;
+            let newest = app
+                .assets
+                .iter()
+                .filter(lacks)
+                .max_by_key(|target| target.number)?;
             Some((app.clone(), *newest))
         })
+    }
+
+    /// An app of which other assets have expired than it has acted on, if it is time.
+    fn overdue(&self, wanted: &DesiredHost) -> Option<Expired> {
+        let mut told = wanted.expired.iter().filter(|told| self.push.takes(&told.app));
+        let overdue = told.find(|told| {
+            self.expired.get(&told.app).is_none_or(|acted| {
+                let waits = acted
+                    .failed
+                    .as_ref()
+                    .is_some_and(|(_, again)| *again > Instant::now());
+                acted.list != Some(told.list) && !waits
+            })
+        });
+        overdue.cloned()
+    }
+
+    /// What it gives up is what the ledger says then, which is what was told or newer.
+    async fn give_up(&mut self, told: Expired, wanted: &DesiredHost, holds: &[Target]) {
+        let app = told.app;
+        let (push, pushing, of) = (Arc::clone(&self.push), self.pushing.clone(), app.clone());
+        let job = tokio::spawn(async move { push.give_up(&pushing, of).await });
+        let Some(result) = self.while_telling(job, wanted, holds).await else {
+            return;
+        };
+        let name = &self.push.settings.name;
+        let acted = self.expired.entry(app.clone()).or_default();
+        match result {
+            Ok(given) => {
+                if given.assets > 0 {
+                    tracing::info!(push = %name, %app, assets = given.assets, bytes = given.bytes, "expired assets removed");
+                }
+                *acted = Acted {
+                    list: Some(told.list),
+                    failed: None,
+                };
+            }
+            Err(reason) => {
+                tracing::warn!(push = %name, %app, reason, "expired assets stay for now");
+                acted.failed = Some((reason, Instant::now() + AGAIN_AT_MOST));
+            }
+        }
+    }
+
+    /// Waits for a job, and reports meanwhile; none when the store ends.
+    async fn while_telling<T>(
+        &self,
+        mut job: JoinHandle<Result<T, String>>,
+        wanted: &DesiredHost,
+        holds: &[Target],
+    ) -> Option<Result<T, String>> {
+        loop {
+            tokio::select! {
+                result = &mut job => {
+                    return Some(result.map_err(|_| BrokenOff.to_string()).and_then(|result| result));
+                }
+                () = self.pushing.stop.cancelled() => return None,
+                () = tokio::time::sleep(self.pushing.heartbeat) => self.tell(wanted, holds).await,
+            }
+        }
     }
 
     /// Brings one release. Reports meanwhile: a large one takes longer than the silence after which a host is uncertain. When
@@ -112,17 +205,13 @@ impl Host {
     async fn bring(&mut self, app: &DesiredApp, release: Target, wanted: &DesiredHost, holds: &[Target]) {
         let (push, pushing) = (Arc::clone(&self.push), self.pushing.clone());
         let (of, tally) = (app.app.clone(), Arc::new(Tally::default()));
-        let mut job = {
+        let job = {
             let tally = Arc::clone(&tally);
             let number = release.number;
             tokio::spawn(async move { push.release(&pushing, of, number, tally).await })
         };
-        let result = loop {
-            tokio::select! {
-                result = &mut job => break result.map_err(|_| BrokenOff.to_string()).and_then(|result| result),
-                () = self.pushing.stop.cancelled() => return,
-                () = tokio::time::sleep(self.pushing.heartbeat) => self.tell(wanted, holds).await,
-            }
+        let Some(result) = self.while_telling(job, wanted, holds).await else {
+            return;
         };
         match result {
             Ok(()) => {
@@ -177,12 +266,17 @@ impl Host {
     fn app_report(&self, app: &DesiredApp, holds: &[Target]) -> AppReport {
         // What does not go here is nothing to wait for.
         let there = |target: &&Target| !self.push.takes(&app.app) || holds.contains(target);
+        let acted = self.expired.get(&app.app);
+        let failed = acted.and_then(|acted| acted.failed.as_ref());
+        let stays = failed.map(|(reason, _)| format!("expired assets stay there for now: {reason}"));
         AppReport {
             epoch: app.epoch,
             deploy: app.deploy,
             healthy: true,
             assets: app.assets.iter().filter(there).copied().collect(),
             failure: self.failures.get(&app.app).map(|failed| failed.failure.clone()),
+            expired: acted.and_then(|acted| acted.list),
+            remarks: stays.into_iter().collect(),
             ..AppReport::of(app.app.clone())
         }
     }

@@ -4,24 +4,29 @@
 //! every asset host is, and reports when it has it. So the barrier waits for it, `status` and `plan` name it, policy may
 //! excuse it, and what goes wrong is told, as with any other.
 //!
-//! It is additive: nothing is ever deleted there, so nothing is missing there that retention keeps anywhere. After a crash
-//! whole files are there, and what is missing is found and pushed at the next start.
+//! What is there stays until it has expired everywhere ([`crate::retention`]), and goes then, unless `keep` says that others
+//! rely on it: so nothing is missing there that retention keeps anywhere. After a crash whole files are there, and what is
+//! missing is found and pushed at the next start.
 //!
 //! * [`settings`]: `[[push]]` of a `store.toml`.
 //! * [`place`]: what a push needs of where it goes. [`folder`], [`bucket`]: the two there are. [`door`]: the way into a bucket, its
 //!   keys and what it refuses. [`send`]: how bytes get into one.
+//!   [`remembered`]: what this store knows of one. [`giving`]: what has expired.
 //! * [`all`]: the pushes by name. [`host`]: the host that each is.
 
 mod all;
 mod bucket;
 mod door;
 mod folder;
+mod giving;
 mod host;
 mod place;
+mod remembered;
 mod send;
 mod settings;
 
-pub use all::Pushes;
+pub use all::{PushHandle, Pushes};
 pub use host::Pushing;
+pub use place::Tally;
 pub(crate) use settings::TEMPLATE;
 pub use settings::{BucketSettings, PushDefect, PushSettings, check};

@@ -4,12 +4,13 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ship_assets::UnionError;
+use ship_assets::{ForgetError, RecordError, UnionError};
 use ship_model::assets::Asset;
 use ship_model::name::AppName;
-use ship_model::release::Target;
+use ship_model::release::{ReleaseNumber, Target};
 
 use super::door::Refusal;
+use super::giving::{GivenUp, Giving};
 use crate::union::{AddAssetsError, Unions};
 
 /// Where assets are pushed to.
@@ -17,16 +18,27 @@ pub(super) trait Place: Send + Sync + std::fmt::Debug {
     /// Releases whose fingerprinted assets are all there, as far as this store has seen to it.
     fn holds(&self) -> Vec<Target>;
 
-    /// Brings what is missing; when it returns, all of it is there for good. Blocks. What came before an error stays, and is not
-    /// brought again.
+    /// Releases of whose assets nothing lacks there but what had expired when they were pushed or [`Self::give_up`] was last
+    /// done.
+    fn faded(&self) -> Vec<Target>;
+
+    /// Brings what is missing; when it returns, all of it is there until it expires. Blocks. What came before an error stays, and
+    /// is not brought again.
     fn take(&self, unions: &Unions, cargo: &Cargo<'_>) -> Result<(), PushError>;
+
+    /// Takes away what has expired, and nothing else; a release of which it takes anything is not held from before it does.
+    /// One that lacks what has not expired any more is neither held nor faded when it returns. Blocks; safe to repeat.
+    fn give_up(&self, unions: &Unions, giving: &Giving<'_>) -> Result<GivenUp, PushError>;
 }
 
-/// All fingerprinted assets of one release.
+/// The fingerprinted assets of one release.
 #[derive(Debug)]
 pub(super) struct Cargo<'a> {
     pub app: &'a AppName,
+    /// What is to be there.
     pub assets: &'a [Asset],
+    /// What has expired, and is not brought.
+    pub gone: &'a [Asset],
     /// Remembered when all of it is there.
     pub release: Target,
     pub tally: &'a Tally,
@@ -34,7 +46,7 @@ pub(super) struct Cargo<'a> {
 
 /// What a push has done so far.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub struct Tally {
     sent: AtomicU64,
     bytes: AtomicU64,
     there: AtomicU64,
@@ -87,6 +99,12 @@ pub enum PushError {
         "{url} has other bytes in {place}: somebody else wrote it there, and it is never replaced; remove it there, or push to another `prefix`"
     )]
     Other { place: String, url: String },
+    #[error("cannot take expired assets out of {}", folder.display())]
+    Forget { folder: PathBuf, source: ForgetError },
+    #[error("the store does not have all assets of release {release} yet")]
+    Incomplete { release: ReleaseNumber },
+    #[error("cannot read which assets a release has")]
+    Record(#[from] RecordError),
     #[error("cannot remember what was pushed")]
     Remember(#[from] ship_durable::FileError),
     #[error("the store is ending; what was pushed stays, and the rest follows when it is back")]

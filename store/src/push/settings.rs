@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use ship_model::name::{AppName, EnvName, HostName};
 
 /// What a new `store.toml` says of pushes.
-pub const TEMPLATE: &str = r#"# [[push]]                                    # assets go there before any host is switched, and are never deleted
+pub const TEMPLATE: &str = r#"# [[push]]                                    # assets go there before any host is switched
 # name = "cdn"
 # env = "production"
 # folder = "/mnt/cdn"
+# keep = true                                 # `shipctl asset gc` removes nothing there: others rely on it as well
 # [[push]]
 # name = "bucket"
 # env = "production"
@@ -33,6 +34,9 @@ pub struct PushSettings {
     /// A folder that is there, such as another machine's that is mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
+    /// Nothing is ever removed there, also not what has expired: where others rely on it as well.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub keep: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub s3: Option<BucketSettings>,
 }
@@ -66,6 +70,24 @@ fn default_region() -> String {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+impl PushSettings {
+    /// Whether another goes to the same place.
+    pub fn goes_where(&self, other: &Self) -> bool {
+        match (&self.s3, &other.s3) {
+            (Some(one), Some(two)) => {
+                let place = |bucket: &BucketSettings| {
+                    let endpoint = bucket.endpoint.as_deref().unwrap_or(&bucket.region);
+                    let endpoint = endpoint.trim_end_matches('/').to_owned();
+                    (endpoint, bucket.bucket.clone(), bucket.prefix.clone())
+                };
+                place(one) == place(two)
+            }
+            (None, None) => self.folder == other.folder,
+            _ => false,
+        }
+    }
 }
 
 /// What is wrong with a `[[push]]`.

@@ -34,6 +34,14 @@ pub enum LookError {
         "the store does not have all assets of {app}@{release} yet, so nobody can tell what else needs them: its log says why"
     )]
     Incomplete { app: AppName, release: ReleaseNumber },
+    #[error(
+        "{host} has {app}@{release}, which this store does not know, so nobody can tell which assets it needs: nothing was removed"
+    )]
+    Stranger {
+        app: AppName,
+        release: ReleaseNumber,
+        host: String,
+    },
     #[error("cannot read which assets a release of {app} has")]
     Record { app: AppName, source: RecordError },
 }
@@ -235,6 +243,23 @@ impl Scene {
                 .iter()
                 .map(|release| (release.number, release.published_at_ms)),
         ))
+    }
+
+    /// Refuses where a host runs or goes back to a release that the ledger does not have: one of a store that was lost.
+    pub(super) fn check_known(&self, ledger: &Ledger, app: &AppName) -> Result<(), LookError> {
+        let known = targets(ledger, app)?;
+        for (env, host, report) in self.reports(app) {
+            let has = [report.running, report.previous].into_iter().flatten();
+            let mut has = has.chain(report.staged.iter().copied());
+            if let Some(stranger) = has.find(|release| !known.contains(release)) {
+                return Err(LookError::Stranger {
+                    app: app.clone(),
+                    release: stranger.number,
+                    host: format!("{env}/{host}"),
+                });
+            }
+        }
+        Ok(())
     }
 
     fn reports(&self, app: &AppName) -> impl Iterator<Item = (&EnvName, &HostName, &AppReport)> {

@@ -6,6 +6,7 @@
 use ship_durable::fault;
 use ship_model::name::AppName;
 use ship_model::release::ReleaseNumber;
+use ship_model::retention::MAX_EXPIRED;
 
 use super::{Evidence, Found, LookError, Scene, look};
 use crate::ledger::{Act, ExpiredAsset, Ledger, LedgerError, UrlSet};
@@ -72,6 +73,7 @@ impl Sweep<'_> {
             evidence,
             app,
         } = self;
+        scene.check_known(ledger, app)?;
         look(scene, ledger, unions, evidence, app, None, |found| {
             if !found.verdict.is_kept() {
                 visit(found);
@@ -87,8 +89,14 @@ impl Sweep<'_> {
         let Self {
             ledger, unions, app, ..
         } = self;
+        let failed = |source| SweepError::Ledger {
+            app: (*app).clone(),
+            source,
+        };
+        // Hosts take no longer list.
+        let room = MAX_EXPIRED.saturating_sub(ledger.expired_urls(app).map_err(failed)?.len());
         self.unkept(scene, |found| {
-            if marked.urls.contains(found.url) {
+            if marked.urls.contains(found.url) && gone.len() < room {
                 swept.bytes += found.bytes;
                 gone.push(ExpiredAsset {
                     url: found.url.to_owned(),
@@ -106,10 +114,6 @@ impl Sweep<'_> {
                 what: "sweep".to_owned(),
                 subject: app.to_string(),
                 detail: format!("{} expired assets, {} bytes", swept.assets, swept.bytes),
-            };
-            let failed = |source| SweepError::Ledger {
-                app: (*app).clone(),
-                source,
             };
             ledger.expire_assets(app, &gone, &act).map_err(failed)?;
         }

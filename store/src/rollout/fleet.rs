@@ -291,7 +291,10 @@ mod tests {
             stage: vec![target],
             assets: Vec::new(),
         };
-        let desired = DesiredHost { apps: vec![app] };
+        let desired = DesiredHost {
+            apps: vec![app],
+            expired: Vec::new(),
+        };
         fleet.hear(&env, &host, Arc::new(HostReport::default()), &desired, 1_100);
         let state = fleet.get(&env, &host).unwrap().state;
         assert_eq!(state, HostState::Upgrading, "it does not run what it should");

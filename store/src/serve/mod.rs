@@ -33,6 +33,7 @@ use crate::folder::{FolderReport, OpenFolderError, StoreFolder};
 use crate::grpc::sessions::Sessions;
 use crate::grpc::{self, Face, Rooms};
 use crate::http::{self, Bundles, Metrics};
+use crate::ledger::LedgerError;
 use crate::listen::{Limits, Port, PortFigures};
 use crate::log::whole;
 use crate::publish;
@@ -85,6 +86,8 @@ pub enum ServeError {
     Maker(#[source] io::Error),
     #[error("cannot use the asset port's certificate")]
     AssetTls(#[from] PortTlsError),
+    #[error("cannot tell which assets have expired")]
+    Expired(#[source] LedgerError),
     #[error("cannot start the thread that reads assets again")]
     Scrub(#[source] io::Error),
     #[error("cannot keep encoded assets")]
@@ -263,6 +266,12 @@ async fn assemble(
         stop: stop.clone(),
     })
     .await?;
+    // Before the first host hears anything: it keeps what it is not told of, and then fetches what it has let go.
+    let (of, on) = (ledger.clone(), Arc::clone(&board));
+    bridge
+        .run(move || retention::tell_all_expired(&of, &on))
+        .await?
+        .map_err(ServeError::Expired)?;
     let shelf = Arc::new(Shelf::new());
     let unions = dir.join("assets");
     let setup = Setup {
@@ -284,7 +293,8 @@ async fn assemble(
         heartbeat: Duration::from_millis(settings.heartbeat_ms),
         stop: stop.clone(),
     };
-    Pushes::new(settings.push.clone(), dir, &stop).start(&pushing);
+    let pushes = Pushes::new(settings.push.clone(), dir, &stop);
+    pushes.start(&pushing);
     let (of, now_ms) = (dir.to_owned(), clock.now_ms());
     let evidence = bridge.run(move || Evidence::open(&of, now_ms)).await?;
     let evidence = Arc::new(evidence);
@@ -321,6 +331,8 @@ async fn assemble(
         retention: settings.retention.clone(),
         deltas,
         maker,
+        pushes,
+        pushing,
     };
     Ok(Store {
         face,

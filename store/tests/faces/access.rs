@@ -73,6 +73,14 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
             assets.sweep(v1::SweepAssetsRequest::default()).await.map(drop),
         ),
         (
+            "Expired",
+            assets.expired(v1::ExpiredRequest::default()).await.map(drop),
+        ),
+        (
+            "Push",
+            assets.push(v1::PushAssetsRequest::default()).await.map(drop),
+        ),
+        (
             "Session",
             clients
                 .agents
@@ -88,10 +96,11 @@ async fn each_role_may_do_its_part_and_nothing_else() {
     let store = Store::start().await;
     let look = [
         "List", "Get", "Manifest", "Locate", "Plan", "Watch", "Status", "Logs", "Events", "Look", "Find",
+        "Expired",
     ];
     let publish = ["Begin", "Upload", "Commit"];
-    let operate = ["Promote", "Revert", "Control", "Sweep"];
-    let fetch = ["Get", "Manifest", "Locate", "Find", "Session"];
+    let operate = ["Promote", "Revert", "Control", "Sweep", "Push"];
+    let fetch = ["Get", "Manifest", "Locate", "Find", "Expired", "Session"];
     for (role, allowed) in [
         ("viewer", look.to_vec()),
         ("publisher", [&look[..], &publish].concat()),

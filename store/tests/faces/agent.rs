@@ -188,6 +188,8 @@ impl Host {
                 said.failure = None;
             }
             said.epoch = app.epoch;
+            let expired = self.desired.expired.iter().find(|told| told.app == app.app);
+            said.expired = expired.map(|told| told.list);
             said.staged.clone_from(&app.stage);
             if !self.holds_assets_back {
                 said.assets.clone_from(&app.assets);

@@ -2,6 +2,7 @@
 
 use ship_model::digest::BlobDigest;
 use ship_proto::v1::{self, agent_message, store_message, sweep_progress};
+use ship_store::settings::Settings;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -86,7 +87,7 @@ async fn every_reason_to_keep_an_asset_is_told() {
 }
 
 /// Starts to give up what web does not need, and waits for the first look.
-async fn begin_sweep(
+pub async fn begin_sweep(
     clients: &mut Clients,
 ) -> Result<(v1::SweepMarked, tonic::Streaming<v1::SweepProgress>), tonic::Status> {
     let request = v1::SweepAssetsRequest {
@@ -95,15 +96,36 @@ async fn begin_sweep(
     let mut progress = clients.assets.sweep(request).await?.into_inner();
     match progress.message().await?.unwrap().progress.unwrap() {
         sweep_progress::Progress::Marked(marked) => Ok((marked, progress)),
-        sweep_progress::Progress::Swept(swept) => panic!("without a second look: {swept:?}"),
+        other => panic!("without a second look: {other:?}"),
     }
 }
 
-async fn end_sweep(mut progress: tonic::Streaming<v1::SweepProgress>) -> Result<v1::Swept, tonic::Status> {
+pub async fn end_sweep(
+    progress: &mut tonic::Streaming<v1::SweepProgress>,
+) -> Result<v1::Swept, tonic::Status> {
     match progress.message().await?.unwrap().progress.unwrap() {
         sweep_progress::Progress::Swept(swept) => Ok(swept),
-        sweep_progress::Progress::Marked(marked) => panic!("twice: {marked:?}"),
+        other => panic!("not swept: {other:?}"),
     }
+}
+
+/// What followed a sweep, until all have that are there.
+pub async fn followed(mut progress: tonic::Streaming<v1::SweepProgress>) -> v1::SweepFollowed {
+    let mut last = v1::SweepFollowed::default();
+    while let Some(message) = progress.message().await.unwrap() {
+        if let Some(sweep_progress::Progress::Followed(followed)) = message.progress {
+            last = followed;
+        }
+    }
+    last
+}
+
+/// Gives up what has expired, and waits until everybody there has followed.
+pub async fn sweep(clients: &mut Clients) -> v1::SweepFollowed {
+    let (_, mut progress) = begin_sweep(clients).await.unwrap();
+    let swept = end_sweep(&mut progress).await.unwrap();
+    assert!(swept.assets >= 2, "{swept:?}");
+    followed(progress).await
 }
 
 async fn status_of(store: &Store, path: &str) -> u16 {
@@ -112,11 +134,19 @@ async fn status_of(store: &Store, path: &str) -> u16 {
 
 /// A store whose assets expire soon, with seven releases promoted on one host, which keeps five of them.
 async fn store_with_old_releases() -> (Store, Clients, Agent) {
+    store_of_old_releases(|_| {}).await
+}
+
+/// The same, with settings of its own.
+pub async fn store_of_old_releases(change: impl FnOnce(&mut Settings)) -> (Store, Clients, Agent) {
+    let mut names = vec!["h1".to_owned()];
     let store = Store::start_with(|settings| {
         settings.retention.min_age_ms = 1_000;
         settings.retention.idle_ms = 2_000;
         settings.retention.grace_ms = 1_000;
         settings.retention.uncounted = ship_store::settings::Uncounted::Ignore;
+        change(settings);
+        names.splice(..0, settings.push.iter().map(|push| push.name.to_string()));
     })
     .await;
     let mut clients = store.operator().await;
@@ -124,7 +154,8 @@ async fn store_with_old_releases() -> (Store, Clients, Agent) {
         clients.publish_page(text).await;
     }
     let host = Agent::start(&store, "h1", &["web"]);
-    clients.hosts(&[("h1", "available")]).await;
+    let known: Vec<_> = names.iter().map(|name| (&**name, "available")).collect();
+    clients.hosts(&known).await;
     for number in 1..=7 {
         clients.promote(number).await;
     }
@@ -145,13 +176,13 @@ async fn store_with_old_releases() -> (Store, Clients, Agent) {
 #[tokio::test]
 async fn what_expired_is_given_up_and_comes_back_before_any_host_is_switched() {
     let (mut store, mut clients, _host) = store_with_old_releases().await;
-    let (marked, progress) = begin_sweep(&mut clients).await.unwrap();
+    let (marked, mut progress) = begin_sweep(&mut clients).await.unwrap();
     assert!(marked.assets >= 2 && marked.wait_ms == 1_000, "{marked:?}");
     // A publish meanwhile that names one of them.
     let named = format!("static/app.{}.js", &blake3::hash(b"two").to_hex()[..16]);
     let files: [(&str, &[u8]); 2] = [("index.html", b"again"), (&named, b"two")];
     clients.publish("web", &files).await.unwrap();
-    let swept = end_sweep(progress).await.unwrap();
+    let swept = end_sweep(&mut progress).await.unwrap();
     assert!(swept.assets >= 1 && swept.spared >= 1, "{swept:?}");
     assert_eq!(swept.files, swept.assets);
     assert_eq!(status_of(&store, &url("one")).await, 404);
@@ -160,6 +191,7 @@ async fn what_expired_is_given_up_and_comes_back_before_any_host_is_switched() {
     }
     let line = look(&mut clients, &url("one")).await.pop().unwrap();
     assert!(line.expired_ms > 0 && line.stands_on.is_empty(), "{line:?}");
+    assert_eq!(followed(progress).await.done, ["dev/h1"]);
     let found = clients
         .assets
         .find(v1::FindAssetRequest {
@@ -215,9 +247,9 @@ async fn nothing_is_given_up_while_a_rollout_runs_or_when_the_caller_hangs_up() 
     clients.publish_page("eight").await;
     host.change(|host| host.holds_assets_back = true);
     // One begins between the two looks.
-    let (_, progress) = begin_sweep(&mut clients).await.unwrap();
+    let (_, mut progress) = begin_sweep(&mut clients).await.unwrap();
     let started = clients.rollouts.promote(plan(8)).await.unwrap().into_inner();
-    let refused = end_sweep(progress).await.unwrap_err();
+    let refused = end_sweep(&mut progress).await.unwrap_err();
     assert!(refused.message().contains("nothing was removed"), "{refused:?}");
     let refused = begin_sweep(&mut clients).await.unwrap_err();
     assert!(refused.message().contains("is under way"), "{refused:?}");

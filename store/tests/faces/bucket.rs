@@ -15,8 +15,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::assets::{begin_sweep, end_sweep, store_of_old_releases, sweep};
 use crate::fleet::{http, outcome, plan, until};
-use crate::push::{asset, begin, refusal};
+use crate::push::{asset, begin, pushed, refusal};
 
 /// An S3 server, ended with its test.
 struct Moto {
@@ -206,6 +207,7 @@ fn push(front: &Front, credentials: &Path) -> PushSettings {
         apps: Vec::new(),
         url: Some("https://cdn.example.com".to_owned()),
         folder: None,
+        keep: false,
         s3: Some(BucketSettings {
             bucket: "assets".to_owned(),
             endpoint: Some(format!("http://{}", front.addr)),
@@ -343,4 +345,139 @@ async fn a_push_that_was_killed_sends_only_what_lacks() {
     }
     let parts = written.iter().filter(|line| line.contains("partNumber=")).count();
     assert_eq!(parts, 3, "{written:#?}");
+}
+
+const PAGES: [&str; 7] = ["one", "two", "three", "four", "five", "six", "seven"];
+
+impl Moto {
+    /// Which of the pages' assets are there.
+    async fn standing(&self) -> Vec<&'static str> {
+        let mut standing = Vec::new();
+        for text in PAGES {
+            let (status, _, body) = self.object(&asset(text)).await;
+            if status == 200 {
+                assert_eq!(body, text.as_bytes());
+                standing.push(text);
+            }
+        }
+        standing
+    }
+}
+
+impl Front {
+    fn deleted(&self) -> usize {
+        let written = self.written();
+        written.iter().filter(|line| line.contains("?delete")).count()
+    }
+}
+
+#[tokio::test]
+async fn what_expired_goes_from_the_bucket_and_comes_back_before_any_host_is_switched() {
+    let Some((moto, front, keys)) = bucket().await else {
+        return;
+    };
+    // Of these bytes somebody else says that they are theirs.
+    moto.put(&format!("/assets/web/{}", asset("two")), "two").await;
+    let settings = push(&front, &keys.path().join(KEYS));
+    let (mut store, mut clients, web) = store_of_old_releases(|all| all.push = vec![settings]).await;
+    assert_eq!(moto.standing().await, PAGES);
+    let followed = sweep(&mut clients).await;
+    assert!(followed.done.contains(&"dev/cdn".to_owned()), "{followed:?}");
+    assert_eq!(
+        moto.standing().await,
+        ["two", "three", "four", "five", "six", "seven"]
+    );
+    assert_eq!(front.deleted(), 1);
+    // Neither a restart brings it back, nor what else is promoted.
+    store.kill();
+    store.serve().await;
+    let mut clients = store.operator().await;
+    clients.hosts(&[("cdn", "available"), ("h1", "available")]).await;
+    clients.promote(6).await;
+    assert_eq!(moto.standing().await.len(), 6);
+    // The barrier waits for what is wanted again.
+    front.goes(Way::Refuse("503 Slow Down"));
+    let started = clients.rollouts.promote(plan(1)).await.unwrap().into_inner();
+    refusal(&clients, "did not take it, and is asked again by itself").await;
+    assert_eq!(web.running(), Some(6));
+    front.goes(Way::Open);
+    assert_eq!(outcome(&clients.end(&started).await), OutcomeKind::Done);
+    assert_eq!(moto.standing().await, PAGES);
+    assert_eq!(front.deleted(), 1, "{:#?}", front.written());
+}
+
+/// Killed between two objects, and then nobody answers: what is left goes when it can, and what is wanted meanwhile stays.
+#[tokio::test]
+async fn a_bucket_that_gives_up_half_ends_it_or_takes_it_back() {
+    let Some((moto, front, keys)) = bucket().await else {
+        return;
+    };
+    let settings = push(&front, &keys.path().join(KEYS));
+    let (mut store, mut clients, _web) = store_of_old_releases(|all| all.push = vec![settings]).await;
+    let before = front.written().len();
+    front.goes(Way::Hang { after: before + 1 });
+    let (_, mut progress) = begin_sweep(&mut clients).await.unwrap();
+    end_sweep(&mut progress).await.unwrap();
+    until("one to go", || async { (front.deleted() == 1).then_some(()) }).await;
+    store.kill();
+    front.goes(Way::Refuse("503 Slow Down"));
+    store.serve().await;
+    let mut clients = store.operator().await;
+    clients.hosts(&[("cdn", "available"), ("h1", "available")]).await;
+    // What nobody can delete holds no rollout up, and is told.
+    clients.promote(6).await;
+    let remark = || {
+        let mut clients = clients.clone();
+        async move {
+            let status = clients.status().await;
+            let cdn = status.hosts.iter().find(|host| host.host == "cdn")?.clone();
+            let remarks = cdn.report?.apps.first()?.remarks.clone();
+            let told = remarks
+                .iter()
+                .any(|remark| remark.contains("expired assets stay"));
+            told.then_some(())
+        }
+    };
+    until("the remark", remark).await;
+    front.goes(Way::Open);
+    let started = clients.rollouts.promote(plan(1)).await.unwrap().into_inner();
+    assert_eq!(outcome(&clients.end(&started).await), OutcomeKind::Done);
+    let (status, _, body) = moto.object(&asset("one")).await;
+    assert_eq!((status, &body[..]), (200, &b"one"[..]));
+    until("the other to go", || async {
+        (moto.object(&asset("two")).await.0 == 404).then_some(())
+    })
+    .await;
+    assert_eq!(
+        moto.standing().await,
+        ["one", "three", "four", "five", "six", "seven"]
+    );
+}
+
+#[tokio::test]
+async fn what_lacks_in_the_bucket_is_brought_by_a_word_and_goes_on_where_it_was() {
+    let Some((moto, front, keys)) = bucket().await else {
+        return;
+    };
+    let (_store, mut clients, _web) = begin(push(&front, &keys.path().join(KEYS))).await;
+    for text in ["two", "three"] {
+        clients.publish_page(text).await;
+    }
+    // It takes the newest, and then no more.
+    let before = front.written().len();
+    assert_eq!(before, 0);
+    let told = pushed(&mut clients, 3, "").await.unwrap();
+    assert_eq!((told[0].sent, told[0].sent_bytes, told[0].there), (1, 5, 0));
+    front.goes(Way::Refuse("403 Forbidden"));
+    let told = pushed(&mut clients, 0, "").await.unwrap();
+    let last = told.last().unwrap();
+    assert_eq!((last.release, last.releases, last.done), (2, 3, false));
+    assert!(last.error.contains("refused the keys in"), "{last:?}");
+    front.goes(Way::Open);
+    let told = pushed(&mut clients, 0, "").await.unwrap();
+    let counts: Vec<_> = told.iter().map(|said| (said.sent, said.there)).collect();
+    assert_eq!(counts, [(0, 1), (1, 0), (1, 0)]);
+    for text in ["one", "two", "three"] {
+        assert_eq!(moto.object(&asset(text)).await.2, text.as_bytes());
+    }
 }

@@ -85,7 +85,9 @@ fn the_record_of_what_is_left_of_a_release_is_read_and_written() {
     union.add_blob(&expired, &mut &b"old()\n"[..]).unwrap();
     let both = [kept.clone(), expired.clone()];
     union.record(target(455), &both).unwrap();
-    union.forget(&|url| url == expired.url_path).unwrap();
+    union
+        .forget(union.word(), &|url| url == expired.url_path)
+        .unwrap();
     let record = records.join(target(455).folder());
     writes_the_same(FILE, &fs::read(&record).unwrap());
 

@@ -53,7 +53,7 @@ fn examples() -> Vec<Example> {
         "AppWait" AppWait = AppWait { on: text("the app's own lock"), until_ms: 1_760_000_030_000, overrules: true };
         "Canary" Canary = Canary { release: Some(target(454)), percent: 10, until_ms: 1_760_000_030_000 };
         "DesiredApp" DesiredApp = desired_app();
-        "DesiredHost" DesiredHost = DesiredHost { apps: vec![desired_app()] };
+        "DesiredHost" DesiredHost = DesiredHost { apps: vec![desired_app()], expired: vec![] };
         "UpdateFigures" UpdateFigures = figures();
         "AppFailure" AppFailure = failure();
         "LocalHold" LocalHold = hold();
@@ -123,7 +123,7 @@ fn examples() -> Vec<Example> {
         "Hello" Hello = hello();
         "LogsReply" LogsReply = logs_reply();
         "StoreMessage welcome" StoreMessage = to_agent(store_message::Message::Welcome(welcome()));
-        "StoreMessage desired" StoreMessage = to_agent(store_message::Message::Desired(DesiredHost { apps: vec![desired_app()] }));
+        "StoreMessage desired" StoreMessage = to_agent(store_message::Message::Desired(DesiredHost { apps: vec![desired_app()], expired: vec![] }));
         "StoreMessage logs" StoreMessage = to_agent(store_message::Message::Logs(logs_query()));
         "Welcome" Welcome = welcome();
         "LogsQuery" LogsQuery = logs_query();
@@ -188,6 +188,21 @@ fn examples() -> Vec<Example> {
         "Privileges" Privileges = Privileges { missing: vec![missing()] };
         "HostReport privileges" HostReport = HostReport {
             privileges: Some(Privileges { missing: vec![missing()] }), ..host_report()
+        };
+        "Expired" Expired = expired();
+        "DesiredHost expired" DesiredHost = DesiredHost { apps: vec![desired_app()], expired: vec![expired()] };
+        "AppReport expired" AppReport = AppReport { expired: digest(15), ..app_report() };
+        "ExpiredRequest" ExpiredRequest = ExpiredRequest { app: text("web") };
+        "ExpiredPart" ExpiredPart = ExpiredPart { paths: vec![16; 32] };
+        "PushAssetsRequest" PushAssetsRequest = PushAssetsRequest {
+            app: text("web"), env: text("production"), push: text("cdn"), number: 455,
+        };
+        "PushProgress" PushProgress = PushProgress {
+            push: text("cdn"), release: 455, releases: 3, sent: 1, sent_bytes: 2, there: 4, done: true, error: text("refused"),
+        };
+        "SweepFollowed" SweepFollowed = followed();
+        "SweepProgress followed" SweepProgress = SweepProgress {
+            progress: Some(sweep_progress::Progress::Followed(followed())),
         };
     }
 }

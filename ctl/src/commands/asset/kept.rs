@@ -189,7 +189,7 @@ fn tell(line: &AssetLine, app: &AppName, ui: &Ui) {
     ui.line(format!("  {} {asked}", paint(DIM, "last asked for:")));
     if line.expired_ms > 0 {
         ui.line(format!(
-            "  expired and removed from the store {}; a promote or publish of a release that names it brings it back",
+            "  expired and removed {}; a promote or publish of a release that names it brings it back",
             ui.time(line.expired_ms)
         ));
         return;

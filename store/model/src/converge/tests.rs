@@ -343,3 +343,43 @@ fn any_host_comes_to_rest_where_it_should() {
         );
     }
 }
+
+#[test]
+fn a_faded_release_lacks_nothing_until_it_is_shown_again() {
+    use Action::*;
+    let faded = |releases_faded: &[u64], has: Observed| Observed {
+        faded: releases(releases_faded),
+        ..has
+    };
+    for (wish, has, action) in [
+        (
+            desired(2, Some(3), &[3], &[1, 2, 3]),
+            observed(2, Some(3), &[3], &[2, 3]),
+            AddAssets(release(1)),
+        ),
+        (
+            desired(2, Some(3), &[3], &[1, 2, 3]),
+            faded(&[1], observed(2, Some(3), &[3], &[2, 3])),
+            Nothing(Rest::AsDesired),
+        ),
+        // It is to run, or to lie unpacked: then it must be whole.
+        (
+            desired(2, Some(1), &[1], &[1, 2, 3]),
+            faded(&[1], observed(2, Some(3), &[1, 3], &[2, 3])),
+            AddAssets(release(1)),
+        ),
+        (
+            desired(2, Some(3), &[3, 1], &[1, 2, 3]),
+            faded(&[1], observed(2, Some(3), &[3, 1], &[2, 3])),
+            AddAssets(release(1)),
+        ),
+        // A new host gets what is kept of the old ones before it serves.
+        (
+            desired(2, Some(3), &[3], &[1, 2, 3]),
+            faded(&[1], observed(2, None, &[3], &[3])),
+            AddAssets(release(2)),
+        ),
+    ] {
+        assert_eq!(next_action(Some(&wish), &has, 0), action);
+    }
+}

@@ -10,9 +10,13 @@
 //! * somebody asked for it within `idle`, or may have without being counted ([`Asked`]).
 //!
 //! A clock that was set back keeps more, never less: what lies in the future counts as now.
+//!
+//! What was given up is told to hosts as an [`ExpiredList`].
 
+mod expired;
 mod roots;
 
+pub use expired::{Expired, ExpiredList, ExpiredListError, MAX_EXPIRED, Sparing, UrlHash};
 pub use roots::{Live, Root, live};
 
 use std::fmt;

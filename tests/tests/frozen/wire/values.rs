@@ -361,3 +361,18 @@ pub(super) fn delta() -> Delta {
         bytes: 22,
     }
 }
+
+pub(super) fn expired() -> Expired {
+    Expired {
+        app: text("web"),
+        list: digest(15),
+        paths: 2,
+    }
+}
+
+pub(super) fn followed() -> SweepFollowed {
+    SweepFollowed {
+        done: vec![text("production/h1")],
+        behind: vec![text("production/h2")],
+    }
+}
