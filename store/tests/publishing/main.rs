@@ -12,5 +12,6 @@ mod audit;
 mod publish;
 mod refused;
 mod scene;
+mod segments;
 mod sweep;
 mod tree;
