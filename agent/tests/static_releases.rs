@@ -227,7 +227,7 @@ fn a_large_file_is_made_of_what_lies_here_and_a_few_segments() {
     assert!(std::fs::read(at).unwrap() == grown);
     drop(host);
     store.forget_report();
-    let mut shelf_only = Host::with(&store, "assets", tempfile::tempdir().unwrap());
+    let mut shelf_only = Host::with(&store, "[\"assets\"]", tempfile::tempdir().unwrap());
     shelf_only.start();
     store.desire(vec![web(3, None, &[one, two])]);
     store.wait("the assets", |app| app.assets.len() == 2);

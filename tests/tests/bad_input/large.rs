@@ -90,7 +90,7 @@ fn changes_a_little(bytes: u64) -> Fleet {
 fn an_insertion_into_a_large_file_moves_a_few_segments_and_old_names_stay() {
     let fleet = changes_a_little(64 << 20);
     // The file of the older release is still served, by hosts and store, and so is the new one.
-    let first = fleet.beside("first");
+    let first = fleet.beside("first").join("film");
     write_film(&first, 64 << 20, b"");
     let sizes = [
         (URL, 64 << 20),
