@@ -42,7 +42,7 @@ pub enum AssetsError {
     Segments {
         release: String,
         blob: BlobDigest,
-        source: ReadListError,
+        source: Box<ReadListError>,
     },
     #[error("cannot add the assets of release {release}")]
     Add { release: String, source: AddError },
@@ -56,19 +56,22 @@ impl AssetsError {
             Self::Unpack {
                 source: FrameError::Read(error),
                 ..
-            }
-            | Self::Segments {
-                source:
-                    ReadListError::Source { source: error, .. }
-                    | ReadListError::Frame {
-                        source: FrameError::Read(error),
-                        ..
-                    },
-                ..
-            } => RangeError::within(error).is_some_and(RangeError::is_transient),
+            } => broken_off(error),
+            Self::Segments { source, .. } => match &**source {
+                ReadListError::Source { source: error, .. }
+                | ReadListError::Frame {
+                    source: FrameError::Read(error),
+                    ..
+                } => broken_off(error),
+                _ => false,
+            },
             _ => false,
         }
     }
+}
+
+fn broken_off(error: &io::Error) -> bool {
+    RangeError::within(error).is_some_and(RangeError::is_transient)
 }
 
 /// Adds every fingerprinted asset of `target` to the union and records it; durable when it returns.
@@ -239,7 +242,7 @@ impl Unpack<'_> {
         read.map_err(|source| AssetsError::Segments {
             release: self.target.folder(),
             blob: list.blob,
-            source,
+            source: Box::new(source),
         })?;
         self.settle(list.blob, &mut spool)
     }

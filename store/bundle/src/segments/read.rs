@@ -89,11 +89,13 @@ fn places<'a>(list: &SegmentList, bundles: &'a [(BundleDigest, BundleIndex)]) ->
     places
 }
 
+type OpenFrame<'a> = FrameReader<'a, BufReader<Box<dyn Read + Send>>>;
+
 struct Reading<'a> {
     places: HashMap<BlobDigest, At<'a>>,
     source: &'a dyn BlobSource,
     /// The frame that was read last: what follows usually lies behind it.
-    open: Option<(BundleDigest, FrameReader<'a, BufReader<Box<dyn Read + Send>>>)>,
+    open: Option<(BundleDigest, OpenFrame<'a>)>,
     bytes: Vec<u8>,
 }
 
@@ -127,7 +129,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn opened(&self, at: &At<'a>) -> Result<FrameReader<'a, BufReader<Box<dyn Read + Send>>>, ReadListError> {
+    fn opened(&self, at: &At<'a>) -> Result<OpenFrame<'a>, ReadListError> {
         let bundle = at.bundle;
         let opened = self.source.frames(bundle, at.frame.offset, at.frame.len);
         let opened = opened.map_err(|source| ReadListError::Source { bundle, source })?;
