@@ -216,6 +216,7 @@ impl From<UpdateFigures> for v1::UpdateFigures {
             switch_ms: figures.switch_ms,
             lost_requests: figures.lost_requests,
             gap_ms: figures.gap_ms,
+            delta_from: figures.delta_from.map(|release| release.0),
         }
     }
 }
@@ -228,6 +229,7 @@ impl From<v1::UpdateFigures> for UpdateFigures {
             switch_ms: wire.switch_ms,
             lost_requests: wire.lost_requests,
             gap_ms: wire.gap_ms,
+            delta_from: wire.delta_from.map(ReleaseNumber),
         }
     }
 }

@@ -67,6 +67,7 @@ pub fn held() -> LocalHold {
 pub fn update() -> UpdateFigures {
     UpdateFigures {
         gap_ms: None,
+        delta_from: None,
         fetched_bytes: 5_583_404,
         stage_ms: 812,
         switch_ms: 403,

@@ -55,6 +55,7 @@ pub(super) fn figures() -> UpdateFigures {
         lost_requests: 4,
         // Came later: an old agent does not say it.
         gap_ms: None,
+        delta_from: None,
     }
 }
 
