@@ -6,8 +6,9 @@ use std::io::{self, BufReader, Read, Seek, Write};
 
 use rustix::fs::{Mode, OFlags};
 use ship_assets::{AddError, Union};
+use ship_bundle::segments::{ReadListError, SegmentList, read_listed};
 use ship_bundle::stage::{FetchRange, fetch_plan};
-use ship_bundle::{BlobPlace, BundleIndex, FrameError, FrameReader};
+use ship_bundle::{BundleIndex, FrameError, FrameReader};
 use ship_model::assets::{Asset, assets_of};
 use ship_model::digest::{BlobDigest, BundleDigest};
 use ship_model::path::TreePath;
@@ -37,6 +38,12 @@ pub enum AssetsError {
         bundle: BundleDigest,
         source: FrameError,
     },
+    #[error("cannot put asset {blob} of release {release} together")]
+    Segments {
+        release: String,
+        blob: BlobDigest,
+        source: Box<ReadListError>,
+    },
     #[error("cannot add the assets of release {release}")]
     Add { release: String, source: AddError },
 }
@@ -49,10 +56,22 @@ impl AssetsError {
             Self::Unpack {
                 source: FrameError::Read(error),
                 ..
-            } => RangeError::within(error).is_some_and(RangeError::is_transient),
+            } => broken_off(error),
+            Self::Segments { source, .. } => match &**source {
+                ReadListError::Source { source: error, .. }
+                | ReadListError::Frame {
+                    source: FrameError::Read(error),
+                    ..
+                } => broken_off(error),
+                _ => false,
+            },
             _ => false,
         }
     }
+}
+
+fn broken_off(error: &io::Error) -> bool {
+    RangeError::within(error).is_some_and(RangeError::is_transient)
 }
 
 /// Adds every fingerprinted asset of `target` to the union and records it; durable when it returns. One that is not staged
@@ -128,18 +147,23 @@ pub fn fetch(
         union.add_blob(asset, &mut io::empty()).map_err(adding)?;
     }
     let bundles = supply.bundles.holding(&blobs, &[]).map_err(fetching)?;
+    let unpack = Unpack {
+        layout,
+        union,
+        target,
+        wanted: &wanted,
+    };
+    let listed: Vec<_> = bundles.iter().flat_map(|(_, index)| index.lists()).collect();
+    blobs.retain(|blob| listed.iter().all(|list| list.blob != *blob));
     let ranges = fetch_plan(&blobs, &bundles).map_err(|source| AssetsError::Nowhere {
         release: release(),
         source,
     })?;
     for range in &ranges {
-        let unpack = Unpack {
-            layout,
-            union,
-            target,
-            wanted: &wanted,
-        };
         unpack.range(range, &bundles, supply)?;
+    }
+    for list in listed {
+        unpack.listed(list, &bundles, supply)?;
     }
     Ok(())
 }
@@ -211,17 +235,29 @@ impl Unpack<'_> {
                 if wanted.next_if(|next| **next == blob.digest).is_none() {
                     continue;
                 }
-                let mut spool = Spool::new(self.layout, blob);
+                let mut spool = Spool::new(self.layout, blob.size);
                 reader.blob(blob, |piece| spool.write(piece)).map_err(broken)?;
-                self.settle(blob, &mut spool)?;
+                self.settle(blob.digest, &mut spool)?;
             }
             reader.finish().map_err(broken)?;
         }
         Ok(())
     }
 
-    fn settle(&self, blob: &BlobPlace, spool: &mut Spool<'_>) -> Result<(), AssetsError> {
-        for asset in self.wanted.get(&blob.digest).into_iter().flatten() {
+    /// A large asset out of its segments.
+    fn listed(&self, list: &SegmentList, bundles: &Indexed, supply: &Supply) -> Result<(), AssetsError> {
+        let mut spool = Spool::new(self.layout, list.size);
+        let read = read_listed(list, bundles, &supply.bundles, |piece| spool.write(piece));
+        read.map_err(|source| AssetsError::Segments {
+            release: self.target.folder(),
+            blob: list.blob,
+            source: Box::new(source),
+        })?;
+        self.settle(list.blob, &mut spool)
+    }
+
+    fn settle(&self, blob: BlobDigest, spool: &mut Spool<'_>) -> Result<(), AssetsError> {
+        for asset in self.wanted.get(&blob).into_iter().flatten() {
             let added = spool.read().map_err(|source| AddError::Write {
                 url: asset.url_path.clone(),
                 source,
@@ -246,12 +282,12 @@ struct Spool<'a> {
 }
 
 impl<'a> Spool<'a> {
-    fn new(layout: &'a AppLayout, blob: &BlobPlace) -> Self {
+    fn new(layout: &'a AppLayout, size: u64) -> Self {
         Self {
             layout,
             memory: Vec::new(),
             file: None,
-            large: blob.size > IN_MEMORY,
+            large: size > IN_MEMORY,
         }
     }
 

@@ -198,6 +198,47 @@ fn a_revert_works_with_the_agent_dead() {
     assert_eq!(report.held.unwrap().from, Some(two));
 }
 
+/// A file over 8 MiB of which a few segments are new: the others are copied from the release that lies here. A host of the class
+/// `assets` puts it together from both bundles.
+#[test]
+fn a_large_file_is_made_of_what_lies_here_and_a_few_segments() {
+    let store = Store::start();
+    let large = noise(5, 20 << 20);
+    let grown = [&large[..300_000], b"inserted", &large[300_000..]].concat();
+    let publish = |number, content: &[u8]| {
+        let asset = format!("assets/film.{number:08x}{number:08x}.bin");
+        let files = [
+            (asset.as_str(), content),
+            ("assets/logo.txt", b"logo"),
+            ("index.html", b"page"),
+        ];
+        let mut shelf = store.inner.shelf.lock().unwrap();
+        shelf.publish(number, &static_spec(), &files)
+    };
+    let (one, two) = (publish(1, &large), publish(2, &grown));
+    let mut host = Host::new(&store);
+    host.start();
+    store.desire(vec![web(1, Some(one), &[one])]);
+    store.wait("release 1", runs(one));
+    store.desire(vec![web(2, Some(two), &[one, two])]);
+    let report = store.wait("release 2", |app| runs(two)(app) && app.assets.len() == 2);
+    assert!(report.update.fetched_bytes < 6 << 20, "{report:?}");
+    let at = host.app("current/assets/film.0000000200000002.bin");
+    assert!(std::fs::read(at).unwrap() == grown);
+    drop(host);
+    store.forget_report();
+    let mut shelf_only = Host::with(&store, "[\"assets\"]", tempfile::tempdir().unwrap());
+    shelf_only.start();
+    store.desire(vec![web(3, None, &[one, two])]);
+    store.wait("the assets", |app| app.assets.len() == 2);
+    for (name, content) in [
+        ("film.0000000100000001.bin", &large),
+        ("film.0000000200000002.bin", &grown),
+    ] {
+        assert!(&std::fs::read(shelf_only.app("assets/assets").join(name)).unwrap() == content);
+    }
+}
+
 fn make_writable(folder: &std::path::Path) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();

@@ -37,6 +37,7 @@ pub mod publish;
 pub mod push;
 pub mod retention;
 pub mod rollout;
+pub mod segments;
 pub mod serve;
 pub mod settings;
 pub mod tls;

@@ -1,7 +1,8 @@
 //! Where blobs lie: which bundle carries which blob.
 //!
 //! Derived from the bundles' own indexes when the store starts, extended by each upload, never written
-//! down. A blob takes 36 bytes here.
+//! down. A blob takes 36 bytes here. Segments of large files are found as blobs are; a large file lies where it is listed, as long as
+//! all of its segments have a place.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -49,8 +50,8 @@ pub struct Located {
     pub blobs: Vec<BlobDigest>,
 }
 
-/// The map. Every method may be called from any thread; none of them reads a disk but [`Places::load`]
-/// and [`Places::forget`].
+/// The map. Every method may be called from any thread; none of them reads a disk but [`Places::load`],
+/// [`Places::complete`] and [`Places::forget`].
 #[derive(Debug, Default)]
 pub struct Places {
     map: RwLock<Map>,
@@ -66,10 +67,24 @@ struct Map {
     recent: HashMap<BlobDigest, u32>,
     /// Further places of blobs that lie in more than one bundle: few, for only what is missing is ever sent.
     others: BTreeSet<(BlobDigest, u32)>,
+    /// Large files whose segments all have a place, and the bundles that list them.
+    listed: BTreeSet<(BlobDigest, u32)>,
+    /// Bundles that list a file of which a segment has none.
+    wanting: BTreeSet<u32>,
 }
 
 impl Map {
     fn find(&self, blob: &BlobDigest) -> Option<u32> {
+        self.find_held(blob).or_else(|| self.listing(blob).next())
+    }
+
+    /// The bundles that list a large file.
+    fn listing(&self, blob: &BlobDigest) -> impl Iterator<Item = u32> {
+        let listed = self.listed.range((*blob, 0)..=(*blob, u32::MAX));
+        listed.map(|(_, bundle)| *bundle)
+    }
+
+    fn find_held(&self, blob: &BlobDigest) -> Option<u32> {
         if let Some(at) = self.recent.get(blob) {
             return Some(*at);
         }
@@ -80,7 +95,8 @@ impl Map {
     /// A place of the blob in none of the bundles `avoid`.
     fn find_outside(&self, blob: &BlobDigest, avoid: &[u32]) -> Option<u32> {
         let others = self.others.range((*blob, 0)..=(*blob, u32::MAX));
-        let mut places = self.find(blob).into_iter().chain(others.map(|(_, at)| *at));
+        let held = self.find_held(blob).into_iter();
+        let mut places = held.chain(others.map(|(_, at)| *at)).chain(self.listing(blob));
         places.find(|at| !avoid.contains(at))
     }
 
@@ -90,7 +106,7 @@ impl Map {
             return;
         };
         for blob in index.blobs() {
-            match self.find(&blob.digest) {
+            match self.find_held(&blob.digest) {
                 None => drop(self.recent.insert(blob.digest, number)),
                 Some(known) if known != number => drop(self.others.insert((blob.digest, number))),
                 Some(_) => {}
@@ -98,6 +114,20 @@ impl Map {
         }
         if self.recent.len() > 4096 + self.settled.len() / 8 {
             self.settle();
+        }
+        self.add_lists(number, index);
+    }
+
+    /// Takes in those lists of a bundle whose segments all have a place.
+    fn add_lists(&mut self, number: u32, index: &BundleIndex) {
+        self.wanting.remove(&number);
+        for list in index.lists() {
+            let mut segments = list.segments.iter();
+            if segments.all(|segment| self.find_held(&segment.digest).is_some()) {
+                self.listed.insert((list.blob, number));
+            } else {
+                self.wanting.insert(number);
+            }
         }
     }
 
@@ -124,6 +154,9 @@ impl Map {
             self.settled.retain(|(_, at)| *at != number);
             self.recent.retain(|_, at| *at != number);
             self.others.retain(|(_, at)| *at != number);
+            // Any of them may have had a segment there.
+            self.listed.clear();
+            self.wanting.remove(&number);
         }
     }
 }
@@ -167,7 +200,22 @@ impl Places {
                 });
             }
         });
+        self.complete(blobs);
         Ok(unread.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks again at bundles that list what was not there: by now it may be. One that cannot be read tells nothing.
+    pub fn complete(&self, blobs: &dyn Blobs) {
+        let wanting: Vec<(u32, BundleDigest)> = {
+            let map = self.read();
+            let bundle = |number: &u32| Some((*number, map.bundles.get(*number as usize)?.0));
+            map.wanting.iter().filter_map(bundle).collect()
+        };
+        for (number, bundle) in wanting {
+            if let Ok(index) = read_index(blobs, bundle) {
+                self.write().add_lists(number, &index);
+            }
+        }
     }
 
     /// Takes in a bundle that is verified and durable. A blob that lies elsewhere already stays there.

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ship_assets::{AddError, ForgetError, Forgotten, Shelf, Union, UnionError};
-use ship_bundle::{BlobPlace, Frame, FrameError, FrameReader};
+use ship_bundle::segments::{ReadListError, SegmentList, read_listed};
+use ship_bundle::{Frame, FrameError, FrameReader};
 use ship_model::assets::{Asset, AssetsError, assets_of};
 use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
 use ship_model::manifest::{DecodeError, MAX_ENCODED, Manifest};
@@ -21,6 +22,7 @@ use crate::engine::blobs::read_whole;
 use crate::engine::{Blobs, BlobsError, Object, ObjectReader, Slice};
 use crate::ledger::{Ledger, LedgerError, UrlSet};
 use crate::locate::{Places, ReadIndexError, read_index};
+use crate::segments::{StoreSource, gathered};
 
 /// Longest manifest that is read, in bytes.
 const MANIFEST: u64 = MAX_ENCODED as u64;
@@ -48,6 +50,8 @@ pub enum AddAssetsError {
         bundle: BundleDigest,
         source: FrameError,
     },
+    #[error("cannot put {url} together")]
+    Segments { url: String, source: ReadListError },
     #[error("cannot add an asset")]
     Add(#[from] AddError),
     #[error("the release's assets cannot be told")]
@@ -278,11 +282,34 @@ impl Unions {
                     fill_from(union, &mut wanted, located.bundle, frame, reader.as_ref())?;
                 }
             }
+            for list in index.lists() {
+                for asset in wanted.remove(&list.blob).into_iter().flatten() {
+                    self.fill_listed(union, &asset, list)?;
+                }
+            }
         }
         match wanted.into_values().flatten().next() {
             None => Ok(()),
             Some(asset) => Err(AddAssetsError::Nowhere { url: asset.url_path }),
         }
+    }
+}
+
+impl Unions {
+    /// A large asset out of its segments.
+    fn fill_listed(&self, union: &Union, asset: &Asset, list: &SegmentList) -> Result<(), AddAssetsError> {
+        let bundles = gathered(&*self.blobs, &self.places, &[list.blob])?;
+        let source = StoreSource::of(&*self.blobs);
+        let piped = pipe(union, asset, |given| {
+            read_listed(list, &bundles, &source, |piece| given.write_all(piece))
+        });
+        piped.map_err(|error| match error {
+            Piped::Pushed(source) => AddAssetsError::Segments {
+                url: asset.url_path.clone(),
+                source,
+            },
+            Piped::Other(error) => error,
+        })
     }
 }
 
@@ -316,8 +343,11 @@ fn fill_from(
         for asset in &assets {
             let mut again =
                 FrameReader::new(BufReader::new(Slice::of(reader, frame)), frame).map_err(broken)?;
-            pipe(union, asset, &mut again, place).map_err(|error| match error {
-                Piped::Frame(source) => broken(source),
+            let piped = pipe(union, asset, |given| {
+                again.blob(place, |piece| given.write_all(piece))
+            });
+            piped.map_err(|error| match error {
+                Piped::Pushed(source) => broken(source),
                 Piped::Other(error) => error,
             })?;
         }
@@ -325,23 +355,22 @@ fn fill_from(
     Ok(())
 }
 
-enum Piped {
-    Frame(FrameError),
+enum Piped<E> {
+    Pushed(E),
     Other(AddAssetsError),
 }
 
-/// Hands a large blob from the frame, which pushes, to the union, which pulls.
-fn pipe<R: io::BufRead>(
+/// Hands a large blob from who reads it, which pushes, to the union, which pulls.
+fn pipe<E>(
     union: &Union,
     asset: &Asset,
-    frames: &mut FrameReader<'_, R>,
-    place: &BlobPlace,
-) -> Result<(), Piped> {
+    push: impl FnOnce(&mut io::PipeWriter) -> Result<(), E>,
+) -> Result<(), Piped<E>> {
     let (mut taken, mut given) = io::pipe().map_err(|error| Piped::Other(AddAssetsError::Pipe(error)))?;
     std::thread::scope(|scope| {
         // The thread owns the reading end, so that a refusal there ends the writing here.
         let adding = scope.spawn(move || union.add_blob(asset, &mut taken));
-        let pushed = frames.blob(place, |piece| given.write_all(piece));
+        let pushed = push(&mut given);
         drop(given);
         let added = adding.join().map_err(|_| {
             let source = io::Error::other("the copying thread panicked");
@@ -349,6 +378,6 @@ fn pipe<R: io::BufRead>(
         })?;
         // What the union says comes first: that the pipe broke then is only its consequence.
         added.map_err(|error| Piped::Other(error.into()))?;
-        pushed.map_err(Piped::Frame)
+        pushed.map_err(Piped::Pushed)
     })
 }

@@ -4,13 +4,14 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
 
+use ship_bundle::segments::{Held, gather};
 use ship_bundle::{BundleIndex, IndexError};
 use ship_model::digest::{BlobDigest, BundleDigest};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::ranges::{RangeError, RangeReader, Source, Span};
-use super::{FetchError, Fetcher, Place};
+use super::{FetchError, Fetcher};
 
 /// Bundles and what lies in each.
 pub type Indexed = Vec<(BundleDigest, BundleIndex)>;
@@ -32,23 +33,21 @@ impl BundleSource {
         }
     }
 
-    /// The bundles that hold `blobs`, each with its index; others than those in `avoid`, which were found to be wrong.
+    /// The bundles that hold `blobs`, or list them and hold their segments, each with its index; others than those in `avoid`, which were found to be wrong.
     ///
     /// # Errors
     /// [`FetchError`].
     pub fn holding(&self, blobs: &[BlobDigest], avoid: &[BundleDigest]) -> Result<Indexed, FetchError> {
-        if blobs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let located = self.runtime.block_on(self.fetcher.locate(blobs, avoid))?;
-        // Of each index only what is fetched from there is kept: however many bundles there are and whatever they
-        // say they hold, what stays in memory is as large as what is missing.
-        let index = |(bundle, place): (BundleDigest, Place)| {
-            let mut here = place.blobs;
-            here.sort_unstable();
-            Ok((bundle, self.index(bundle, place.bundle_bytes)?.keep(&here)))
+        let locate = |blobs: &[BlobDigest]| {
+            let located = self.runtime.block_on(self.fetcher.locate(blobs, avoid))?;
+            let held = located.into_iter().map(|(bundle, place)| Held {
+                bundle,
+                bytes: place.bundle_bytes,
+                blobs: place.blobs,
+            });
+            Ok(held.collect())
         };
-        located.into_iter().map(index).collect()
+        gather(blobs, locate, |bundle, bytes| self.index(bundle, bytes))
     }
 
     fn index(&self, bundle: BundleDigest, bytes: u64) -> Result<BundleIndex, FetchError> {

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::PermissionsExt;
 
 use ship_bundle::delta::{BlobBytes, Effort, make_delta};
-use ship_bundle::{DEFAULT_LEVEL, pack, walk};
+use ship_bundle::segments::cut_files;
+use ship_bundle::{DEFAULT_LEVEL, Parts, pack_parts, walk};
 use ship_model::digest::{BlobDigest, BundleDigest, DeltaDigest, ReleaseId};
 use ship_model::manifest::Manifest;
 use ship_model::path::TreePath;
@@ -76,16 +77,23 @@ impl Shelf {
             .collect();
         if !missing.is_empty() {
             let mut bytes = Vec::new();
-            let packed = pack(
+            let lists = cut_files(tree.path(), &walked.manifest, &missing, &()).unwrap();
+            let parts = Parts {
+                wanted: &missing,
+                lists: &lists,
+                known: &self.places.keys().copied().collect(),
+            };
+            let packed = pack_parts(
                 tree.path(),
                 &walked.manifest,
-                &missing,
+                &parts,
                 DEFAULT_LEVEL,
                 &mut bytes,
                 &(),
             )
             .unwrap();
-            for blob in missing {
+            let segments = packed.index.blobs().map(|place| place.digest);
+            for blob in missing.into_iter().chain(segments) {
                 self.places.insert(blob, (packed.digest, packed.bytes));
             }
             self.bundles.insert(packed.digest, bytes);

@@ -413,6 +413,7 @@ async fn send(tx: &mpsc::Sender<Result<v1::StoreMessage, Status>>, message: v1::
 #[tonic::async_trait]
 impl Releases for Inner {
     type BeginStream = Replies<v1::MissingBlobs>;
+    type MissingStream = Replies<v1::MissingBlobs>;
     type ManifestStream = Replies<v1::Piece>;
     type LocateStream = Replies<v1::Located>;
 
@@ -484,6 +485,13 @@ impl Releases for Inner {
         &self,
         _: Request<Streaming<v1::BeginChunk>>,
     ) -> Result<Answer<Self::BeginStream>, Status> {
+        Err(Status::unimplemented("agents do not publish"))
+    }
+
+    async fn missing(
+        &self,
+        _: Request<Streaming<v1::MissingRequest>>,
+    ) -> Result<Answer<Self::MissingStream>, Status> {
         Err(Status::unimplemented("agents do not publish"))
     }
 

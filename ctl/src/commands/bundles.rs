@@ -8,6 +8,7 @@ use bytes::{Buf as _, Bytes};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
 use ship_bundle::BundleIndex;
+use ship_bundle::segments::{Held, gather};
 use ship_bundle::stage::BlobSource;
 use ship_model::digest::{BlobDigest, BundleDigest};
 use ship_proto::v1::{LocateRequest, Located};
@@ -16,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::Fleet;
+use crate::client::Client;
 use crate::context::Context;
 use crate::dial::{STORE_NAME, Speech, dial};
 use crate::error::{CommandError, Exit};
@@ -25,14 +27,6 @@ const WAITING: usize = 4;
 
 /// For the store to answer, and between two pieces of what it sends.
 const SILENCE: Duration = Duration::from_secs(30);
-
-/// A bundle, its length, and which of the blobs that were asked for lie in it.
-#[derive(Debug, Clone)]
-pub struct Place {
-    bundle: BundleDigest,
-    bytes: u64,
-    holds: HashSet<BlobDigest>,
-}
 
 /// Why it is not known where everything lies.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +61,7 @@ impl From<LocateError> for CommandError {
 }
 
 /// The bundles that hold `blobs`, each blob in exactly one of them.
-pub async fn locate(blobs: &[BlobDigest], fleet: &Fleet) -> Result<Vec<Place>, CommandError> {
+async fn locate(blobs: &[BlobDigest], client: &Client) -> Result<Vec<Held>, CommandError> {
     // Taken out as they are told: a store that tells more than it was asked ends here, not in our memory.
     let mut open: HashSet<BlobDigest> = blobs.iter().copied().collect();
     let asked: Vec<LocateRequest> = blobs
@@ -77,7 +71,7 @@ pub async fn locate(blobs: &[BlobDigest], fleet: &Fleet) -> Result<Vec<Place>, C
             avoid: Vec::new(),
         })
         .collect();
-    let mut releases = fleet.client.releases();
+    let mut releases = client.releases();
     let located = releases.locate(tokio_stream::iter(asked)).await?;
     let mut located = located.into_inner();
     let mut places = BTreeMap::new();
@@ -97,19 +91,19 @@ pub async fn locate(blobs: &[BlobDigest], fleet: &Fleet) -> Result<Vec<Place>, C
 fn take_in(
     found: &Located,
     open: &mut HashSet<BlobDigest>,
-    places: &mut BTreeMap<BundleDigest, Place>,
+    places: &mut BTreeMap<BundleDigest, Held>,
 ) -> Result<(), LocateError> {
     let bundle = digest(&found.bundle, "bundle", BundleDigest::from_slice)?;
     for blob in digests(&found.blobs, "blob", BlobDigest::from_slice)? {
         if !open.remove(&blob) {
             return Err(LocateError::Unasked { blob });
         }
-        let place = places.entry(bundle).or_insert_with(|| Place {
+        let place = places.entry(bundle).or_insert_with(|| Held {
             bundle,
             bytes: found.bundle_bytes,
-            holds: HashSet::new(),
+            blobs: Vec::new(),
         });
-        place.holds.insert(blob);
+        place.blobs.push(blob);
     }
     Ok(())
 }
@@ -118,32 +112,29 @@ fn take_in(
 #[derive(Debug)]
 pub struct Remote {
     context: Context,
+    client: Client,
     runtime: Handle,
 }
 
 impl Remote {
     /// Called on the runtime; used from other threads.
-    pub fn new(context: &Context) -> Self {
+    pub fn new(fleet: &Fleet) -> Self {
         Self {
-            context: context.clone(),
+            context: fleet.context.clone(),
+            client: fleet.client.clone(),
             runtime: Handle::current(),
         }
     }
 
-    /// What is fetched from each bundle. However many bundles there are and whatever they say they hold, what stays in
-    /// memory is as large as what was asked for.
-    pub fn indexes(&self, places: &[Place]) -> Result<Vec<(BundleDigest, BundleIndex)>, ReadIndexError> {
-        let index = |place: &Place| {
-            let read = |offset, length| self.whole(place.bundle, offset, length);
-            let index = BundleIndex::read(place.bytes, read).map_err(|source| ReadIndexError {
-                bundle: place.bundle,
-                source,
-            })?;
-            let mut held: Vec<_> = place.holds.iter().copied().collect();
-            held.sort_unstable();
-            Ok((place.bundle, index.keep(&held)))
-        };
-        places.iter().map(index).collect()
+    /// The bundles that hold `blobs`, or list them and hold their segments, with what is fetched from each. However many there are and
+    /// whatever they say they hold, what stays in memory is as large as what was asked for.
+    pub fn holding(&self, blobs: &[BlobDigest]) -> Result<Vec<(BundleDigest, BundleIndex)>, CommandError> {
+        let locate = |blobs: &[BlobDigest]| self.runtime.block_on(locate(blobs, &self.client));
+        gather(blobs, locate, |bundle, bytes| {
+            let read = |offset, length| self.whole(bundle, offset, length);
+            let index = BundleIndex::read(bytes, read);
+            index.map_err(|source| ReadIndexError { bundle, source }.into())
+        })
     }
 
     fn whole(&self, bundle: BundleDigest, offset: u64, length: u64) -> io::Result<Vec<u8>> {

@@ -6,7 +6,7 @@ use clap::Args;
 use ship_bundle::{ExportError, export, export_needs};
 use ship_model::release::ReleaseRef;
 
-use super::bundles::{self, Remote};
+use super::bundles::Remote;
 use super::tree::Told;
 use super::{Fleet, Outcome, manifest, subject};
 use crate::args::Global;
@@ -34,13 +34,12 @@ pub async fn run(verb: Export, global: &Global, ui: &Ui) -> Outcome {
     let subject = subject::subject(Some(&verb.release), &fleet.context)?;
     let record = subject.record(&fleet).await?;
     let manifest = manifest::fetch(&record, &fleet).await?;
-    let places = bundles::locate(&export_needs(&manifest), &fleet).await?;
     let bar = Bar::bytes(ui, "export", 1);
-    let remote = Remote::new(&fleet.context);
+    let remote = Remote::new(&fleet);
     let (told, dir) = (Told(bar.clone()), verb.dir.clone());
     let (files, size) = (manifest.files().count() as u64, manifest.total_bytes());
     let exporting = tokio::task::spawn_blocking(move || {
-        let indexes = remote.indexes(&places).map_err(CommandError::from)?;
+        let indexes = remote.holding(&export_needs(&manifest))?;
         export(&manifest, &indexes, &remote, &dir, &told).map_err(|error| explain(&error))
     });
     let exported = exporting.await;

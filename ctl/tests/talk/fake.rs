@@ -35,6 +35,8 @@ pub struct Script {
     pub published: Option<Published>,
     /// Blobs that Begin calls missing: all, or none.
     pub knows_everything: bool,
+    /// Whether Missing is answered, and whether the store has half of the segments; otherwise it has none.
+    pub knows_segments: Option<bool>,
     /// Commits that are lost on their way before one is answered.
     pub lost_commits: u32,
     pub commits: Vec<CommitRequest>,
@@ -351,6 +353,28 @@ impl Releases for Face {
                 .map(|some| Ok(MissingBlobs { blobs: some.to_vec() }))
                 .collect(),
         )))
+    }
+
+    type MissingStream = Items<MissingBlobs>;
+
+    async fn missing(&self, request: Request<Streaming<MissingRequest>>) -> Answer<Self::MissingStream> {
+        let mut questions = request.into_inner();
+        let mut answers = Vec::new();
+        let knows = self.script().knows_segments;
+        if knows == Some(false) {
+            return Err(Status::invalid_argument("this store has no call Missing"));
+        }
+        while let Some(question) = questions.message().await? {
+            // It has every second segment.
+            let blobs = question
+                .blobs
+                .into_iter()
+                .filter(|blob| knows.is_none() || blob[0] % 2 == 0);
+            answers.push(Ok(MissingBlobs {
+                blobs: blobs.collect(),
+            }));
+        }
+        Ok(Response::new(items(answers)))
     }
 
     async fn upload(&self, request: Request<Streaming<UploadChunk>>) -> Answer<Uploaded> {

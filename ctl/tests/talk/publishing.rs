@@ -46,6 +46,39 @@ fn a_tree_arrives_whole() {
     assert_eq!(script.commits[0].label.as_deref(), Some("first"));
 }
 
+/// Of a large file, segments that the store has not; all of it to a store that does not know of segments.
+#[test]
+fn large_files_are_sent_by_the_segment() {
+    let sent = |knows: Option<bool>| {
+        let store = FakeStore::start(Script {
+            knows_segments: knows,
+            ..Script::default()
+        });
+        let mut large = vec![0; 20 << 20];
+        blake3::Hasher::new().finalize_xof().fill(&mut large);
+        write(&store.folder().join("tree/large"), &large);
+        let said = store.run(&["publish", "tree", "-a", "web"]);
+        assert_eq!(said.code, 0, "{said:?}");
+        let script = store.script.lock().unwrap();
+        script.published.clone().unwrap().bundle
+    };
+    let verified = |bundle: &[u8]| verify_bundle(bundle, &Expected::default()).unwrap();
+    let whole = sent(Some(false));
+    assert_eq!(verified(&whole).index.lists().len(), 0);
+    let cut = sent(None);
+    let read = verified(&cut);
+    assert_eq!((read.index.lists().len(), read.unproven.len()), (1, 0));
+    let rest = sent(Some(true));
+    let read = verified(&rest);
+    assert_eq!((read.index.lists().len(), read.unproven.len()), (1, 1));
+    assert!(
+        rest.len() < cut.len() - (2 << 20),
+        "{} of {}",
+        rest.len(),
+        cut.len()
+    );
+}
+
 #[test]
 fn nothing_new_sends_nothing() {
     let store = FakeStore::start(Script {

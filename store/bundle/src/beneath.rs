@@ -46,6 +46,12 @@ impl Root {
         self.open_at(path, flags, Mode::RUSR | Mode::WUSR).map(File::from)
     }
 
+    /// Opens a file to write into what it has.
+    pub fn write(&self, path: &[u8]) -> io::Result<File> {
+        self.open_at(path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty())
+            .map(File::from)
+    }
+
     fn open_at(&self, path: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         if !NO_OPENAT2.load(Ordering::Relaxed) {

@@ -11,9 +11,7 @@ use ship_model::manifest::Manifest;
 use crate::beneath::Root;
 use crate::index::BundleIndex;
 use crate::progress::Progress;
-use crate::stage::{
-    BlobSource, BuildError, Builder, FetchRange, NoBundle, fetch, fetch_plan, missing, supply,
-};
+use crate::stage::{BlobSource, BuildError, Builder, NoBundle, Ways, fetch_all, missing, supply};
 
 /// Why a release was not exported. Then there is no new folder.
 #[derive(Debug, thiserror::Error)]
@@ -64,16 +62,16 @@ pub fn export(
     hidden.push(".ship-export");
     let aside = out.with_file_name(hidden);
     remove_tree(&aside).map_err(ExportError::Leftover)?;
-    let ranges = fetch_plan(&export_needs(manifest), bundles).map_err(ExportError::Missing)?;
-    let exported = build(manifest, bundles, source, &aside, &ranges, progress).and_then(|()| {
+    let ways = Ways::of(&export_needs(manifest), bundles).map_err(ExportError::Missing)?;
+    let exported = build(manifest, bundles, source, &aside, &ways, progress).and_then(|fetched| {
         let durable = ship_durable::sync_fs(&aside).and_then(|()| ship_durable::rename(&aside, out));
-        durable.map_err(|source| ExportError::Durable { path: path(), source })
+        let durable = durable.map_err(|source| ExportError::Durable { path: path(), source });
+        durable.map(|()| fetched)
     });
-    if let Err(error) = exported {
+    if exported.is_err() {
         let _ = remove_tree(&aside);
-        return Err(error);
     }
-    Ok(ranges.iter().map(|range| range.len).sum())
+    exported
 }
 
 fn build(
@@ -81,9 +79,9 @@ fn build(
     bundles: &[(BundleDigest, BundleIndex)],
     source: &dyn BlobSource,
     aside: &Path,
-    ranges: &[FetchRange],
+    ways: &Ways<'_>,
     progress: &dyn Progress,
-) -> Result<(), ExportError> {
+) -> Result<u64, ExportError> {
     let folder_error = |source| ExportError::Folder {
         path: aside.to_owned(),
         source,
@@ -95,12 +93,12 @@ fn build(
     let builder = Builder::new(root, manifest, &[], &groups, false, progress);
     let folders = builder.folders(&BTreeMap::new())?;
     builder.local()?;
-    fetch(ranges, bundles, source, &builder)?;
+    let fetched = fetch_all(&builder, ways, bundles, source)?;
     builder.links(&BTreeMap::new())?;
     for folder in folders.iter().rev() {
         let opened = builder.root.folder(folder).map_err(folder_error)?;
         let open = rustix::fs::Mode::from_raw_mode(0o755);
         rustix::fs::fchmod(opened, open).map_err(|error| folder_error(error.into()))?;
     }
-    Ok(())
+    Ok(fetched)
 }

@@ -123,6 +123,11 @@ impl<'a, R: BufRead> FrameReader<'a, R> {
         })
     }
 
+    /// Whether this is a reader of that frame and has not come past the blob.
+    pub(crate) fn is_before(&self, frame: &Frame, blob: &BlobPlace) -> bool {
+        self.frame.offset == frame.offset && self.decoder.produced() <= blob.offset
+    }
+
     /// Hands `blob`'s content to `sink`, piece by piece. Its digest is the caller's to check.
     ///
     /// # Errors

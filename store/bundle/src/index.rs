@@ -3,19 +3,25 @@
 //! ```text
 //! bundle     data frame …            zstd frames of whole tar members, then one with the archive's end mark
 //!            index frame             skippable: magic 0x184D2A5E u32 | length u32 | index | footer
-//! index      zstd frame of:  frames u32 | frame …
+//! index      zstd frame of:  frames u32 | frame … | lists (version 2; see `segments/list.rs`)
 //! frame      compressed u64 | raw u64 | blobs u32 | blob …
 //! blob       digest, 32 bytes | offset of its content in the raw frame u64 | size u64      ascending, apart
-//! footer     data u64 (bytes of all data frames) | index u32 | raw index u32 | "SHIPBDL" | version u8 = 1
+//! footer     data u64 (bytes of all data frames) | index u32 | raw index u32 | "SHIPBDL" | version u8 = 1 or 2
 //! ```
 //! Integers are little-endian. Frames lie one after another from byte 0, so only their lengths are told, and a frame
 //! can neither overlap another nor reach outside. A blob stands once.
+//!
+//! A bundle is of version 2 when it has [segments](crate::segments), else of version 1. Its files over 8 MiB are cut: the content of a
+//! new one goes on over as many frames as it takes, each of whole segments, so that tar still unpacks one file, and a segment is had by
+//! reading one frame of 4 MiB; of one that is known in part only the new segments are there, as members of their own. Segments stand in the index as
+//! blobs do, where they come first; a frame may hold nothing that was not there before.
 
 use std::collections::HashSet;
 
 use ship_model::digest::BlobDigest;
 use ship_model::manifest::MAX_ENTRIES;
 
+use crate::segments::{ListError, MAX_SEGMENTS, SegmentList, decode_lists, encode_lists};
 use crate::tarball::MAX_FILE;
 
 /// Bytes of the footer, the last of a bundle.
@@ -28,14 +34,18 @@ pub const MAX_INDEX: usize = 64 << 20;
 const MAX_BUNDLE: u64 = 1 << 50;
 pub(crate) const SKIPPABLE: u32 = 0x184D_2A5E;
 const SKIPPABLE_HEAD: usize = 8;
-const MAGIC: &[u8; 8] = b"SHIPBDL\x01";
+const MAGIC: &[u8; 7] = b"SHIPBDL";
+/// Most bytes of a frame of version 2 when decompressed: of such a bundle no reader has to read far for a segment.
+pub(crate) const MAX_CUT_FRAME: u64 = 16 << 20;
 const INDEX_LEVEL: i32 = 3;
 
 /// Why bytes are not the index of a bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    #[error("not a bundle: its last bytes are not a bundle's footer, or its version is not 1")]
+    #[error("not a bundle: its last bytes are not a bundle's footer")]
     Footer,
+    #[error("the bundle is of version {found}, and this program knows 1 and 2: update it")]
+    Version { found: u8 },
     #[error("the bundle's footer contradicts its length of {total} bytes")]
     Length { total: u64 },
     #[error("{got} bytes are given where the bundle's index takes {expected}")]
@@ -50,6 +60,8 @@ pub enum IndexError {
     TooMany { what: &'static str },
     #[error("the bundle's index is contradictory: {what}")]
     Contradiction { what: &'static str },
+    #[error("the bundle's index lists segments that cannot be")]
+    List(#[from] ListError),
 }
 
 /// Where a bundle's index lies.
@@ -60,6 +72,7 @@ pub struct IndexLocation {
     /// From there to the bundle's end.
     pub len: u64,
     raw: usize,
+    version: u8,
 }
 
 /// One zstd frame of a bundle.
@@ -87,6 +100,7 @@ pub struct BlobPlace {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BundleIndex {
     frames: Vec<Frame>,
+    lists: Vec<SegmentList>,
 }
 
 impl IndexLocation {
@@ -96,10 +110,12 @@ impl IndexLocation {
     /// [`IndexError::Footer`] and [`IndexError::Length`].
     pub fn from_tail(tail: &[u8], total: u64) -> Result<Self, IndexError> {
         let footer: &[u8; FOOTER] = tail.last_chunk().ok_or(IndexError::Footer)?;
-        let (numbers, magic) = footer.split_at(FOOTER - MAGIC.len());
-        if magic != MAGIC {
-            return Err(IndexError::Footer);
-        }
+        let (numbers, magic) = footer.split_at(FOOTER - MAGIC.len() - 1);
+        let version = match magic.strip_prefix(MAGIC) {
+            Some([version @ 1..=2]) => *version,
+            Some([found]) => return Err(IndexError::Version { found: *found }),
+            _ => return Err(IndexError::Footer),
+        };
         let mut reader = Reader { rest: numbers };
         let (data, index, raw) = (reader.u64()?, reader.u32()?, reader.u32()? as usize);
         let len = (SKIPPABLE_HEAD + FOOTER) as u64 + u64::from(index);
@@ -113,13 +129,15 @@ impl IndexLocation {
             offset: data,
             len,
             raw,
+            version,
         })
     }
 }
 
 impl BundleIndex {
-    pub(crate) fn new(frames: Vec<Frame>) -> Self {
-        Self { frames }
+    /// Of version 2 when there are lists.
+    pub(crate) fn new(frames: Vec<Frame>, lists: Vec<SegmentList>) -> Self {
+        Self { frames, lists }
     }
 
     /// In the bundle's order; the last one holds only the archive's end mark.
@@ -127,18 +145,28 @@ impl BundleIndex {
         &self.frames
     }
 
-    /// Every blob, in the bundle's order.
+    /// The large files that the bundle brought segments of, ascending by blob.
+    pub fn lists(&self) -> &[SegmentList] {
+        &self.lists
+    }
+
+    /// Every blob, and every segment where it stands first, in the bundle's order.
     pub fn blobs(&self) -> impl Iterator<Item = &BlobPlace> {
         self.frames.iter().flat_map(|frame| &frame.blobs)
     }
 
-    /// Only the blobs that are `wanted`, which are sorted, and the frames that hold them.
+    /// Only the blobs that are `wanted`, which are sorted, the frames that hold them, and the lists of those that are listed with what is
+    /// here of their segments.
     #[must_use]
     pub fn keep(mut self, wanted: &[BlobDigest]) -> Self {
+        self.lists.retain(|list| wanted.binary_search(&list.blob).is_ok());
+        self.lists.shrink_to_fit();
+        let listed = self.lists.iter().flat_map(|list| &list.segments);
+        let listed: HashSet<BlobDigest> = listed.map(|segment| segment.digest).collect();
         for frame in &mut self.frames {
             frame
                 .blobs
-                .retain(|blob| wanted.binary_search(&blob.digest).is_ok());
+                .retain(|blob| wanted.binary_search(&blob.digest).is_ok() || listed.contains(&blob.digest));
             frame.blobs.shrink_to_fit();
         }
         self.frames.retain(|frame| !frame.blobs.is_empty());
@@ -176,7 +204,7 @@ impl BundleIndex {
         if raw.len() != location.raw {
             return Err(IndexError::Size);
         }
-        decode(&raw, location.offset)
+        decode(&raw, location.offset, location.version)
     }
 
     /// Finds and reads the index with `read(offset, length)`, usually in one read of at most [`TAIL`] bytes.
@@ -216,7 +244,12 @@ impl BundleIndex {
         out.extend_from_slice(&(len - FOOTER as u32).to_le_bytes());
         out.extend_from_slice(&(raw.len() as u32).to_le_bytes());
         out.extend_from_slice(MAGIC);
+        out.push(self.version());
         Ok(out)
+    }
+
+    pub(crate) fn version(&self) -> u8 {
+        if self.lists.is_empty() { 1 } else { 2 }
     }
 
     fn encode_raw(&self) -> Vec<u8> {
@@ -231,23 +264,28 @@ impl BundleIndex {
                 raw.extend_from_slice(&blob.size.to_le_bytes());
             }
         }
+        if self.version() == 2 {
+            encode_lists(&self.lists, &mut raw);
+        }
         raw
     }
 }
 
 /// `data`: the bytes that the frames must fill exactly.
-fn decode(raw: &[u8], data: u64) -> Result<BundleIndex, IndexError> {
+fn decode(raw: &[u8], data: u64, version: u8) -> Result<BundleIndex, IndexError> {
     let mut reader = Reader { rest: raw };
+    let rules = Rules::of(version);
     let count = reader.u32()?;
-    if u64::from(count) > MAX_ENTRIES + 1 {
+    if u64::from(count) > rules.places + 1 {
         return Err(IndexError::TooMany { what: "frames" });
     }
     let mut seen = HashSet::new();
     let mut frames = Vec::with_capacity((count as usize).min(raw.len() / 20));
     let mut offset = 0_u64;
     for number in 0..count {
-        let frame = reader.frame(offset, &mut seen)?;
-        if frame.blobs.is_empty() != (number + 1 == count) {
+        let frame = reader.frame(offset, &rules, &mut seen)?;
+        let last = number + 1 == count;
+        if frame.blobs.is_empty() && !last && !rules.cut || !frame.blobs.is_empty() && last {
             return Err(IndexError::Contradiction {
                 what: "every frame but the last holds a blob",
             });
@@ -260,34 +298,88 @@ fn decode(raw: &[u8], data: u64) -> Result<BundleIndex, IndexError> {
             what: "its frames do not fill the bundle",
         });
     }
+    let lists = if rules.cut {
+        decode_lists(&mut reader)?
+    } else {
+        Vec::new()
+    };
+    if rules.cut && lists.is_empty() {
+        return Err(IndexError::Contradiction {
+            what: "it is of version 2 and lists no segments",
+        });
+    }
+    if lists.iter().any(|list| seen.contains(&list.blob)) {
+        return Err(IndexError::Contradiction {
+            what: "a blob is there and listed as well",
+        });
+    }
     if !reader.rest.is_empty() {
         return Err(IndexError::Size);
     }
-    Ok(BundleIndex { frames })
+    Ok(BundleIndex { frames, lists })
 }
 
-struct Reader<'a> {
+/// What differs between the versions.
+struct Rules {
+    /// Whether files are cut.
+    cut: bool,
+    /// A tar header stands before each content, 512 bytes at least; none before a segment within a file.
+    before: u64,
+    raw: u64,
+    places: u64,
+}
+
+impl Rules {
+    const fn of(version: u8) -> Self {
+        match version {
+            2 => Self {
+                cut: true,
+                before: 0,
+                raw: MAX_CUT_FRAME,
+                places: MAX_ENTRIES + MAX_SEGMENTS as u64,
+            },
+            _ => Self {
+                cut: false,
+                before: 512,
+                raw: 2 * MAX_FILE,
+                places: MAX_ENTRIES,
+            },
+        }
+    }
+}
+
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl Reader<'_> {
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], IndexError> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], IndexError> {
         let (taken, rest) = self.rest.split_first_chunk().ok_or(IndexError::Size)?;
         self.rest = rest;
         Ok(*taken)
     }
 
-    fn u64(&mut self) -> Result<u64, IndexError> {
+    pub fn u64(&mut self) -> Result<u64, IndexError> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    fn u32(&mut self) -> Result<u32, IndexError> {
+    pub fn u32(&mut self) -> Result<u32, IndexError> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
-    fn frame(&mut self, offset: u64, seen: &mut HashSet<BlobDigest>) -> Result<Frame, IndexError> {
+    /// Bytes that are not read yet.
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
+
+    fn frame(
+        &mut self,
+        offset: u64,
+        rules: &Rules,
+        seen: &mut HashSet<BlobDigest>,
+    ) -> Result<Frame, IndexError> {
         let (len, raw_len, count) = (self.u64()?, self.u64()?, self.u32()?);
-        if len == 0 || len > MAX_BUNDLE || raw_len > 2 * MAX_FILE {
+        if len == 0 || len > MAX_BUNDLE || raw_len > rules.raw {
             return Err(IndexError::Contradiction {
                 what: "a frame has an impossible length",
             });
@@ -300,14 +392,14 @@ impl Reader<'_> {
                 offset: self.u64()?,
                 size: self.u64()?,
             };
-            if !seen.insert(blob.digest) || seen.len() as u64 > MAX_ENTRIES {
+            if !seen.insert(blob.digest) || seen.len() as u64 > rules.places {
                 return Err(IndexError::Contradiction {
                     what: "a blob stands twice, or there are too many",
                 });
             }
-            // A tar header, 512 bytes at least, stands before each content.
-            let apart =
-                blob.offset >= end + 512 && blob.offset <= raw_len && blob.size <= raw_len - blob.offset;
+            let apart = blob.offset >= end + rules.before
+                && blob.offset <= raw_len
+                && blob.size <= raw_len - blob.offset;
             if !apart {
                 return Err(IndexError::Contradiction {
                     what: "blobs overlap or lie outside their frame",
@@ -329,6 +421,7 @@ impl Reader<'_> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
     use super::*;
+    use crate::segments::Segment;
 
     fn frame(offset: u64, len: u64, raw_len: u64, blobs: &[(u8, u64, u64)]) -> Frame {
         let blobs = blobs.iter().map(|(name, offset, size)| BlobPlace {
@@ -345,11 +438,40 @@ mod tests {
     }
 
     fn sample() -> BundleIndex {
-        BundleIndex::new(vec![
+        let frames = vec![
             frame(0, 100, 2048, &[(1, 512, 3), (2, 1536, 512)]),
             frame(100, 7, 512, &[(3, 512, 0)]),
             frame(107, 20, 1024, &[]),
-        ])
+        ];
+        BundleIndex::new(frames, Vec::new())
+    }
+
+    fn list(blob: u8, size: u64, segments: &[(u8, u32)]) -> SegmentList {
+        let segments = segments.iter().map(|(name, len)| Segment {
+            digest: BlobDigest::of(&[*name]),
+            len: *len,
+        });
+        SegmentList {
+            blob: BlobDigest::of(&[blob]),
+            size,
+            segments: segments.collect(),
+        }
+    }
+
+    /// A file of three segments over two frames; the second frame repeats the first segment.
+    fn cut() -> BundleIndex {
+        let frames = vec![
+            frame(
+                0,
+                90,
+                512 + (8 << 20),
+                &[(1, 512, 4 << 20), (2, 512 + (4 << 20), 4 << 20)],
+            ),
+            frame(90, 17, 4 << 20, &[]),
+            frame(107, 20, 1024, &[]),
+        ];
+        let segments = [(1, 4 << 20), (2, 4 << 20), (1, 4 << 20)];
+        BundleIndex::new(frames, vec![list(9, 12 << 20, &segments)])
     }
 
     fn parse(bytes: &[u8]) -> Result<BundleIndex, IndexError> {
@@ -359,16 +481,18 @@ mod tests {
 
     #[test]
     fn an_index_reads_back_and_nothing_else_does() {
-        let good = sample().encode().unwrap();
-        assert_eq!(parse(&good).unwrap(), sample());
-        for at in 0..good.len() {
-            assert!(parse(&good[..at]).is_err(), "cut at {at}");
-            for bit in 0..8 {
-                let mut bad = good.clone();
-                bad[at] ^= 1 << bit;
-                // zstd ignores one bit of its header.
-                let read = parse(&bad).ok();
-                assert!(read.is_none_or(|read| read == sample()), "bit {bit} at {at}");
+        for sample in [sample(), cut()] {
+            let good = sample.encode().unwrap();
+            assert_eq!(parse(&good).unwrap(), sample);
+            for at in 0..good.len() {
+                assert!(parse(&good[..at]).is_err(), "cut at {at}");
+                for bit in 0..8 {
+                    let mut bad = good.clone();
+                    bad[at] ^= 1 << bit;
+                    // zstd ignores one bit of its header.
+                    let read = parse(&bad).ok();
+                    assert!(read.is_none_or(|read| read == sample), "bit {bit} at {at}");
+                }
             }
         }
     }
@@ -399,22 +523,69 @@ mod tests {
                 frame(100, 27, 1024, &[]),
             ],
         ] {
-            let raw = BundleIndex::new(bad.clone()).encode_raw();
-            assert!(decode(&raw, 127).is_err(), "{bad:?}");
+            let raw = BundleIndex::new(bad.clone(), Vec::new()).encode_raw();
+            assert!(decode(&raw, 127, 1).is_err(), "{bad:?}");
         }
-        let mut long = sample().encode_raw();
-        assert!(decode(&long, 127).is_ok());
-        long.push(0);
-        assert!(decode(&long, 127).is_err());
+        for (sample, version) in [(sample(), 1), (cut(), 2)] {
+            let mut long = sample.encode_raw();
+            assert!(decode(&long, 127, version).is_ok());
+            assert!(decode(&long, 127, 3 - version).is_err());
+            long.push(0);
+            assert!(decode(&long, 127, version).is_err());
+        }
+    }
+
+    #[test]
+    fn lists_that_cannot_be_are_refused() {
+        let (most, mib) = (4_u32 << 20, 1_u64 << 20);
+        let good = [(1, most), (2, most), (1, most)];
+        for bad in [
+            vec![list(9, 12 * mib + 1, &good)],
+            vec![list(9, 4 * mib, &[(1, most)])],
+            vec![list(9, 12 * mib, &[(1, most), (2, 2 * most)])],
+            vec![list(9, 12 * mib, &[(1, most), (2, most), (3, 0), (1, most)])],
+            vec![list(9, 12 * mib, &[(1, most), (9, most), (1, most)])],
+            vec![list(1, 12 * mib, &[(2, most), (3, most), (4, most)])],
+            vec![list(9, 12 * mib, &good), list(9, 12 * mib, &good)],
+            vec![list(9, u64::MAX, &[])],
+        ] {
+            let raw = BundleIndex::new(cut().frames, bad.clone()).encode_raw();
+            assert!(decode(&raw, 127, 2).is_err(), "{bad:?}");
+        }
+        // What the lists claim to hold takes no memory before it is there.
+        let mut raw = cut().encode_raw();
+        let at = raw.len() - 3 * 36 - 4;
+        raw[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        let told = decode(&raw, 127, 2).unwrap_err();
+        assert!(matches!(told, IndexError::List(ListError::TooMany)), "{told}");
+        raw[at - 44..at - 40].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(decode(&raw, 127, 2).is_err());
+    }
+
+    #[test]
+    fn a_frame_of_a_cut_bundle_is_bounded() {
+        let mut frames = cut().frames;
+        frames[1].raw_len = MAX_CUT_FRAME + 1;
+        let raw = BundleIndex::new(frames, cut().lists).encode_raw();
+        assert!(decode(&raw, 127, 2).is_err());
+    }
+
+    #[test]
+    fn what_is_kept_of_a_list_is_what_it_needs() {
+        let blob = |name: u8| BlobDigest::of(&[name]);
+        let kept = cut().keep(&[blob(9)]);
+        assert_eq!((kept.lists().len(), kept.blobs().count()), (1, 2));
+        let kept = cut().keep(&[blob(2)]);
+        assert_eq!((kept.lists().len(), kept.blobs().count()), (0, 1));
     }
 
     #[test]
     fn counts_cannot_ask_for_memory() {
-        assert!(decode(&u32::MAX.to_le_bytes(), 0).is_err());
+        assert!(decode(&u32::MAX.to_le_bytes(), 0, 1).is_err());
         let mut raw = 2_u32.to_le_bytes().to_vec();
         raw.extend([1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0]);
         raw.extend(u32::MAX.to_le_bytes());
-        assert!(decode(&raw, 1).is_err());
+        assert!(decode(&raw, 1, 1).is_err());
     }
 
     #[test]

@@ -1,24 +1,29 @@
 //! From a tree to a bundle: frames of about 4 MiB compressed on all cores, written in order.
 //!
 //! Members stand in the order of their paths, each blob once, under the first path that has it. A file over 4 MiB is a
-//! frame of its own and is streamed, whatever its size. The same manifest, blobs and level give the same bytes with the
-//! same zstd library, however many cores there are.
+//! frame of its own and is streamed, whatever its size; with [lists](crate::segments), one over 8 MiB goes over frames of whole segments. The
+//! same manifest, blobs, lists and level give the same bytes with the same zstd library, however many cores there are.
+
+mod plan;
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use ship_model::digest::{BlobDigest, BundleDigest};
-use ship_model::manifest::{EntryKind, EntryRef, Manifest};
+use ship_model::manifest::Manifest;
 use ship_model::path::TreePath;
 use zstd::zstd_safe::CParameter;
 
+use self::plan::{Item, Plan, Planned};
 use crate::beneath::Root;
 use crate::content::PIECE;
 use crate::index::{BlobPlace, BundleIndex, Frame};
 use crate::progress::Progress;
+use crate::segments::SegmentList;
 use crate::tarball::{self, Member};
 
 /// Raw bytes after which a frame is closed.
@@ -38,9 +43,19 @@ pub struct Packed {
     pub bytes: u64,
     /// Bytes of the blobs' content.
     pub raw_bytes: u64,
-    /// How many blobs it holds.
+    /// How many blobs and segments it holds.
     pub blobs: u64,
     pub index: BundleIndex,
+}
+
+/// What is to be packed.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    pub wanted: &'a HashSet<BlobDigest>,
+    /// Of all wanted blobs that are large, or of none; ascending by blob.
+    pub lists: &'a [SegmentList],
+    /// Segments that need not be packed.
+    pub known: &'a HashSet<BlobDigest>,
 }
 
 /// Why a bundle could not be written. What was written until then is not a bundle.
@@ -50,6 +65,8 @@ pub enum PackError {
     Root { path: PathBuf, source: io::Error },
     #[error("blob {digest} is wanted, but no file of the release has it")]
     Unknown { digest: BlobDigest },
+    #[error("\"{path}\" is large and was not cut as others were")]
+    Uncut { path: TreePath },
     #[error("cannot read \"{path}\"")]
     Read { path: TreePath, source: io::Error },
     #[error("\"{path}\" changed since it was read first: publish when the build is done")]
@@ -60,10 +77,7 @@ pub enum PackError {
     Write(#[source] io::Error),
 }
 
-/// Writes the bundle of the `wanted` blobs to `out`, reading them from the tree at `root` that `manifest` describes.
-///
-/// Every file's digest is checked again while it is read. `level` is zstd's, held within 1 to [`MAX_LEVEL`]. Memory: a
-/// few frames, at most about 130 MiB.
+/// Writes the bundle of the `wanted` blobs, each whole, to `out`, reading them from the tree at `root` that `manifest` describes.
 ///
 /// # Errors
 /// [`PackError`].
@@ -75,11 +89,34 @@ pub fn pack(
     out: impl Write,
     progress: &dyn Progress,
 ) -> Result<Packed, PackError> {
+    let parts = Parts {
+        wanted,
+        lists: &[],
+        known: &HashSet::new(),
+    };
+    pack_parts(root, manifest, &parts, level, out, progress)
+}
+
+/// As [`pack`]; of files that are listed, only segments that are not known.
+///
+/// Every file's digest is checked again while it is read. `level` is zstd's, held within 1 to [`MAX_LEVEL`]. Memory: a
+/// few frames, at most about 130 MiB.
+///
+/// # Errors
+/// [`PackError`].
+pub fn pack_parts(
+    root: &Path,
+    manifest: &Manifest,
+    parts: &Parts<'_>,
+    level: i32,
+    out: impl Write,
+    progress: &dyn Progress,
+) -> Result<Packed, PackError> {
     let opened = Root::open(root).map_err(|source| PackError::Root {
         path: root.to_owned(),
         source,
     })?;
-    let plan = Plan::new(manifest, wanted)?;
+    let plan = Plan::new(manifest, parts)?;
     let raw_bytes = plan.content();
     progress.total(raw_bytes);
     let packing = Packing {
@@ -93,111 +130,10 @@ pub fn pack(
         hasher: blake3::Hasher::new(),
         bytes: 0,
         frames: Vec::with_capacity(plan.frames.len() + 1),
+        seen: (!parts.lists.is_empty()).then(HashSet::new),
     };
     packing.frames(&mut out)?;
-    out.finish(packing.level, raw_bytes)
-}
-
-/// One member to come, with the digest its content must have.
-#[derive(Debug)]
-struct Planned {
-    member: Member,
-    digest: BlobDigest,
-}
-
-/// Which entries of the manifest go into each frame: four bytes for one, for there may be hundreds of thousands.
-struct Plan<'a> {
-    manifest: &'a Manifest,
-    frames: Vec<Vec<u32>>,
-}
-
-impl<'a> Plan<'a> {
-    fn new(manifest: &'a Manifest, wanted: &HashSet<BlobDigest>) -> Result<Self, PackError> {
-        let mut sorted: Vec<BlobDigest> = wanted.iter().copied().collect();
-        sorted.sort_unstable();
-        let mut open = vec![true; sorted.len()];
-        let mut frames = Vec::new();
-        let mut frame = Vec::new();
-        let mut raw = 0;
-        for (at, entry) in (0_u32..).zip(manifest.entries().iter()) {
-            let Some(planned) = planned(entry) else { continue };
-            let found = sorted.binary_search(&planned.digest).ok();
-            let Some(open) = found.and_then(|at| open.get_mut(at)).filter(|open| **open) else {
-                continue;
-            };
-            *open = false;
-            let len = planned.member.raw_len();
-            if raw + len > FRAME && !frame.is_empty() {
-                frames.push(std::mem::take(&mut frame));
-                raw = 0;
-            }
-            raw += len;
-            frame.push(at);
-        }
-        if !frame.is_empty() {
-            frames.push(frame);
-        }
-        match sorted.into_iter().zip(open).find(|(_, open)| *open) {
-            None => Ok(Self { manifest, frames }),
-            Some((digest, _)) => Err(PackError::Unknown { digest }),
-        }
-    }
-
-    fn members(&self, frame: &[u32]) -> impl Iterator<Item = Planned> {
-        let entries = frame.iter().map(|at| self.manifest.entries().get(*at as usize));
-        entries.flatten().filter_map(planned)
-    }
-
-    /// Bytes of all files.
-    fn content(&self) -> u64 {
-        let frames = self.frames.iter();
-        frames
-            .map(|frame| {
-                self.members(frame)
-                    .map(|planned| planned.member.size)
-                    .sum::<u64>()
-            })
-            .sum()
-    }
-
-    fn raw_len(&self, frame: &[u32]) -> u64 {
-        self.members(frame).map(|planned| planned.member.raw_len()).sum()
-    }
-
-    /// Where each blob of the frame lies once it is raw.
-    fn places(&self, frame: &[u32]) -> Vec<BlobPlace> {
-        let mut at = 0;
-        let place = |planned: Planned| {
-            let offset = at + planned.member.header_len() as u64;
-            at += planned.member.raw_len();
-            BlobPlace {
-                digest: planned.digest,
-                offset,
-                size: planned.member.size,
-            }
-        };
-        let mut places = Vec::with_capacity(frame.len());
-        places.extend(self.members(frame).map(place));
-        places
-    }
-}
-
-/// None for what is no file.
-fn planned(entry: EntryRef<'_>) -> Option<Planned> {
-    let EntryKind::File {
-        executable,
-        size,
-        digest,
-    } = entry.kind
-    else {
-        return None;
-    };
-    let member = Member {
-        path: entry.path.to_path(),
-        executable,
-        size,
-    };
-    Some(Planned { member, digest })
+    out.finish(packing.level, raw_bytes, plan.lists(parts.wanted))
 }
 
 struct Packing<'a> {
@@ -232,7 +168,7 @@ impl Packing<'_> {
             let small = ahead
                 .iter()
                 .take(self.at_once())
-                .take_while(|f| self.plan.raw_len(f) <= FRAME);
+                .take_while(|f| !self.plan.is_streamed(f));
             let (batch, rest) = ahead.split_at(small.count());
             let packed: Vec<Vec<u8>> = batch
                 .par_iter()
@@ -244,7 +180,7 @@ impl Packing<'_> {
             }
             ahead = rest;
             if let Some((large, rest)) = ahead.split_first()
-                && self.plan.raw_len(large) > FRAME
+                && self.plan.is_streamed(large)
             {
                 self.streamed(large, out)?;
                 ahead = rest;
@@ -253,20 +189,20 @@ impl Packing<'_> {
         Ok(())
     }
 
-    fn in_memory(&self, frame: &[u32]) -> Result<Vec<u8>, PackError> {
+    fn in_memory(&self, frame: &[Item]) -> Result<Vec<u8>, PackError> {
         let mut raw = Vec::with_capacity(self.plan.raw_len(frame) as usize);
-        for planned in self.plan.members(frame) {
-            self.member(&planned, &mut raw)?;
+        for item in frame {
+            self.item(*item, &mut raw)?;
         }
         compress(&raw, self.level).map_err(PackError::Compress)
     }
 
-    fn streamed(&self, frame: &[u32], out: &mut Bundle<impl Write>) -> Result<(), PackError> {
+    fn streamed(&self, frame: &[Item], out: &mut Bundle<impl Write>) -> Result<(), PackError> {
         let mut encoder = self
             .encoder(self.plan.raw_len(frame), &mut *out)
             .map_err(PackError::Compress)?;
-        for planned in self.plan.members(frame) {
-            self.member(&planned, &mut encoder)?;
+        for item in frame {
+            self.item(*item, &mut encoder)?;
         }
         encoder.finish().map_err(PackError::Write)?;
         out.close(self.plan.raw_len(frame), self.plan.places(frame));
@@ -283,22 +219,64 @@ impl Packing<'_> {
         Ok(encoder)
     }
 
-    /// Writes header, content and padding, and checks the content.
-    fn member(&self, planned: &Planned, out: &mut impl Write) -> Result<(), PackError> {
-        let member = &planned.member;
-        out.write_all(&member.header()).map_err(PackError::Write)?;
-        let path = || member.path.clone();
-        let file = self.root.read(member.path.as_bytes());
-        let file = file.map_err(|source| match source.kind() {
+    /// Writes header, content and padding as far as they belong to the item, and checks the content.
+    fn item(&self, item: Item, out: &mut impl Write) -> Result<(), PackError> {
+        let Some(planned) = self.plan.planned(item) else {
+            return Ok(());
+        };
+        let (head, tail) = self.plan.around(item);
+        if let Some(member) = head {
+            out.write_all(&member.header()).map_err(PackError::Write)?;
+        }
+        match item {
+            Item::File(_) => self.whole(&planned, out)?,
+            Item::Part { .. } | Item::Segment { .. } => self.segments(item, &planned.member, out)?,
+        }
+        let padding = tail.map_or(0, |member| member.padding());
+        out.write_all(&tarball::END[..padding]).map_err(PackError::Write)
+    }
+
+    fn open(&self, path: &TreePath) -> Result<File, PackError> {
+        let path = || path.clone();
+        let file = self.root.read(path().as_bytes());
+        file.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => PackError::Changed { path: path() },
             _ => PackError::Read { path: path(), source },
-        })?;
-        let hash = self.copy(file, member, out)?;
+        })
+    }
+
+    fn whole(&self, planned: &Planned, out: &mut impl Write) -> Result<(), PackError> {
+        let member = &planned.member;
+        let hash = self.copy(self.open(&member.path)?, member, out)?;
         if hash.map(BlobDigest::from) != Some(planned.digest) {
-            return Err(PackError::Changed { path: path() });
+            return Err(PackError::Changed {
+                path: member.path.clone(),
+            });
         }
-        out.write_all(&tarball::END[..member.padding()])
-            .map_err(PackError::Write)
+        Ok(())
+    }
+
+    /// Each segment is compared with what it was when the file was cut, and the file was compared whole then.
+    fn segments(&self, item: Item, member: &Member, out: &mut impl Write) -> Result<(), PackError> {
+        let file = self.open(&member.path)?;
+        let (mut offset, segments) = self.plan.segments(item);
+        let mut bytes = Vec::new();
+        for segment in segments {
+            bytes.resize(segment.len as usize, 0);
+            let path = || member.path.clone();
+            file.read_exact_at(&mut bytes, offset)
+                .map_err(|source| match source.kind() {
+                    io::ErrorKind::UnexpectedEof => PackError::Changed { path: path() },
+                    _ => PackError::Read { path: path(), source },
+                })?;
+            if BlobDigest::of(&bytes) != segment.digest {
+                return Err(PackError::Changed { path: path() });
+            }
+            out.write_all(&bytes).map_err(PackError::Write)?;
+            self.progress.done(segment.len.into());
+            offset += u64::from(segment.len);
+        }
+        Ok(())
     }
 
     /// None when the file is not of the expected length; never writes more than that.
@@ -348,6 +326,8 @@ struct Bundle<W> {
     hasher: blake3::Hasher,
     bytes: u64,
     frames: Vec<Frame>,
+    /// With lists: what has a place already.
+    seen: Option<HashSet<BlobDigest>>,
 }
 
 impl<W: Write> Write for Bundle<W> {
@@ -365,7 +345,10 @@ impl<W: Write> Write for Bundle<W> {
 
 impl<W: Write> Bundle<W> {
     /// Everything written since the last frame is this one.
-    fn close(&mut self, raw_len: u64, blobs: Vec<BlobPlace>) {
+    fn close(&mut self, raw_len: u64, mut blobs: Vec<BlobPlace>) {
+        if let Some(seen) = &mut self.seen {
+            blobs.retain(|blob| seen.insert(blob.digest));
+        }
         let offset = self.frames.last().map_or(0, |last| last.offset + last.len);
         self.frames.push(Frame {
             offset,
@@ -375,11 +358,11 @@ impl<W: Write> Bundle<W> {
         });
     }
 
-    fn finish(mut self, level: i32, raw_bytes: u64) -> Result<Packed, PackError> {
+    fn finish(mut self, level: i32, raw_bytes: u64, lists: Vec<SegmentList>) -> Result<Packed, PackError> {
         let end = compress(&tarball::END, level).map_err(PackError::Compress)?;
         self.write_all(&end).map_err(PackError::Write)?;
         self.close(tarball::END.len() as u64, Vec::new());
-        let index = BundleIndex::new(std::mem::take(&mut self.frames));
+        let index = BundleIndex::new(std::mem::take(&mut self.frames), lists);
         let encoded = index.encode().map_err(PackError::Compress)?;
         self.write_all(&encoded).map_err(PackError::Write)?;
         self.flush().map_err(PackError::Write)?;

@@ -4,17 +4,19 @@
 //! down what it found. At the end the index must say exactly that. So there is nothing in a believed bundle that the
 //! index does not name, and nothing that tar would unpack and we would not see.
 
+mod members;
+
 use std::io::{self, BufRead, BufReader, Read};
 
 use ship_model::digest::{BlobDigest, BundleDigest};
 use ship_model::manifest::MAX_ENTRIES;
-
 use ship_model::path::TreePath;
 
-use crate::content::{PIECE, fill};
+use self::members::{Found, Members, Seen};
+use crate::content::PIECE;
 use crate::frame::FrameDecoder;
-use crate::index::{BlobPlace, BundleIndex, FOOTER, Frame, IndexError, IndexLocation, MAX_INDEX, SKIPPABLE};
-use crate::tarball::{TarError, next_member};
+use crate::index::{BundleIndex, FOOTER, IndexError, IndexLocation, MAX_INDEX, SKIPPABLE};
+use crate::tarball::TarError;
 
 const ZSTD_MAGIC: u32 = 0xFD2F_B528;
 const BUFFER: usize = 256 << 10;
@@ -24,7 +26,8 @@ const BUFFER: usize = 256 << 10;
 pub struct Expected {
     /// Its name; none while it is not known yet.
     pub digest: Option<BundleDigest>,
-    /// Most bytes that it may decompress to: the sum of what it is expected to carry, and some room for tar headers.
+    /// Most bytes that it may decompress to, with all of the files of which it has segments: the sum of what it is expected to carry, and
+    /// some room for tar headers.
     pub max_raw_bytes: u64,
 }
 
@@ -45,6 +48,9 @@ pub struct Verified {
     /// The bundle's length.
     pub bytes: u64,
     pub index: BundleIndex,
+    /// Blobs that are listed with segments of other bundles, ascending: whether those give them is for
+    /// [`read_listed`](crate::segments::read_listed) to find out.
+    pub unproven: Vec<BlobDigest>,
 }
 
 /// Why a bundle is not believed.
@@ -62,6 +68,10 @@ pub enum VerifyError {
     EmptyFrame { frame: usize },
     #[error("frame {frame} of the bundle holds \"{path}\" out of order")]
     Order { frame: usize, path: TreePath },
+    #[error("a segment of blob {blob} lies in two frames of the bundle")]
+    Straddles { blob: BlobDigest },
+    #[error("the bundle holds \"{path}\", and that is not the digest of what is in it")]
+    Misnamed { path: TreePath },
     #[error("the bundle holds more than {MAX_ENTRIES} files")]
     TooMany,
     #[error("the bundle decompresses to more than {limit} bytes")]
@@ -81,7 +91,7 @@ pub enum VerifyError {
 
 /// Reads a bundle from its first to its last byte and checks all of it.
 ///
-/// Memory: the index, one zstd window (8 MiB at most) and small buffers, whatever the bundle claims.
+/// Memory: the index, one zstd window (8 MiB at most), 16 MiB to cut large files with, and small buffers, whatever the bundle claims.
 ///
 /// # Errors
 /// [`VerifyError`]: then nothing of it may be used.
@@ -93,16 +103,12 @@ pub fn verify_bundle(source: impl Read, expected: &Expected) -> Result<Verified,
     };
     let mut pass = Pass {
         input: BufReader::with_capacity(BUFFER, hashing),
-        frames: Vec::new(),
+        found: Found::new(expected.max_raw_bytes),
         offset: 0,
-        blobs: 0,
-        last: None,
-        raw_left: expected.max_raw_bytes,
-        limit: expected.max_raw_bytes,
         buffer: vec![0; PIECE],
     };
     while !pass.frame()? {}
-    let index = pass.index()?;
+    let (index, unproven) = pass.index()?;
     let hashing = pass.input.into_inner();
     let digest = BundleDigest::from(hashing.hasher.finalize());
     match expected.digest {
@@ -114,18 +120,15 @@ pub fn verify_bundle(source: impl Read, expected: &Expected) -> Result<Verified,
             digest,
             bytes: hashing.bytes,
             index,
+            unproven,
         }),
     }
 }
 
 struct Pass<R> {
     input: BufReader<Hashing<R>>,
-    frames: Vec<Frame>,
+    found: Found,
     offset: u64,
-    blobs: u64,
-    last: Option<TreePath>,
-    raw_left: u64,
-    limit: u64,
     buffer: Vec<u8>,
 }
 
@@ -138,14 +141,14 @@ impl<R: Read> Pass<R> {
             Some(byte) if byte == ZSTD_MAGIC & 0xff => Ok(ZSTD_MAGIC),
             Some(byte) if byte == SKIPPABLE & 0xff => Ok(SKIPPABLE),
             _ => Err(VerifyError::Foreign {
-                frame: self.frames.len(),
+                frame: self.found.frames.len(),
             }),
         }
     }
 
     /// Reads one data frame; true when it held the archive's end mark.
     fn frame(&mut self) -> Result<bool, VerifyError> {
-        let number = self.frames.len();
+        let number = self.found.frames.len();
         if self.magic()? != ZSTD_MAGIC {
             return Err(VerifyError::Foreign { frame: number });
         }
@@ -154,43 +157,33 @@ impl<R: Read> Pass<R> {
             source,
         };
         let decoder = FrameDecoder::new(&mut self.input).map_err(damaged)?;
+        self.found.frames.push(Seen::at(self.offset));
         let mut members = Members {
             raw: BufReader::with_capacity(BUFFER, decoder),
             frame: number,
             at: 0,
-            last: &mut self.last,
-            left: &mut self.raw_left,
-            limit: self.limit,
+            found: &mut self.found,
             buffer: &mut self.buffer,
         };
-        let mut blobs = Vec::new();
-        let mut end = false;
+        let (mut count, mut end) = (0_u64, false);
         while !end && !members.at_end()? {
-            match members.next()? {
-                Some(blob) => blobs.push(blob),
-                None => end = true,
-            }
-            if self.blobs + blobs.len() as u64 > MAX_ENTRIES {
-                return Err(VerifyError::TooMany);
-            }
+            end = !members.next()?;
+            count += u64::from(!end);
         }
-        if !end && blobs.is_empty() || end && !blobs.is_empty() {
+        if end == (count > 0) {
             return Err(VerifyError::EmptyFrame { frame: number });
         }
         let decoder = members.raw.into_inner();
-        let frame = Frame {
-            offset: self.offset,
-            len: decoder.consumed(),
-            raw_len: decoder.produced(),
-            blobs,
-        };
-        self.blobs += frame.blobs.len() as u64;
-        self.offset += frame.len;
-        self.frames.push(frame);
+        let (len, raw_len) = (decoder.consumed(), decoder.produced());
+        if let Some(frame) = self.found.frames.last_mut() {
+            (frame.len, frame.raw_len) = (len, raw_len);
+        }
+        self.offset += len;
         Ok(end)
     }
 
-    fn index(&mut self) -> Result<BundleIndex, VerifyError> {
+    /// The index, and which blobs it lists that do not lie in the bundle whole.
+    fn index(&mut self) -> Result<(BundleIndex, Vec<BlobDigest>), VerifyError> {
         if self.magic()? != SKIPPABLE {
             return Err(VerifyError::Trailing);
         }
@@ -218,99 +211,20 @@ impl<R: Read> Pass<R> {
         let total = self.offset + bytes.len() as u64;
         let location = IndexLocation::from_tail(&bytes, total).map_err(VerifyError::Index)?;
         let index = BundleIndex::parse(&bytes, &location).map_err(VerifyError::Index)?;
-        if index.frames() != self.frames {
+        if !self.found.is_told_by(&index)? {
             return Err(VerifyError::Untrue);
         }
-        Ok(index)
-    }
-}
-
-/// The members of one frame.
-struct Members<'a, R: BufRead> {
-    raw: BufReader<FrameDecoder<R>>,
-    frame: usize,
-    at: u64,
-    last: &'a mut Option<TreePath>,
-    left: &'a mut u64,
-    limit: u64,
-    buffer: &'a mut Vec<u8>,
-}
-
-impl<R: BufRead> Members<'_, R> {
-    fn damaged(&self, source: io::Error) -> VerifyError {
-        VerifyError::Frame {
-            frame: self.frame,
-            source,
+        let mut proven: Vec<_> = self.found.lists.iter().map(|list| list.blob).collect();
+        proven.sort_unstable();
+        let lists = index.lists().iter();
+        let unproven: Vec<_> = lists
+            .filter(|list| proven.binary_search(&list.blob).is_err())
+            .collect();
+        for list in &unproven {
+            self.found.spend(list.size)?;
         }
-    }
-
-    fn tar(&self, source: TarError) -> VerifyError {
-        match source {
-            TarError::Read(source) => self.damaged(source),
-            source => VerifyError::Tar {
-                frame: self.frame,
-                source,
-            },
-        }
-    }
-
-    fn at_end(&mut self) -> Result<bool, VerifyError> {
-        let empty = self.raw.fill_buf().map(<[u8]>::is_empty);
-        empty.map_err(|source| self.damaged(source))
-    }
-
-    fn spend(&mut self, bytes: u64) -> Result<(), VerifyError> {
-        let limit = self.limit;
-        *self.left = self
-            .left
-            .checked_sub(bytes)
-            .ok_or(VerifyError::TooLarge { limit })?;
-        Ok(())
-    }
-
-    /// One member with its content hashed; none for the end mark.
-    fn next(&mut self) -> Result<Option<BlobPlace>, VerifyError> {
-        let member = match next_member(&mut self.raw) {
-            Ok(Some(member)) => member,
-            Ok(None) => return Ok(None),
-            Err(error) => return Err(self.tar(error)),
-        };
-        self.spend(member.raw_len())?;
-        // Ascending paths: tar, too, unpacks each file once.
-        if self.last.as_ref().is_some_and(|last| *last >= member.path) {
-            return Err(VerifyError::Order {
-                frame: self.frame,
-                path: member.path,
-            });
-        }
-        *self.last = Some(member.path.clone());
-        let offset = self.at + member.header_len() as u64;
-        let mut hasher = blake3::Hasher::new();
-        let mut left = member.size;
-        while left > 0 {
-            let want = left.min(self.buffer.len() as u64) as usize;
-            let got = fill(&mut self.raw, &mut self.buffer[..want]).map_err(|error| self.damaged(error))?;
-            if got < want {
-                return Err(self.damaged(io::ErrorKind::UnexpectedEof.into()));
-            }
-            hasher.update(&self.buffer[..got]);
-            left -= got as u64;
-        }
-        let mut padding = [0; 512];
-        let padding = &mut padding[..member.padding()];
-        self.raw
-            .read_exact(padding)
-            .map_err(|error| self.damaged(error))?;
-        if padding.iter().any(|b| *b != 0) {
-            let path = member.path.clone();
-            return Err(self.tar(TarError::Padding { path }));
-        }
-        self.at += member.raw_len();
-        Ok(Some(BlobPlace {
-            digest: BlobDigest::from(hasher.finalize()),
-            offset,
-            size: member.size,
-        }))
+        let unproven = unproven.into_iter().map(|list| list.blob).collect();
+        Ok((index, unproven))
     }
 }
 
@@ -333,6 +247,7 @@ impl<R: Read> Read for Hashing<R> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
     use super::*;
+    use crate::index::{BlobPlace, Frame};
     use crate::tarball::{END, Member};
 
     fn member(path: &str, content: &[u8]) -> Vec<u8> {
@@ -358,7 +273,7 @@ mod tests {
             });
             out.extend(packed);
         }
-        out.extend(BundleIndex::new(index).encode().unwrap());
+        out.extend(BundleIndex::new(index, Vec::new()).encode().unwrap());
         out
     }
 

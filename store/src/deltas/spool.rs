@@ -5,11 +5,13 @@ use std::io::{self, BufReader, Write};
 use std::os::unix::fs::FileExt;
 
 use ship_bundle::delta::BlobBytes;
+use ship_bundle::segments::{ReadListError, read_listed};
 use ship_bundle::{FrameError, FrameReader};
 use ship_model::digest::{BlobDigest, BundleDigest};
 
 use crate::engine::{Blobs, BlobsError, Object, Slice, Staged};
 use crate::locate::{Places, ReadIndexError, read_index};
+use crate::segments::{StoreSource, gathered};
 
 /// Bytes after which it is asked again whether the disk has room.
 const ROOM_STEP: u64 = 64 << 20;
@@ -23,6 +25,8 @@ pub enum SpoolError {
     Index(#[from] ReadIndexError),
     #[error(transparent)]
     Blobs(#[from] BlobsError),
+    #[error("cannot put blob {blob} together")]
+    List { blob: BlobDigest, source: ReadListError },
     #[error("cannot read bundle {bundle}")]
     Bundle {
         bundle: BundleDigest,
@@ -71,6 +75,20 @@ impl Spool {
                     asked_at = spool.staged.len();
                     blobs.room()?;
                 }
+            }
+            for list in index.lists() {
+                if !left.remove(&list.blob) {
+                    continue;
+                }
+                blobs.room()?;
+                spool.places.push((list.blob, spool.staged.len()));
+                let bundles = gathered(blobs, places, &[list.blob])?;
+                let source = StoreSource::of(blobs);
+                let read = read_listed(list, &bundles, &source, |piece| spool.staged.write_all(piece));
+                read.map_err(|source| SpoolError::List {
+                    blob: list.blob,
+                    source,
+                })?;
             }
         }
         spool.places.sort_unstable();

@@ -24,6 +24,7 @@ const SPEAK: &[Role] = &[Agent];
 /// Every call of every service, and the roles that may make it.
 pub const TABLE: &[(&str, &[Role])] = &[
     ("/ship.v1.Releases/Begin", PUBLISH),
+    ("/ship.v1.Releases/Missing", PUBLISH),
     ("/ship.v1.Releases/Upload", PUBLISH),
     ("/ship.v1.Releases/Commit", PUBLISH),
     ("/ship.v1.Releases/List", LOOK),

@@ -242,6 +242,20 @@ impl Releases for ReleasesFace {
         Ok(Response::new(Box::pin(stream::iter(messages))))
     }
 
+    type MissingStream = Answers<v1::MissingBlobs>;
+
+    async fn missing(
+        &self,
+        request: Request<Streaming<v1::MissingRequest>>,
+    ) -> Result<Response<Self::MissingStream>, Status> {
+        let (places, questions) = (Arc::clone(&self.rooms.folder.places), request.into_inner());
+        let answers = questions.map(move |question| {
+            let wanted = asked_blobs(&question?.blobs)?;
+            Ok(missing_blobs(&places.missing(wanted)))
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
     async fn upload(
         &self,
         request: Request<Streaming<v1::UploadChunk>>,
@@ -451,14 +465,19 @@ fn commit_of(request: v1::CommitRequest, who: String, at_ms: u64) -> Result<Comm
     })
 }
 
-fn located(places: &Places, question: &v1::LocateRequest) -> Result<Vec<v1::Located>, Status> {
-    if question.blobs.len() > MAX_DIGESTS {
+fn asked_blobs(blobs: &[Vec<u8>]) -> Result<Vec<BlobDigest>, Status> {
+    if blobs.len() > MAX_DIGESTS {
         let message = format!(
             "{} blobs were asked for at once, {MAX_DIGESTS} may be",
-            question.blobs.len()
+            blobs.len()
         );
         return Err(status::invalid(message, "blobs"));
     }
+    digests(blobs, "blob", BlobDigest::from_slice).map_err(|error| status::bad_message(&error))
+}
+
+fn located(places: &Places, question: &v1::LocateRequest) -> Result<Vec<v1::Located>, Status> {
+    let wanted = asked_blobs(&question.blobs)?;
     if question.avoid.len() > MOST_AVOIDED {
         let message = format!(
             "{} bundles were to be avoided, {MOST_AVOIDED} may be",
@@ -466,8 +485,6 @@ fn located(places: &Places, question: &v1::LocateRequest) -> Result<Vec<v1::Loca
         );
         return Err(status::invalid(message, "avoid"));
     }
-    let wanted = digests(&question.blobs, "blob", BlobDigest::from_slice);
-    let wanted = wanted.map_err(|error| status::bad_message(&error))?;
     let avoid = digests(&question.avoid, "bundle", BundleDigest::from_slice);
     let avoid = avoid.map_err(|error| status::bad_message(&error))?;
     let found = places.locate(&wanted, &avoid);

@@ -315,6 +315,10 @@ pub fn upload(error: &UploadError) -> Status {
     match error {
         UploadError::TooLong { .. } => invalid(whole(error), "bundle"),
         UploadError::Bundle(_) => refuse(FailureKind::Damaged, whole(error), "bundle", "publish again"),
+        UploadError::Segments { .. } | UploadError::List { .. } => {
+            refuse(FailureKind::Damaged, whole(error), "bundle", "publish again")
+        }
+        UploadError::Index(_) => unavailable(whole(error)),
         UploadError::Blobs(error) => blobs(error),
         UploadError::Write(_) => unavailable(whole(error)),
     }

@@ -251,8 +251,11 @@ impl Publisher {
         if self.ledger.bundle(&bundle)?.is_none() {
             let mut sizes: HashMap<BlobDigest, u64> =
                 index.blobs().map(|blob| (blob.digest, blob.size)).collect();
-            let files = manifest.files();
-            figures.new_bytes = files.filter_map(|(_, _, _, digest)| sizes.remove(&digest)).sum();
+            let listed = index.lists().iter().flat_map(|list| &list.segments);
+            let segments = listed.map(|segment| segment.digest);
+            let files = manifest.files().map(|(_, _, _, digest)| digest);
+            let new = segments.chain(files);
+            figures.new_bytes = new.filter_map(|digest| sizes.remove(&digest)).sum();
             figures.stored_bytes = bytes;
         }
         Ok(())

@@ -13,5 +13,6 @@ mod deltas;
 mod publish;
 mod refused;
 mod scene;
+mod segments;
 mod sweep;
 mod tree;

@@ -9,6 +9,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod large;
 mod machine;
 mod memory;
 mod names;

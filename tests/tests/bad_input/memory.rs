@@ -13,7 +13,7 @@ use ship_tests::{Fleet, shipctl};
 use crate::state::TOML;
 
 /// 256 MiB bounds every process of ours, whatever the release.
-const MOST_KIB: u64 = 256 << 10;
+pub const MOST_KIB: u64 = 256 << 10;
 const FILE: usize = 300 << 20;
 
 /// The most memory that a process had resident until now; none when it has ended.
@@ -64,7 +64,7 @@ fn write_large(path: &Path) {
 }
 
 /// Runs `shipctl` to its end and gives the most memory it was seen with.
-fn run(fleet: &Fleet, args: &[&str]) -> u64 {
+pub fn run(fleet: &Fleet, args: &[&str]) -> u64 {
     let mut command = shipctl::command(Some(&fleet.context()), args);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let mut child = command.spawn().unwrap();
@@ -103,7 +103,7 @@ fn a_large_file_travels_in_little_memory() {
 }
 
 /// Each process of the fleet stayed below so many KiB until now.
-fn assert_fleet_below(fleet: &Fleet, most: u64) {
+pub fn assert_fleet_below(fleet: &Fleet, most: u64) {
     let peaks = peaks(fleet);
     for program in ["shipctl up", "shipstore serve", "ship-agent run"] {
         let (binary, verb) = program.split_once(' ').unwrap();

@@ -6,7 +6,7 @@ use std::io::{self, Read as _, Seek as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use ship_bundle::{DEFAULT_LEVEL, pack};
+use ship_bundle::{DEFAULT_LEVEL, Parts, pack_parts};
 use ship_model::digest::BlobDigest;
 use ship_model::manifest::Manifest;
 use ship_proto::MAX_PIECE;
@@ -14,6 +14,7 @@ use ship_proto::v1::UploadChunk;
 use tokio::sync::mpsc;
 
 use super::super::tree;
+use super::segments::Segments;
 use crate::error::{CommandError, Exit};
 use crate::ui::{Bar, Ui};
 
@@ -37,11 +38,12 @@ enum PackError {
 }
 
 impl Bundle {
-    /// Packs the files of `dir` that have `wanted` contents.
+    /// Packs the files of `dir` that have `wanted` contents; of those that were cut, only segments that are not known.
     pub async fn pack(
         dir: &Path,
         manifest: &Arc<Manifest>,
         wanted: HashSet<BlobDigest>,
+        segments: Segments,
         ui: &Ui,
     ) -> Result<Self, CommandError> {
         let bar = Bar::bytes(ui, "pack", 1);
@@ -49,7 +51,12 @@ impl Bundle {
         let manifest = Arc::clone(manifest);
         let packing = tokio::task::spawn_blocking(move || {
             let mut file = tempfile::tempfile().map_err(PackError::Temporary)?;
-            let packed = pack(&dir, &manifest, &wanted, DEFAULT_LEVEL, &mut file, &told)?;
+            let parts = Parts {
+                wanted: &wanted,
+                lists: &segments.lists,
+                known: &segments.known,
+            };
+            let packed = pack_parts(&dir, &manifest, &parts, DEFAULT_LEVEL, &mut file, &told)?;
             Ok(Self {
                 digest: packed.digest.as_bytes().to_vec(),
                 bytes: packed.bytes,

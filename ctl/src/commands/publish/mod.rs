@@ -1,10 +1,11 @@
 //! `shipctl publish`: a folder becomes a release.
 //!
-//! Walk ([`tree`]), tell the store what the tree consists of, pack only what it has not ([`bundle`]), send that and ask
+//! Walk ([`tree`]), tell the store what the tree consists of, pack only what it has not ([`bundle`]; of large files, [`segments`]), send that and ask
 //! for a number ([`mod@send`]). Every step can be repeated; only the last one makes anything that others see.
 
 mod bundle;
 mod checkout;
+mod segments;
 mod send;
 
 use std::path::PathBuf;

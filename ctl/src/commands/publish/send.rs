@@ -16,6 +16,7 @@ use tonic::Status;
 
 use super::bundle::Bundle;
 use super::checkout::checkout;
+use super::segments;
 use crate::commands::Fleet;
 use crate::error::{CommandError, Exit};
 use crate::patience::{GaveUp, Patience};
@@ -176,11 +177,14 @@ impl Sending<'_> {
     }
 
     /// What an earlier try packed, if it holds all that is missing now.
-    async fn bundle_of(&mut self, wanted: HashSet<BlobDigest>) -> Result<Arc<Bundle>, CommandError> {
+    async fn bundle_of(&mut self, wanted: HashSet<BlobDigest>) -> Result<Arc<Bundle>, Broken> {
         if let Some(bundle) = self.bundle.as_ref().filter(|bundle| bundle.covers(&wanted)) {
             return Ok(Arc::clone(bundle));
         }
-        let packed = Bundle::pack(&self.parcel.dir, &self.parcel.manifest, wanted, self.ui).await?;
+        let (dir, manifest) = (&self.parcel.dir, &self.parcel.manifest);
+        let lists = segments::cut(dir, manifest, &wanted, self.ui).await?;
+        let segments = segments::known(lists, &self.fleet.client).await?;
+        let packed = Bundle::pack(dir, manifest, wanted, segments, self.ui).await?;
         let packed = Arc::new(packed);
         self.bundle = Some(Arc::clone(&packed));
         Ok(packed)

@@ -49,7 +49,7 @@ pub(super) struct Matched {
 /// A path without those of its parts that look like a fingerprint: at least eight letters and digits that are no word.
 ///
 /// A mistake costs bytes of a delta, nothing else.
-pub(super) fn key(path: &[u8]) -> Vec<u8> {
+pub(crate) fn key(path: &[u8]) -> Vec<u8> {
     let is_end = |byte: &u8| matches!(byte, b'/' | b'.' | b'-' | b'_');
     let mut key = Vec::with_capacity(path.len());
     for part in path.split_inclusive(is_end) {

@@ -34,6 +34,7 @@ mod source;
 
 pub use index::{DeltaError, DeltaFooter, DeltaIndex, FOOTER};
 pub use make::{Effort, MadeDelta, MakeDeltaError, delta_needs, make_delta};
+pub(crate) use matching::key;
 pub use read::{ApplyError, DeltaBlobs, Part, read_manifest};
 pub(crate) use source::read_entry;
 pub use source::{BlobBytes, TreeBlobs};

@@ -16,7 +16,7 @@ use ship_model::digest::BlobDigest;
 use ship_model::manifest::{EntryKind, EntryRef, Manifest};
 use ship_model::path::{PathRef, TreePath, escape};
 
-use super::fetch::{Content, ContentError, FetchError, Sink};
+use super::fetch::{Content, ContentError, FetchError, NoBundle, Sink};
 use super::kept::Kept;
 use super::staged::{StagedRelease, file_mode};
 use super::supply::{DonorFile, Group, Groups, Supply};
@@ -38,6 +38,8 @@ pub enum BuildError {
     Full { path: String, source: io::Error },
     #[error("\"{path}\" of release {donor} changed while it was used: verify that release")]
     DonorChanged { donor: String, path: TreePath },
+    #[error("cannot get all of the release")]
+    Missing(#[source] NoBundle),
     #[error(transparent)]
     Fetch(#[from] FetchError),
 }
@@ -114,7 +116,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Of an entry that a group names.
-    fn path(&self, entry: usize) -> PathRef<'a> {
+    pub(super) fn path(&self, entry: usize) -> PathRef<'a> {
         self.manifest.entries().at(entry).path
     }
 
@@ -229,7 +231,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Gives the remaining names of a group what its first ones have, and notes how all of them came to be.
-    fn spread(&self, group: &Group<'_>, mut made: Vec<(usize, Origin)>) -> Result<(), BuildError> {
+    pub(super) fn spread(&self, group: &Group<'_>, mut made: Vec<(usize, Origin)>) -> Result<(), BuildError> {
         let Some((model, _)) = made.first().copied() else {
             return Ok(());
         };
@@ -266,7 +268,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Gives a written file its mode. Counted here: every file whose bytes were written passes by.
-    fn complete(&self, file: &File, executable: bool, bytes: u64) -> io::Result<()> {
+    pub(super) fn complete(&self, file: &File, executable: bool, bytes: u64) -> io::Result<()> {
         let mode = match (self.read_only, executable) {
             (true, executable) => file_mode(executable),
             (false, true) => 0o755,

@@ -307,7 +307,10 @@ mod tests {
                 })
                 .collect(),
         });
-        (BundleDigest::of(&[name]), BundleIndex::new(frames.collect()))
+        (
+            BundleDigest::of(&[name]),
+            BundleIndex::new(frames.collect(), Vec::new()),
+        )
     }
 
     fn plan(missing: &[u8], bundles: &[(BundleDigest, BundleIndex)]) -> Vec<(u64, u64, usize)> {

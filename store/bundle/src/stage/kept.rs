@@ -148,6 +148,12 @@ impl Kept {
         )
     }
 
+    /// A file that an earlier try began, which may have holes; none when there is nothing of that name.
+    pub(super) fn part(&self, path: PathRef<'_>) -> Option<File> {
+        let file = self.root.read(path.as_bytes()).ok()?;
+        content::stamp_of(&file).is_ok().then_some(file)
+    }
+
     /// Removes what is left.
     pub(super) fn remove(&self) -> Result<(), RemoveTreeError> {
         remove_tree(&self.path)

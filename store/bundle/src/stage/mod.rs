@@ -22,6 +22,7 @@ mod check;
 mod delta;
 mod fetch;
 mod kept;
+mod parts;
 mod place;
 mod refresh;
 mod remove;
@@ -57,7 +58,7 @@ pub use stamps::StampsError;
 pub use supply::missing;
 
 pub(crate) use build::Builder;
-pub(crate) use fetch::fetch;
+pub(crate) use parts::{Ways, fetch_all};
 pub(crate) use supply::{Groups, Supply, supply};
 
 use crate::beneath::Root;
@@ -81,7 +82,8 @@ pub struct StageTask<'a> {
     pub keep: bool,
     /// What is read first; what it does not give, bundles must.
     pub delta: Option<DeltaTask<'a>>,
-    /// Bundles that together hold what [`missing`] names and the delta does not give.
+    /// Bundles that together hold what [`missing`] names and the delta does not give, and the segments of what they list:
+    /// see [`gather`](crate::segments::gather).
     pub bundles: &'a [(BundleDigest, BundleIndex)],
     pub source: &'a dyn BlobSource,
     pub progress: &'a dyn Progress,
@@ -185,7 +187,7 @@ impl StageError {
 
 /// Stages a release, or finds it staged.
 ///
-/// Memory: the manifests, and a few windows of 8 MiB, whatever the files' sizes.
+/// Memory: the manifests, a few windows of 8 MiB and segments of 4 MiB, whatever the files' sizes.
 ///
 /// # Errors
 /// [`StageError`]; nothing outside the staging folder was written, and that is removed unless the task
@@ -295,13 +297,13 @@ impl Staging<'_> {
         if let Some(delta) = &self.task.delta {
             delta.spare(&mut missing);
         }
-        let ranges = fetch_plan(&missing, self.task.bundles).map_err(StageError::Missing)?;
+        let ways = Ways::of(&missing, self.task.bundles).map_err(StageError::Missing)?;
         let releases = Root::open(self.task.place.releases()).map_err(self.folder_error("open"))?;
         has_room(&releases, &groups, self.folder_error("ask for free space"))?;
         let built = self
             .make_staging(&releases)
-            .and_then(|root| self.build(root, &groups, &ranges));
-        drop((groups, ranges));
+            .and_then(|root| self.build(root, &groups, &ways));
+        drop((groups, ways));
         let built = built.and_then(|(report, linked)| {
             refresh::renew(self.task.place, &linked, self.task.donors);
             self.point("bundle.stage.after")?;
@@ -336,7 +338,7 @@ impl Staging<'_> {
         &self,
         root: Root,
         groups: &Groups<'_>,
-        ranges: &[FetchRange],
+        ways: &Ways<'_>,
     ) -> Result<(StageReport, Before), StageError> {
         let task = self.task;
         let to_fetch = groups
@@ -355,7 +357,7 @@ impl Staging<'_> {
             Some(delta) => delta.fetch(groups, &builder)?,
             None => 0,
         };
-        fetch(ranges, task.bundles, task.source, &builder)?;
+        let bundle_bytes = fetch_all(&builder, ways, task.bundles, task.source)?;
         self.point("bundle.stage.links.before")?;
         builder.links(self.shared)?;
         self.point("bundle.stage.seal.before")?;
@@ -378,7 +380,7 @@ impl Staging<'_> {
         let linked = Before::new(linked.collect());
         let count = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
         let report = StageReport {
-            fetched_bytes: delta_bytes + ranges.iter().map(|range| range.len).sum::<u64>(),
+            fetched_bytes: delta_bytes + bundle_bytes,
             delta_bytes,
             linked_files: count(&builder.counts.linked_files),
             linked_bytes: count(&builder.counts.linked_bytes),

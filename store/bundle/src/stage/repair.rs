@@ -18,7 +18,7 @@ use ship_model::spec::ReleaseSpec;
 
 use super::build::{BuildError, Builder};
 use super::check::{self, Checked};
-use super::fetch::{fetch, fetch_plan};
+use super::parts::{Ways, fetch_all};
 use super::stamps::Stamps;
 use super::supply::supply;
 use super::{StageError, StageTask, StagedRelease, Staging, has_room, now, report, seal};
@@ -139,7 +139,7 @@ impl Mending<'_> {
     fn build(&self, part: &Manifest, repaired: &mut Repaired) -> Result<Vec<FileStamp>, StageError> {
         let task = self.task;
         let groups = supply(part, task.donors, None);
-        let ranges = fetch_plan(&groups.missing(), task.bundles).map_err(StageError::Missing)?;
+        let ways = Ways::of(&groups.missing(), task.bundles).map_err(StageError::Missing)?;
         let releases = Root::open(task.place.releases()).map_err(self.failed("open"))?;
         has_room(&releases, &groups, self.failed("ask for free space"))?;
         let staging = Staging {
@@ -157,10 +157,9 @@ impl Mending<'_> {
         );
         builder.folders(&BTreeMap::new())?;
         builder.local()?;
-        fetch(&ranges, task.bundles, task.source, &builder)?;
+        repaired.report.fetched_bytes = fetch_all(&builder, &ways, task.bundles, task.source)?;
         ship_durable::sync_fs(task.place.releases()).map_err(StageError::Durable)?;
         let origins = std::mem::take(&mut *builder.origins.lock().unwrap_or_else(|e| e.into_inner()));
-        repaired.report.fetched_bytes = ranges.iter().map(|range| range.len).sum();
         // The renames to come move the ctime, so the stamps are taken anew by the last look, which trusts nothing else.
         let mut stamps = seal::read_back(&builder.root, part, &origins, |file| {
             groups.look(file, task.donors)

@@ -7,8 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use ship_bundle::segments::{SegmentList, cut_files};
 use ship_bundle::stage::{BlobSource, Place, StageError, StageReport, StageTask, StagedRelease, stage};
-use ship_bundle::{BundleIndex, Expected, pack, verify_bundle, walk};
+use ship_bundle::{BundleIndex, Expected, Parts, pack, pack_parts, verify_bundle, walk};
 use ship_model::digest::{BlobDigest, BundleDigest};
 use ship_model::manifest::Manifest;
 use ship_model::spec::ReleaseSpec;
@@ -85,6 +86,42 @@ pub fn published_with(root: &Path, spec: &ReleaseSpec, known: Option<&Manifest>)
         index: packed.index,
         bytes,
     }
+}
+
+/// As [`published_with`], large files cut: of those, what none of `before` holds.
+pub fn published_cut(root: &Path, before: &[&Published]) -> Published {
+    let manifest = walk(root, &spec(), &()).unwrap().manifest;
+    let known: HashSet<BlobDigest> = before.iter().flat_map(|p| known(p)).collect();
+    let wanted: HashSet<BlobDigest> = manifest.files().map(|file| file.3).collect();
+    let wanted = &wanted - &known;
+    let lists = cut_files(root, &manifest, &wanted, &()).unwrap();
+    let parts = Parts {
+        wanted: &wanted,
+        lists: &lists,
+        known: &known,
+    };
+    let mut bytes = Vec::new();
+    let packed = pack_parts(root, &manifest, &parts, 3, &mut bytes, &()).unwrap();
+    let expected = Expected {
+        digest: Some(packed.digest),
+        ..Expected::default()
+    };
+    let verified = verify_bundle(&bytes[..], &expected).unwrap();
+    assert_eq!(verified.index, packed.index);
+    assert_eq!(packed.blobs, packed.index.blobs().count() as u64);
+    assert_eq!(packed.bytes, bytes.len() as u64);
+    Published {
+        manifest,
+        digest: packed.digest,
+        index: packed.index,
+        bytes,
+    }
+}
+
+fn known(published: &Published) -> Vec<BlobDigest> {
+    let lists = published.index.lists().iter();
+    let blobs = published.index.blobs().map(|place| place.digest);
+    blobs.chain(lists.map(|list: &SegmentList| list.blob)).collect()
 }
 
 /// Bundles in memory, and what to do before a range is given.

@@ -1,4 +1,4 @@
-//! Bytes of version 1, as they were written first: today's program must read them, and write the same.
+//! Bytes of versions 1 and 2, as they were written first: today's program must read them, and write the same.
 //!
 //! `SHIP_BLESS=1` writes them anew; that is right only together with a new version byte.
 
@@ -44,6 +44,32 @@ fn version_1_is_read_and_written() {
     let bundle = fs::read(frozen("bundle-1.tar.zst")).unwrap();
     let verified = verify_bundle(&bundle[..], &Expected::default()).unwrap();
     // Compressed bytes may differ with another zstd; what they hold may not.
+    let raw = |index: &ship_bundle::BundleIndex| -> Vec<_> {
+        let frames = index.frames().iter();
+        frames.map(|frame| (frame.raw_len, frame.blobs.clone())).collect()
+    };
+    assert_eq!(raw(&verified.index), raw(&published.index));
+}
+
+/// A file of which half is known and one that is new, cut: where the cuts are, what is packed of them, and how it is listed.
+#[test]
+fn version_2_is_read_and_written() {
+    let known = tempfile::tempdir().unwrap();
+    let half: Vec<u8> = (0..5_u32 << 20).map(|at| (at / (300 << 10)) as u8).collect();
+    put(known.path(), "data", [&half[..], &half[..]].concat());
+    let before = published_cut(known.path(), &[]);
+    put(known.path(), "data", [&half[..], b"new", &half[..]].concat());
+    put(known.path(), "more*", vec![1; 9 << 20]);
+    put(known.path(), "page", "<html>\n");
+    let published = published_cut(known.path(), &[&before]);
+    if std::env::var_os("SHIP_BLESS").is_some() {
+        fs::write(frozen("bundle-2.tar.zst"), &published.bytes).unwrap();
+    }
+    let bundle = fs::read(frozen("bundle-2.tar.zst")).unwrap();
+    let verified = verify_bundle(&bundle[..], &Expected::default()).unwrap();
+    assert_eq!(verified.index.lists().len(), 2);
+    assert_eq!(verified.unproven.len(), 1);
+    assert_eq!(verified.index.lists(), published.index.lists());
     let raw = |index: &ship_bundle::BundleIndex| -> Vec<_> {
         let frames = index.frames().iter();
         frames.map(|frame| (frame.raw_len, frame.blobs.clone())).collect()

@@ -18,4 +18,5 @@ mod memory;
 mod mending;
 mod ordinary_tools;
 mod round_trip;
+mod segments;
 mod stamped;

@@ -1,17 +1,20 @@
 //! A file larger than the memory a process may use is published and staged all the same.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
+use ship_bundle::segments::cut_files;
 use ship_bundle::stage::{BlobSource, Place, StageTask, stage};
-use ship_bundle::{Expected, pack, verify_bundle, walk};
+use ship_bundle::{Expected, Parts, pack_parts, verify_bundle, walk};
 use ship_model::digest::BundleDigest;
 
 use crate::fixture::*;
 
 const DIR_VARIABLE: &str = "SHIP_BUNDLE_MEMORY_DIR";
+const CUT_VARIABLE: &str = "SHIP_BUNDLE_MEMORY_CUT";
 /// 256 MiB bounds every process of ours.
 const MOST_RESIDENT_KIB: u64 = 256 << 10;
 const FILE: usize = 300 << 20;
@@ -54,10 +57,20 @@ fn scenario() {
     let (tree, releases, bundle) = (dir.join("tree"), dir.join("releases"), dir.join("bundle"));
     let manifest = walk(&tree, &spec(), &()).unwrap().manifest;
     let wanted = manifest.files().map(|file| file.3).collect();
-    let packed = pack(
+    let lists = if std::env::var_os(CUT_VARIABLE).is_some() {
+        cut_files(&tree, &manifest, &wanted, &()).unwrap()
+    } else {
+        Vec::new()
+    };
+    let parts = Parts {
+        wanted: &wanted,
+        lists: &lists,
+        known: &HashSet::new(),
+    };
+    let packed = pack_parts(
         &tree,
         &manifest,
-        &wanted,
+        &parts,
         3,
         fs::File::create(&bundle).unwrap(),
         &(),
@@ -89,18 +102,30 @@ fn scenario() {
 }
 
 #[test]
-fn a_large_file_needs_little_memory() {
+fn a_large_file_needs_little_memory_whole() {
+    needs_little_memory(false);
+}
+
+#[test]
+fn a_large_file_needs_little_memory_cut() {
+    needs_little_memory(true);
+}
+
+fn needs_little_memory(cut: bool) {
     let dir = tempfile::tempdir().unwrap();
     for folder in ["tree", "releases"] {
         fs::create_dir(dir.path().join(folder)).unwrap();
     }
     write_large(&dir.path().join("tree/large"));
     put(&dir.path().join("tree"), "small", "x");
-    let status = Command::new(std::env::current_exe().unwrap())
+    let mut scenario = Command::new(std::env::current_exe().unwrap());
+    scenario
         .args(["--exact", "memory::scenario", "--ignored"])
-        .env(DIR_VARIABLE, dir.path())
-        .output()
-        .unwrap();
+        .env(DIR_VARIABLE, dir.path());
+    if cut {
+        scenario.env(CUT_VARIABLE, "1");
+    }
+    let status = scenario.output().unwrap();
     assert!(status.status.success(), "{status:?}");
     let peak: u64 = fs::read_to_string(dir.path().join("peak"))
         .unwrap()
