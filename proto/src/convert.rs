@@ -216,6 +216,8 @@ impl From<UpdateFigures> for v1::UpdateFigures {
             switch_ms: figures.switch_ms,
             lost_requests: figures.lost_requests,
             gap_ms: figures.gap_ms,
+            fetched_from_mirrors: figures.fetched_from_mirrors,
+            fetched_from_peers: figures.fetched_from_peers,
         }
     }
 }
@@ -228,6 +230,8 @@ impl From<v1::UpdateFigures> for UpdateFigures {
             switch_ms: wire.switch_ms,
             lost_requests: wire.lost_requests,
             gap_ms: wire.gap_ms,
+            fetched_from_mirrors: wire.fetched_from_mirrors,
+            fetched_from_peers: wire.fetched_from_peers,
         }
     }
 }
@@ -461,6 +465,8 @@ impl From<HostReport> for v1::HostReport {
             platform: report.platform.unwrap_or_default(),
             figures: Some(report.figures.into()),
             privileges: report.privileges.map(Into::into),
+            peer_address: report.peer_address,
+            faults: into_all(report.faults),
         }
     }
 }
@@ -486,6 +492,8 @@ impl TryFrom<v1::HostReport> for HostReport {
             platform: Some(wire.platform).filter(|platform| !platform.is_empty()),
             figures: wire.figures.unwrap_or_default().into(),
             privileges: wire.privileges.map(Into::into),
+            peer_address: wire.peer_address,
+            faults: into_all(wire.faults),
         })
     }
 }

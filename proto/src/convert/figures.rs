@@ -1,6 +1,6 @@
 //! What hosts count, and what they could not serve.
 
-use ship_model::report::{AssetIncident, AssetRot, AssetsAsked, HostFigures};
+use ship_model::report::{AssetIncident, AssetRot, AssetsAsked, HostFigures, SourceFault};
 
 use super::{WireError, require};
 use crate::v1;
@@ -77,6 +77,9 @@ impl From<HostFigures> for v1::HostFigures {
             asset_rotten: figures.asset_rotten,
             asset_healed: figures.asset_healed,
             fetched_bytes: figures.fetched_bytes,
+            fetched_from_mirrors: figures.fetched_from_mirrors,
+            fetched_from_peers: figures.fetched_from_peers,
+            served_to_peers: figures.served_to_peers,
         }
     }
 }
@@ -92,6 +95,29 @@ impl From<v1::HostFigures> for HostFigures {
             asset_rotten: wire.asset_rotten,
             asset_healed: wire.asset_healed,
             fetched_bytes: wire.fetched_bytes,
+            fetched_from_mirrors: wire.fetched_from_mirrors,
+            fetched_from_peers: wire.fetched_from_peers,
+            served_to_peers: wire.served_to_peers,
+        }
+    }
+}
+
+impl From<SourceFault> for v1::SourceFault {
+    fn from(fault: SourceFault) -> Self {
+        Self {
+            source: fault.source,
+            reason: fault.reason,
+            at_ms: fault.at_ms,
+        }
+    }
+}
+
+impl From<v1::SourceFault> for SourceFault {
+    fn from(wire: v1::SourceFault) -> Self {
+        Self {
+            source: wire.source,
+            reason: wire.reason,
+            at_ms: wire.at_ms,
         }
     }
 }
