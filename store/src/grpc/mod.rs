@@ -9,6 +9,7 @@ mod logs;
 mod releases;
 mod rollouts;
 pub mod sessions;
+pub mod sources;
 mod status;
 mod view;
 
