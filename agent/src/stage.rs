@@ -18,7 +18,7 @@ use ship_model::spec::ReleaseSpec;
 use thiserror::Error;
 use tokio::runtime::Handle;
 
-use crate::fetch::{BundleSource, FetchError, Fetcher, OpenDelta, RangeError};
+use crate::fetch::{BundleSource, FetchError, Fetcher, OpenDelta, RangeError, Received};
 use crate::keeper::{IntentError, fits};
 use crate::layout::{self, AppLayout, PrepareError};
 
@@ -218,7 +218,7 @@ fn broken_transfer(error: &StageError) -> bool {
 #[derive(Debug, Clone)]
 pub struct Staged {
     pub here: Here,
-    pub fetched_bytes: u64,
+    pub fetched: Received,
     pub elapsed: Duration,
     /// Names of a damaged release that were put right.
     pub mended: Vec<TreePath>,
@@ -283,7 +283,7 @@ pub fn stage(
             spec: Arc::new(manifest.spec().clone()),
             damage: None,
         },
-        fetched_bytes: supply.fetcher.received() - before,
+        fetched: supply.fetcher.received().since(before),
         elapsed: done.elapsed,
         mended: done.mended,
     })
