@@ -134,6 +134,15 @@ impl Reporter {
 
     fn counted(&self, app: &AppReport) -> AppReport {
         let mut report = app.clone();
+        let faults = self.fetcher.get().map(|fetcher| fetcher.faults());
+        report
+            .remarks
+            .extend(faults.unwrap_or_default().into_iter().map(|fault| {
+                format!(
+                    "{}: {}; it was not asked again for an hour",
+                    fault.source, fault.reason
+                )
+            }));
         if let Some((assets, mending)) = self.assets.get() {
             report.asked = assets.shelf.asked(&app.app);
             report.rot = mending.rot(&app.app);

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use ship_model::leaves::{LeavesError, LeavesMaker};
+use ship_model::leaves::{Leaves, LeavesError, LeavesMaker};
 
 use crate::bridge::{Bridge, BrokenOff};
 use crate::engine::blobs::{put_aside, walk};
@@ -69,16 +69,25 @@ impl LeafLists {
     }
 }
 
-/// Reads `object` once.
-pub fn make(blobs: &dyn Blobs, object: Object) -> Result<Bytes, LeavesOfError> {
+fn make(blobs: &dyn Blobs, object: Object) -> Result<Bytes, LeavesOfError> {
+    match read(blobs, object) {
+        Ok(leaves) => Ok(leaves.encode().into()),
+        Err(LeavesOfError::Form {
+            source: LeavesError::Digest,
+            ..
+        }) => Err(put_aside(blobs, object, "its bytes have another digest").into()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads `object` once and checks its digest.
+pub fn read(blobs: &dyn Blobs, object: Object) -> Result<Leaves, LeavesOfError> {
     let reader = blobs.open(object)?;
     let mut maker = LeavesMaker::new(reader.len());
     walk(reader.as_ref(), object, |piece| maker.update(piece))?;
-    match maker.finish(*object.digest()) {
-        Ok(leaves) => Ok(leaves.encode().into()),
-        Err(LeavesError::Digest) => Err(put_aside(blobs, object, "its bytes have another digest").into()),
-        Err(source) => Err(LeavesOfError::Form { object, source }),
-    }
+    maker
+        .finish(*object.digest())
+        .map_err(|source| LeavesOfError::Form { object, source })
 }
 
 #[cfg(test)]
@@ -86,11 +95,9 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use std::io::Write as _;
 
-    use ship_model::digest::BundleDigest;
-    use ship_model::leaves::Leaves;
-
     use super::*;
     use crate::engine::blobs::MemoryBlobs;
+    use ship_model::digest::BundleDigest;
 
     #[tokio::test]
     async fn a_list_is_made_once_and_a_damaged_object_has_none() {

@@ -344,7 +344,7 @@ const EXPLAINED: [(&str, &str); 13] = [
     ),
     (
         "listen",
-        "gRPC and bundles, with TLS. `shipstore serve --listen` changes it.",
+        "gRPC and bundles, with TLS. `shipstore serve --listen` changes it. bundle_limit = N bounds bundles: bytes a second.",
     ),
     (
         "assets_listen",

@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ship_model::leaves::Leaves;
+use ship_model::leaves::{LEAF, Leaves};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -22,6 +22,35 @@ use crate::clock;
 
 /// Pieces that are fetched while one is read; each reader holds one more.
 const AHEAD: usize = 2;
+/// Leaves of short reads that are kept in memory, and how many of one read.
+const RECENT: usize = 32;
+const RECENT_RUN: usize = 4;
+
+/// Leaves of short reads, such as a bundle's index, kept in memory for what is read beside them: nothing is fetched twice
+/// because a leaf is longer than what was wanted of it.
+#[derive(Debug, Default)]
+pub(super) struct Recent(Mutex<VecDeque<(Object, usize, Bytes)>>);
+
+impl Recent {
+    fn find(&self, object: Object, run: &Range<usize>, leaf: usize) -> Option<Bytes> {
+        let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = recent.iter().find(|(of, at, _)| *of == object && *at == leaf);
+        found
+            .filter(|_| run.contains(&leaf))
+            .map(|(.., bytes)| bytes.clone())
+    }
+
+    fn put(&self, object: Object, first: usize, got: &[Bytes]) {
+        let short = got.len() <= RECENT_RUN && got.iter().all(|leaf| leaf.len() as u64 <= LEAF);
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (leaf, bytes) in (first..).zip(got).filter(|_| short) {
+            if recent.len() >= RECENT {
+                recent.pop_front();
+            }
+            recent.push_back((object, leaf, bytes.clone()));
+        }
+    }
+}
 
 /// For whom a piece is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +88,29 @@ impl Fetcher {
     /// # Errors
     /// When nobody gave them, after a few tries where trying helps.
     pub async fn piece(self: &Arc<Self>, whose: For, wanted: &Wanted) -> Result<Vec<Bytes>, RangeError> {
+        let (mut got, mut middle) = (Vec::new(), wanted.clone());
+        while let Some(leaf) = self.recent.find(wanted.object, &middle.run, middle.run.start) {
+            got.push(leaf);
+            middle.run.start += 1;
+        }
+        let mut end = Vec::new();
+        while let Some(leaf) = self
+            .recent
+            .find(wanted.object, &middle.run, middle.run.end.wrapping_sub(1))
+        {
+            end.push(leaf);
+            middle.run.end -= 1;
+        }
+        if !middle.run.is_empty() {
+            let fetched = self.fresh(whose, &middle).await?;
+            self.recent.put(wanted.object, middle.run.start, &fetched);
+            got.extend(fetched);
+        }
+        got.extend(end.into_iter().rev());
+        Ok(got)
+    }
+
+    async fn fresh(self: &Arc<Self>, whose: For, wanted: &Wanted) -> Result<Vec<Bytes>, RangeError> {
         let (object, leaves, run) = (wanted.object, &wanted.leaves, &wanted.run);
         let mut got = Vec::new();
         let Some(share) = &self.share else {

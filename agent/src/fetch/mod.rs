@@ -167,6 +167,7 @@ pub struct Fetcher {
     health: Mutex<Health>,
     pace: race::Pace,
     known: leaves::Known,
+    recent: checked::Recent,
     share: Option<Arc<Share>>,
     limit: Option<Throttle>,
     /// Since the start, of manifests, bundles and deltas: from the store, from mirrors, from other hosts.
@@ -189,6 +190,7 @@ impl Fetcher {
             health: Mutex::default(),
             pace: race::Pace::default(),
             known: leaves::Known::default(),
+            recent: checked::Recent::default(),
             share,
             limit: settings.fetch_limit.map(Throttle::new),
             received: Default::default(),

@@ -357,7 +357,7 @@ mod tests {
                         stage_ms: 20,
                         switch_ms: 30,
                         lost_requests: 0,
-                        gap_ms: None,
+                        ..UpdateFigures::default()
                     }),
                     failure: Some(AppFailure {
                         release: target(2),

@@ -312,10 +312,10 @@ pub struct DamagedRelease {
 pub struct UpdateFigures {
     pub fetched_bytes: u64,
     /// Of `fetched_bytes`, those from mirrors.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub fetched_from_mirrors: u64,
     /// Of `fetched_bytes`, those from other hosts.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub fetched_from_peers: u64,
     pub stage_ms: u64,
     pub switch_ms: u64,
@@ -324,6 +324,10 @@ pub struct UpdateFigures {
     /// How long nobody served in the last switch that had such a gap; none: no switch has had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap_ms: Option<u64>,
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// The step of a failure before a host: the host could not be taken out of its balancer's rotation, or put back, or is reached in

@@ -26,8 +26,7 @@ impl MirrorSettings {
 }
 
 /// For whoever opens the file.
-pub(super) const TEMPLATE: &str = r#"# bundle_limit = 100000000                    # bytes of bundles a second that leave this store, for all hosts together
-# [[mirror]]                                  # hosts ask it before this store, and check every byte; first in the file, first asked
+pub(super) const TEMPLATE: &str = r#"# [[mirror]]                                  # hosts ask it before this store, and check every byte; first in the file, first asked
 # url = "https://mirror.example.com/ship"     # has bundles/DIGEST and deltas/DIGEST, as `shipstore mirror` writes them
 # env = "production"                          # optional: for its hosts only
 # class = "web"                               # optional: for hosts of this class only
