@@ -94,7 +94,7 @@ impl Fetcher {
     /// there.
     ///
     /// # Errors
-    /// The last one's failure, when all have failed.
+    /// The failure of one of them, when all have failed.
     pub(super) async fn gather(
         self: &Arc<Self>,
         order: Vec<Origin>,
@@ -104,12 +104,12 @@ impl Fetcher {
         let (out, mut events) = mpsc::channel::<Event>(AHEAD);
         let mut next = order.into_iter().enumerate();
         let mut running: Vec<Runner> = Vec::new();
-        let mut failure = RangeError::Nobody;
+        let mut failure = None;
         let mut since = Instant::now();
         while got.len() < wanted.run.len() {
             if running.is_empty() {
                 let Some((number, origin)) = next.next() else {
-                    return Err(failure);
+                    return Err(failure.unwrap_or(RangeError::Nobody));
                 };
                 running.push(self.start(number, origin, wanted, got.len(), &out));
             }
@@ -125,10 +125,15 @@ impl Fetcher {
                 }
                 Ok(Some((number, Err(error)))) => {
                     if let Some(at) = running.iter().position(|runner| runner.number == number) {
-                        failure = self.gave_up(&running.remove(at).origin, wanted, error);
+                        let error = self.gave_up(&running.remove(at).origin, wanted, error);
+                        // One that may have it later counts more than one that never will.
+                        let hopeful = failure.as_ref().is_some_and(RangeError::is_transient);
+                        if !hopeful || error.is_transient() {
+                            failure = Some(error);
+                        }
                     }
                 }
-                Ok(None) => return Err(failure),
+                Ok(None) => return Err(failure.unwrap_or(RangeError::Nobody)),
                 Err(_) if running.len() == 1 && next.len() > 0 && self.pace.may_ask_twice() => {
                     if let Some((number, origin)) = next.next() {
                         tracing::debug!(%origin, "asked too: the first is slow");
@@ -214,6 +219,7 @@ impl Fetcher {
         let answer = self.ask(origin, &path, Some((bytes.start, bytes.end))).await?;
         answers(&answer.response, bytes.start, bytes.end)?;
         let (mut body, kept) = answer.into_body();
+        let mut kept = Some(kept);
         let mut held = BytesMut::new();
         for leaf in wanted.run.clone() {
             let at = wanted.leaves.bytes_of(&(leaf..leaf + 1));
@@ -228,13 +234,17 @@ impl Fetcher {
             if !wanted.leaves.is(leaf, &whole) {
                 return Err(RangeError::Wrong);
             }
+            // Before the last leaf is handed on, for whoever gets it needs this no longer. What comes beyond is never read.
+            let last = leaf + 1 == wanted.run.end && held.is_empty();
+            if last
+                && matches!(timeout(LAST_WORD, body.frame()).await, Ok(None))
+                && let Some(kept) = kept.take()
+            {
+                self.keep(kept);
+            }
             if out.send((number, Ok((leaf, whole)))).await.is_err() {
                 return Ok(());
             }
-        }
-        // What comes beyond is never read.
-        if held.is_empty() && matches!(timeout(LAST_WORD, body.frame()).await, Ok(None)) {
-            self.keep(kept);
         }
         Ok(())
     }

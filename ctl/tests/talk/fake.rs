@@ -425,6 +425,14 @@ impl Releases for Face {
         ))
     }
 
+    async fn deltas(&self, _: Request<DeltasRequest>) -> Answer<DeltasReply> {
+        Ok(Response::new(DeltasReply::default()))
+    }
+
+    async fn leaves(&self, _: Request<LeavesRequest>) -> Answer<LeavesReply> {
+        Err(Status::unimplemented("terminals check whole bundles"))
+    }
+
     type ManifestStream = Items<Piece>;
 
     async fn manifest(&self, _: Request<ManifestRequest>) -> Answer<Self::ManifestStream> {
