@@ -6,7 +6,7 @@ use ship_model::name::NameError;
 use ship_model::release::{Provenance, ReleaseNumber, ReleaseRecord, Target};
 use ship_model::report::{
     AppFailure, AppPhase, AppReport, AppWait, AssetIncident, CanaryReport, DamagedRelease, HostReport,
-    LocalHold, ProcessReport, UpdateFigures,
+    LocalHold, ProcessReport,
 };
 
 use crate::v1;
@@ -204,34 +204,6 @@ impl From<v1::AppPhase> for AppPhase {
             v1::AppPhase::Soaking => Self::Soaking,
             v1::AppPhase::Draining => Self::Draining,
             v1::AppPhase::Reverting => Self::Reverting,
-        }
-    }
-}
-
-impl From<UpdateFigures> for v1::UpdateFigures {
-    fn from(figures: UpdateFigures) -> Self {
-        Self {
-            fetched_bytes: figures.fetched_bytes,
-            stage_ms: figures.stage_ms,
-            switch_ms: figures.switch_ms,
-            lost_requests: figures.lost_requests,
-            gap_ms: figures.gap_ms,
-            fetched_from_mirrors: figures.fetched_from_mirrors,
-            fetched_from_peers: figures.fetched_from_peers,
-        }
-    }
-}
-
-impl From<v1::UpdateFigures> for UpdateFigures {
-    fn from(wire: v1::UpdateFigures) -> Self {
-        Self {
-            fetched_bytes: wire.fetched_bytes,
-            stage_ms: wire.stage_ms,
-            switch_ms: wire.switch_ms,
-            lost_requests: wire.lost_requests,
-            gap_ms: wire.gap_ms,
-            fetched_from_mirrors: wire.fetched_from_mirrors,
-            fetched_from_peers: wire.fetched_from_peers,
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What hosts count, and what they could not serve.
+//! What hosts count, what an update cost, and what they could not serve.
 
-use ship_model::report::{AssetIncident, AssetRot, AssetsAsked, HostFigures, SourceFault};
+use ship_model::report::{AssetIncident, AssetRot, AssetsAsked, HostFigures, SourceFault, UpdateFigures};
 
 use super::{WireError, require};
 use crate::v1;
@@ -62,6 +62,34 @@ impl From<v1::AssetRot> for AssetRot {
             found: wire.found,
             mended: wire.mended,
             url: wire.url,
+        }
+    }
+}
+
+impl From<UpdateFigures> for v1::UpdateFigures {
+    fn from(figures: UpdateFigures) -> Self {
+        Self {
+            fetched_bytes: figures.fetched_bytes,
+            stage_ms: figures.stage_ms,
+            switch_ms: figures.switch_ms,
+            lost_requests: figures.lost_requests,
+            gap_ms: figures.gap_ms,
+            fetched_from_mirrors: figures.fetched_from_mirrors,
+            fetched_from_peers: figures.fetched_from_peers,
+        }
+    }
+}
+
+impl From<v1::UpdateFigures> for UpdateFigures {
+    fn from(wire: v1::UpdateFigures) -> Self {
+        Self {
+            fetched_bytes: wire.fetched_bytes,
+            stage_ms: wire.stage_ms,
+            switch_ms: wire.switch_ms,
+            lost_requests: wire.lost_requests,
+            gap_ms: wire.gap_ms,
+            fetched_from_mirrors: wire.fetched_from_mirrors,
+            fetched_from_peers: wire.fetched_from_peers,
         }
     }
 }
