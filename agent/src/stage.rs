@@ -2,13 +2,15 @@
 //!
 //! `current` is never touched here.
 
+mod plan;
+
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ship_bundle::stage::{
-    self, BlobSource, DeltaTask, Depth, FetchError as BlobError, Kept, KeptError, Place, RemoveError,
-    StageError, StageTask, StagedRelease, VerifyReport, VerifyStagedError,
+    self, BlobSource, Depth, FetchError as BlobError, Kept, KeptError, Place, RemoveError, StageError,
+    StageTask, StagedRelease, VerifyReport, VerifyStagedError,
 };
 use ship_model::digest::BundleDigest;
 use ship_model::manifest::Manifest;
@@ -21,6 +23,7 @@ use tokio::runtime::Handle;
 use crate::fetch::{BundleSource, FetchError, Fetcher, OpenDelta, RangeError, Received};
 use crate::keeper::{IntentError, fits};
 use crate::layout::{self, AppLayout, PrepareError};
+use plan::delta_from;
 
 /// Neighbours that unchanged files are linked from.
 const DONORS: usize = 3;
@@ -219,6 +222,8 @@ fn broken_transfer(error: &StageError) -> bool {
 pub struct Staged {
     pub here: Here,
     pub fetched: Received,
+    /// The release against which a delta brought it.
+    pub delta_from: Option<ReleaseNumber>,
     pub elapsed: Duration,
     /// Names of a damaged release that were put right.
     pub mended: Vec<TreePath>,
@@ -273,6 +278,8 @@ pub fn stage(
         delta: delta.as_ref(),
     };
     let done = work.run(staging)?;
+    let base = delta.filter(|_| done.by_delta).map(|delta| delta.offer.base);
+    let base = base.and_then(|base| neighbours.iter().find(|neighbour| neighbour.id == base));
     prepare_shared(layout, manifest.spec()).map_err(|source| StagingError::Prepare {
         release: target.folder(),
         source,
@@ -284,6 +291,7 @@ pub fn stage(
             damage: None,
         },
         fetched: supply.fetcher.received().since(before),
+        delta_from: base.map(|base| base.number),
         elapsed: done.elapsed,
         mended: done.mended,
     })
@@ -308,35 +316,6 @@ fn donors(layout: &AppLayout, target: &Target, neighbours: &[Target]) -> Vec<Sta
     donors
 }
 
-/// A delta from one of the donors, with the release's manifest. None is needed: what keeps one away is told, no more.
-fn delta_from(target: &Target, supply: &Supply, donors: &[StagedRelease]) -> Option<(OpenDelta, Manifest)> {
-    if donors.iter().any(|donor| donor.id() == target.id) {
-        // It lies here: nothing, or little, is to be fetched.
-        return None;
-    }
-    let bases: Vec<_> = donors.iter().map(StagedRelease::id).collect();
-    if bases.is_empty() {
-        return None;
-    }
-    let offers = supply
-        .runtime
-        .block_on(supply.fetcher.deltas(target.id, &bases, &[]));
-    let offers = offers.map_err(|error| crate::session::chain(&error));
-    let opened = offers.and_then(|offers| {
-        let Some(offer) = offers.first() else {
-            return Ok(None);
-        };
-        let base = donors.iter().find(|donor| donor.id() == offer.base);
-        let Some(base) = base else { return Ok(None) };
-        let opened = OpenDelta::open(&supply.bundles, *offer, target.id, base.manifest());
-        opened.map(Some).map_err(|error| crate::session::chain(&error))
-    });
-    opened.unwrap_or_else(|error| {
-        tracing::warn!(release = %target.number, error, "no delta; bundles are read");
-        None
-    })
-}
-
 /// One staging under way.
 struct Work<'a> {
     layout: &'a AppLayout,
@@ -349,6 +328,7 @@ struct Work<'a> {
 
 struct Worked {
     elapsed: Duration,
+    by_delta: bool,
     mended: Vec<TreePath>,
 }
 
@@ -404,24 +384,13 @@ impl Work<'_> {
             release: folder.clone(),
             source: Box::new(source),
         })?;
-        let delta = delta.and_then(|delta| {
-            let base = self.donors.iter().find(|donor| donor.id() == delta.offer.base)?;
-            Some(DeltaTask {
-                index: &delta.index,
-                base,
-                source: delta.source(),
-            })
-        });
-        let mut missing = stage::missing(self.manifest, self.donors, kept.as_ref());
-        if let Some(delta) = &delta {
-            delta.spare(&mut missing);
-        }
-        let bundles = self.supply.bundles.holding(&missing, wrong);
-        let bundles = bundles.map_err(|source| StagingError::Fetch {
+        let missing = stage::missing(self.manifest, self.donors, kept.as_ref());
+        let plan = self.plan(missing, delta, wrong);
+        let (delta, bundles) = plan.map_err(|source| StagingError::Fetch {
             release: folder.clone(),
             source,
         })?;
-        drop(missing);
+        let by_delta = delta.is_some();
         staging();
         let task = StageTask {
             place,
@@ -439,11 +408,13 @@ impl Work<'_> {
                 tracing::warn!(release = %self.target.number, first, differing, "damaged here; it is mended");
                 stage::repair(&task).map(|repaired| Worked {
                     elapsed: repaired.report.elapsed,
+                    by_delta,
                     mended: repaired.paths,
                 })
             }
             other => other.map(|report| Worked {
                 elapsed: report.elapsed,
+                by_delta,
                 mended: Vec::new(),
             }),
         };

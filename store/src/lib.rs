@@ -4,6 +4,7 @@
 //! * [`engine`]: where bytes lie: narrow traits and the engines behind them.
 //! * [`ledger`]: what records mean; nothing else touches the catalog.
 //! * [`publish`], [`locate`], [`union`]: how a tree becomes a release, where its blobs and its assets lie.
+//! * [`deltas`]: how a release is told by what changed since another one, to hosts that have that.
 //! * [`folder`], [`admin`], [`settings`]: a store's folder as a whole: opened, verified, rebuilt, copied, put back.
 //! * [`push`]: assets on their way to where a CDN takes them from.
 //! * [`retention`]: how long assets are kept, and why.

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ship_model::digest::BlobDigest;
+use ship_tests::wait::until;
 use ship_tests::{Fleet, http, load::Load};
 
 /// Asset URL path → digest of its bytes, over all published releases.
@@ -47,8 +48,13 @@ fn six_releases_of_streamlit_travel_and_lose_nothing() {
         );
         note_assets(tree, &mut published);
         let load = (number > 1).then(|| load(&fleet));
+        // On a slow machine it takes longer than hosts wait for it.
+        until("the delta is made", || {
+            (fleet.deltas_made() >= index).then_some(())
+        });
         fleet.shipctl(&["promote", "streamlit", "-m", version]).expect(0);
         check(&fleet, number, &published);
+        moved_little(&fleet, number, done["stored_bytes"].as_u64().unwrap());
         load.into_iter().for_each(nothing_lost);
     }
     assert!(
@@ -61,6 +67,19 @@ fn six_releases_of_streamlit_travel_and_lose_nothing() {
     fleet.shipctl(&["revert", "streamlit"]).expect(0);
     check(&fleet, trees.len() as u64 - 1, &published);
     nothing_lost(load);
+}
+
+/// From the second release on, hosts fetch what changed, in a small part of the bytes of the new files.
+fn moved_little(fleet: &Fleet, number: u64, bundle: u64) {
+    for host in fleet.app("streamlit")["hosts"].as_array().unwrap() {
+        let from = host["delta_from"].as_u64();
+        assert_eq!(from, Some(number - 1).filter(|from| *from > 0), "{host}");
+        let fetched = host["fetched_bytes"].as_u64().unwrap();
+        assert!(
+            from.is_none() || fetched < bundle / 2,
+            "{fetched} of {bundle}: {host}"
+        );
+    }
 }
 
 fn cache() -> Option<PathBuf> {

@@ -336,16 +336,23 @@ impl App {
                     failure.release == done.target
                         && (failure.transient || unpacking && failure.epoch < epoch)
                 };
-                let cost = staged.map(|staged| (staged.fetched, staged.elapsed.as_millis() as u64));
+                let cost = staged.map(|staged| {
+                    (
+                        staged.fetched,
+                        staged.elapsed.as_millis() as u64,
+                        staged.delta_from,
+                    )
+                });
                 self.save(|record| {
                     if record.failure.as_ref().is_some_and(clear) {
                         record.failure = None;
                     }
-                    if let Some((fetched, elapsed)) = cost {
+                    if let Some((fetched, elapsed, delta_from)) = cost {
                         record.update.fetched_bytes = fetched.all();
                         record.update.fetched_from_mirrors = fetched.mirrors;
                         record.update.fetched_from_peers = fetched.peers;
                         record.update.stage_ms = elapsed;
+                        record.update.delta_from = delta_from;
                     }
                 });
                 tracing::info!(release = %done.target.number, job = ?done.kind, "done");

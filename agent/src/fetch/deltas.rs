@@ -17,10 +17,9 @@ use super::bundles::BundleSource;
 use super::lines::Object;
 use super::{FetchError, Fetcher, answer, call};
 
-/// A delta of at most so many bytes is fetched whole, in one request.
-const WHOLE: u64 = 4 << 20;
-/// Bytes of the tail of a longer one that are read at once: with them comes most indexes' end, or all of it.
-const TAIL: u64 = 256 << 10;
+/// Bytes of the tail that are read at once: with them comes most indexes' end, or all of it, and of a short delta
+/// everything. No more, as what it would cost is known only then.
+const TAIL: u64 = 64 << 10;
 /// Largest manifest frame and index frame that are taken into memory.
 const MAX_PART: u64 = 64 << 20;
 
@@ -148,7 +147,7 @@ impl OpenDelta {
             delta,
             whole: None,
         };
-        if offer.bytes <= WHOLE {
+        if offer.bytes <= TAIL {
             bytes.whole = Some(bytes.read(0..offer.bytes).map_err(read_error)?);
         }
         let from = offer.bytes.saturating_sub(TAIL.max(FOOTER as u64));

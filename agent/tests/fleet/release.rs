@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::PermissionsExt;
 
+use ship_bundle::delta::{BlobBytes, Effort, make_delta};
 use ship_bundle::{DEFAULT_LEVEL, pack, walk};
-use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
+use ship_model::digest::{BlobDigest, BundleDigest, DeltaDigest, ReleaseId};
 use ship_model::manifest::Manifest;
 use ship_model::path::TreePath;
 use ship_model::release::{ReleaseNumber, Target};
@@ -18,6 +19,28 @@ pub struct Shelf {
     pub places: HashMap<BlobDigest, (BundleDigest, u64)>,
     /// Where blobs lie besides, told to who avoids their first place.
     pub elsewhere: HashMap<BlobDigest, (BundleDigest, u64)>,
+    /// Every file's bytes, of which deltas are made.
+    pub contents: HashMap<BlobDigest, Vec<u8>>,
+    pub deltas: HashMap<DeltaDigest, Vec<u8>>,
+    pub offers: Vec<Offer>,
+}
+
+/// A delta that the store tells of.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    pub base: ReleaseId,
+    pub target: ReleaseId,
+    pub delta: DeltaDigest,
+    pub bytes: u64,
+}
+
+struct Contents<'a>(&'a HashMap<BlobDigest, Vec<u8>>);
+
+impl BlobBytes for Contents<'_> {
+    fn read_at(&self, blob: BlobDigest, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        buffer.copy_from_slice(&self.0[&blob][offset as usize..][..buffer.len()]);
+        Ok(())
+    }
 }
 
 /// A static release of app `web` whose `assets/` is served below `/assets`.
@@ -38,6 +61,7 @@ impl Shelf {
             let file = tree.path().join(path.trim_end_matches('!'));
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(&file, content).unwrap();
+            self.contents.insert(BlobDigest::of(content), content.to_vec());
             let mode = if path.ends_with('!') { 0o755 } else { 0o644 };
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
         }
@@ -71,6 +95,31 @@ impl Shelf {
             number: ReleaseNumber(number),
             id,
         }
+    }
+
+    /// Offers a delta between two releases, spoiled before it gets its name.
+    pub fn offer(&mut self, base: Target, target: Target, spoil: impl FnOnce(&mut Vec<u8>)) -> &mut Offer {
+        let manifest = |id| Manifest::read(self.manifests[&id].clone()).unwrap();
+        let (old, new) = (manifest(base.id), manifest(target.id));
+        let (contents, mut bytes) = (Contents(&self.contents), Vec::new());
+        make_delta(
+            (&old, &contents),
+            (&new, &contents),
+            Effort::AT_ONCE,
+            &mut bytes,
+            &(),
+        )
+        .unwrap();
+        spoil(&mut bytes);
+        let delta = DeltaDigest::of(&bytes);
+        self.offers.push(Offer {
+            base: base.id,
+            target: target.id,
+            delta,
+            bytes: bytes.len() as u64,
+        });
+        self.deltas.insert(delta, bytes);
+        self.offers.last_mut().unwrap()
     }
 
     /// Packs these files once more, into a bundle of their own.

@@ -14,7 +14,7 @@ use futures::Stream;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use ship_model::desired::{DeployNumber, DesiredApp, DesiredHost, Epoch};
-use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
+use ship_model::digest::{BlobDigest, BundleDigest, DeltaDigest, ReleaseId};
 use ship_model::release::Target;
 use ship_model::report::{AppReport, HostReport};
 use ship_proto::v1;
@@ -26,7 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response as Answer, Status, Streaming};
 
 use super::certificates::Authority;
-use super::release::{Shelf, site, static_spec};
+use super::release::{Offer, Shelf, site, static_spec};
 
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -37,6 +37,8 @@ pub struct Inner {
     /// Ends every transfer of a bundle after so many bytes; 0: never.
     pub cut_after: AtomicUsize,
     pub transfers: AtomicUsize,
+    /// Of these, of deltas.
+    pub delta_transfers: AtomicUsize,
     /// Answers every call and transfer with "unavailable".
     pub sick: AtomicBool,
     /// Tells places of blobs that nobody asked for, without end.
@@ -68,6 +70,7 @@ impl Store {
             report: watch::channel(HostReport::default()).0,
             cut_after: AtomicUsize::new(0),
             transfers: AtomicUsize::new(0),
+            delta_transfers: AtomicUsize::new(0),
             sick: AtomicBool::new(false),
             flood: AtomicBool::new(false),
             no_bytes: AtomicBool::new(false),
@@ -210,17 +213,30 @@ fn router(inner: Arc<Inner>) -> axum::Router {
         .add_service(AgentsServer::from_arc(Arc::clone(&inner)));
     let bundles = axum::Router::new()
         .route("/bundles/{digest}", axum::routing::get(bundle))
+        .route("/deltas/{digest}", axum::routing::get(delta))
         .with_state(inner);
     grpc.into_axum_router().merge(bundles)
 }
 
 async fn bundle(State(inner): State<Arc<Inner>>, Path(digest): Path<String>, headers: HeaderMap) -> Response {
+    let digest: BundleDigest = digest.parse().unwrap();
+    let bytes = inner.shelf.lock().unwrap().bundles.get(&digest).cloned();
+    range(&inner, bytes, &headers)
+}
+
+async fn delta(State(inner): State<Arc<Inner>>, Path(digest): Path<String>, headers: HeaderMap) -> Response {
+    let digest: DeltaDigest = digest.parse().unwrap();
+    let bytes = inner.shelf.lock().unwrap().deltas.get(&digest).cloned();
+    inner.delta_transfers.fetch_add(1, Ordering::Relaxed);
+    range(&inner, bytes, &headers)
+}
+
+fn range(inner: &Inner, bytes: Option<Vec<u8>>, headers: &HeaderMap) -> Response {
     if inner.sick.load(Ordering::Relaxed) || inner.no_bytes.load(Ordering::Relaxed) {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     inner.transfers.fetch_add(1, Ordering::Relaxed);
-    let digest: BundleDigest = digest.parse().unwrap();
-    let Some(bytes) = inner.shelf.lock().unwrap().bundles.get(&digest).cloned() else {
+    let Some(bytes) = bytes else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let range = headers.get(header::RANGE).unwrap().to_str().unwrap();
@@ -461,7 +477,18 @@ impl Releases for Inner {
         }))
     }
 
-    async fn deltas(&self, _: Request<v1::DeltasRequest>) -> Result<Answer<v1::DeltasReply>, Status> {
-        Ok(Answer::new(v1::DeltasReply::default()))
+    async fn deltas(&self, request: Request<v1::DeltasRequest>) -> Result<Answer<v1::DeltasReply>, Status> {
+        self.well()?;
+        let asked = request.into_inner();
+        let shelf = self.shelf.lock().unwrap();
+        let leads = |offer: &&Offer| asked.release == offer.target.as_bytes();
+        let deltas = shelf.offers.iter().filter(leads).map(|offer| v1::Delta {
+            delta: offer.delta.as_bytes().to_vec(),
+            base: offer.base.as_bytes().to_vec(),
+            bytes: offer.bytes,
+        });
+        Ok(Answer::new(v1::DeltasReply {
+            deltas: deltas.collect(),
+        }))
     }
 }

@@ -19,10 +19,11 @@ use crate::words::{bytes, clean, count, millis, rfc3339};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 With -o json one object: apps[] with app, release, deploy, rollout, asset_urls[] and
-hosts[] with host, state, release, previous, listen{}, fetched_bytes, stage_ms,
-switch_ms, lost_requests. `rollout` is null when none is under way; with -w one such
-object on a line at every change. Columns: FETCHED bytes, STAGED and SWITCHED times of
-the host's last update, LOST requests of its last switch.
+hosts[] with host, state, release, previous, listen{}, fetched_bytes, delta_from,
+stage_ms, switch_ms, lost_requests. `rollout` is null when none is under way; with -w
+one such object on a line at every change. Columns: FETCHED bytes of the host's last
+update (delta: told by the changes to a release that it had), its STAGED and SWITCHED
+times, LOST requests of its last switch.
 Examples:
   shipctl status web
   shipctl status -w
@@ -220,13 +221,18 @@ fn table(hosts: &[AppHost]) -> Table {
             number(shown.previous).into(),
             doing.into(),
             listen.join(" ").into(),
-            bytes(shown.fetched_bytes).into(),
+            fetched(&shown).into(),
             millis(shown.stage_ms).into(),
             millis(shown.switch_ms).into(),
             shown.lost_requests.to_string().into(),
         ]);
     }
     table
+}
+
+fn fetched(host: &shape::Host) -> String {
+    let delta = if host.delta_from.is_some() { " delta" } else { "" };
+    format!("{}{delta}", bytes(host.fetched_bytes))
 }
 
 fn trouble(host: &AppHost) -> Vec<String> {
@@ -357,6 +363,7 @@ mod tests {
                         stage_ms: 20,
                         switch_ms: 30,
                         lost_requests: 0,
+                        delta_from: Some(41),
                         ..UpdateFigures::default()
                     }),
                     failure: Some(AppFailure {

@@ -1,5 +1,6 @@
 //! What hosts count, what an update cost, and what they could not serve.
 
+use ship_model::release::ReleaseNumber;
 use ship_model::report::{AssetIncident, AssetRot, AssetsAsked, HostFigures, SourceFault, UpdateFigures};
 
 use super::{WireError, require};
@@ -74,6 +75,7 @@ impl From<UpdateFigures> for v1::UpdateFigures {
             switch_ms: figures.switch_ms,
             lost_requests: figures.lost_requests,
             gap_ms: figures.gap_ms,
+            delta_from: figures.delta_from.map(|release| release.0),
             fetched_from_mirrors: figures.fetched_from_mirrors,
             fetched_from_peers: figures.fetched_from_peers,
         }
@@ -88,6 +90,7 @@ impl From<v1::UpdateFigures> for UpdateFigures {
             switch_ms: wire.switch_ms,
             lost_requests: wire.lost_requests,
             gap_ms: wire.gap_ms,
+            delta_from: wire.delta_from.map(ReleaseNumber),
             fetched_from_mirrors: wire.fetched_from_mirrors,
             fetched_from_peers: wire.fetched_from_peers,
         }

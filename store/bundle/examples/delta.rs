@@ -3,6 +3,10 @@
 //!   delta OLD NEW [--thorough]
 //!
 //! One line of JSON: bytes of the delta, seconds to hash the trees, to make it and to read it, and the peak of memory.
+#![allow(
+    clippy::print_stdout,
+    reason = "it is a command, and its figures are what it says"
+)]
 
 use std::error::Error;
 use std::fs;

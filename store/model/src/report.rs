@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::desired::{DeployNumber, Epoch};
 use crate::name::{AppName, ClassName};
-use crate::release::Target;
+use crate::release::{ReleaseNumber, Target};
 
 /// Everything a host reports. Constant work: the whole level each time, never a difference.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -324,6 +324,9 @@ pub struct UpdateFigures {
     /// How long nobody served in the last switch that had such a gap; none: no switch has had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap_ms: Option<u64>,
+    /// The release of which the last one was fetched as a delta; none: whole files came, or none had to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta_from: Option<ReleaseNumber>,
 }
 
 fn is_zero(bytes: &u64) -> bool {

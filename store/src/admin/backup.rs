@@ -138,8 +138,8 @@ pub(super) fn copy_tree(
     let found = std::fs::symlink_metadata(from).map_err(|source| failed(from, source))?;
     if found.is_dir() {
         make_folder(to)?;
-        // What is staged, or quarantined, is nothing to keep.
-        let skipped = ["incoming", "quarantine"];
+        // What is staged or quarantined is nothing to keep, and deltas are made again.
+        let skipped = ["incoming", "quarantine", "delta"];
         for entry in list(from)? {
             let name = entry.file_name();
             if links && name.to_str().is_some_and(|name| skipped.contains(&name)) {

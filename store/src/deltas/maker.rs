@@ -1,20 +1,28 @@
-//! Makes deltas, one after another, on a thread of its own.
+//! Makes deltas, one after another, on a thread of its own: at once what hosts will ask for or asked for, and thoroughly,
+//! when nothing else is to be done, what was made in haste.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use ship_bundle::delta::{Effort, MakeDeltaError, delta_needs, make_delta};
 use ship_model::digest::{DeltaDigest, ReleaseId};
+use ship_model::manifest::Manifest;
+use tokio::sync::watch;
 
 use super::spool::{Spool, SpoolError};
 use super::{Deltas, KnownDelta, ReadFooterError, footer_of};
-use crate::engine::{Blobs, BlobsError, Object};
+use crate::engine::{Blobs, BlobsError, Object, Staged};
 use crate::locate::Places;
 use crate::union::{ReadManifestError, read_manifest};
 
 /// Wishes that wait. More are left out: hosts read bundles then.
 const WAITING: usize = 256;
+/// Without a wish for so long, deltas that were made at once are made smaller.
+const IDLE: Duration = Duration::from_secs(30);
+/// How long a delta that is no longer offered can still be read.
+const LEASE: Duration = Duration::from_secs(3600);
 
 /// Why a delta was not made.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +38,8 @@ pub enum MakeError {
     Make(#[from] MakeDeltaError),
     #[error("cannot keep the delta")]
     Blobs(#[from] BlobsError),
-    #[error("cannot write the delta")]
-    Write(#[source] io::Error),
+    #[error("something is wished for that somebody waits for")]
+    Wished,
     #[error("what was made is no delta")]
     Footer(#[from] ReadFooterError),
 }
@@ -44,12 +52,44 @@ pub struct Maker {
     deltas: Arc<Deltas>,
     queue: Mutex<Queue>,
     come: Condvar,
+    /// Told after each wish that was seen to.
+    seen_to: watch::Sender<()>,
 }
+
+/// From a release to a release.
+type Way = (ReleaseId, ReleaseId);
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<(ReleaseId, ReleaseId)>,
+    waiting: VecDeque<Way>,
+    under_way: Option<Way>,
+    /// Made while somebody waited: smaller ones are made when nobody does.
+    poor: VecDeque<Way>,
+    /// No longer offered; whoever was told of them may still read them.
+    retired: Vec<(Instant, DeltaDigest)>,
     ended: bool,
+}
+
+enum Work {
+    Wish(Way),
+    Improve(Way),
+    Remove(Vec<DeltaDigest>),
+}
+
+impl Queue {
+    fn is_wished(&self, way: Way) -> bool {
+        self.under_way == Some(way) || self.waiting.contains(&way)
+    }
+
+    /// What is to be done when nothing is wished for.
+    fn idle_work(&mut self) -> Option<Work> {
+        let gone = self.retired.extract_if(.., |(when, _)| when.elapsed() >= LEASE);
+        let gone: Vec<_> = gone.map(|(_, delta)| delta).collect();
+        if gone.is_empty() {
+            return self.poor.pop_back().map(Work::Improve);
+        }
+        Some(Work::Remove(gone))
+    }
 }
 
 impl Maker {
@@ -60,75 +100,181 @@ impl Maker {
             deltas,
             queue: Mutex::default(),
             come: Condvar::new(),
+            seen_to: watch::Sender::default(),
         })
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wishes for the deltas that lead from each of `bases` to `target`; those that are there are left out.
     pub fn wish(&self, bases: impl IntoIterator<Item = ReleaseId>, target: ReleaseId) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked: HashSet<_> = bases.into_iter().filter(|base| *base != target).collect();
-        for base in asked {
-            let wish = (base, target);
-            let there = !self.deltas.leading_to(target, &[base]).is_empty();
-            if !there && !queue.waiting.contains(&wish) && queue.waiting.len() < WAITING {
-                queue.waiting.push_back(wish);
+        let mut queue = self.queue();
+        for base in bases {
+            let way = (base, target);
+            let there = base == target || !self.deltas.leading_to(target, &[base]).is_empty();
+            if !there && !queue.is_wished(way) && queue.waiting.len() < WAITING {
+                queue.waiting.push_back(way);
             }
         }
         self.come.notify_all();
     }
 
-    /// Makes what is wished for until [`end`](Self::end). Blocks.
+    /// Waits for a delta from one of `bases` to `target` while one is wished for, `patience` at most.
+    pub async fn come(&self, bases: &[ReleaseId], target: ReleaseId, patience: Duration) {
+        let mut seen_to = self.seen_to.subscribe();
+        let waiting = async {
+            while self.deltas.leading_to(target, bases).is_empty()
+                && bases.iter().any(|base| self.queue().is_wished((*base, target)))
+                && seen_to.changed().await.is_ok()
+            {}
+        };
+        // What comes too late is there for the next host.
+        let _ = tokio::time::timeout(patience, waiting).await;
+    }
+
+    /// Takes deltas away that are no longer offered, once nobody can still be reading them.
+    pub fn remove_later(&self, deltas: impl IntoIterator<Item = DeltaDigest>) {
+        let now = Instant::now();
+        let retired = deltas.into_iter().map(|delta| (now, delta));
+        self.queue().retired.extend(retired);
+    }
+
+    /// Makes what is wished for until [`end`](Self::end), and smaller deltas when nothing is. Blocks.
     pub fn work(&self) {
-        while let Some((base, target)) = self.next() {
-            match self.make(base, target) {
-                Ok(made) => tracing::info!(
-                    from = %base.short(), to = %target.short(), bytes = made.bytes, "delta made"
-                ),
-                Err(error) => tracing::warn!(
-                    from = %base.short(), to = %target.short(), error = crate::log::whole(&error),
-                    "no delta; hosts read bundles"
-                ),
+        while let Some(work) = self.next() {
+            match work {
+                Work::Wish(way) => self.tried(way, Effort::AT_ONCE),
+                Work::Improve(way) => self.tried(way, Effort::THOROUGH),
+                Work::Remove(gone) => self.remove(&gone),
+            }
+            self.queue().under_way = None;
+            self.seen_to.send_replace(());
+        }
+    }
+
+    fn tried(&self, (base, target): Way, effort: Effort) {
+        let (from, to) = (base.short(), target.short());
+        match self.make((base, target), effort) {
+            Ok(made) => tracing::info!(%from, %to, bytes = made.bytes, level = made.level, "delta made"),
+            Err(MakeError::Wished) => self.queue().poor.push_front((base, target)),
+            Err(error) => {
+                let error = crate::log::whole(&error);
+                tracing::warn!(%from, %to, error, "no delta; hosts read what else there is");
+            }
+        }
+    }
+
+    fn remove(&self, gone: &[DeltaDigest]) {
+        for delta in gone {
+            if let Err(error) = self.blobs.remove(Object::Delta(*delta)) {
+                tracing::warn!(%delta, error = crate::log::whole(&error), "an old delta is not removed");
             }
         }
     }
 
     /// Lets [`work`](Self::work) return once the delta under way is made.
     pub fn end(&self) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
+        self.queue().ended = true;
         self.come.notify_all();
     }
 
-    fn next(&self) -> Option<(ReleaseId, ReleaseId)> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+    fn next(&self) -> Option<Work> {
+        let mut queue = self.queue();
+        let mut idle = false;
         loop {
             if queue.ended {
                 return None;
             }
-            if let Some(wish) = queue.waiting.pop_front() {
-                return Some(wish);
+            if let Some(way) = queue.waiting.pop_front() {
+                queue.under_way = Some(way);
+                return Some(Work::Wish(way));
             }
-            queue = self.come.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            if idle && let Some(work) = queue.idle_work() {
+                return Some(work);
+            }
+            let waited = self.come.wait_timeout(queue, IDLE);
+            let (again, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            (queue, idle) = (again, timeout.timed_out());
         }
+    }
+
+    /// Gives way to what somebody waits for.
+    fn unless_wished(&self, effort: Effort) -> io::Result<()> {
+        if effort != Effort::AT_ONCE && !self.queue().waiting.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(())
     }
 
     /// Makes one delta and keeps it; durable when it returns.
     ///
     /// # Errors
-    /// [`MakeError`]; nothing is kept.
-    pub fn make(&self, base: ReleaseId, target: ReleaseId) -> Result<KnownDelta, MakeError> {
+    /// [`MakeError`]; nothing is kept. A delta that is not made at once ends with [`MakeError::Wished`] when something is
+    /// wished for.
+    pub fn make(&self, (base, target): Way, effort: Effort) -> Result<KnownDelta, MakeError> {
         let manifest =
             |id| read_manifest(&*self.blobs, id).map_err(|source| MakeError::Manifest { id, source });
         let (old, new) = (manifest(base)?, manifest(target)?);
         let (of_old, of_new) = delta_needs(&old, &new);
         let from = Spool::fill(&*self.blobs, &self.places, &of_old)?;
         let to = Spool::fill(&*self.blobs, &self.places, &of_new)?;
-        let mut staged = self.blobs.stage()?;
-        make_delta((&old, &from), (&new, &to), Effort::AT_ONCE, &mut staged, &())?;
-        staged.flush().map_err(MakeError::Write)?;
+        let out = Yielding {
+            staged: self.blobs.stage()?,
+            ask: || self.unless_wished(effort),
+        };
+        let staged = self.written(out, (&old, &from), (&new, &to), effort)?;
         let (digest, bytes) = (DeltaDigest::from_bytes(staged.digest()), staged.len());
-        self.blobs.keep(staged, Object::Delta(digest))?;
-        self.deltas
-            .add(footer_of(&*self.blobs, Object::Delta(digest))?, digest, bytes);
-        Ok(KnownDelta { base, digest, bytes })
+        let object = Object::Delta(digest);
+        self.blobs.keep(staged, object)?;
+        let footer = footer_of(&*self.blobs, object)?;
+        self.remove_later(self.deltas.add(footer, digest, bytes));
+        if effort == Effort::AT_ONCE {
+            let mut queue = self.queue();
+            if queue.poor.len() == WAITING {
+                queue.poor.pop_front();
+            }
+            queue.poor.push_back((base, target));
+        }
+        Ok(KnownDelta {
+            base,
+            digest,
+            bytes,
+            level: footer.level,
+        })
+    }
+
+    fn written(
+        &self,
+        mut out: Yielding<impl Fn() -> io::Result<()>>,
+        from: (&Manifest, &Spool),
+        to: (&Manifest, &Spool),
+        effort: Effort,
+    ) -> Result<Staged, MakeError> {
+        match make_delta((from.0, from.1), (to.0, to.1), effort, &mut out, &()) {
+            Ok(_) => Ok(out.staged),
+            Err(MakeDeltaError::Write(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(MakeError::Wished)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Asks before each write whether to go on.
+struct Yielding<F> {
+    staged: Staged,
+    ask: F,
+}
+
+impl<F: Fn() -> io::Result<()>> Write for Yielding<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (self.ask)()?;
+        self.staged.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.staged.flush()
     }
 }

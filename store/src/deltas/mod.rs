@@ -24,6 +24,8 @@ pub struct KnownDelta {
     pub base: ReleaseId,
     pub digest: DeltaDigest,
     pub bytes: u64,
+    /// How much work went into it: zstd's level.
+    pub level: u8,
 }
 
 /// Which deltas there are. Every method may be called from any thread; only [`Deltas::load`] and [`Deltas::forget`] read a
@@ -56,7 +58,11 @@ impl Deltas {
         for (object, bytes) in blobs.list(ObjectKind::Delta)? {
             let Object::Delta(digest) = object else { continue };
             match footer_of(blobs, object) {
-                Ok(footer) => deltas.add(footer, digest, bytes),
+                Ok(footer) => {
+                    if let Some(larger) = deltas.add(footer, digest, bytes) {
+                        blobs.remove(Object::Delta(larger))?;
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(delta = %digest, error = crate::log::whole(&error), "a delta is put aside");
                     blobs.quarantine(object)?;
@@ -66,17 +72,32 @@ impl Deltas {
         Ok(deltas)
     }
 
-    fn add(&self, footer: DeltaFooter, digest: DeltaDigest, bytes: u64) {
+    /// Offers a delta from now on; gives one that leads the same way and is not offered for it, the larger of both.
+    fn add(&self, footer: DeltaFooter, digest: DeltaDigest, bytes: u64) -> Option<DeltaDigest> {
         let new = KnownDelta {
             base: footer.base,
             digest,
             bytes,
+            level: footer.level,
         };
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let held = known.entry((footer.target, footer.base)).or_insert(new);
-        if new.bytes < held.bytes {
-            *held = new;
+        if held.digest == digest {
+            return None;
         }
+        let other = if bytes < held.bytes {
+            std::mem::replace(held, new)
+        } else {
+            new
+        };
+        Some(other.digest)
+    }
+
+    /// Takes out of what is offered the deltas to each release that `is_past` names; gives them.
+    pub fn retire(&self, is_past: impl Fn(ReleaseId) -> bool) -> Vec<DeltaDigest> {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let past = known.extract_if(.., |(target, _), _| is_past(*target));
+        past.map(|(_, delta)| delta.digest).collect()
     }
 
     /// Deltas that lead to `target` from one of the releases in `from`, the smallest first.

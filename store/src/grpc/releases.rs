@@ -1,6 +1,6 @@
 //! Releases: publishing in three calls, and looking at what was published.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MOST_AVOIDED: usize = 64;
 /// Releases that one question for deltas may name.
 const MOST_BASES: usize = 16;
+/// How long a host waits for a delta that is being made. A bundle is larger, but there.
+const PATIENCE_FOR_DELTAS: Duration = Duration::from_secs(10);
+/// Deltas to the newest so many releases of an app are kept, and to what its environments run.
+const DELTAS_TO: usize = 8;
 /// Most releases of one list.
 const MOST: u32 = 1000;
 
@@ -93,13 +97,23 @@ impl ReleasesFace {
     /// Hosts will come from what their environment runs, new ones from the release before.
     async fn wish_for(&self, record: &ReleaseRecord) -> Result<(), Status> {
         let (app, number) = (record.app.clone(), record.number);
-        let newest = self.face.ledger(move |ledger| ledger.releases(&app, 2)).await?;
-        let before = newest.into_iter().find(|release| release.number < number);
+        let releases = self
+            .face
+            .ledger(move |ledger| ledger.releases(&app, MOST as usize))
+            .await?;
+        let before = releases.iter().find(|release| release.number < number);
         let states = self.face.board.states();
         let of_app = states.iter().filter(|state| state.app == record.app);
-        let running = of_app.filter_map(|state| Some(state.current?.id));
-        let bases = running.chain(before.map(|release| release.id));
-        self.rooms.maker.wish(bases, record.id);
+        let running: Vec<_> = of_app.filter_map(|state| Some(state.current?.id)).collect();
+        let kept = releases.iter().take(DELTAS_TO).map(|release| release.id);
+        let kept: HashSet<_> = kept.chain(running.iter().copied()).collect();
+        let past: HashSet<_> = releases.iter().map(|release| release.id).collect();
+        let Rooms { deltas, maker, .. } = &*self.rooms;
+        maker.remove_later(deltas.retire(|target| past.contains(&target) && !kept.contains(&target)));
+        maker.wish(
+            running.into_iter().chain(before.map(|release| release.id)),
+            record.id,
+        );
         Ok(())
     }
 
@@ -383,12 +397,13 @@ impl Releases for ReleasesFace {
         let target = digest(&request.release, "release id", ReleaseId::from_slice).map_err(bad)?;
         let bases = digests(&request.bases, "release id", ReleaseId::from_slice).map_err(bad)?;
         let avoid = digests(&request.avoid, "delta", DeltaDigest::from_slice).map_err(bad)?;
-        let mut found = self.rooms.deltas.leading_to(target, &bases);
-        found.retain(|delta| !avoid.contains(&delta.digest));
-        if found.is_empty() && avoid.is_empty() {
-            // For the hosts that come after this one; it does not wait.
-            self.rooms.maker.wish(bases.first().copied(), target);
+        let Rooms { deltas, maker, .. } = &*self.rooms;
+        if deltas.leading_to(target, &bases).is_empty() && avoid.is_empty() {
+            maker.wish(bases.first().copied(), target);
+            maker.come(&bases, target, PATIENCE_FOR_DELTAS).await;
         }
+        let mut found = deltas.leading_to(target, &bases);
+        found.retain(|delta| !avoid.contains(&delta.digest));
         let deltas = found.into_iter().map(|delta| v1::Delta {
             delta: delta.digest.as_bytes().to_vec(),
             base: delta.base.as_bytes().to_vec(),

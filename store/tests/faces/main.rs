@@ -11,6 +11,7 @@ mod access;
 mod agent;
 mod assets;
 mod bucket;
+mod deltas;
 mod fleet;
 mod hostile;
 mod memory;

@@ -9,6 +9,7 @@
 
 mod admin;
 mod audit;
+mod deltas;
 mod publish;
 mod refused;
 mod scene;

@@ -31,6 +31,8 @@ pub struct Host {
     pub lost_requests: u64,
     /// How long nobody served in its last switch that had a gap; null: none had one.
     pub gap_ms: Option<u64>,
+    /// The release of which the last one was fetched as a delta.
+    pub delta_from: Option<u64>,
     /// What stands by to go back to, or why nothing does any more; null: nothing to say.
     pub standby: Option<String>,
     pub processes: Vec<Process>,
@@ -183,6 +185,7 @@ impl From<&AppHost> for Host {
             switch_ms: update.switch_ms,
             lost_requests: update.lost_requests,
             gap_ms: update.gap_ms,
+            delta_from: update.delta_from,
             standby: Some(report.standby.clone()).filter(|words| !words.is_empty()),
             processes: report.processes.iter().map(Process::from).collect(),
             memory: report.memory.as_ref().map(Memory::from),

@@ -7,7 +7,7 @@ use super::matching::file;
 use super::{MAX_PREFIX, MAX_RAW};
 
 /// Bytes of the footer, the last of a delta.
-pub const FOOTER: usize = 88;
+pub const FOOTER: usize = 89;
 /// Largest index before compression, in bytes.
 const MAX_INDEX: usize = 32 << 20;
 /// Pieces and spans of one delta together, which are held in 24 bytes each.
@@ -44,6 +44,8 @@ const fn contradiction(what: &'static str) -> DeltaError {
 pub struct DeltaFooter {
     pub base: ReleaseId,
     pub target: ReleaseId,
+    /// The level of zstd that its frames were made at: who finds a low one may make a smaller delta.
+    pub level: u8,
     /// Bytes of the manifest frame, the delta's first.
     pub manifest_len: u64,
     pub(super) manifest_raw: usize,
@@ -62,10 +64,10 @@ impl DeltaFooter {
     pub fn from_tail(tail: &[u8], total: u64) -> Result<Self, DeltaError> {
         let footer: &[u8; FOOTER] = tail.last_chunk().ok_or(DeltaError::Footer)?;
         let (ids, rest) = footer.split_at(64);
-        let (numbers, magic) = rest.split_at(16);
-        if magic != MAGIC {
+        let (numbers, rest) = rest.split_at(16);
+        let Some((level, _)) = rest.split_first().filter(|(_, magic)| *magic == MAGIC) else {
             return Err(DeltaError::Footer);
-        }
+        };
         let id = |from: usize| {
             let bytes = ids.get(from..).and_then(|bytes| bytes.first_chunk::<32>());
             bytes
@@ -82,6 +84,7 @@ impl DeltaFooter {
         let found = Self {
             base: id(0)?,
             target: id(32)?,
+            level: *level,
             manifest_len,
             manifest_raw: number(1)? as usize,
             index_at: total.saturating_sub(index_len + FOOTER as u64),
@@ -106,6 +109,7 @@ impl DeltaFooter {
         for number in numbers {
             out.extend_from_slice(&(number as u32).to_le_bytes());
         }
+        out.push(self.level);
         out.extend_from_slice(MAGIC);
         out
     }

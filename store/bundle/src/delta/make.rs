@@ -15,8 +15,6 @@ use super::matching::{Group, Grown, Known, matched};
 use super::source::BlobBytes;
 use crate::progress::Progress;
 
-/// Frames that are coded at once: each takes its new bytes, its prefix and zstd's tables, 120 MiB at most.
-const AT_ONCE: usize = 2;
 /// The index is small, and every reader takes it.
 const INDEX_LEVEL: i32 = 19;
 /// Manifests up to here are coded at that level as well.
@@ -32,6 +30,8 @@ pub struct Effort {
     ldm_rate: u32,
     /// Entries of the table for those, as a power of two.
     ldm_table: u32,
+    /// Frames that are coded at once: each takes its new bytes, its prefix and zstd's tables, 130 MiB at most.
+    at_once: usize,
 }
 
 impl Effort {
@@ -40,13 +40,21 @@ impl Effort {
         level: 2,
         ldm_rate: 5,
         ldm_table: 20,
+        at_once: 2,
     };
-    /// In idle time: about sixty times the work for a third fewer bytes.
+    /// In idle time: about sixty times the work for a third fewer bytes, all of it on the thread that asks for it.
     pub const THOROUGH: Self = Self {
         level: 16,
         ldm_rate: 4,
         ldm_table: 21,
+        at_once: 1,
     };
+
+    /// The level of zstd, as a delta's footer tells it.
+    #[must_use]
+    pub const fn level(self) -> u8 {
+        self.level as u8
+    }
 }
 
 /// A delta that was written.
@@ -117,9 +125,8 @@ pub fn make_delta(
     let manifest = code_manifest(base, target, effort)?;
     out.write(&manifest)?;
     let manifest_bytes = out.bytes;
-    for groups in found.groups.chunks(AT_ONCE) {
-        let coded = groups.par_iter().map(|group| making.group(group));
-        for frame in coded.collect::<Result<Vec<_>, _>>()? {
+    for groups in found.groups.chunks(effort.at_once) {
+        for frame in making.all(groups, |group| making.group(group))? {
             out.frame(frame)?;
         }
         let new = groups.iter().flat_map(|group| &group.new);
@@ -129,7 +136,7 @@ pub fn make_delta(
         making.grown(grown, &mut out)?;
     }
     let blobs = out.index.blobs.len() as u64;
-    let bytes = out.finish(base, target, manifest_bytes)?;
+    let bytes = out.finish((base, target), effort, manifest_bytes)?;
     Ok(MadeDelta {
         bytes,
         manifest_bytes,
@@ -192,6 +199,18 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
+    fn all<T: Sync>(
+        &self,
+        groups: &[T],
+        code: impl Fn(&T) -> Result<Coded, MakeDeltaError> + Sync + Send,
+    ) -> Result<Vec<Coded>, MakeDeltaError> {
+        match groups {
+            // Here and not among rayon's threads: who asks may have made this thread give way to others.
+            [one] => Ok(vec![code(one)?]),
+            several => several.par_iter().map(code).collect(),
+        }
+    }
+
     fn group(&self, group: &Group) -> Result<Coded, MakeDeltaError> {
         let prefix = whole(self.from, &group.old, |digest, source| MakeDeltaError::Base {
             digest,
@@ -230,8 +249,8 @@ impl Making<'_> {
             LayoutError::New(source) => target(new, source),
             LayoutError::Changed => MakeDeltaError::Changed { digest: new.digest },
         })?;
-        for groups in laid.groups.chunks(AT_ONCE) {
-            let coded = groups.par_iter().map(|group| {
+        for groups in laid.groups.chunks(self.effort.at_once) {
+            let coded = self.all(groups, |group| {
                 let mut prefix = Vec::new();
                 if let Some(old) = old {
                     let spans = group.prefix.iter().map(|span| (span.offset, span.len));
@@ -247,7 +266,7 @@ impl Making<'_> {
                 parts(self.to, new.digest, runs, &mut raw).map_err(|source| target(new, source))?;
                 self.code(&prefix, &raw, group.prefix.clone())
             });
-            for frame in coded.collect::<Result<Vec<_>, _>>()? {
+            for frame in coded? {
                 out.frame(frame)?;
             }
         }
@@ -356,8 +375,8 @@ impl<W: Write> Delta<W> {
 
     fn finish(
         mut self,
-        base: &Manifest,
-        target: &Manifest,
+        (base, target): (&Manifest, &Manifest),
+        effort: Effort,
         manifest_len: u64,
     ) -> Result<u64, MakeDeltaError> {
         let raw = self.index.encode(base);
@@ -365,6 +384,7 @@ impl<W: Write> Delta<W> {
         let footer = DeltaFooter {
             base: base.id(),
             target: target.id(),
+            level: effort.level(),
             manifest_len,
             manifest_raw: target.encoded().len(),
             index_at: self.bytes,

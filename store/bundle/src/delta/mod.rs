@@ -14,7 +14,7 @@
 //! piece      new bytes: length · 2 | old bytes: length · 2 + 1, span's place
 //! span       base's entry: signed step from the one before it, · 2 + 1 when it is a part | offset, length of a part
 //! footer     base's id, 32 bytes | target's id, 32 bytes | manifest u32 | raw manifest u32 | index u32 | raw index u32
-//!            | "SHIPDLT" | version u8 = 1
+//!            | zstd's level u8 | "SHIPDLT" | version u8 = 1
 //! ```
 //! Numbers of the index are varints (LEB128), signed ones in zigzag; those of the footer are little-endian. An entry is
 //! the place of a file in its manifest. New bytes of blobs follow each other in the frames, in the index's order, and

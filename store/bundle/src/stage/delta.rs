@@ -53,6 +53,17 @@ impl DeltaTask<'_> {
         missing.retain(|blob| given.binary_search(blob).is_err());
     }
 
+    /// Bytes that are to be read of it for what it gives of `missing`, which is sorted.
+    pub fn cost(&self, missing: &[BlobDigest]) -> u64 {
+        let mut parts = self.index.parts();
+        parts.retain(|part| {
+            let mut blobs = self.index.blobs_of(part);
+            blobs.any(|blob| missing.binary_search(&blob).is_ok())
+        });
+        let ranges = parts.iter().map(|part| self.index.range(part));
+        ranges.map(|range| range.end - range.start).sum()
+    }
+
     /// Hands what is to be fetched to `sink`; gives the bytes that were asked for.
     pub(super) fn fetch<S: Sink>(&self, groups: &Groups<'_>, sink: &S) -> Result<u64, S::Error> {
         let wanted = |blob: BlobDigest| {

@@ -157,6 +157,30 @@ fn renamed_and_shifted_files_cost_little() {
     assert!(thorough.len() <= delta.len(), "{} bytes", thorough.len());
 }
 
+/// Made once, by the first program that could: today's must read it. What it writes may differ with another zstd.
+#[test]
+fn version_1_is_read() {
+    let content = noise(7, 9 << 20);
+    let mut changed = content.clone();
+    changed.splice(5_000_000..5_000_100, noise(8, 333));
+    let old = Tree::of(&BTreeMap::from([
+        ("data.bin", content),
+        ("main.0f1e2d3c.js", built(1, 100)),
+        ("notes", b"one".to_vec()),
+    ]));
+    let new = Tree::of(&BTreeMap::from([
+        ("bin/tool*", b"#!/bin/sh".to_vec()),
+        ("data.bin", changed),
+        ("main.aa11bb22.js", built(2, 100)),
+        ("empty", Vec::new()),
+    ]));
+    let place = crate::frozen::frozen("delta-1");
+    if std::env::var_os("SHIP_BLESS").is_some() {
+        fs::write(&place, make(&old, &new)).unwrap();
+    }
+    gives_what_is_new(&fs::read(&place).unwrap(), &old, &new);
+}
+
 #[test]
 fn a_large_file_costs_what_changed_in_it() {
     let content = noise(7, 24 << 20);

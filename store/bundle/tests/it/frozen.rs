@@ -13,7 +13,7 @@ use ship_model::spec::{AssetRoot, Marks, Pattern};
 
 use crate::fixture::*;
 
-fn frozen(name: &str) -> PathBuf {
+pub fn frozen(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/frozen")
         .join(name)

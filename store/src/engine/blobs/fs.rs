@@ -182,6 +182,16 @@ impl Blobs for FsBlobs {
             source,
         })
     }
+
+    fn remove(&self, object: Object) -> Result<(), BlobsError> {
+        let path = self.path(object);
+        match std::fs::remove_file(&path) {
+            // Whether it is gone after a power cut matters to nobody.
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io_at("remove", &path)(error)),
+        }
+    }
 }
 
 #[expect(

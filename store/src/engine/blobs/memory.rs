@@ -87,6 +87,10 @@ impl Blobs for MemoryBlobs {
     }
 
     fn quarantine(&self, object: Object) -> Result<(), BlobsError> {
+        self.remove(object)
+    }
+
+    fn remove(&self, object: Object) -> Result<(), BlobsError> {
         self.lock().remove(&object);
         Ok(())
     }

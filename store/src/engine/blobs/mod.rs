@@ -157,6 +157,9 @@ pub trait Blobs: Send + Sync + fmt::Debug {
     /// Takes a damaged object out of the store's sight, keeping its bytes for whoever wants to look.
     /// An absent object is fine.
     fn quarantine(&self, object: Object) -> Result<(), BlobsError>;
+
+    /// Takes away for good what nothing needs any more; who has it open can read it to its end. An absent object is fine.
+    fn remove(&self, object: Object) -> Result<(), BlobsError>;
 }
 
 /// Reads a whole object of at most `limit` bytes and checks its digest; a damaged one is quarantined.
