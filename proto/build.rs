@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".ship.v1.UploadChunk.data")
         .bytes(".ship.v1.Piece.data")
+        .bytes(".ship.v1.LeavesReply.leaves")
         .bytes(".ship.v1.BeginChunk.manifest")
         .compile_fds(descriptors)?;
     Ok(())

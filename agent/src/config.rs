@@ -4,6 +4,9 @@
 //! otherwise be a setting that silently does not hold.
 
 mod balancer;
+mod sources;
+
+pub use sources::{PeerSettings, SourceSettings};
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -44,6 +47,8 @@ pub struct Config {
     pub cgroups: GroupsAt,
     /// Where this host is taken out of rotation while an app restarts with a gap.
     pub balancers: Vec<Settings>,
+    /// Where releases come from besides the store.
+    pub sources: SourceSettings,
 }
 
 /// How often and how fast what lies here is read again.
@@ -121,7 +126,7 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 21] = [
     "version",
     "env",
     "host",
@@ -138,6 +143,11 @@ const KEYS: [&str; 16] = [
     "scrub",
     "cgroups",
     "balancer",
+    "mirrors",
+    "fetch_limit",
+    "peer_listen",
+    "peer_cache",
+    "peer_limit",
 ];
 const SCRUB_KEYS: [&str; 2] = ["every_seconds", "bytes_per_second"];
 const TLS_KEYS: [&str; 3] = ["ca", "cert", "key"];
@@ -232,6 +242,7 @@ impl<'a> Reader<'a> {
             .optional(&root, "cgroups", GroupsAt::parse)
             .unwrap_or_default();
         let balancers = self.balancers(&root);
+        let sources = self.sources(&root);
         Some(Config {
             env: env?,
             host: host?,
@@ -248,6 +259,7 @@ impl<'a> Reader<'a> {
             scrub,
             cgroups,
             balancers,
+            sources,
         })
     }
 

@@ -97,6 +97,11 @@ impl HostLayout {
         self.state.join("encoded")
     }
 
+    /// The folder of pieces that are kept for other hosts, while the agent runs.
+    pub fn pieces(&self) -> PathBuf {
+        self.state.join("pieces")
+    }
+
     /// The folder of what keepers remember.
     pub fn keepers(&self) -> PathBuf {
         self.state.join("keeper")

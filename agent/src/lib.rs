@@ -9,7 +9,8 @@
 //! ```
 //!
 //! * [`config`], [`layout`]: who and where we are.
-//! * [`dial`], [`fetch`]: the way to the store, and what is got from there.
+//! * [`dial`], [`trust`], [`fetch`]: the way to the store, to mirrors and to other hosts, and what is got from there.
+//! * [`giving`]: what other hosts get from this one.
 //! * [`stage`], [`assets`], [`switch`], [`keeper`]: hands, each blocking.
 //! * [`metrics`]: what is counted, for graphs.
 //! * [`missing`]: an asset that was asked for and is not here.
@@ -34,6 +35,7 @@ pub mod dial;
 pub mod doctor;
 pub mod exec;
 pub mod fetch;
+pub mod giving;
 pub mod journal;
 pub mod keeper;
 pub mod layout;
@@ -51,4 +53,5 @@ pub mod session;
 pub mod stage;
 pub mod switch;
 pub mod telling;
+mod trust;
 pub mod verify;

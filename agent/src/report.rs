@@ -1,6 +1,7 @@
 //! The host's report: every app's newest word, put together. The whole level each time, never a difference.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -22,6 +23,7 @@ pub struct Reporter {
     assets: OnceLock<(Assets, Arc<Mending>)>,
     fetcher: OnceLock<Arc<Fetcher>>,
     privileges: OnceLock<Privileges>,
+    peer_address: OnceLock<SocketAddr>,
     out: watch::Sender<HostReport>,
 }
 
@@ -35,6 +37,7 @@ impl Reporter {
             assets: OnceLock::new(),
             fetcher: OnceLock::new(),
             privileges: OnceLock::new(),
+            peer_address: OnceLock::new(),
             out: watch::channel(HostReport::default()).0,
         };
         reporter.refresh();
@@ -66,6 +69,12 @@ impl Reporter {
         self.refresh();
     }
 
+    /// Tells where other hosts get bundles from this one; only the first word counts.
+    pub fn gives_at(&self, address: SocketAddr) {
+        let _ = self.peer_address.set(address);
+        self.refresh();
+    }
+
     /// Takes one app's newest report.
     pub fn app(&self, report: AppReport) {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,6 +101,12 @@ impl Reporter {
             platform: Some(crate::keeper::platform()),
             figures: self.figures(),
             privileges: self.privileges.get().cloned(),
+            peer_address: self.peer_address.get().map(ToString::to_string),
+            faults: self
+                .fetcher
+                .get()
+                .map(|fetcher| fetcher.faults())
+                .unwrap_or_default(),
         };
         // Still under the lock of `apps`, so that the newest report is the one that stays.
         self.out.send_if_modified(|known| {
@@ -105,14 +120,29 @@ impl Reporter {
 impl Reporter {
     fn figures(&self) -> HostFigures {
         let assets = self.assets.get().map(|(assets, _)| assets.figures());
+        let fetcher = self.fetcher.get();
+        let received = fetcher.map(|fetcher| fetcher.received()).unwrap_or_default();
+        let served = fetcher.and_then(|fetcher| Some(fetcher.share()?.served()));
         HostFigures {
-            fetched_bytes: self.fetcher.get().map_or(0, |fetcher| fetcher.received()),
+            fetched_bytes: received.all(),
+            fetched_from_mirrors: received.mirrors,
+            fetched_from_peers: received.peers,
+            served_to_peers: served.unwrap_or(0),
             ..assets.unwrap_or_default()
         }
     }
 
     fn counted(&self, app: &AppReport) -> AppReport {
         let mut report = app.clone();
+        let faults = self.fetcher.get().map(|fetcher| fetcher.faults());
+        report
+            .remarks
+            .extend(faults.unwrap_or_default().into_iter().map(|fault| {
+                format!(
+                    "{}: {}; it was not asked again for an hour",
+                    fault.source, fault.reason
+                )
+            }));
         if let Some((assets, mending)) = self.assets.get() {
             report.asked = assets.shelf.asked(&app.app);
             report.rot = mending.rot(&app.app);

@@ -19,11 +19,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::balancer::{Board, board};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, PeerSettings};
 use crate::converge::Converge;
 use crate::dial::Dial;
 use crate::doctor;
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, Share, Told};
+use crate::giving;
 use crate::layout::HostLayout;
 use crate::local::{self, Local};
 use crate::metrics;
@@ -61,8 +62,25 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
 
-    let fetcher = Arc::new(Fetcher::new(Arc::clone(&dial)));
+    let (sources, told) = watch::channel(Told::default());
+    let share = match &config.sources.peer {
+        Some(peer) => Some(begin_share(&config, peer, &layout).await?),
+        None => None,
+    };
+    let fetcher = Arc::new(Fetcher::new(Arc::clone(&dial), &config.sources, told, share));
     reporter.fetches_by(&fetcher);
+    if let Some(peer) = &config.sources.peer {
+        let port = giving::Port {
+            dial: Arc::clone(&dial),
+            fetcher: Arc::clone(&fetcher),
+            remembered: layout.state.join("peer_port"),
+        };
+        let bound = port.serve(peer.listen, &tasks, &stop).await?;
+        reporter.gives_at(match bound.ip().is_unspecified() {
+            true => SocketAddr::new(config.address, bound.port()),
+            false => bound,
+        });
+    }
     let shelf = match config.asset_listen {
         Some(address) => {
             let from_store = FromStore {
@@ -136,6 +154,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         dial,
         layout: layout.clone(),
         desired,
+        sources,
         reports: reporter.subscribe(),
         link,
         asked,
@@ -154,6 +173,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tokio::time::timeout(END, ended).await.ok();
     std::fs::remove_file(&socket).ok();
     Ok(())
+}
+
+async fn begin_share(
+    config: &Config,
+    settings: &PeerSettings,
+    layout: &HostLayout,
+) -> anyhow::Result<Arc<Share>> {
+    let (host, settings, folder) = (config.host.clone(), settings.clone(), layout.pieces());
+    let begun = tokio::task::spawn_blocking(move || Share::begin(host, &settings, &folder)).await?;
+    let share = begun.with_context(|| format!("cannot make {} anew", layout.pieces().display()))?;
+    Ok(Arc::new(share))
 }
 
 fn already(error: LockError) -> anyhow::Error {

@@ -20,7 +20,7 @@ use ship_model::spec::ReleaseSpec;
 use thiserror::Error;
 use tokio::runtime::Handle;
 
-use crate::fetch::{BundleSource, FetchError, Fetcher, OpenDelta, RangeError};
+use crate::fetch::{BundleSource, FetchError, Fetcher, OpenDelta, RangeError, Received};
 use crate::keeper::{IntentError, fits};
 use crate::layout::{self, AppLayout, PrepareError};
 use plan::delta_from;
@@ -221,7 +221,7 @@ fn broken_transfer(error: &StageError) -> bool {
 #[derive(Debug, Clone)]
 pub struct Staged {
     pub here: Here,
-    pub fetched_bytes: u64,
+    pub fetched: Received,
     /// The release against which a delta brought it.
     pub delta_from: Option<ReleaseNumber>,
     pub elapsed: Duration,
@@ -290,7 +290,7 @@ pub fn stage(
             spec: Arc::new(manifest.spec().clone()),
             damage: None,
         },
-        fetched_bytes: supply.fetcher.received() - before,
+        fetched: supply.fetcher.received().since(before),
         delta_from: base.map(|base| base.number),
         elapsed: done.elapsed,
         mended: done.mended,

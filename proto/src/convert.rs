@@ -6,7 +6,7 @@ use ship_model::name::NameError;
 use ship_model::release::{Provenance, ReleaseNumber, ReleaseRecord, Target};
 use ship_model::report::{
     AppFailure, AppPhase, AppReport, AppWait, AssetIncident, CanaryReport, DamagedRelease, HostReport,
-    LocalHold, ProcessReport, UpdateFigures,
+    LocalHold, ProcessReport,
 };
 use ship_model::retention::Expired;
 
@@ -231,32 +231,6 @@ impl From<v1::AppPhase> for AppPhase {
             v1::AppPhase::Soaking => Self::Soaking,
             v1::AppPhase::Draining => Self::Draining,
             v1::AppPhase::Reverting => Self::Reverting,
-        }
-    }
-}
-
-impl From<UpdateFigures> for v1::UpdateFigures {
-    fn from(figures: UpdateFigures) -> Self {
-        Self {
-            fetched_bytes: figures.fetched_bytes,
-            stage_ms: figures.stage_ms,
-            switch_ms: figures.switch_ms,
-            lost_requests: figures.lost_requests,
-            gap_ms: figures.gap_ms,
-            delta_from: figures.delta_from.map(|release| release.0),
-        }
-    }
-}
-
-impl From<v1::UpdateFigures> for UpdateFigures {
-    fn from(wire: v1::UpdateFigures) -> Self {
-        Self {
-            fetched_bytes: wire.fetched_bytes,
-            stage_ms: wire.stage_ms,
-            switch_ms: wire.switch_ms,
-            lost_requests: wire.lost_requests,
-            gap_ms: wire.gap_ms,
-            delta_from: wire.delta_from.map(ReleaseNumber),
         }
     }
 }
@@ -496,6 +470,8 @@ impl From<HostReport> for v1::HostReport {
             platform: report.platform.unwrap_or_default(),
             figures: Some(report.figures.into()),
             privileges: report.privileges.map(Into::into),
+            peer_address: report.peer_address,
+            faults: into_all(report.faults),
         }
     }
 }
@@ -521,6 +497,8 @@ impl TryFrom<v1::HostReport> for HostReport {
             platform: Some(wire.platform).filter(|platform| !platform.is_empty()),
             figures: wire.figures.unwrap_or_default().into(),
             privileges: wire.privileges.map(Into::into),
+            peer_address: wire.peer_address,
+            faults: into_all(wire.faults),
         })
     }
 }

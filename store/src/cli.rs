@@ -66,6 +66,18 @@ const REBUILD: &str = "\
 Needs the folder for itself: stop the store first. Example:
   shipstore rebuild --dir D";
 
+const MIRROR: &str = "\
+Nothing is removed, files never change, and what was broken off goes on: run it again after publishing, from a
+timer for example, and let any web server hand the folder out. Hosts check every byte. On the same disk files are
+hard links and cost nothing; another machine's folder is filled by `rsync -a --ignore-existing MIRROR/ HOST:…`.
+Example:
+  shipstore mirror --dir D --out /srv/mirror
+and in store.toml (or `mirrors` in a host's agent.toml):
+  [[mirror]]
+  url = \"http://10.0.0.9/mirror\"
+
+Exit codes: 0 everything is there, 1 something is not, 2 usage.";
+
 const BACKUP: &str = "\
 It holds the fleet's keys: keep it as safe as the store. On the same disk objects are hard links and cost
 nothing; a backup that shall survive the disk goes to another one.
@@ -96,6 +108,7 @@ pub enum Command {
     #[command(after_help = REBUILD)]
     Rebuild(Folder),
     Backup(Backup),
+    Mirror(Mirror),
     Restore(Restore),
     AcceptRestore(AcceptRestore),
 }
@@ -187,6 +200,20 @@ pub struct Backup {
     #[command(flatten)]
     pub folder: Folder,
     /// A new folder for the copy.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// Adds what is missing to a folder from which a web server gives hosts their bundles.
+///
+/// The store may go on serving. Hosts still ask it what they should run and where content lies; the bytes come from
+/// the mirrors that store.toml and agent.toml name.
+#[derive(Debug, Args)]
+#[command(after_help = MIRROR)]
+pub struct Mirror {
+    #[command(flatten)]
+    pub folder: Folder,
+    /// The mirror's folder; made when it is not there.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 }

@@ -28,6 +28,7 @@ pub mod folder;
 pub mod grpc;
 pub mod http;
 pub mod identity;
+pub mod leaves;
 pub mod ledger;
 pub mod listen;
 pub mod locate;

@@ -77,6 +77,8 @@ pub struct PortFigures {
     pub connections: AtomicU64,
     pub refused_handshakes: AtomicU64,
     pub requests: AtomicU64,
+    /// Bytes of bundles and deltas sent.
+    pub bundle_bytes: AtomicU64,
 }
 
 /// Everything a connection needs.

@@ -52,6 +52,7 @@ fn run(command: Command, clock: &Clock) -> anyhow::Result<()> {
             report.context("cannot back the store up")?;
             say(&format!("backed up to {}", command.out.display()))
         }
+        Command::Mirror(command) => mirror(&command),
         Command::Restore(command) => {
             let report = admin::restore(&command.from, &command.folder.dir, clock.now_ms());
             report.context("cannot put the backup back")?;
@@ -154,6 +155,16 @@ fn verify(dir: &Path) -> anyhow::Result<()> {
     let report = admin::verify(&store).context("cannot verify the store")?;
     say(report.to_string().trim_end())?;
     if !report.is_good() {
+        bail!("the store is damaged, see above");
+    }
+    Ok(())
+}
+
+fn mirror(command: &cli::Mirror) -> anyhow::Result<()> {
+    Settings::read(&command.folder.dir)?;
+    let report = admin::mirror(&command.folder.dir, &command.out).context("the mirror is not complete")?;
+    say(&report.to_string())?;
+    if !report.damaged.is_empty() {
         bail!("the store is damaged, see above");
     }
     Ok(())

@@ -1,7 +1,9 @@
 //! `store.toml`: what a store's folder is told, and the addresses it remembers.
 
+mod mirror;
 mod retention;
 
+pub use mirror::MirrorSettings;
 pub use retention::{Retention, Uncounted};
 
 use std::collections::BTreeSet;
@@ -69,6 +71,9 @@ pub struct Settings {
     /// Hosts that only hold assets and that no rollout waits for while they do not report.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub optional_asset_hosts: BTreeSet<HostName>,
+    /// Bytes of bundles and deltas that leave the store in a second, for all hosts together; none: as fast as they go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle_limit: Option<u64>,
     /// How long assets are kept that no release in reach names.
     #[serde(default, skip_serializing_if = "Retention::is_default")]
     pub retention: Retention,
@@ -78,6 +83,9 @@ pub struct Settings {
     /// Where assets are pushed to, each an asset host of its environment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub push: Vec<PushSettings>,
+    /// Where hosts may get bundles besides the store, in the order in which they ask.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirror: Vec<MirrorSettings>,
 }
 
 fn is_usual(port: &PortSettings) -> bool {
@@ -167,6 +175,8 @@ impl Settings {
             optional_asset_hosts: BTreeSet::new(),
             retention: Retention::default(),
             push: Vec::new(),
+            bundle_limit: None,
+            mirror: Vec::new(),
         }
     }
 
@@ -229,6 +239,7 @@ impl Settings {
         if self.push.is_empty() {
             text.push_str(push::TEMPLATE);
         }
+        text.push_str(mirror::TEMPLATE);
         Ok(write_file(&path, text.as_bytes())?)
     }
 
@@ -289,6 +300,12 @@ impl Settings {
             path: path.to_owned(),
             source,
         })?;
+        if self.bundle_limit == Some(0) {
+            return Err(wrong(
+                "bundle_limit",
+                "must be from 1 byte a second up; leave it out for no limit",
+            ));
+        }
         if !(50..=600_000).contains(&self.heartbeat_ms) {
             return Err(wrong("heartbeat_ms", "must be from 50 to 600000"));
         }
@@ -327,7 +344,7 @@ const EXPLAINED: [(&str, &str); 13] = [
     ),
     (
         "listen",
-        "gRPC and bundles, with TLS. `shipstore serve --listen` changes it.",
+        "gRPC and bundles, with TLS. `shipstore serve --listen` changes it. bundle_limit = N bounds bundles: bytes a second.",
     ),
     (
         "assets_listen",

@@ -227,6 +227,8 @@ fn app_json(app: &v1::AppReport) -> Value {
         "standby": Some(&app.standby).filter(|words| !words.is_empty()),
         "remarks": app.remarks,
         "fetched_bytes": app.update.as_ref().map(|update| update.fetched_bytes),
+        "fetched_from_mirrors": app.update.as_ref().map(|update| update.fetched_from_mirrors),
+        "fetched_from_peers": app.update.as_ref().map(|update| update.fetched_from_peers),
         "delta_from": app.update.as_ref().and_then(|update| update.delta_from),
         "stage_ms": app.update.as_ref().map(|update| update.stage_ms),
         "switch_ms": app.update.as_ref().map(|update| update.switch_ms),

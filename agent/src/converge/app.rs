@@ -356,7 +356,7 @@ impl App {
                 };
                 let cost = staged.map(|staged| {
                     (
-                        staged.fetched_bytes,
+                        staged.fetched,
                         staged.elapsed.as_millis() as u64,
                         staged.delta_from,
                     )
@@ -366,7 +366,9 @@ impl App {
                         record.failure = None;
                     }
                     if let Some((fetched, elapsed, delta_from)) = cost {
-                        record.update.fetched_bytes = fetched;
+                        record.update.fetched_bytes = fetched.all();
+                        record.update.fetched_from_mirrors = fetched.mirrors;
+                        record.update.fetched_from_peers = fetched.peers;
                         record.update.stage_ms = elapsed;
                         record.update.delta_from = delta_from;
                     }

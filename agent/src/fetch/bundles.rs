@@ -10,7 +10,9 @@ use ship_model::digest::{BlobDigest, BundleDigest};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::ranges::{RangeError, RangeReader, Source, Span};
+use super::checked::Reader;
+use super::lines::Object;
+use super::ranges::{RangeError, Span};
 use super::{FetchError, Fetcher};
 
 /// Bundles and what lies in each.
@@ -61,16 +63,16 @@ impl BundleSource {
 
     /// Bytes `offset..offset + len` of a bundle.
     pub fn range(&self, bundle: BundleDigest, offset: u64, len: u64) -> impl Read + Send + use<> {
-        self.bytes(Source::Bundle(bundle), offset..offset.saturating_add(len))
+        self.bytes(Object::Bundle(bundle), offset..offset.saturating_add(len))
     }
 
-    pub(super) fn bytes(&self, source: Source, range: Range<u64>) -> impl Read + Send + use<> {
+    pub(super) fn bytes(&self, object: Object, range: Range<u64>) -> impl Read + Send + use<> {
         let span = Span {
-            source,
+            object,
             from: range.start,
             to: range.end,
         };
-        RangeReader::new(
+        Reader::new(
             Arc::clone(&self.fetcher),
             self.runtime.clone(),
             self.cancel.clone(),

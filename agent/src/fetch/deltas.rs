@@ -14,7 +14,7 @@ use thiserror::Error;
 use tonic::Code;
 
 use super::bundles::BundleSource;
-use super::ranges::Source;
+use super::lines::Object;
 use super::{FetchError, Fetcher, answer, call};
 
 /// Bytes of the tail that are read at once: with them comes most indexes' end, or all of it, and of a short delta
@@ -119,7 +119,7 @@ impl DeltaBytes {
 impl DeltaSource for DeltaBytes {
     fn bytes(&self, range: Range<u64>) -> io::Result<Box<dyn Read + Send>> {
         let Some(whole) = &self.whole else {
-            return Ok(Box::new(self.source.bytes(Source::Delta(self.delta), range)));
+            return Ok(Box::new(self.source.bytes(Object::Delta(self.delta), range)));
         };
         let part = whole.get(range.start as usize..range.end as usize);
         Ok(Box::new(Cursor::new(

@@ -1,35 +1,60 @@
-//! Gets what a release needs from the store: its manifest, where its blobs lie, and ranges of bundles.
+//! Gets what a release needs: from the store its manifest and where its blobs lie; ranges of bundles and deltas from the
+//! store, from mirrors and from other hosts.
 //!
 //! Nothing is believed: a manifest must have the digest it was asked for by; what comes out of a bundle is checked by
-//! whoever unpacks it.
+//! whoever unpacks it, and before that, part by part, whenever there is somebody else to ask than the store.
+//!
+//! * `lines`: connections, and one request. `ranges`: from the store alone.
+//! * `origin`: who is asked in which order. `leaves`: what parts are checked by. `race`: one run of parts from several.
+//! * `share`, `cache`: which host gets what for the others of its group, and keeps it for a while.
+//! * `checked`: all of it, as unpacking threads read it.
 
 mod bundles;
+mod cache;
+mod checked;
 mod deltas;
 mod find;
+mod leaves;
+mod lines;
+mod origin;
+mod race;
 mod ranges;
 mod retry;
+mod share;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ship_assets::serve::Throttle;
 use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
+use ship_model::leaves::LeavesError;
 use ship_model::manifest::{DecodeError, MAX_ENCODED, Manifest};
+use ship_model::mirror::Listed;
 use ship_model::name::AppName;
+use ship_model::report::SourceFault;
 use ship_model::retention::ExpiredListError;
 use ship_proto::v1::releases_client::ReleasesClient;
 use ship_proto::{MAX_DIGESTS, MAX_MESSAGE, WireError, v1};
 use thiserror::Error;
+use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 pub use bundles::{BundleSource, Indexed};
+pub use checked::For;
 pub use deltas::{DeltaOffer, OpenDelta, OpenDeltaError};
+pub use lines::Object;
+pub use origin::{Origin, Told};
+pub use race::Wanted;
 pub use ranges::RangeError;
 pub use retry::Backoff;
+pub use share::{Share, piece_of};
 
+use crate::config::SourceSettings;
 use crate::dial::{Dial, STORE_NAME};
+use origin::Health;
 
 /// For the answer to one call to begin, and between two messages of it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,6 +84,8 @@ pub enum FetchError {
     OtherExpired { app: AppName },
     #[error("the store told something malformed about {what}")]
     Wire { what: &'static str, source: WireError },
+    #[error("the leaves of {object} that the store told are wrong")]
+    Leaves { object: String, source: LeavesError },
     #[error("cannot read bundle {bundle}")]
     Bundle {
         bundle: BundleDigest,
@@ -85,6 +112,7 @@ impl FetchError {
             | Self::Unasked { .. }
             | Self::Expired { .. }
             | Self::Wire { .. }
+            | Self::Leaves { .. }
             | Self::Index { .. } => false,
         }
     }
@@ -110,32 +138,119 @@ pub struct Place {
     pub blobs: Vec<BlobDigest>,
 }
 
-/// Fetches from one store. Cheap to share; connections are kept and reused.
+/// Bytes received, by whom they came from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Received {
+    pub store: u64,
+    pub mirrors: u64,
+    pub peers: u64,
+}
+
+impl Received {
+    pub const fn all(self) -> u64 {
+        self.store + self.mirrors + self.peers
+    }
+
+    /// What came since `before`.
+    pub const fn since(self, before: Self) -> Self {
+        Self {
+            store: self.store.saturating_sub(before.store),
+            mirrors: self.mirrors.saturating_sub(before.mirrors),
+            peers: self.peers.saturating_sub(before.peers),
+        }
+    }
+}
+
+/// Fetches from one store, and from whoever has copies. Cheap to share; connections are kept and reused.
 #[derive(Debug)]
 pub struct Fetcher {
     dial: Arc<Dial>,
     channel: Mutex<Option<(u64, Channel)>>,
-    idle: ranges::Idle,
-    /// Bytes received since the start, of manifests and bundles.
-    received: AtomicU64,
+    idle: lines::Idle,
+    /// As `agent.toml` lists them.
+    mirrors: Vec<Listed>,
+    /// What the store said last.
+    told: watch::Receiver<Told>,
+    health: Mutex<Health>,
+    pace: race::Pace,
+    known: leaves::Known,
+    recent: checked::Recent,
+    share: Option<Arc<Share>>,
+    limit: Option<Throttle>,
+    /// Since the start, of manifests, bundles and deltas: from the store, from mirrors, from other hosts.
+    received: [AtomicU64; 3],
 }
 
 impl Fetcher {
-    pub fn new(dial: Arc<Dial>) -> Self {
+    pub fn new(
+        dial: Arc<Dial>,
+        settings: &SourceSettings,
+        told: watch::Receiver<Told>,
+        share: Option<Arc<Share>>,
+    ) -> Self {
         Self {
             dial,
             channel: Mutex::new(None),
-            idle: ranges::Idle::default(),
-            received: AtomicU64::new(0),
+            idle: lines::Idle::default(),
+            mirrors: settings.mirrors.clone(),
+            told,
+            health: Mutex::default(),
+            pace: race::Pace::default(),
+            known: leaves::Known::default(),
+            recent: checked::Recent::default(),
+            share,
+            limit: settings.fetch_limit.map(Throttle::new),
+            received: Default::default(),
         }
     }
 
-    pub fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
+    pub fn received(&self) -> Received {
+        let [store, mirrors, peers] = self
+            .received
+            .each_ref()
+            .map(|bytes| bytes.load(Ordering::Relaxed));
+        Received {
+            store,
+            mirrors,
+            peers,
+        }
     }
 
-    fn count(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    fn count(&self, origin: &Origin, bytes: usize) {
+        let [store, mirrors, peers] = &self.received;
+        let counter = match origin {
+            Origin::Store => store,
+            Origin::Mirror(_) => mirrors,
+            Origin::Peer(..) => peers,
+        };
+        counter.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts what came, and returns when more may come.
+    async fn took(&self, origin: &Origin, bytes: usize) {
+        self.count(origin, bytes);
+        if let Some(limit) = &self.limit {
+            limit.pass(bytes as u64).await;
+        }
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sources that sent something wrong, since the start.
+    pub fn faults(&self) -> Vec<SourceFault> {
+        self.health().faults()
+    }
+
+    /// This host's part in its group, if it has one.
+    pub fn share(&self) -> Option<&Arc<Share>> {
+        self.share.as_ref()
+    }
+
+    /// What the store said last of sources.
+    pub fn told(&self) -> Told {
+        self.told.borrow().clone()
     }
 
     fn client(&self) -> ReleasesClient<Channel> {
@@ -172,7 +287,7 @@ impl Fetcher {
         let mut pieces = answer(&what, self.client().manifest(call(request))).await?;
         let mut encoded = Vec::new();
         while let Some(piece) = answer_of(&what, pieces.message()).await? {
-            self.count(piece.data.len());
+            self.count(&Origin::Store, piece.data.len());
             if encoded.len() + piece.data.len() > MAX_ENCODED {
                 return Err(FetchError::ManifestLong { id });
             }

@@ -1,49 +1,53 @@
-//! Ranges of a bundle or a delta over HTTP, for threads that block: a reader that goes on where the connection broke.
+//! Ranges of a bundle or a delta as the store gives them, for threads that block: a reader that goes on where the connection
+//! broke. Nothing is checked here: whoever unpacks checks, and asks nobody else.
 
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty};
+use http::StatusCode;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use ship_model::digest::{BundleDigest, DeltaDigest};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Backoff, Fetcher};
-use crate::dial::{Dial, STORE_NAME};
+use super::lines::{Object, STALL, answers, in_time};
+use super::origin::Origin;
+use super::{Backoff, FetchError, Fetcher};
 
-/// Without a byte for so long, a transfer counts as broken.
-const STALL: Duration = Duration::from_secs(30);
 /// Failures in a row, without a byte in between, after which a transfer is given up.
-const TRIES: u32 = 5;
-/// Connections kept open between ranges.
-const IDLE: usize = 4;
+pub(super) const TRIES: u32 = 5;
 
 /// Why a range of a bundle could not be read.
 #[derive(Debug, Error)]
 pub enum RangeError {
-    #[error("the connection to the store failed")]
+    #[error("no connection could be made")]
     Connect(#[source] io::Error),
     #[error("the request could not be sent")]
     Send(#[source] hyper::Error),
-    #[error("the store answered {status}")]
+    #[error("the answer was {status}")]
     Status { status: StatusCode },
-    #[error("the store answered with another range than was asked for")]
+    #[error("the answer was another range than was asked for")]
     OtherRange,
     #[error("nothing came for {} s", STALL.as_secs())]
     Stalled,
     #[error("the transfer broke")]
     Broke(#[source] hyper::Error),
-    #[error("the store sent more or less than it announced")]
+    #[error("more or less came than was announced")]
     Length,
     #[error("the transfer was called off")]
     Cancelled,
+    #[error("other bytes came than were published")]
+    Wrong,
+    #[error("the parts by which it is checked are not told")]
+    Unchecked(#[source] Box<FetchError>),
+    #[error("{origin} did not give it")]
+    From { origin: String, source: Box<Self> },
+    #[error("nobody is left to ask for it")]
+    Nobody,
 }
 
 impl RangeError {
@@ -54,7 +58,9 @@ impl RangeError {
                     || *status == StatusCode::TOO_MANY_REQUESTS
                     || *status == StatusCode::REQUEST_TIMEOUT
             }
-            Self::OtherRange => false,
+            Self::From { source, .. } => source.is_transient(),
+            Self::Unchecked(source) => source.is_transient(),
+            Self::OtherRange | Self::Wrong => false,
             _ => true,
         }
     }
@@ -67,65 +73,14 @@ impl RangeError {
 
 impl From<RangeError> for io::Error {
     fn from(error: RangeError) -> Self {
-        Self::other(error)
-    }
-}
-
-type Sender = SendRequest<Empty<Bytes>>;
-
-/// Connections that wait for their next request.
-#[derive(Default)]
-pub(super) struct Idle(Mutex<Vec<(u64, Sender)>>);
-
-impl std::fmt::Debug for Idle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Idle")
-    }
-}
-
-impl Idle {
-    fn take(&self, edition: u64) -> Option<Sender> {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|(same, sender)| *same == edition && !sender.is_closed());
-        idle.pop().map(|(_, sender)| sender)
-    }
-
-    fn put(&self, edition: u64, sender: Sender) {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE {
-            idle.push((edition, sender));
+        match &error {
+            // As a decoder says it: the bundle is wrong, another one may have its content.
+            RangeError::From { source, .. } if matches!(**source, RangeError::Wrong) => {
+                Self::new(io::ErrorKind::InvalidData, error)
+            }
+            _ => Self::other(error),
         }
     }
-}
-
-async fn connect(dial: &Dial) -> Result<Sender, RangeError> {
-    let stream = dial.connect(b"http/1.1").await.map_err(RangeError::Connect)?;
-    let (sender, connection) = handshake(stream).await.map_err(RangeError::Send)?;
-    // Ends when the sender is dropped or the peer hangs up; what went wrong is told by the request it broke.
-    tokio::spawn(async move { connection.await.ok() });
-    Ok(sender)
-}
-
-/// What bytes are read of.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Source {
-    Bundle(BundleDigest),
-    Delta(DeltaDigest),
-}
-
-fn request(source: Source, from: u64, to: u64) -> Request<Empty<Bytes>> {
-    let mut request = Request::new(Empty::new());
-    let path = match source {
-        Source::Bundle(bundle) => format!("/bundles/{bundle}"),
-        Source::Delta(delta) => format!("/deltas/{delta}"),
-    };
-    *request.uri_mut() = http::Uri::try_from(path).unwrap_or_default();
-    let headers = request.headers_mut();
-    headers.insert(header::HOST, header::HeaderValue::from_static(STORE_NAME));
-    if let Ok(range) = header::HeaderValue::try_from(format!("bytes={from}-{}", to - 1)) {
-        headers.insert(header::RANGE, range);
-    }
-    request
 }
 
 /// A transfer under way: its pieces as they come.
@@ -138,64 +93,21 @@ impl Fetcher {
         span: Span,
         cancel: CancellationToken,
     ) -> Result<Pieces, RangeError> {
-        let edition = self.dial.tls().map_or(0, |(_, edition)| edition);
-        let asked = request(span.source, span.from, span.to);
-        let (sender, response) = match self.idle.take(edition) {
-            // A kept connection may have been closed by the store meanwhile; that is no failure.
-            Some(mut sender) => match in_time(sender.send_request(asked.clone())).await? {
-                Ok(response) => (sender, response),
-                Err(_) => self.ask(asked).await?,
-            },
-            None => self.ask(asked).await?,
-        };
-        if !answers(&response, &span)? {
-            return Err(RangeError::OtherRange);
-        }
+        let path = span.object.path();
+        let answer = self
+            .ask(&Origin::Store, &path, Some((span.from, span.to)))
+            .await?;
+        answers(&answer.response, span.from, span.to)?;
         let (tx, rx) = mpsc::channel(4);
         let fetcher = Arc::clone(self);
         tokio::spawn(async move {
-            let whole = pump(&fetcher, response.into_body(), &tx, &cancel).await;
-            if whole && !sender.is_closed() {
-                fetcher.idle.put(edition, sender);
+            let (body, kept) = answer.into_body();
+            if pump(&fetcher, body, &tx, &cancel).await {
+                fetcher.keep(kept);
             }
         });
         Ok(rx)
     }
-
-    async fn ask(
-        &self,
-        asked: Request<Empty<Bytes>>,
-    ) -> Result<(Sender, http::Response<Incoming>), RangeError> {
-        let mut sender = connect(&self.dial).await?;
-        let response = in_time(sender.send_request(asked))
-            .await?
-            .map_err(RangeError::Send)?;
-        Ok((sender, response))
-    }
-}
-
-async fn in_time<T>(step: impl Future<Output = T>) -> Result<T, RangeError> {
-    tokio::time::timeout(STALL, step)
-        .await
-        .map_err(|_| RangeError::Stalled)
-}
-
-/// Whether the answer is exactly the range that was asked for.
-fn answers(response: &http::Response<Incoming>, span: &Span) -> Result<bool, RangeError> {
-    let status = response.status();
-    if status != StatusCode::PARTIAL_CONTENT {
-        return if status.is_success() {
-            Ok(false)
-        } else {
-            Err(RangeError::Status { status })
-        };
-    }
-    let told = response
-        .headers()
-        .get(header::CONTENT_RANGE)
-        .and_then(|value| value.to_str().ok());
-    let wanted = format!("bytes {}-{}/", span.from, span.to - 1);
-    Ok(told.is_some_and(|told| told.starts_with(&wanted)))
 }
 
 /// Hands the body on piece by piece; true when all of it was.
@@ -217,7 +129,7 @@ async fn pump(
         };
         let broken = piece.is_err();
         if let Ok(bytes) = &piece {
-            fetcher.count(bytes.len());
+            fetcher.took(&Origin::Store, bytes.len()).await;
         }
         if tx.send(piece).await.is_err() || broken {
             return false;
@@ -228,7 +140,7 @@ async fn pump(
 /// Part of a bundle or a delta.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
-    pub source: Source,
+    pub object: Object,
     pub from: u64,
     pub to: u64,
 }

@@ -25,7 +25,7 @@ use tonic::{Request, Status, Streaming};
 
 use crate::clock;
 use crate::dial::Dial;
-use crate::fetch::{Backoff, channel_to};
+use crate::fetch::{Backoff, Told, channel_to};
 use crate::layout::HostLayout;
 
 /// For the store to answer a call, and to take a message.
@@ -66,6 +66,8 @@ pub struct Session {
     pub dial: Arc<Dial>,
     pub layout: HostLayout,
     pub desired: watch::Sender<Option<DesiredHost>>,
+    /// Where content can be had besides the store.
+    pub sources: watch::Sender<Told>,
     pub reports: watch::Receiver<HostReport>,
     pub link: watch::Sender<StoreLink>,
     pub asked: Asked,
@@ -171,6 +173,9 @@ impl Session {
                         }
                         Some(v1::store_message::Message::Logs(query)) => logs.hear(query),
                         Some(v1::store_message::Message::Taken(taken)) => self.asked.taken(&taken),
+                        Some(v1::store_message::Message::Sources(told)) => {
+                            self.sources.send_replace(told.into());
+                        }
                         // A newer store may say more than this version understands.
                         None => {}
                     }

@@ -19,9 +19,14 @@ impl Host {
     }
 
     pub fn with(store: &Store, classes: &str, folder: tempfile::TempDir) -> Self {
-        store.authority.write_host(&folder.path().join("tls"), "h1");
+        Self::named(store, "h1", classes, "", folder)
+    }
+
+    /// A host by its name, with more keys in its file.
+    pub fn named(store: &Store, name: &str, classes: &str, more: &str, folder: tempfile::TempDir) -> Self {
+        store.authority.write_host(&folder.path().join("tls"), name);
         let config = format!(
-            "version = 1\nenv = \"dev\"\nhost = \"h1\"\nclasses = {classes}\nstore = \"https://{}\"\n\
+            "version = 1\nenv = \"dev\"\nhost = \"{name}\"\n{more}classes = {classes}\nstore = \"https://{}\"\n\
              address = \"127.0.0.1\"\nasset_listen = \"127.0.0.1:0\"\napps_dir = \"apps\"\nstate_dir = \"state\"\n\
              run_dir = \"run\"\n[tls]\nca = \"tls/ca.pem\"\ncert = \"tls/cert.pem\"\nkey = \"tls/key.pem\"\n",
             store.address

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod certificates;
+pub mod giver;
 pub mod release;
 pub mod store;
 

@@ -147,6 +147,14 @@ impl Shelf {
     }
 }
 
+/// What a bundle's parts are checked by.
+pub fn leaves(bundle: &[u8]) -> Vec<u8> {
+    let mut maker = ship_model::leaves::LeavesMaker::new(bundle.len() as u64);
+    maker.update(bundle);
+    let digest = BundleDigest::of(bundle);
+    maker.finish(*digest.as_bytes()).unwrap().encode()
+}
+
 /// The page and assets of a small site; `version` makes them differ.
 pub fn site(version: u64) -> Vec<(String, Vec<u8>)> {
     let asset = format!("assets/app.{version:08x}{version:08x}.js");

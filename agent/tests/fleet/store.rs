@@ -48,6 +48,12 @@ pub struct Inner {
     pub expired: Mutex<Option<ExpiredList>>,
     /// Tells places of blobs that nobody asked for, without end.
     pub flood: AtomicBool,
+    /// Answers transfers with "unavailable", calls as usual.
+    pub no_bytes: AtomicBool,
+    /// Does not know what leaves are.
+    pub old: AtomicBool,
+    /// Where else content is, as it is told.
+    pub sources: watch::Sender<v1::Sources>,
     logs: Arc<Mutex<HashMap<u64, mpsc::Sender<v1::LogsReply>>>>,
     questions: watch::Sender<Option<v1::LogsQuery>>,
 }
@@ -73,6 +79,9 @@ impl Store {
             sick: AtomicBool::new(false),
             expired: Mutex::default(),
             flood: AtomicBool::new(false),
+            no_bytes: AtomicBool::new(false),
+            old: AtomicBool::new(false),
+            sources: watch::channel(v1::Sources::default()).0,
             logs: Arc::default(),
             questions: watch::channel(None).0,
         });
@@ -251,7 +260,7 @@ async fn delta(State(inner): State<Arc<Inner>>, Path(digest): Path<String>, head
 }
 
 fn range(inner: &Inner, bytes: Option<Vec<u8>>, headers: &HeaderMap) -> Response {
-    if inner.sick.load(Ordering::Relaxed) {
+    if inner.sick.load(Ordering::Relaxed) || inner.no_bytes.load(Ordering::Relaxed) {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     inner.transfers.fetch_add(1, Ordering::Relaxed);
@@ -324,6 +333,8 @@ impl Agents for Inner {
         desired.mark_changed();
         let report = self.report.clone();
         let logs = Arc::clone(&self.logs);
+        let mut sources = self.sources.subscribe();
+        sources.mark_changed();
         let welcome = v1::Welcome {
             heartbeat_ms: 200,
             store_version: "test".to_owned(),
@@ -333,6 +344,12 @@ impl Agents for Inner {
         tokio::spawn(async move {
             loop {
                 tokio::select! {
+                    // Where to ask is told before what to ask for.
+                    biased;
+                    _ = sources.changed() => {
+                        let now = sources.borrow_and_update().clone();
+                        send(&tx, v1::store_message::Message::Sources(now)).await;
+                    }
                     _ = desired.changed() => {
                         let now = desired.borrow_and_update().clone();
                         if let Some(now) = now {
@@ -512,6 +529,23 @@ impl Releases for Inner {
 
     async fn get(&self, _: Request<v1::GetReleaseRequest>) -> Result<Answer<v1::ReleaseRecord>, Status> {
         Err(Status::unimplemented("agents do not get"))
+    }
+
+    async fn leaves(&self, request: Request<v1::LeavesRequest>) -> Result<Answer<v1::LeavesReply>, Status> {
+        self.well()?;
+        if self.old.load(Ordering::Relaxed) {
+            return Err(Status::unimplemented("what are leaves?"));
+        }
+        let Some(v1::leaves_request::Object::Bundle(bundle)) = request.into_inner().object else {
+            return Err(Status::not_found("there are no deltas here"));
+        };
+        let digest = BundleDigest::from_slice(&bundle).unwrap();
+        let shelf = self.shelf.lock().unwrap();
+        let bytes = shelf.bundles.get(&digest);
+        let bytes = bytes.ok_or_else(|| Status::not_found("no such bundle"))?;
+        Ok(Answer::new(v1::LeavesReply {
+            leaves: super::release::leaves(bytes).into(),
+        }))
     }
 
     async fn deltas(&self, request: Request<v1::DeltasRequest>) -> Result<Answer<v1::DeltasReply>, Status> {

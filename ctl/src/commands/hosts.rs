@@ -50,10 +50,24 @@ fn json(host: &HostStatus) -> serde_json::Value {
         })
     });
     let apps: Vec<_> = apps.collect();
+    let figures = report.figures.unwrap_or_default();
+    let faults = report.faults.iter().map(|fault| {
+        serde_json::json!({
+            "source": clean(&fault.source), "reason": clean(&fault.reason), "at": rfc3339(fault.at_ms),
+        })
+    });
+    let faults: Vec<_> = faults.collect();
+    let fetched_from = shape::FetchedFrom::new(
+        figures.fetched_bytes,
+        figures.fetched_from_mirrors,
+        figures.fetched_from_peers,
+    );
     serde_json::json!({
         "host": host.host, "env": host.env, "state": host.state, "last_seen": rfc3339(host.last_seen_ms),
         "classes": report.classes, "apps": apps, "disk_free": report.disk_free,
         "disk_total": report.disk_total, "asset_url": report.asset_url, "agent_version": report.agent_version,
+        "fetched_bytes": figures.fetched_bytes, "fetched_from": fetched_from,
+        "served_to_peers": figures.served_to_peers, "peer_address": report.peer_address, "source_faults": faults,
     })
 }
 

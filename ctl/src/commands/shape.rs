@@ -10,7 +10,7 @@ use ship_proto::v1::{
 use crate::ui::outcome_name;
 use crate::words::{full_id, rfc3339};
 
-pub use host::{Host, Wait, phase};
+pub use host::{FetchedFrom, Host, Wait, phase};
 
 pub fn number(target: Option<&Target>) -> Option<u64> {
     target.map(|target| target.number)

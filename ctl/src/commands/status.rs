@@ -363,8 +363,8 @@ mod tests {
                         stage_ms: 20,
                         switch_ms: 30,
                         lost_requests: 0,
-                        gap_ms: None,
                         delta_from: Some(41),
+                        ..UpdateFigures::default()
                     }),
                     failure: Some(AppFailure {
                         release: target(2),

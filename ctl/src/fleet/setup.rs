@@ -66,6 +66,9 @@ struct AgentFile {
     apps_dir: PathBuf,
     state_dir: PathBuf,
     run_dir: PathBuf,
+    /// Where releases come from, if an operator said so: carried over.
+    #[serde(flatten)]
+    sources: toml::Table,
     tls: TlsFiles,
     /// An operator's own, carried over; so is the next.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,6 +176,14 @@ fn tune(path: &Path, plan: &FleetPlan) -> Result<(), SetUpError> {
     })
 }
 
+const SOURCE_KEYS: [&str; 5] = [
+    "mirrors",
+    "fetch_limit",
+    "peer_listen",
+    "peer_cache",
+    "peer_limit",
+];
+
 async fn make_host(place: &Place, net: Net, number: u8, shipstore: &Path) -> Result<(), SetUpError> {
     let name = host_name(number);
     let folder = place.host(&name);
@@ -194,6 +205,10 @@ async fn make_host(place: &Place, net: Net, number: u8, shipstore: &Path) -> Res
         apps_dir: folder.join("apps"),
         state_dir: folder.join("state"),
         run_dir: folder.join("run"),
+        sources: SOURCE_KEYS
+            .iter()
+            .filter_map(|key| Some(((*key).to_owned(), own.remove(*key)?)))
+            .collect(),
         tls: TLS,
         asset_port: own.remove("asset_port"),
         balancer: own.remove("balancer"),

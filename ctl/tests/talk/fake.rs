@@ -453,6 +453,10 @@ impl Releases for Face {
         Ok(Response::new(DeltasReply::default()))
     }
 
+    async fn leaves(&self, _: Request<LeavesRequest>) -> Answer<LeavesReply> {
+        Err(Status::unimplemented("terminals check whole bundles"))
+    }
+
     type ManifestStream = Items<Piece>;
 
     async fn manifest(&self, _: Request<ManifestRequest>) -> Answer<Self::ManifestStream> {

@@ -1,6 +1,7 @@
-//! What hosts count, and what they could not serve.
+//! What hosts count, what an update cost, and what they could not serve.
 
-use ship_model::report::{AssetIncident, AssetRot, AssetsAsked, HostFigures};
+use ship_model::release::ReleaseNumber;
+use ship_model::report::{AssetIncident, AssetRot, AssetsAsked, HostFigures, SourceFault, UpdateFigures};
 
 use super::{WireError, require};
 use crate::v1;
@@ -66,6 +67,36 @@ impl From<v1::AssetRot> for AssetRot {
     }
 }
 
+impl From<UpdateFigures> for v1::UpdateFigures {
+    fn from(figures: UpdateFigures) -> Self {
+        Self {
+            fetched_bytes: figures.fetched_bytes,
+            stage_ms: figures.stage_ms,
+            switch_ms: figures.switch_ms,
+            lost_requests: figures.lost_requests,
+            gap_ms: figures.gap_ms,
+            delta_from: figures.delta_from.map(|release| release.0),
+            fetched_from_mirrors: figures.fetched_from_mirrors,
+            fetched_from_peers: figures.fetched_from_peers,
+        }
+    }
+}
+
+impl From<v1::UpdateFigures> for UpdateFigures {
+    fn from(wire: v1::UpdateFigures) -> Self {
+        Self {
+            fetched_bytes: wire.fetched_bytes,
+            stage_ms: wire.stage_ms,
+            switch_ms: wire.switch_ms,
+            lost_requests: wire.lost_requests,
+            gap_ms: wire.gap_ms,
+            delta_from: wire.delta_from.map(ReleaseNumber),
+            fetched_from_mirrors: wire.fetched_from_mirrors,
+            fetched_from_peers: wire.fetched_from_peers,
+        }
+    }
+}
+
 impl From<HostFigures> for v1::HostFigures {
     fn from(figures: HostFigures) -> Self {
         Self {
@@ -77,6 +108,9 @@ impl From<HostFigures> for v1::HostFigures {
             asset_rotten: figures.asset_rotten,
             asset_healed: figures.asset_healed,
             fetched_bytes: figures.fetched_bytes,
+            fetched_from_mirrors: figures.fetched_from_mirrors,
+            fetched_from_peers: figures.fetched_from_peers,
+            served_to_peers: figures.served_to_peers,
         }
     }
 }
@@ -92,6 +126,29 @@ impl From<v1::HostFigures> for HostFigures {
             asset_rotten: wire.asset_rotten,
             asset_healed: wire.asset_healed,
             fetched_bytes: wire.fetched_bytes,
+            fetched_from_mirrors: wire.fetched_from_mirrors,
+            fetched_from_peers: wire.fetched_from_peers,
+            served_to_peers: wire.served_to_peers,
+        }
+    }
+}
+
+impl From<SourceFault> for v1::SourceFault {
+    fn from(fault: SourceFault) -> Self {
+        Self {
+            source: fault.source,
+            reason: fault.reason,
+            at_ms: fault.at_ms,
+        }
+    }
+}
+
+impl From<v1::SourceFault> for SourceFault {
+    fn from(wire: v1::SourceFault) -> Self {
+        Self {
+            source: wire.source,
+            reason: wire.reason,
+            at_ms: wire.at_ms,
         }
     }
 }

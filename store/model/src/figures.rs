@@ -173,8 +173,26 @@ const OF_HOSTS: &[OfHost] = &[
     (
         "ship_host_fetched_bytes",
         Kind::Counter,
-        "Bytes that came from the store.",
+        "Bytes of releases that came from the store, from mirrors and from other hosts.",
         |host| host.figures.fetched_bytes,
+    ),
+    (
+        "ship_host_fetched_from_mirrors_bytes",
+        Kind::Counter,
+        "Bytes of releases that came from mirrors.",
+        |host| host.figures.fetched_from_mirrors,
+    ),
+    (
+        "ship_host_fetched_from_peers_bytes",
+        Kind::Counter,
+        "Bytes of releases that came from other hosts.",
+        |host| host.figures.fetched_from_peers,
+    ),
+    (
+        "ship_host_served_to_peers_bytes",
+        Kind::Counter,
+        "Bytes of releases that were given to other hosts.",
+        |host| host.figures.served_to_peers,
     ),
     (
         "ship_host_disk_free_bytes",

@@ -7,6 +7,8 @@
 //! * [`desired`], [`report`], [`host`]: what a host should run, what it says it runs, what we think of it.
 //! * [`figures`]: what hosts count, as text for graphs.
 //! * [`assets`]: which files browsers fetch, and which of them never change; [`retention`]: how long those are kept.
+//! * [`mirror`], [`leaves`], [`spread`], [`allowance`]: where content is had besides the store, how its parts are checked,
+//!   shared between hosts, and held back.
 //! * [`converge`]: what a host does next.
 //! * [`rollout`]: what an environment runs, the plan to change it, and the machine that carries it out.
 //!
@@ -16,13 +18,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod allowance;
 pub mod assets;
 pub mod converge;
 pub mod desired;
 pub mod digest;
 pub mod figures;
 pub mod host;
+pub mod leaves;
 pub mod manifest;
+pub mod mirror;
 pub mod name;
 pub mod path;
 pub mod release;
@@ -30,3 +35,4 @@ pub mod report;
 pub mod retention;
 pub mod rollout;
 pub mod spec;
+pub mod spread;

@@ -29,6 +29,25 @@ pub struct HostReport {
     /// What the machine lets agent and keepers do, as it was at the agent's start; none from an agent that does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privileges: Option<Privileges>,
+    /// `10.0.0.5:7410`: where this host gives bundles to other hosts, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_address: Option<String>,
+    /// Sources of bundles that sent something wrong since the agent's start; at most [`MAX_FAULTS`], the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<SourceFault>,
+}
+
+/// Faults of sources that a host tells.
+pub const MAX_FAULTS: usize = 8;
+
+/// A source of bundles that sent something wrong: none of it was used, and it is not asked again for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFault {
+    /// `mirror http://10.0.0.9/ship`, `peer h7`; to be escaped before it is shown.
+    pub source: String,
+    pub reason: String,
+    /// By the host's clock, in milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 /// What a machine lets an agent and its keepers do, of all that a promise needs.
@@ -64,8 +83,14 @@ pub struct HostFigures {
     pub asset_rotten: u64,
     /// Assets that were missing or rotten and were made anew.
     pub asset_healed: u64,
-    /// Bytes that came from the store.
+    /// Bytes of releases that came from the store, from mirrors and from other hosts.
     pub fetched_bytes: u64,
+    /// Of `fetched_bytes`, those from mirrors.
+    pub fetched_from_mirrors: u64,
+    /// Of `fetched_bytes`, those from other hosts.
+    pub fetched_from_peers: u64,
+    /// Bytes given to other hosts.
+    pub served_to_peers: u64,
 }
 
 /// What the host is doing with an app right now.
@@ -291,6 +316,12 @@ pub struct DamagedRelease {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpdateFigures {
     pub fetched_bytes: u64,
+    /// Of `fetched_bytes`, those from mirrors.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fetched_from_mirrors: u64,
+    /// Of `fetched_bytes`, those from other hosts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fetched_from_peers: u64,
     pub stage_ms: u64,
     pub switch_ms: u64,
     /// Connections that a deadline cut while the old generation drained.
@@ -301,6 +332,10 @@ pub struct UpdateFigures {
     /// The release of which the last one was fetched as a delta; none: whole files came, or none had to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delta_from: Option<ReleaseNumber>,
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// The step of a failure before a host: the host could not be taken out of its balancer's rotation, or put back, or is reached in

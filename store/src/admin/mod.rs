@@ -1,12 +1,14 @@
-//! The store as a whole: checked, made anew, copied, put back.
+//! The store as a whole: checked, made anew, copied, put back, mirrored.
 
 mod accept;
 mod backup;
+mod mirror;
 mod restore;
 mod verify;
 
 pub use accept::{AcceptRestoreError, Accepted, NUMBERS_SKIPPED, accept_restore};
 pub use backup::{BackupError, BackupReport, backup};
+pub use mirror::{MirrorError, MirrorReport, mirror};
 pub use restore::{RestoreError, restore};
 pub use verify::{VerifyReport, VerifyStoreError, verify};
 

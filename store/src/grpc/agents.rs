@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::face::{Answers, Face, caller};
 use super::sessions::Seat;
+use super::sources::Giving;
 use super::status;
 use crate::identity::Caller;
 
@@ -85,6 +86,7 @@ impl Session {
     async fn speak(&mut self) -> Result<(), End> {
         let (env, host) = self.hello().await?;
         let mut seat = self.face.sessions.sit(&env, &host);
+        let mut giving = self.face.sources.enter(&env, &host);
         let mut desired = self.face.board.listen(&env, &host);
         tracing::info!(%env, host = %host, "agent connected");
         self.send(store_message::Message::Welcome(v1::Welcome {
@@ -94,7 +96,9 @@ impl Session {
         }))
         .await?;
         self.tell_desired(&mut desired).await?;
-        let ended = self.listen(&env, &host, &mut seat, &mut desired).await;
+        let ended = self
+            .listen(&env, &host, &mut seat, &mut giving, &mut desired)
+            .await;
         tracing::info!(%env, host = %host, "agent disconnected");
         ended
     }
@@ -104,6 +108,7 @@ impl Session {
         env: &EnvName,
         host: &HostName,
         seat: &mut Seat,
+        giving: &mut Giving,
         desired: &mut watch::Receiver<DesiredHost>,
     ) -> Result<(), End> {
         let now = self.face.clock.now_ms();
@@ -114,7 +119,7 @@ impl Session {
         loop {
             tokio::select! {
                 message = self.messages.message() => match message {
-                    Ok(Some(message)) => self.take(env, host, seat, message).await?,
+                    Ok(Some(message)) => self.take(env, host, seat, giving, message).await?,
                     Ok(None) | Err(_) => return Err(End::Gone),
                 },
                 changed = desired.changed() => {
@@ -157,6 +162,7 @@ impl Session {
         env: &EnvName,
         host: &HostName,
         seat: &Seat,
+        giving: &mut Giving,
         message: v1::AgentMessage,
     ) -> Result<(), End> {
         match message.message {
@@ -167,8 +173,12 @@ impl Session {
                     return Err(status::invalid(message, host.as_str()).into());
                 }
                 let report = HostReport::try_from(report).map_err(|error| status::bad_message(&error))?;
+                let sources = giving.heard(&report.classes, report.peer_address.as_deref());
                 self.face.controller.hear(env, host, report).await;
-                Ok(())
+                match sources {
+                    Some(sources) => self.send(store_message::Message::Sources(sources)).await,
+                    None => Ok(()),
+                }
             }
             Some(agent_message::Message::Logs(reply)) => {
                 seat.answer(reply);

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
 use super::sessions::Sessions;
+use super::sources::Sources;
 use super::{status, view};
 use crate::bridge::Bridge;
 use crate::clock::Clock;
@@ -34,6 +35,8 @@ pub struct Face {
     pub fleet: Arc<Fleet>,
     pub controller: Controller,
     pub sessions: Arc<Sessions>,
+    /// Where hosts are told to get content besides the store.
+    pub sources: Arc<Sources>,
     /// What was told of requests for assets.
     pub evidence: Arc<Evidence>,
     pub heartbeat_ms: u64,

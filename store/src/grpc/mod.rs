@@ -10,6 +10,7 @@ mod pushes;
 mod releases;
 mod rollouts;
 pub mod sessions;
+pub mod sources;
 mod status;
 mod view;
 

@@ -24,6 +24,7 @@ use crate::deltas::{Deltas, Maker};
 use crate::engine::Object;
 use crate::engine::blobs::read_whole;
 use crate::folder::StoreFolder;
+use crate::leaves::{LeafLists, LeavesOfError};
 use crate::ledger::RequestId;
 use crate::locate::Places;
 use crate::publish::{Commit, Publisher, UploadError, UploadedBundle};
@@ -69,6 +70,7 @@ pub struct Rooms {
     pub maker: Arc<Maker>,
     pub pushes: Pushes,
     pub pushing: Pushing,
+    pub leaves: LeafLists,
 }
 
 impl ReleasesFace {
@@ -435,6 +437,27 @@ impl Releases for ReleasesFace {
             deltas: deltas.collect(),
         }))
     }
+
+    async fn leaves(&self, request: Request<v1::LeavesRequest>) -> Result<Response<v1::LeavesReply>, Status> {
+        let object = leaves_wanted(request.into_inner().object)?;
+        match self.rooms.leaves.of(object, &self.face.bridge).await {
+            Ok(leaves) => Ok(Response::new(v1::LeavesReply { leaves })),
+            Err(LeavesOfError::Blobs(error)) => Err(status::blobs(&error)),
+            Err(LeavesOfError::BrokenOff(error)) => Err(status::broken_off(error)),
+            Err(error) => Err(status::invalid(error.to_string(), &object.hex())),
+        }
+    }
+}
+
+fn leaves_wanted(object: Option<v1::leaves_request::Object>) -> Result<Object, Status> {
+    use v1::leaves_request::Object as Asked;
+    let bad = |error| status::bad_message(&error);
+    match object {
+        Some(Asked::Bundle(bytes)) => digest(&bytes, "bundle", BundleDigest::from_slice).map(Object::Bundle),
+        Some(Asked::Delta(bytes)) => digest(&bytes, "delta", DeltaDigest::from_slice).map(Object::Delta),
+        None => return Err(status::invalid("a bundle or a delta must be named", "object")),
+    }
+    .map_err(bad)
 }
 
 fn missing_blobs(part: &[BlobDigest]) -> v1::MissingBlobs {

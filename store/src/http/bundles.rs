@@ -5,6 +5,7 @@
 //! the blobs it wants; the store does not hash a bundle anew for each request.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Extension;
 use axum::body::Body;
@@ -13,6 +14,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use ship_assets::serve::Throttle;
 use ship_model::digest::{BundleDigest, DeltaDigest};
 
 use super::range::{Wanted, wanted};
@@ -20,7 +22,7 @@ use super::refuse;
 use crate::bridge::Bridge;
 use crate::clock::Clock;
 use crate::engine::{Blobs, BlobsError, Object, ObjectReader};
-use crate::listen::Peer;
+use crate::listen::{Peer, PortFigures};
 
 /// Bytes that are read at once.
 const PIECE: u64 = 256 << 10;
@@ -31,6 +33,9 @@ pub struct Bundles {
     pub blobs: Arc<dyn Blobs>,
     pub bridge: Bridge,
     pub clock: Clock,
+    /// How fast bytes may leave, for all clients together.
+    pub limit: Option<Arc<Throttle>>,
+    pub figures: Arc<PortFigures>,
 }
 
 pub(super) async fn get(
@@ -141,7 +146,7 @@ fn answer(
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
-        Body::from_stream(pieces(bundles.bridge, reader, first, len))
+        Body::from_stream(pieces(bundles, reader, first, len))
     };
     built(status, &tag, &shown, body)
 }
@@ -167,22 +172,27 @@ fn built(status: StatusCode, tag: &str, more: &[(http::HeaderName, String)], bod
 
 /// The bytes from `first`, `len` of them. One that cannot be read breaks the body off, which the client sees.
 fn pieces(
-    bridge: Bridge,
+    bundles: Bundles,
     reader: Arc<dyn ObjectReader>,
     first: u64,
     len: u64,
 ) -> impl Stream<Item = std::io::Result<Bytes>> {
     stream::try_unfold((first, len), move |(at, left)| {
-        let (bridge, reader) = (bridge.clone(), Arc::clone(&reader));
+        let (bundles, reader) = (bundles.clone(), Arc::clone(&reader));
         async move {
             if left == 0 {
                 return Ok(None);
             }
-            let read = bridge
+            let read = bundles
+                .bridge
                 .run(move || read_piece(reader.as_ref(), at, left.min(PIECE)))
                 .await;
             let piece = read.map_err(std::io::Error::other)??;
             let got = piece.len() as u64;
+            if let Some(limit) = &bundles.limit {
+                limit.pass(got).await;
+            }
+            bundles.figures.bundle_bytes.fetch_add(got, Ordering::Relaxed);
             Ok(Some((piece, (at + got, left - got))))
         }
     })

@@ -126,6 +126,11 @@ fn counters(page: &mut Page, metrics: &Metrics) {
         ),
         ("ship_requests", "Requests on the TLS port.", of(&port.requests)),
         (
+            "ship_bundle_bytes",
+            "Bytes of bundles and deltas sent.",
+            of(&port.bundle_bytes),
+        ),
+        (
             "ship_asset_requests",
             "Requests for assets.",
             assets.asset_requests,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ship_assets::miss::Misses;
 use ship_assets::serve::{
-    self as asset_port, Assets, Encodings, OpenEncodingsError, PortTls, PortTlsError, Setup,
+    self as asset_port, Assets, Encodings, OpenEncodingsError, PortTls, PortTlsError, Setup, Throttle,
 };
 use ship_assets::{Mending, Shelf};
 use ship_durable::FileError;
@@ -31,8 +31,10 @@ use crate::desired::Board;
 use crate::engine::BlobsError;
 use crate::folder::{FolderReport, OpenFolderError, StoreFolder};
 use crate::grpc::sessions::Sessions;
+use crate::grpc::sources::Sources;
 use crate::grpc::{self, Face, Rooms};
 use crate::http::{self, Bundles, Metrics};
+use crate::leaves::LeafLists;
 use crate::ledger::LedgerError;
 use crate::listen::{Limits, Port, PortFigures};
 use crate::log::whole;
@@ -203,6 +205,8 @@ struct Store {
     counting: JoinHandle<()>,
     assets: Assets,
     figures: Arc<PortFigures>,
+    /// How fast bundles may leave.
+    limit: Option<Arc<Throttle>>,
     fleet_name: String,
     stop: CancellationToken,
 }
@@ -213,6 +217,8 @@ impl Store {
             blobs: Arc::clone(&self.rooms.folder.blobs),
             bridge: self.face.bridge.clone(),
             clock: self.face.clock.clone(),
+            limit: self.limit.clone(),
+            figures: Arc::clone(&self.figures),
         };
         let grpc = grpc::router(self.face.clone(), Arc::clone(&self.rooms));
         Port {
@@ -313,6 +319,7 @@ async fn assemble(
         fleet,
         controller: controller.clone(),
         sessions: Arc::new(Sessions::default()),
+        sources: Arc::new(Sources::new(settings.mirror.clone())),
         evidence,
         heartbeat_ms: settings.heartbeat_ms,
         asset_url: asset_url(&settings, addresses.assets),
@@ -325,6 +332,7 @@ async fn assemble(
     };
     shelf.look_elsewhere(Misses::new(Arc::new(from_bundles)));
     let rooms = Rooms {
+        leaves: LeafLists::new(Arc::clone(&folder.blobs)),
         assets: assets.clone(),
         folder,
         unions,
@@ -341,6 +349,7 @@ async fn assemble(
         counting,
         assets,
         figures: Arc::default(),
+        limit: settings.bundle_limit.map(|limit| Arc::new(Throttle::new(limit))),
         fleet_name: settings.fleet,
         stop,
     })

@@ -37,6 +37,9 @@ fn settings_are_read_back_and_mistakes_are_named() {
     let (mut port, usual) = (shown.asset_port, PortSettings::default());
     (port.tls, port.cross_origin_resource_policy) = (None, None);
     assert_eq!(port, usual, "what is shown as usual is");
+    assert_eq!(shown.mirror.len(), 1);
+    let limited = parse("version = 1\nfleet = \"acme\"\nbundle_limit = 1000\n").unwrap();
+    assert_eq!(limited.bundle_limit, Some(1000));
     let least = parse("version = 1\nfleet = \"acme\"\n").unwrap();
     assert_eq!(least, settings);
     for (text, part) in [
@@ -46,6 +49,7 @@ fn settings_are_read_back_and_mistakes_are_named() {
             "version = 1\nfleet = \"a\"\nuncertain_after_ms = 9000",
             "uncertain_after_ms",
         ),
+        ("version = 1\nfleet = \"a\"\nbundle_limit = 0", "bundle_limit"),
         (
             "version = 1\nfleet = \"a\"\nassets_listen = \"0.0.0.0:80\"",
             "plain_http_anywhere",

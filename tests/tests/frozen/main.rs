@@ -12,6 +12,7 @@
 mod host;
 mod keeper;
 mod kept;
+mod leaves;
 mod records;
 mod sample;
 mod settings;

@@ -66,12 +66,12 @@ pub fn held() -> LocalHold {
 
 pub fn update() -> UpdateFigures {
     UpdateFigures {
-        gap_ms: None,
-        delta_from: None,
         fetched_bytes: 5_583_404,
         stage_ms: 812,
         switch_ms: 403,
         lost_requests: 1,
+        // Came later.
+        ..UpdateFigures::default()
     }
 }
 

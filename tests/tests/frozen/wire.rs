@@ -204,6 +204,22 @@ fn examples() -> Vec<Example> {
         "SweepProgress followed" SweepProgress = SweepProgress {
             progress: Some(sweep_progress::Progress::Followed(followed())),
         };
+        "LeavesRequest bundle" LeavesRequest = LeavesRequest { object: Some(leaves_request::Object::Bundle(digest(17))) };
+        "LeavesRequest delta" LeavesRequest = LeavesRequest { object: Some(leaves_request::Object::Delta(digest(18))) };
+        "LeavesReply" LeavesReply = LeavesReply { leaves: b"leaves".as_slice().into() };
+        "PeerAddress" PeerAddress = peer();
+        "Sources" Sources = sources();
+        "StoreMessage sources" StoreMessage = to_agent(store_message::Message::Sources(sources()));
+        "SourceFault" SourceFault = fault();
+        "HostReport sources" HostReport = HostReport {
+            peer_address: Some(text("10.0.0.7:7410")), faults: vec![fault()], ..host_report()
+        };
+        "HostFigures sources" HostFigures = HostFigures {
+            fetched_from_mirrors: 9, fetched_from_peers: 10, served_to_peers: 11, ..host_figures()
+        };
+        "UpdateFigures sources" UpdateFigures = UpdateFigures {
+            fetched_from_mirrors: 6, fetched_from_peers: 7, ..figures()
+        };
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Host {
     pub connections: u64,
     pub restarts: u64,
     pub fetched_bytes: u64,
+    /// Where they came from.
+    pub fetched_from: FetchedFrom,
     pub stage_ms: u64,
     pub switch_ms: u64,
     pub lost_requests: u64,
@@ -51,6 +53,25 @@ pub struct Host {
     pub failure: Option<Failure>,
     /// The release that somebody reverted to on the host itself, and why.
     pub held: Option<Held>,
+}
+
+/// Bytes by who gave them.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct FetchedFrom {
+    pub store: u64,
+    pub mirrors: u64,
+    /// Other hosts.
+    pub peers: u64,
+}
+
+impl FetchedFrom {
+    pub const fn new(all: u64, mirrors: u64, peers: u64) -> Self {
+        Self {
+            store: all.saturating_sub(mirrors).saturating_sub(peers),
+            mirrors,
+            peers,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -155,6 +176,11 @@ impl From<&AppHost> for Host {
             connections: report.connections,
             restarts: report.restarts,
             fetched_bytes: update.fetched_bytes,
+            fetched_from: FetchedFrom::new(
+                update.fetched_bytes,
+                update.fetched_from_mirrors,
+                update.fetched_from_peers,
+            ),
             stage_ms: update.stage_ms,
             switch_ms: update.switch_ms,
             lost_requests: update.lost_requests,

@@ -7,7 +7,7 @@
 //! * `files`: what may be sent at all: bytes that are what was published.
 //! * `encode`: the same in Brotli, Zstandard and gzip, made in the background.
 //! * `body`, `buffers`: from a file to a client within bounded memory.
-//! * `port`, `tls`: connections.
+//! * `port`, `tls`, `throttle`: connections, and how fast bytes leave.
 
 mod accept;
 mod answer;
@@ -18,6 +18,7 @@ mod files;
 mod port;
 mod range;
 mod rules;
+mod throttle;
 mod tls;
 
 use std::collections::HashSet;
@@ -40,6 +41,7 @@ pub use encode::{Encodings, OpenEncodingsError};
 pub use files::OpenFileError;
 pub use port::{Limits, Port};
 pub use rules::{Origins, PortSettings, ResourcePolicy, TlsFiles};
+pub use throttle::Throttle;
 pub use tls::{PortTls, PortTlsError};
 
 use crate::record::RecordError;
@@ -168,7 +170,7 @@ impl Assets {
             asset_broken: of(&self.counters.broken),
             asset_rotten: of(&self.counters.rotten),
             asset_healed: self.shelf.misses().map_or(0, |misses| misses.healed()),
-            fetched_bytes: 0,
+            ..HostFigures::default()
         }
     }
 

@@ -36,7 +36,8 @@ pub enum PortTlsError {
 /// The newest good configuration of two files.
 #[derive(Debug)]
 pub struct PortTls {
-    files: TlsFiles,
+    /// None: whoever made it puts new configurations in.
+    files: Option<TlsFiles>,
     config: RwLock<Arc<ServerConfig>>,
     seen: Mutex<Seen>,
 }
@@ -51,10 +52,24 @@ impl PortTls {
     pub fn load(files: &TlsFiles) -> Result<Self, PortTlsError> {
         let seen = stamps(files);
         Ok(Self {
-            files: files.clone(),
+            files: Some(files.clone()),
             config: RwLock::new(Arc::new(read(files)?)),
             seen: Mutex::new(seen),
         })
+    }
+
+    /// One that somebody else reads and renews.
+    pub fn of(config: ServerConfig) -> Self {
+        Self {
+            files: None,
+            config: RwLock::new(Arc::new(config)),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// What counts from the next handshake on.
+    pub fn put(&self, config: ServerConfig) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
 
     /// What the next handshake uses.
@@ -67,10 +82,11 @@ impl PortTls {
     /// # Errors
     /// [`PortTlsError`].
     pub fn reload(&self) -> Result<(), PortTlsError> {
-        // Stamps before the content: a change in between is seen as one more change.
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamps(&self.files);
-        let config = Arc::new(read(&self.files)?);
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        if let Some(files) = &self.files {
+            // Stamps before the content: a change in between is seen as one more change.
+            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamps(files);
+            self.put(read(files)?);
+        }
         Ok(())
     }
 
@@ -79,7 +95,10 @@ impl PortTls {
     /// # Errors
     /// [`PortTlsError`].
     pub fn reload_if_changed(&self) -> Result<bool, PortTlsError> {
-        let changed = *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != stamps(&self.files);
+        let Some(files) = &self.files else {
+            return Ok(false);
+        };
+        let changed = *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != stamps(files);
         if changed {
             self.reload()?;
         }

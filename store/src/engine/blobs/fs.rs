@@ -40,6 +40,19 @@ impl FsBlobs {
         })
     }
 
+    /// Objects to be read beside a store that may have the folder open: nothing is made and nothing is swept.
+    pub fn beside(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    /// The file that an object lies in.
+    pub fn file_of(&self, object: Object) -> PathBuf {
+        self.path(object)
+    }
+
     fn path(&self, object: Object) -> PathBuf {
         let hex = object.hex();
         let folder = self.root.join(object.kind().as_str()).join(&hex[..2]);

@@ -206,7 +206,12 @@ pub fn put_aside(blobs: &dyn Blobs, object: Object, reason: &str) -> BlobsError 
     }
 }
 
-fn walk(reader: &dyn ObjectReader, object: Object, mut visit: impl FnMut(&[u8])) -> Result<u64, BlobsError> {
+/// Hands all of an object on, piece by piece; gives its length.
+pub(crate) fn walk(
+    reader: &dyn ObjectReader,
+    object: Object,
+    mut visit: impl FnMut(&[u8]),
+) -> Result<u64, BlobsError> {
     let mut buffer = vec![0; 256 * 1024];
     let mut offset = 0;
     loop {

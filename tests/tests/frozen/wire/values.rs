@@ -54,8 +54,7 @@ pub(super) fn figures() -> UpdateFigures {
         switch_ms: 3,
         lost_requests: 4,
         // Came later: an old agent does not say it.
-        gap_ms: None,
-        delta_from: None,
+        ..UpdateFigures::default()
     }
 }
 
@@ -292,6 +291,30 @@ pub(super) fn host_figures() -> HostFigures {
         asset_rotten: 5,
         asset_healed: 6,
         fetched_bytes: 7,
+        // Came later: an old agent does not say it.
+        ..HostFigures::default()
+    }
+}
+
+pub(super) fn fault() -> SourceFault {
+    SourceFault {
+        source: text("peer h7"),
+        reason: text("other bytes came than were published"),
+        at_ms: 1_760_000_000_002,
+    }
+}
+
+pub(super) fn peer() -> PeerAddress {
+    PeerAddress {
+        host: text("h7"),
+        address: text("10.0.0.7:7410"),
+    }
+}
+
+pub(super) fn sources() -> Sources {
+    Sources {
+        mirrors: vec![text("http://10.0.0.9/ship"), text("https://m.example.com")],
+        peers: vec![peer()],
     }
 }
 
