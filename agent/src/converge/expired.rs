@@ -141,6 +141,8 @@ impl App {
         if later || acted.is_some_and(|(list, by)| *list == told.list && *by == sparing) {
             return false;
         }
+        // One that does not come to its end may have faded something all the same: whatever is told next is looked at anew.
+        self.expiry.acted = None;
         let turn = Turn {
             shop: self.shop.clone(),
             known: self.expiry.list.clone().filter(|(known, _)| *known == told.list),

@@ -158,6 +158,8 @@ impl Host {
     /// What it gives up is what the ledger says then, which is what was told or newer.
     async fn give_up(&mut self, told: Expired, wanted: &DesiredHost, holds: &[Target]) {
         let app = told.app;
+        // One that fails may have faded something all the same: whatever is told next is looked at anew.
+        self.expired.entry(app.clone()).or_default().list = None;
         let (push, pushing, of) = (Arc::clone(&self.push), self.pushing.clone(), app.clone());
         let job = tokio::spawn(async move { push.give_up(&pushing, of).await });
         let Some(result) = self.while_telling(job, wanted, holds).await else {
