@@ -248,6 +248,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
     use super::*;
     use crate::index::{BlobPlace, Frame};
+    use crate::segments::{Segment, SegmentList};
     use crate::tarball::{END, Member};
 
     fn member(path: &str, content: &[u8]) -> Vec<u8> {
@@ -261,6 +262,10 @@ mod tests {
 
     /// A bundle of these raw frames, with an index that says of each frame's members what `blobs` says.
     fn bundle(frames: &[(Vec<u8>, Vec<BlobPlace>)]) -> Vec<u8> {
+        bundle_with(frames, Vec::new())
+    }
+
+    fn bundle_with(frames: &[(Vec<u8>, Vec<BlobPlace>)], lists: Vec<SegmentList>) -> Vec<u8> {
         let mut out = Vec::new();
         let mut index = Vec::new();
         for (raw, blobs) in frames {
@@ -273,7 +278,7 @@ mod tests {
             });
             out.extend(packed);
         }
-        out.extend(BundleIndex::new(index, Vec::new()).encode().unwrap());
+        out.extend(BundleIndex::new(index, lists).encode().unwrap());
         out
     }
 
@@ -395,6 +400,59 @@ mod tests {
             verify(&frames),
             Err(VerifyError::Frame { frame: 0, .. })
         ));
+    }
+
+    /// A file of nine MiB of zeros whose archive is parted at these places, with an index that says this.
+    fn cut(at: [usize; 2], name: &str, list: Option<&[u32]>) -> Result<Verified, VerifyError> {
+        let zeros = vec![0; 9 << 20];
+        let raw = member("a", &zeros);
+        let (most, mib) = (zeros[..4 << 20].to_vec(), zeros[..1 << 20].to_vec());
+        let part = [&raw[..at[0]], &raw[at[0]..at[1]], &raw[at[1]..]];
+        let named = member(name, b"segment");
+        let frames = [
+            (
+                [&named[..], part[0]].concat(),
+                vec![place(b"segment", 512), place(&most, 1536)],
+            ),
+            (part[1].to_vec(), vec![]),
+            (part[2].to_vec(), vec![place(&mib, 0)]),
+            end(),
+        ];
+        let segments = list.unwrap_or_default().iter().map(|len| Segment {
+            digest: BlobDigest::of(&zeros[..*len as usize]),
+            len: *len,
+        });
+        let told = SegmentList {
+            blob: BlobDigest::of(if list.is_some() { &zeros[..] } else { b"other" }),
+            size: 9 << 20,
+            segments: segments.collect(),
+        };
+        let lists = if list.is_some() { vec![told] } else { Vec::new() };
+        let bytes = bundle_with(&frames, lists);
+        verify_bundle(&bytes[..], &Expected::default())
+    }
+
+    #[test]
+    fn what_is_cut_must_be_as_it_is_listed() {
+        let name = format!(".ship-segments/{}", BlobDigest::of(b"segment"));
+        let good = [512 + (4 << 20), 512 + (8 << 20)];
+        let list = [4 << 20, 4 << 20, 1 << 20];
+        let verified = cut(good, &name, Some(&list)).unwrap();
+        assert_eq!((verified.index.lists().len(), verified.unproven.len()), (1, 0));
+        for (at, name, list) in [
+            ([good[0] + 512, good[1]], name.as_str(), Some(&list[..])),
+            ([good[0], good[1] - 512], &name, Some(&list)),
+        ] {
+            let told = cut(at, name, list);
+            assert!(matches!(told, Err(VerifyError::Straddles { .. })), "{told:?}");
+        }
+        let told = cut(good, ".ship-segments/other", Some(&list));
+        assert!(matches!(told, Err(VerifyError::Misnamed { .. })), "{told:?}");
+        let told = cut(good, &name, Some(&[1 << 20, 4 << 20, 4 << 20]));
+        assert!(matches!(told, Err(VerifyError::Untrue)), "{told:?}");
+        // In version 1 no file goes over frames.
+        let told = cut(good, &name, None);
+        assert!(told.is_err(), "{told:?}");
     }
 
     #[test]

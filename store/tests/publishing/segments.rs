@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use ship_assets::Shelf;
+use ship_bundle::delta::Effort;
 use ship_bundle::segments::{SegmentList, cut_files};
 use ship_bundle::{Parts, pack_parts};
 use ship_model::digest::{BlobDigest, BundleDigest};
@@ -144,7 +145,7 @@ fn the_union_and_deltas_are_made_out_of_segments() {
     }
     let deltas = Arc::new(Deltas::load(&*store.blobs).unwrap());
     let maker = Maker::new(Arc::clone(&store.blobs), Arc::clone(&store.places), deltas);
-    let made = maker.make(first.0.id, second.0.id).unwrap();
+    let made = maker.make((first.0.id, second.0.id), Effort::AT_ONCE).unwrap();
     assert!(made.bytes < 1 << 20, "{made:?}");
 }
 

@@ -79,6 +79,7 @@ fn examples() -> Vec<Example> {
         "ManifestRequest" ManifestRequest = ManifestRequest { id: digest(8) };
         "Piece" Piece = Piece { data: b"piece".as_slice().into() };
         "LocateRequest" LocateRequest = LocateRequest { blobs: vec![digest(9)], avoid: Vec::new() };
+        "MissingRequest" MissingRequest = MissingRequest { blobs: vec![digest(9)] };
         "Located" Located = Located { bundle: digest(10), bundle_bytes: 18, blobs: vec![digest(11)] };
         "PlanRequest" PlanRequest = PlanRequest {
             app: text("web"), number: 455, env: text("production"), message: text("m"), force: true,
