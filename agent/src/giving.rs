@@ -151,7 +151,7 @@ async fn answer(
     let range = range.and_then(|range| asked_range(range.to_str().ok()?));
     match (range, fetcher.leaves(object).await) {
         (None, _) => refuse(StatusCode::RANGE_NOT_SATISFIABLE),
-        (Some(range), Ok(Some(leaves))) => {
+        (Some(range), Some(leaves)) => {
             let wanted = Wanted {
                 object,
                 run: leaves.holding(&range),
@@ -159,8 +159,7 @@ async fn answer(
             };
             give(fetcher, share, wanted, range, place).await
         }
-        (_, Ok(None)) => refuse(StatusCode::NOT_FOUND),
-        (_, Err(_)) => refuse(StatusCode::BAD_GATEWAY),
+        (_, None) => refuse(StatusCode::BAD_GATEWAY),
     }
 }
 

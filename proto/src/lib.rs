@@ -19,6 +19,7 @@ pub const MAX_DIGESTS: usize = 8192;
 #[allow(
     missing_debug_implementations,
     clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
     clippy::large_futures,
     reason = "generated"
 )]

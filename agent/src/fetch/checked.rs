@@ -187,7 +187,7 @@ impl Read for Reader {
         if let Self::Checked(reader) = self {
             match reader.fill() {
                 Ok(()) => return Ok(reader.take(buffer)),
-                // A store that does not know what leaves are is the only one to ask.
+                // What cannot be checked on its way is asked of the store alone; whoever unpacks it checks it.
                 Err(Stopped::Unknown) => *self = Self::Plain(reader.plain()),
                 Err(Stopped::Failed(error)) => return Err(error.into()),
             }
@@ -262,9 +262,8 @@ impl CheckedReader {
         let (fetcher, object) = (Arc::clone(&self.fetcher), self.span.object);
         let asked = async { fetcher.leaves(object).await };
         let leaves = match self.called_off(asked)? {
-            Ok(Some(leaves)) => leaves,
-            Ok(None) => return Err(Stopped::Unknown),
-            Err(error) => return Err(RangeError::Unchecked(Box::new(error)).into()),
+            Some(leaves) => leaves,
+            None => return Err(Stopped::Unknown),
         };
         if self.span.to > leaves.len() {
             return Err(RangeError::Length.into());

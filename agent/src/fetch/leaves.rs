@@ -11,7 +11,6 @@ use http_body_util::BodyExt;
 use ship_model::leaves::{LONGEST_LIST, Leaves};
 use ship_proto::v1;
 use tokio::time::{sleep, timeout};
-use tonic::Code;
 
 use super::lines::{Object, in_time};
 use super::origin::Origin;
@@ -46,26 +45,27 @@ impl Known {
 }
 
 impl Fetcher {
-    /// The leaves of `object`; none when the store does not know what leaves are, and nobody else has them.
-    ///
-    /// # Errors
-    /// The store's, when nobody told them.
-    pub async fn leaves(&self, object: Object) -> Result<Option<Arc<Leaves>>, FetchError> {
+    /// The leaves of `object`; none when nobody tells them, as an old store does not.
+    pub async fn leaves(&self, object: Object) -> Option<Arc<Leaves>> {
         if let Some(known) = self.known.find(object) {
-            return Ok(Some(known));
+            return Some(known);
         }
         let mut store = std::pin::pin!(retried(|| self.ask_leaves(object)));
         let told = tokio::select! {
             told = &mut store => told,
-            found = self.leaves_elsewhere(object) => return Ok(Some(self.known.put(object, found))),
+            found = self.leaves_elsewhere(object) => return Some(self.known.put(object, found)),
         };
-        match told {
-            Ok(leaves) => Ok(Some(self.known.put(object, leaves))),
-            Err(error) => match timeout(OTHERS, self.ask_others(object)).await {
-                Ok(Some(leaves)) => Ok(Some(self.known.put(object, leaves))),
-                _ if is_old(&error) => Ok(None),
-                _ => Err(error),
-            },
+        let error = match told {
+            Ok(leaves) => return Some(self.known.put(object, leaves)),
+            Err(error) => error,
+        };
+        match timeout(OTHERS, self.ask_others(object)).await {
+            Ok(Some(leaves)) => Some(self.known.put(object, leaves)),
+            _ => {
+                let error = crate::session::chain(&error);
+                tracing::warn!(error, "parts cannot be checked: only the store is asked");
+                None
+            }
         }
     }
 
@@ -126,8 +126,4 @@ impl Fetcher {
         self.keep(kept);
         Leaves::read(*object.digest(), &bytes).ok()
     }
-}
-
-fn is_old(error: &FetchError) -> bool {
-    matches!(error, FetchError::Call { source, .. } if source.code() == Code::Unimplemented)
 }

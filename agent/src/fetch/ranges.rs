@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lines::{Object, STALL, answers, in_time};
 use super::origin::Origin;
-use super::{Backoff, FetchError, Fetcher};
+use super::{Backoff, Fetcher};
 
 /// Failures in a row, without a byte in between, after which a transfer is given up.
 pub(super) const TRIES: u32 = 5;
@@ -42,8 +42,6 @@ pub enum RangeError {
     Cancelled,
     #[error("other bytes came than were published")]
     Wrong,
-    #[error("the parts by which it is checked are not told")]
-    Unchecked(#[source] Box<FetchError>),
     #[error("{origin} did not give it")]
     From { origin: String, source: Box<Self> },
     #[error("nobody is left to ask for it")]
@@ -59,7 +57,6 @@ impl RangeError {
                     || *status == StatusCode::REQUEST_TIMEOUT
             }
             Self::From { source, .. } => source.is_transient(),
-            Self::Unchecked(source) => source.is_transient(),
             Self::OtherRange | Self::Wrong => false,
             _ => true,
         }
