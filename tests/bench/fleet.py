@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import threading
-import zipfile
 
 from measure import run, wait_for
 
@@ -22,28 +21,6 @@ def build():
             raise SystemExit("the release binaries cannot be built")
     target = os.environ.get("CARGO_TARGET_DIR", ROOT / "target")
     return pathlib.Path(target).resolve() / "release"
-
-
-def versions():
-    return [line for line in (ROOT / "tests/streamlit/versions").read_text().split() if line]
-
-
-def unpack_streamlit(out):
-    """The trees of all versions below `out`, with a ship.toml that declares their assets and no process."""
-    if not (CACHE / "wheels").is_dir() or not any((CACHE / "wheels").iterdir()):
-        if subprocess.run([ROOT / "tests/setup"], check=False).returncode != 0:
-            raise SystemExit("the streamlit releases are not there: tests/setup fetches them")
-    trees = []
-    for version in versions():
-        wheels = list((CACHE / "wheels").glob(f"streamlit-{version}-*.whl"))
-        if not wheels:
-            raise SystemExit(f"streamlit {version} is not in .cache/wheels: tests/setup fetches it")
-        tree = out / version
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            wheel.extractall(tree)
-        (tree / "ship.toml").write_text('app = "streamlit"\n[[assets]]\nroot = "streamlit/static"\nurl = "/"\n')
-        trees.append(tree)
-    return trees
 
 
 def free_port(address="127.0.0.1"):
@@ -67,7 +44,12 @@ class Counter:
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            server = socket.create_connection(("127.0.0.1", self.port))
+            try:
+                server = socket.create_connection(("127.0.0.1", self.port))
+            except OSError:
+                # The client is told as the server would: nobody is there.
+                client.close()
+                continue
             for source, sink, up in ((client, server, True), (server, client, False)):
                 threading.Thread(target=self._carry, args=(source, sink, up), daemon=True).start()
 
@@ -101,11 +83,9 @@ class Fleet:
         self.store_dir, self.host = self.folder / "store", self.folder / "h1"
         self.apps, self.run_dir = self.host / "apps", self.host / "run"
         self.store = self.agent = None
-        self.counters = {}
+        self.counters, self.joined = {}, []
         self.logs = self.folder / "logs"
         self.logs.mkdir(parents=True)
-        for part in ("apps", "state", "run"):
-            (self.host / part).mkdir(parents=True)
         self._init(soak_ms)
         try:
             self.start_store()
@@ -118,9 +98,7 @@ class Fleet:
     def _init(self, soak_ms):
         shipstore = self.binaries / "shipstore"
         run([shipstore, "init", "--dir", self.store_dir, "--fleet", "bench"])
-        issue = [shipstore, "issue", "--dir", self.store_dir]
-        run([*issue, "--role", "operator", "--name", "bench", "--out", self.folder / "tls"])
-        run([*issue, "--role", "agent", "--env", "bench", "--name", "h1", "--out", self.host / "tls"])
+        run([shipstore, "issue", "--dir", self.store_dir, "--role", "operator", "--name", "bench", "--out", self.folder / "tls"])
         settings = self.store_dir / "store.toml"
         kept = [line for line in settings.read_text().splitlines() if not line.startswith(("soak_ms", "heartbeat_ms"))]
         top = next((nth for nth, line in enumerate(kept) if line.startswith("[")), len(kept))
@@ -165,13 +143,29 @@ class Fleet:
             'ca = "tls/ca.pem"\ncert = "tls/cert.pem"\nkey = "tls/key.pem"\n'
             f'assets = "http://{self.assets}"\n'
         )
-        self.config = self.host / "agent.toml"
-        self.config.write_text(
-            'version = 1\nenv = "bench"\nhost = "h1"\nclasses = ["web", "assets"]\n'
-            f'store = "https://{seen["agent"]}"\naddress = "127.0.0.1"\nasset_listen = "127.0.0.1:{free_port()}"\n'
-            f'apps_dir = "{self.apps}"\nstate_dir = "{self.host / "state"}"\nrun_dir = "{self.run_dir}"\n'
+        self.config = self._write_host("h1", self.host, seen["agent"])
+
+    def _write_host(self, name, folder, store):
+        for part in ("apps", "state", "run"):
+            (folder / part).mkdir(parents=True)
+        shipstore = self.binaries / "shipstore"
+        run([shipstore, "issue", "--dir", self.store_dir, "--role", "agent", "--env", "bench", "--name", name, "--out", folder / "tls"])
+        config = folder / "agent.toml"
+        config.write_text(
+            f'version = 1\nenv = "bench"\nhost = "{name}"\nclasses = ["web", "assets"]\n'
+            f'store = "https://{store}"\naddress = "127.0.0.1"\nasset_listen = "127.0.0.1:{free_port()}"\n'
+            f'apps_dir = "{folder / "apps"}"\nstate_dir = "{folder / "state"}"\nrun_dir = "{folder / "run"}"\n'
             '[tls]\nca = "tls/ca.pem"\ncert = "tls/cert.pem"\nkey = "tls/key.pem"\n'
         )
+        return config
+
+    def join(self, name):
+        """A further host, with a counter of its own on its way to the store; it takes by itself what the environment runs."""
+        host = Joined(name, self.folder / name, Counter(int(self.grpc.rsplit(":", 1)[1])))
+        config = self._write_host(name, host.folder, host.counter.address)
+        self.joined.append(host)
+        host.process = self._start("ship-agent", ["run", "--config", config], name)
+        return host
 
     def start_agent(self):
         self.agent = self._start("ship-agent", ["run", "--config", self.config], "agent")
@@ -214,14 +208,24 @@ class Fleet:
         return json.loads(status.out)["pid"]
 
     def stop(self):
-        if self.agent:
-            end(self.agent)
-        for app in self.run_dir.iterdir() if self.run_dir.is_dir() else ():
-            stop_keeper(self.binaries, app)
+        for agent in (self.agent, *(host.process for host in self.joined)):
+            if agent:
+                end(agent)
+        for run_dir in (self.run_dir, *(host.folder / "run" for host in self.joined)):
+            for app in run_dir.iterdir() if run_dir.is_dir() else ():
+                stop_keeper(self.binaries, app)
         if self.store:
             end(self.store)
-        for counter in self.counters.values():
+        for counter in (*self.counters.values(), *(host.counter for host in self.joined)):
             counter.close()
+
+
+class Joined:
+    """A host that came later."""
+
+    def __init__(self, name, folder, counter):
+        self.name, self.folder, self.counter, self.process = name, folder, counter, None
+        self.apps = folder / "apps"
 
 
 def stop_keeper(binaries, run_dir):

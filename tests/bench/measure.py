@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import signal
+import stat
 import statistics
 import subprocess
 import time
@@ -28,7 +29,8 @@ class Ran:
         self.code = code
         self.wall = wall
         self.cpu = usage.ru_utime + usage.ru_stime
-        # Of the largest process among it and the children it waited for.
+        # Of the largest process among it and the children it waited for. This process's own peak is the least that it can say:
+        # the kernel keeps it across fork and exec.
         self.rss = usage.ru_maxrss * 1024
         self.out = out
 
@@ -101,14 +103,26 @@ def _field(path, name):
 
 def size_of(folder):
     """Bytes on disk below a folder, a hard-linked file counted once."""
-    seen, total = set(), 0
+    return sum(found.st_blocks * 512 for found in _inodes(folder))
+
+
+def apparent_size_of(folder):
+    """Bytes of the files below a folder, whatever the disk rounds them up to; a hard-linked file counted once."""
+    return sum(found.st_size for found in _inodes(folder) if stat.S_ISREG(found.st_mode))
+
+
+def _inodes(folder):
+    seen = set()
     for root, folders, files in os.walk(folder):
         for name in files + folders:
-            found = os.lstat(os.path.join(root, name))
+            try:
+                found = os.lstat(os.path.join(root, name))
+            except FileNotFoundError:
+                # A server lives there.
+                continue
             if (found.st_dev, found.st_ino) not in seen:
                 seen.add((found.st_dev, found.st_ino))
-                total += found.st_blocks * 512
-    return total
+                yield found
 
 
 _patience = 60.0
