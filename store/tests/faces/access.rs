@@ -18,10 +18,12 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
     let begin = stream::iter([v1::BeginChunk::default()]);
     let upload = stream::iter([v1::UploadChunk::default()]);
     let locate = stream::iter([v1::LocateRequest::default()]);
+    let missing = stream::iter([v1::MissingRequest::default()]);
     let (releases, rollouts, fleet) = (&mut clients.releases, &mut clients.rollouts, &mut clients.fleet);
     let assets = &mut clients.assets;
     vec![
         ("Begin", releases.begin(begin).await.map(drop)),
+        ("Missing", releases.missing(missing).await.map(drop)),
         ("Upload", releases.upload(upload).await.map(drop)),
         (
             "Commit",
@@ -40,6 +42,10 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
             releases.manifest(v1::ManifestRequest::default()).await.map(drop),
         ),
         ("Locate", releases.locate(locate).await.map(drop)),
+        (
+            "Deltas",
+            releases.deltas(v1::DeltasRequest::default()).await.map(drop),
+        ),
         ("Plan", rollouts.plan(plan(1)).await.map(drop)),
         ("Promote", rollouts.promote(plan(1)).await.map(drop)),
         ("Revert", rollouts.revert(plan(1)).await.map(drop)),
@@ -95,12 +101,12 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
 async fn each_role_may_do_its_part_and_nothing_else() {
     let store = Store::start().await;
     let look = [
-        "List", "Get", "Manifest", "Locate", "Plan", "Watch", "Status", "Logs", "Events", "Look", "Find",
-        "Expired",
+        "List", "Get", "Manifest", "Locate", "Deltas", "Plan", "Watch", "Status", "Logs", "Events", "Look",
+        "Find", "Expired",
     ];
-    let publish = ["Begin", "Upload", "Commit"];
+    let publish = ["Begin", "Missing", "Upload", "Commit"];
     let operate = ["Promote", "Revert", "Control", "Sweep", "Push"];
-    let fetch = ["Get", "Manifest", "Locate", "Find", "Expired", "Session"];
+    let fetch = ["Get", "Manifest", "Locate", "Deltas", "Find", "Expired", "Session"];
     for (role, allowed) in [
         ("viewer", look.to_vec()),
         ("publisher", [&look[..], &publish].concat()),
