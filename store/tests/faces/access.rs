@@ -46,6 +46,10 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
             "Deltas",
             releases.deltas(v1::DeltasRequest::default()).await.map(drop),
         ),
+        (
+            "Leaves",
+            releases.leaves(v1::LeavesRequest::default()).await.map(drop),
+        ),
         ("Plan", rollouts.plan(plan(1)).await.map(drop)),
         ("Promote", rollouts.promote(plan(1)).await.map(drop)),
         ("Revert", rollouts.revert(plan(1)).await.map(drop)),
@@ -101,12 +105,14 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
 async fn each_role_may_do_its_part_and_nothing_else() {
     let store = Store::start().await;
     let look = [
-        "List", "Get", "Manifest", "Locate", "Deltas", "Plan", "Watch", "Status", "Logs", "Events", "Look",
-        "Find", "Expired",
+        "List", "Get", "Manifest", "Locate", "Deltas", "Leaves", "Plan", "Watch", "Status", "Logs", "Events",
+        "Look", "Find", "Expired",
     ];
     let publish = ["Begin", "Missing", "Upload", "Commit"];
     let operate = ["Promote", "Revert", "Control", "Sweep", "Push"];
-    let fetch = ["Get", "Manifest", "Locate", "Deltas", "Find", "Expired", "Session"];
+    let fetch = [
+        "Get", "Manifest", "Locate", "Deltas", "Leaves", "Find", "Expired", "Session",
+    ];
     for (role, allowed) in [
         ("viewer", look.to_vec()),
         ("publisher", [&look[..], &publish].concat()),
