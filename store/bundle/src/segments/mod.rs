@@ -1,6 +1,6 @@
 //! Segments: a large file told by pieces that other versions of it may share.
 //!
-//! A file over 8 MiB is cut where its content says ([`cut`]), about every MiB. A segment is content like any other: named by the BLAKE3 of its bytes,
+//! A file over 8 MiB is cut where its content says ([`cut()`]), about every MiB. A segment is content like any other: named by the BLAKE3 of its bytes,
 //! found and fetched as a blob is. What puts the file together again is its [`SegmentList`]; lists are derived, lie in the index of
 //! the bundle that brought the last of the segments, and are no part of anybody's identity: the blob, the manifest and the release are named by
 //! the file's whole content, whichever way it was cut.
