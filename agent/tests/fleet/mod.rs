@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod certificates;
 pub mod giver;
+pub mod ranges;
 pub mod release;
 pub mod store;
 

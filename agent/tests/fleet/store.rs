@@ -6,15 +6,11 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use futures::Stream;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use ship_model::desired::{DeployNumber, DesiredApp, DesiredHost, Epoch};
-use ship_model::digest::{BlobDigest, BundleDigest, DeltaDigest, ExpiredDigest, ReleaseId};
+use ship_model::digest::{BlobDigest, BundleDigest, ExpiredDigest, ReleaseId};
 use ship_model::name::AppName;
 use ship_model::release::Target;
 use ship_model::report::{AppReport, HostReport};
@@ -29,6 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response as Answer, Status, Streaming};
 
 use super::certificates::Authority;
+use super::ranges;
 use super::release::{Offer, Shelf, site, static_spec};
 
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -240,68 +237,10 @@ fn router(inner: Arc<Inner>) -> axum::Router {
         .add_service(AgentsServer::from_arc(Arc::clone(&inner)))
         .add_service(AssetsServer::from_arc(Arc::clone(&inner)));
     let bundles = axum::Router::new()
-        .route("/bundles/{digest}", axum::routing::get(bundle))
-        .route("/deltas/{digest}", axum::routing::get(delta))
+        .route("/bundles/{digest}", axum::routing::get(ranges::bundle))
+        .route("/deltas/{digest}", axum::routing::get(ranges::delta))
         .with_state(inner);
     grpc.into_axum_router().merge(bundles)
-}
-
-async fn bundle(State(inner): State<Arc<Inner>>, Path(digest): Path<String>, headers: HeaderMap) -> Response {
-    let digest: BundleDigest = digest.parse().unwrap();
-    let bytes = inner.shelf.lock().unwrap().bundles.get(&digest).cloned();
-    range(&inner, bytes, &headers)
-}
-
-async fn delta(State(inner): State<Arc<Inner>>, Path(digest): Path<String>, headers: HeaderMap) -> Response {
-    let digest: DeltaDigest = digest.parse().unwrap();
-    let bytes = inner.shelf.lock().unwrap().deltas.get(&digest).cloned();
-    inner.delta_transfers.fetch_add(1, Ordering::Relaxed);
-    range(&inner, bytes, &headers)
-}
-
-fn range(inner: &Inner, bytes: Option<Vec<u8>>, headers: &HeaderMap) -> Response {
-    if inner.sick.load(Ordering::Relaxed) || inner.no_bytes.load(Ordering::Relaxed) {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    }
-    inner.transfers.fetch_add(1, Ordering::Relaxed);
-    let Some(bytes) = bytes else {
-        return StatusCode::NOT_FOUND.into_response();
-    };
-    let range = headers.get(header::RANGE).unwrap().to_str().unwrap();
-    let (from, to) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
-    let (from, to): (usize, usize) = (from.parse().unwrap(), to.parse().unwrap());
-    let Some(piece) = bytes.get(from..=to).map(<[u8]>::to_vec) else {
-        return StatusCode::RANGE_NOT_SATISFIABLE.into_response();
-    };
-    let told = format!("bytes {from}-{to}/{}", bytes.len());
-    let len = piece.len();
-    let cut = inner.cut_after.load(Ordering::Relaxed);
-    let pieces = if cut > 0 && cut < len {
-        let broken = std::io::Error::other("the line is cut");
-        vec![Ok(piece[..cut].to_vec()), Err(broken)]
-    } else {
-        vec![Ok(piece)]
-    };
-    // What was written before the cut has left by then.
-    let pieces = futures::StreamExt::then(
-        tokio_stream::iter(pieces),
-        |piece: Result<Vec<u8>, std::io::Error>| async {
-            if piece.is_err() {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-            piece
-        },
-    );
-    let body = Body::from_stream(pieces);
-    (
-        StatusCode::PARTIAL_CONTENT,
-        [
-            (header::CONTENT_RANGE, told),
-            (header::CONTENT_LENGTH, len.to_string()),
-        ],
-        body,
-    )
-        .into_response()
 }
 
 impl Inner {

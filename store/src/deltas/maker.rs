@@ -19,6 +19,9 @@ use crate::union::{ReadManifestError, read_manifest};
 
 /// Wishes that wait. More are left out: hosts read bundles then.
 const WAITING: usize = 256;
+/// Bytes of both manifests up to which a delta is made, about 30,000 names: what is known of each name while it is made
+/// takes several times as much, and the store must stay below 256 MiB.
+const MOST_MANIFESTS: u64 = 3 << 20;
 /// Without a wish for so long, deltas that were made at once are made smaller.
 const IDLE: Duration = Duration::from_secs(30);
 /// How long a delta that is no longer offered can still be read.
@@ -27,6 +30,8 @@ const LEASE: Duration = Duration::from_secs(3600);
 /// Why a delta was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum MakeError {
+    #[error("their manifests have {bytes} bytes together, and only up to {MOST_MANIFESTS} a delta is made")]
+    Large { bytes: u64 },
     #[error("cannot read the manifest of release {}", id.short())]
     Manifest {
         id: ReleaseId,
@@ -214,6 +219,11 @@ impl Maker {
     /// [`MakeError`]; nothing is kept. A delta that is not made at once ends with [`MakeError::Wished`] when something is
     /// wished for.
     pub fn make(&self, (base, target): Way, effort: Effort) -> Result<KnownDelta, MakeError> {
+        let bytes = |id| self.blobs.len(Object::Manifest(id));
+        let both = bytes(base)?.unwrap_or(0) + bytes(target)?.unwrap_or(0);
+        if both > MOST_MANIFESTS {
+            return Err(MakeError::Large { bytes: both });
+        }
         let manifest =
             |id| read_manifest(&*self.blobs, id).map_err(|source| MakeError::Manifest { id, source });
         let (old, new) = (manifest(base)?, manifest(target)?);

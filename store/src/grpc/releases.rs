@@ -1,6 +1,8 @@
 //! Releases: publishing in three calls, and looking at what was published.
 
-use std::collections::{BTreeSet, HashSet};
+mod deltas;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,12 +43,6 @@ const AHEAD: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Bundles that one question may want avoided.
 const MOST_AVOIDED: usize = 64;
-/// Releases that one question for deltas may name.
-const MOST_BASES: usize = 16;
-/// How long a host waits for a delta that is being made. A bundle is larger, but there.
-const PATIENCE_FOR_DELTAS: Duration = Duration::from_secs(10);
-/// Deltas to the newest so many releases of an app are kept, and to what its environments run.
-const DELTAS_TO: usize = 8;
 /// Most releases of one list.
 const MOST: u32 = 1000;
 
@@ -96,29 +92,6 @@ impl ReleasesFace {
         }
         let (app, check_only) = first.ok_or_else(|| status::invalid("the stream was empty", "manifest"))?;
         Ok((app, check_only, encoded))
-    }
-
-    /// Hosts will come from what their environment runs, new ones from the release before.
-    async fn wish_for(&self, record: &ReleaseRecord) -> Result<(), Status> {
-        let (app, number) = (record.app.clone(), record.number);
-        let releases = self
-            .face
-            .ledger(move |ledger| ledger.releases(&app, MOST as usize))
-            .await?;
-        let before = releases.iter().find(|release| release.number < number);
-        let states = self.face.board.states();
-        let of_app = states.iter().filter(|state| state.app == record.app);
-        let running: Vec<_> = of_app.filter_map(|state| Some(state.current?.id)).collect();
-        let kept = releases.iter().take(DELTAS_TO).map(|release| release.id);
-        let kept: HashSet<_> = kept.chain(running.iter().copied()).collect();
-        let past: HashSet<_> = releases.iter().map(|release| release.id).collect();
-        let Rooms { deltas, maker, .. } = &*self.rooms;
-        maker.remove_later(deltas.retire(|target| past.contains(&target) && !kept.contains(&target)));
-        maker.wish(
-            running.into_iter().chain(before.map(|release| release.id)),
-            record.id,
-        );
-        Ok(())
     }
 
     fn line(&self, record: ReleaseRecord) -> v1::ReleaseLine {
@@ -316,7 +289,7 @@ impl Releases for ReleasesFace {
         let record = done.await.map_err(status::broken_off)?;
         let record = record.map_err(|error| status::commit(&error))?;
         tracing::info!(app = %record.app, release = record.number.0, id = %record.id, "published");
-        self.wish_for(&record).await?;
+        self.wish_for(&record).await;
         Ok(Response::new(record.into()))
     }
 
@@ -411,31 +384,7 @@ impl Releases for ReleasesFace {
     }
 
     async fn deltas(&self, request: Request<v1::DeltasRequest>) -> Result<Response<v1::DeltasReply>, Status> {
-        let request = request.into_inner();
-        if request.bases.len() > MOST_BASES || request.avoid.len() > MOST_AVOIDED {
-            let message =
-                format!("at most {MOST_BASES} bases and {MOST_AVOIDED} deltas to avoid may be named");
-            return Err(status::invalid(message, "bases"));
-        }
-        let bad = |error| status::bad_message(&error);
-        let target = digest(&request.release, "release id", ReleaseId::from_slice).map_err(bad)?;
-        let bases = digests(&request.bases, "release id", ReleaseId::from_slice).map_err(bad)?;
-        let avoid = digests(&request.avoid, "delta", DeltaDigest::from_slice).map_err(bad)?;
-        let Rooms { deltas, maker, .. } = &*self.rooms;
-        if deltas.leading_to(target, &bases).is_empty() && avoid.is_empty() {
-            maker.wish(bases.first().copied(), target);
-            maker.come(&bases, target, PATIENCE_FOR_DELTAS).await;
-        }
-        let mut found = deltas.leading_to(target, &bases);
-        found.retain(|delta| !avoid.contains(&delta.digest));
-        let deltas = found.into_iter().map(|delta| v1::Delta {
-            delta: delta.digest.as_bytes().to_vec(),
-            base: delta.base.as_bytes().to_vec(),
-            bytes: delta.bytes,
-        });
-        Ok(Response::new(v1::DeltasReply {
-            deltas: deltas.collect(),
-        }))
+        self.leading_to(&request.into_inner()).await.map(Response::new)
     }
 
     async fn leaves(&self, request: Request<v1::LeavesRequest>) -> Result<Response<v1::LeavesReply>, Status> {

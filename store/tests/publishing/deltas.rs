@@ -181,3 +181,24 @@ fn without_its_bundles_none_is_made() {
     }
     assert_eq!((room.deltas.len(), room.lie_there()), (0, 0));
 }
+
+/// What is known of each name takes memory, of which the store may have so much and no more.
+#[test]
+fn between_releases_of_very_many_names_none_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let room = Room::open(dir.path());
+    let names: Vec<String> = (0..8_000)
+        .map(|number| format!("{}/{number}", "n".repeat(220)))
+        .collect();
+    let ids = [1, 2].map(|number| {
+        let page = format!("page {number}");
+        let mut files: Vec<(&str, &[u8])> = names.iter().map(|name| (&**name, &b""[..])).collect();
+        files.push(("index.html", page.as_bytes()));
+        publish(&room.store.publisher, &tree(&web(), &files), number)
+            .unwrap()
+            .id
+    });
+    let made = room.maker.make((ids[0], ids[1]), Effort::AT_ONCE);
+    assert!(matches!(made, Err(MakeError::Large { .. })), "{made:?}");
+    assert_eq!((room.deltas.len(), room.lie_there()), (0, 0));
+}

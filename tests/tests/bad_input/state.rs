@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ship_tests::wait::until;
 use ship_tests::{Fleet, Ran};
 
 pub const TOML: &str = "app = \"site\"\n";
@@ -38,10 +39,17 @@ pub fn with_one_release(hosts: usize) -> Fleet {
 }
 
 /// What lies in the store and on every host: names, and where links lead. Reports, logs and what a process keeps
-/// open while it runs are not part of it.
+/// open while it runs are not part of it, nor the deltas that a store makes by itself.
 pub fn of(fleet: &Fleet) -> Vec<String> {
     let mut seen = Vec::new();
-    list(&fleet.dir().join("store/objects"), &mut seen);
+    let objects = fleet.dir().join("store/objects");
+    until("nothing is on its way into the store", || {
+        let incoming = fs::read_dir(objects.join("incoming")).unwrap();
+        (incoming.count() == 0).then_some(())
+    });
+    for kind in ["bundle", "manifest", "quarantine"] {
+        list(&objects.join(kind), &mut seen);
+    }
     let hosts = fs::read_dir(fleet.dir().join("hosts")).unwrap();
     for host in hosts {
         list(&host.unwrap().path().join("apps"), &mut seen);
