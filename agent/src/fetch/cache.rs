@@ -126,7 +126,12 @@ impl Cache {
         let mut held = self.held();
         held.now += 1;
         let now = held.now;
-        while held.bytes + len > self.most {
+        let here = held.pieces.get(&key).map_or(0, |lying| lying.leaves);
+        let new = (first..)
+            .zip(got)
+            .filter(|(leaf, _)| here & bits(*leaf..leaf + 1, start) == 0);
+        let more: u64 = new.map(|(_, bytes)| bytes.len() as u64).sum();
+        while held.bytes + more > self.most {
             let oldest = held.pieces.iter().filter(|(other, _)| **other != key);
             let Some(oldest) = oldest.min_by_key(|(_, lying)| lying.used).map(|(key, _)| *key) else {
                 return Ok(());
