@@ -20,16 +20,16 @@ macro_rules! fixtures {
 }
 
 const FIXTURES: &[(&str, &str)] = fixtures!(
-    "angular" "django" "esbuild" "next" "phoenix" "propshaft" "rollup" "sprockets" "vite" "webpack"
+    "angular" "angular-media" "django" "esbuild" "next" "phoenix" "propshaft" "rollup" "sprockets" "sprockets-4" "vite" "webpack"
 );
 
 /// What is not recognised, though it is fingerprinted, without the tool's manifest.
 const MISSED_BY_NAME: &[(&str, &str)] = &[
     // Eight letters without a digit, alone in its folder: a word in capitals would look the same.
-    ("angular", "dist/browser/media/roboto-LBNWQPMA.woff2"),
+    ("angular-media", "dist/browser/media/roboto-LBNWQPMA.woff2"),
 ];
 /// And with it: its list of inputs and outputs does not say that a hash of letters alone was added.
-const MISSED: &[(&str, &str)] = &[("angular", "dist/browser/media/roboto-LBNWQPMA.woff2")];
+const MISSED: &[(&str, &str)] = &[("angular-media", "dist/browser/media/roboto-LBNWQPMA.woff2")];
 
 struct Fixture {
     release: Manifest,
