@@ -29,6 +29,8 @@ use plan::delta_from;
 const DONORS: usize = 3;
 /// Names of all neighbours together beyond which no further one is held in memory; the first always is.
 const DONOR_NAMES: usize = 100_000;
+/// How often in one staging the store may have let bundles go since it told of them.
+const GONE_BUNDLES: usize = 4;
 /// Bundles that may turn out to be wrong in one staging before it is given up.
 const WRONG_BUNDLES: usize = 3;
 
@@ -185,6 +187,11 @@ impl StagingError {
         }
     }
 
+    /// A bundle that the store told of is not there: it was let go meanwhile, and what it held lies elsewhere.
+    fn gone_bundle(&self) -> bool {
+        transfer(self).is_some_and(RangeError::is_absent)
+    }
+
     fn failed_delta(&self) -> bool {
         matches!(self, Self::Stage { source, .. } if source.failed_delta())
     }
@@ -201,20 +208,25 @@ impl StagingError {
 
 /// A bundle's bytes that stayed away, as opposed to wrong ones or a full disk.
 fn broken_transfer(error: &StageError) -> bool {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    transfer(error).is_some_and(RangeError::is_transient)
+}
+
+/// What kept a bundle's bytes away, if that was it.
+fn transfer<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a RangeError> {
+    let mut next = Some(error);
     while let Some(error) = next {
         if let Some(BlobError::Content { .. }) = error.downcast_ref() {
-            return false;
+            return None;
         }
         let told = error
             .downcast_ref::<std::io::Error>()
             .and_then(RangeError::within);
         if let Some(range) = told.or_else(|| error.downcast_ref()) {
-            return range.is_transient();
+            return Some(range);
         }
         next = error.source();
     }
-    false
+    None
 }
 
 /// What staging cost.
@@ -339,6 +351,7 @@ impl Work<'_> {
         let mut wrong: Vec<BundleDigest> = Vec::new();
         let mut first: Option<StagingError> = None;
         let mut delta = self.delta;
+        let mut gone = 0;
         loop {
             let tried = self.once(&wrong, delta, || {
                 if let Some(staging) = staging.take() {
@@ -352,6 +365,12 @@ impl Work<'_> {
             if error.failed_delta() && delta.take().is_some() {
                 tracing::warn!(release = %self.target.number, error = crate::session::chain(&error),
                     "the delta does not give the release; bundles are read");
+                continue;
+            }
+            if error.gone_bundle() && gone < GONE_BUNDLES {
+                gone += 1;
+                tracing::warn!(release = %self.target.number, error = crate::session::chain(&error),
+                    "a bundle is gone; the store is asked again where its content lies");
                 continue;
             }
             match error.wrong_bundle() {

@@ -16,6 +16,7 @@ mod fleet;
 use std::collections::BTreeMap;
 
 use fleet::agent::Host;
+use fleet::faults::{killed_everywhere, points_in};
 use fleet::release::site;
 use fleet::store::{Store, web};
 use fleet::until;
@@ -68,10 +69,7 @@ fn points() -> BTreeMap<String, u32> {
         app.running == Some(two) && app.assets.len() == 2
     });
     host.kill();
-    let mut points = BTreeMap::new();
-    for point in std::fs::read_to_string(trace).unwrap().lines() {
-        *points.entry(point.to_owned()).or_default() += 1;
-    }
+    let points = points_in(&trace);
     assert!(points.len() > 15, "{points:?}");
     for needed in [
         "agent.fence.before",
@@ -86,26 +84,7 @@ fn points() -> BTreeMap<String, u32> {
 
 #[test]
 fn killed_anywhere_between_two_releases() {
-    let points = points();
-    // Points that are passed often are killed at their first and their last passage.
-    let kills: Vec<(String, u32)> = points
-        .into_iter()
-        .flat_map(|(point, times)| [(point.clone(), 1), (point, times)])
-        .collect();
-    let mut kills = kills;
-    kills.dedup();
-    let queue = std::sync::Mutex::new(kills);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let next = queue.lock().unwrap().pop();
-                    let Some((point, turn)) = next else { return };
-                    kill_at(&point, turn);
-                }
-            });
-        }
-    });
+    killed_everywhere(points(), kill_at);
 }
 
 fn kill_at(point: &str, turn: u32) {

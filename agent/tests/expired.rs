@@ -15,6 +15,7 @@ mod fleet;
 use std::collections::BTreeMap;
 
 use fleet::agent::Host;
+use fleet::faults::{killed_everywhere, points_in};
 use fleet::release::site;
 use fleet::store::{Store, web};
 use fleet::until;
@@ -211,10 +212,7 @@ fn points() -> BTreeMap<String, u32> {
     host.start_with(&[("SHIP_FAULT_TRACE", trace.to_str().unwrap())]);
     done(&store, &releases);
     host.kill();
-    let mut points = BTreeMap::new();
-    for point in std::fs::read_to_string(trace).unwrap().lines() {
-        *points.entry(point.to_owned()).or_default() += 1;
-    }
+    let points = points_in(&trace);
     for needed in ["agent.expel.before", "assets.forget.unlink"] {
         assert!(points.contains_key(needed), "{needed} is not passed: {points:?}");
     }
@@ -247,24 +245,7 @@ fn done(store: &Store, releases: &[Target]) {
 
 #[test]
 fn killed_anywhere_it_loses_nothing_that_is_kept_and_ends_what_it_began() {
-    let points = points();
-    let mut kills: Vec<(String, u32)> = points
-        .into_iter()
-        .flat_map(|(point, times)| [(point.clone(), 1), (point, times)])
-        .collect();
-    kills.dedup();
-    let queue = std::sync::Mutex::new(kills);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let next = queue.lock().unwrap().pop();
-                    let Some((point, turn)) = next else { return };
-                    kill_at(&point, turn);
-                }
-            });
-        }
-    });
+    killed_everywhere(points(), kill_at);
 }
 
 fn kill_at(point: &str, turn: u32) {

@@ -239,3 +239,34 @@ fn a_wrong_bundle_is_gone_round_where_another_has_it() {
         assert_eq!(std::fs::read(host.app("current").join(path)).unwrap(), *content);
     }
 }
+
+#[test]
+fn a_bundle_that_is_let_go_in_the_middle_of_a_fetch_costs_a_question() {
+    let store = Store::start();
+    let files = with_assets(large(12));
+    let mut more = files.clone();
+    more.push(("another".to_owned(), b"makes it another bundle".to_vec()));
+    let one = {
+        let mut shelf = store.inner.shelf.lock().unwrap();
+        let one = shelf.publish(1, &static_spec(), &borrowed(&files));
+        shelf.pack_elsewhere(&borrowed(&more));
+        one
+    };
+    let first = store.inner.shelf.lock().unwrap().bundles.len();
+    // The index was read by then.
+    store.inner.goes_at.store(1, Ordering::Relaxed);
+    let mut host = Host::new(&store);
+    host.start();
+    store.desire(vec![web(1, Some(one), &[one])]);
+    let report = store.wait("release 1", runs(one));
+    assert_eq!(report.failure, None);
+    assert_eq!(
+        store.inner.shelf.lock().unwrap().bundles.len(),
+        first - 1,
+        "one went"
+    );
+    assert!(host.log().contains("a bundle is gone"), "it is told");
+    for (path, content) in &files {
+        assert_eq!(std::fs::read(host.app("current").join(path)).unwrap(), *content);
+    }
+}

@@ -111,6 +111,9 @@ pub enum Command {
     Show(commands::show::Show),
     Diff(commands::diff::Diff),
     Export(commands::export::Export),
+    Pin(commands::pin::Pin),
+    Unpin(commands::pin::Unpin),
+    Gc(commands::gc::Gc),
     // Move.
     Plan(commands::plan::Plan),
     Promote(commands::promote::Promote),

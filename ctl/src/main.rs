@@ -16,6 +16,7 @@ mod error;
 mod fleet;
 mod patience;
 mod request;
+mod seen;
 mod signals;
 mod ui;
 mod words;

@@ -1,6 +1,6 @@
 //! Wire ⇄ model. From the wire everything is checked; to the wire nothing can fail.
 
-use ship_model::desired::{DeployNumber, DesiredApp, DesiredHost, Epoch};
+use ship_model::desired::{DeployNumber, Epoch};
 use ship_model::digest::{BundleDigest, ExpiredDigest, ReleaseId};
 use ship_model::name::NameError;
 use ship_model::release::{Provenance, ReleaseNumber, ReleaseRecord, Target};
@@ -8,10 +8,10 @@ use ship_model::report::{
     AppFailure, AppPhase, AppReport, AppWait, AssetIncident, CanaryReport, DamagedRelease, HostReport,
     LocalHold, ProcessReport,
 };
-use ship_model::retention::Expired;
 
 use crate::v1;
 
+mod desired;
 mod figures;
 mod memory;
 mod privileges;
@@ -98,6 +98,9 @@ impl From<ReleaseRecord> for v1::ReleaseRecord {
             bytes: record.bytes,
             new_bytes: record.new_bytes,
             stored_bytes: record.stored_bytes,
+            // Not the record's to say.
+            collected_at_ms: 0,
+            pinned: String::new(),
         }
     }
 }
@@ -125,83 +128,6 @@ impl TryFrom<v1::ReleaseRecord> for ReleaseRecord {
             bytes: wire.bytes,
             new_bytes: wire.new_bytes,
             stored_bytes: wire.stored_bytes,
-        })
-    }
-}
-
-impl From<DesiredApp> for v1::DesiredApp {
-    fn from(app: DesiredApp) -> Self {
-        Self {
-            app: app.app.to_string(),
-            env: app.env.to_string(),
-            epoch: app.epoch.0,
-            deploy: app.deploy.0,
-            run: app.run.map(Into::into),
-            runs_app: app.runs_app,
-            stage: into_all(app.stage),
-            assets: into_all(app.assets),
-        }
-    }
-}
-
-impl TryFrom<v1::DesiredApp> for DesiredApp {
-    type Error = WireError;
-    fn try_from(wire: v1::DesiredApp) -> Result<Self, WireError> {
-        Ok(Self {
-            app: wire.app.parse()?,
-            env: wire.env.parse()?,
-            epoch: Epoch(wire.epoch),
-            deploy: DeployNumber(wire.deploy),
-            run: wire.run.map(Target::try_from).transpose()?,
-            runs_app: wire.runs_app,
-            stage: targets(wire.stage)?,
-            assets: targets(wire.assets)?,
-        })
-    }
-}
-
-impl From<DesiredHost> for v1::DesiredHost {
-    fn from(host: DesiredHost) -> Self {
-        Self {
-            apps: into_all(host.apps),
-            expired: into_all(host.expired),
-        }
-    }
-}
-
-impl TryFrom<v1::DesiredHost> for DesiredHost {
-    type Error = WireError;
-    fn try_from(wire: v1::DesiredHost) -> Result<Self, WireError> {
-        let apps = wire
-            .apps
-            .into_iter()
-            .map(DesiredApp::try_from)
-            .collect::<Result<_, _>>()?;
-        let expired = wire.expired.into_iter().map(Expired::try_from);
-        Ok(Self {
-            apps,
-            expired: expired.collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-impl From<Expired> for v1::Expired {
-    fn from(expired: Expired) -> Self {
-        Self {
-            app: expired.app.to_string(),
-            list: expired.list.as_bytes().to_vec(),
-            paths: expired.paths,
-        }
-    }
-}
-
-impl TryFrom<v1::Expired> for Expired {
-    type Error = WireError;
-    fn try_from(wire: v1::Expired) -> Result<Self, WireError> {
-        Ok(Self {
-            app: wire.app.parse()?,
-            list: digest(&wire.list, "list of expired assets", ExpiredDigest::from_slice)?,
-            paths: wire.paths,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ship_model::name::EnvName;
+use ship_store::admin::Copies;
 use ship_store::ca::LEAF_DAYS;
 use ship_store::log::LogFormat;
 
@@ -32,8 +33,7 @@ After the loss of a store:
   shipstore accept-restore --dir /var/lib/shipstore --because 'disk died'   when the old one is lost for good
 
 Exit codes: 0 done, 1 error (verify: something is damaged), 2 usage.
-
-Not yet: gc (nothing is deleted from a store).";
+";
 
 const INIT: &str = "\
 Next: issue certificates, then serve. Example:
@@ -58,13 +58,25 @@ Exit codes: 0 ended as asked, 1 error (a port that is taken, a folder that anoth
 const VERIFY: &str = "\
 Needs the folder for itself: stop the store first. Example:
   shipstore verify --dir D && echo good
-A damaged object heals when its release is published again; a damaged index by `rebuild`.
+A damaged object heals from another copy (--repair-from: a backup, another store's folder, a mirror's folder or address; every
+byte is checked), or when its release is published again; a damaged index by `rebuild`. Examples:
+  shipstore verify --dir D --repair-from /backup/monday
+  shipstore verify --dir D --repair-from http://10.0.0.9/mirror
 
 Exit codes: 0 everything is whole, 1 damaged or not readable, 2 usage.";
 
 const REBUILD: &str = "\
 Needs the folder for itself: stop the store first. Example:
   shipstore rebuild --dir D";
+
+const OPTIMIZE: &str = "\
+Needs the folder for itself: stop the store first. A serving store does the same by itself, in idle time, unless
+store.toml says optimize_when_idle = false. It can be stopped at any moment and run again: nothing is lost.
+Examples:
+  shipstore optimize --dir D --dry-run
+  shipstore optimize --dir D
+
+Exit codes: 0 everything is done, 1 something could not be done, 2 usage.";
 
 const MIRROR: &str = "\
 Nothing is removed, files never change, and what was broken off goes on: run it again after publishing, from a
@@ -77,6 +89,17 @@ and in store.toml (or `mirrors` in a host's agent.toml):
   url = \"http://10.0.0.9/mirror\"
 
 Exit codes: 0 everything is there, 1 something is not, 2 usage.";
+
+const GC: &str = "\
+Needs the folder for itself: stop the store first; while it serves, `shipctl gc` does the same, and the store by itself
+once a day. What is found to be needed by nothing is written down, and goes at a later run when that was so for as long
+as `grace` in store.toml says. Releases stay in the list for ever, marked as collected; assets outlive them as long as
+they are promised. Examples:
+  shipstore gc --dir D --dry-run       every release and object, and what keeps it
+  shipstore gc --dir D                 mark, and remove what was marked long enough ago
+  shipstore gc --dir D --wait 0s       mark and remove at once: nobody else uses the folder
+
+Exit codes: 0 done, 1 error, 2 usage.";
 
 const BACKUP: &str = "\
 It holds the fleet's keys: keep it as safe as the store. On the same disk objects are hard links and cost
@@ -103,10 +126,12 @@ pub enum Command {
     Serve(Serve),
     /// Reads every object and record again and checks them; says what is damaged.
     #[command(after_help = VERIFY)]
-    Verify(Folder),
+    Verify(Verify),
     /// Makes the catalog's index anew from its journal. The store does so by itself when the index is damaged.
     #[command(after_help = REBUILD)]
     Rebuild(Folder),
+    Gc(Gc),
+    Optimize(Optimize),
     Backup(Backup),
     Mirror(Mirror),
     Restore(Restore),
@@ -114,10 +139,56 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
+pub struct Verify {
+    #[command(flatten)]
+    pub folder: Folder,
+    /// Where copies of what is damaged are looked for, in this order; may be given again.
+    #[arg(long, value_name = "DIR|URL")]
+    pub repair_from: Vec<Copies>,
+}
+
+/// Removes what no release, host or publish needs any more, of what was marked so long enough ago.
+#[derive(Debug, Args)]
+#[command(after_help = GC)]
+pub struct Gc {
+    #[command(flatten)]
+    pub folder: Folder,
+    /// Only tell what keeps each release and object, and what would go.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long something must have been marked, 30m or 0s; without it as store.toml says. Leases of publishes stand whatever
+    /// it is.
+    #[arg(long, value_name = "TIME", value_parser = wait)]
+    pub wait: Option<u64>,
+}
+
+fn wait(text: &str) -> Result<u64, String> {
+    if text == "0s" {
+        return Ok(0);
+    }
+    let read = ship_store::settings::span_ms(text);
+    read.ok_or_else(|| "write a time like \"30m\", \"12h\" or \"0s\"".to_owned())
+}
+
+#[derive(Debug, Args)]
 pub struct Folder {
     /// The store's folder.
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
+}
+
+/// Keeps older releases as what changed after them, and removes the bundles that nothing needs then.
+///
+/// The newest release of each app gets one bundle that carries all of it; each older one is kept as a delta against the
+/// release after it. Every release can be given as before: what an old one needs is put together again when it is asked for.
+#[derive(Debug, Args)]
+#[command(after_help = OPTIMIZE)]
+pub struct Optimize {
+    #[command(flatten)]
+    pub folder: Folder,
+    /// Only say what the releases take, and what would be done.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Makes a new store: its folder, the fleet's certificate authority, its own certificate and store.toml.

@@ -3,7 +3,7 @@
 //! ```text
 //! lock            one process
 //! catalog/        records; see `engine::catalog`
-//! objects/        bundles and manifests; see `engine::blobs`
+//! objects/        bundles, manifests and deltas; see `engine::blobs`
 //! restored.json   put there by `restore`, taken into the ledger when the folder is opened
 //! ```
 
@@ -16,6 +16,7 @@ use ship_durable::{LockError, LockFile};
 use crate::engine::blobs::FsBlobs;
 use crate::engine::catalog::{CatalogOpenError, Opened, SledCatalog};
 use crate::engine::{Blobs, BlobsError, Catalog};
+use crate::keeping;
 use crate::ledger::{Act, Ledger, LedgerError, Restored};
 use crate::locate::{LoadReport, Places};
 use crate::publish::{Limits, Publisher};
@@ -74,6 +75,7 @@ impl StoreFolder {
         let blobs: Arc<dyn Blobs> = Arc::new(FsBlobs::open(&dir.join(OBJECTS))?);
         let (places, loaded) = Places::load(&*blobs)?;
         let places = Arc::new(places);
+        keeping::load(&*blobs, &places, &ledger)?;
         take_in_restored(dir, &ledger)?;
         let report = FolderReport {
             catalog: opened,

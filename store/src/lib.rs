@@ -5,9 +5,10 @@
 //! * [`ledger`]: what records mean; nothing else touches the catalog.
 //! * [`publish`], [`locate`], [`union`]: how a tree becomes a release, where its blobs and its assets lie.
 //! * [`deltas`]: how a release is told by what changed since another one, to hosts that have that.
+//! * [`keeping`]: how older releases are kept as what changed after them.
 //! * [`folder`], [`admin`], [`settings`]: a store's folder as a whole: opened, verified, rebuilt, copied, put back.
 //! * [`push`]: assets on their way to where a CDN takes them from.
-//! * [`retention`]: how long assets are kept, and why.
+//! * [`retention`]: how long assets are kept, and why; [`garbage`]: which releases keep their content, and what else goes.
 //! * [`rollout`], [`desired`]: who is there, what each host should run, and how that changes.
 //! * [`ca`], [`identity`], [`tls`], [`listen`]: who may talk to the store, and the ports they use.
 //! * [`grpc`], [`http`]: the faces. [`serve`] puts it all together.
@@ -25,9 +26,11 @@ pub mod deltas;
 pub mod desired;
 pub mod engine;
 pub mod folder;
+pub mod garbage;
 pub mod grpc;
 pub mod http;
 pub mod identity;
+pub mod keeping;
 pub mod leaves;
 pub mod ledger;
 pub mod listen;
@@ -41,5 +44,7 @@ pub mod rollout;
 pub mod segments;
 pub mod serve;
 pub mod settings;
+mod spool;
 pub mod tls;
 pub mod union;
+mod yielding;

@@ -3,9 +3,18 @@
 //! Derived from the bundles' own indexes when the store starts, extended by each upload, never written
 //! down. A blob takes 36 bytes here. Segments of large files are found as blobs are; a large file lies where it is listed, as long as
 //! all of its segments have a place.
+//!
+//! [`covered`] are blobs that need no bundle: kept deltas give them. They count as there; before somebody reads their bytes,
+//! [`bring`](crate::keeping::bring()) puts them into a bundle again.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+mod covered;
+mod leaving;
+
+pub use covered::{Link, Links};
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::time::Instant;
 
 use ship_bundle::BundleIndex;
 use ship_model::digest::{BlobDigest, BundleDigest};
@@ -55,6 +64,14 @@ pub struct Located {
 #[derive(Debug, Default)]
 pub struct Places {
     map: RwLock<Map>,
+    covered: covered::Covered,
+    /// Shared by whoever keeps a bundle and takes it in, held alone by whoever takes one away.
+    placing: RwLock<()>,
+    /// Shared while somebody relies on what lies here without a record of it, held alone while bundles are let go.
+    relying: RwLock<()>,
+    /// Held while covered blobs are put into bundles, and when each was that was asked for so.
+    bringing: Mutex<()>,
+    brought: Mutex<HashMap<BundleDigest, Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +88,8 @@ struct Map {
     listed: BTreeSet<(BlobDigest, u32)>,
     /// Bundles that list a file of which a segment has none.
     wanting: BTreeSet<u32>,
+    /// Let go, and not removed yet.
+    gone: HashSet<BundleDigest>,
 }
 
 impl Map {
@@ -90,14 +109,6 @@ impl Map {
         }
         let at = self.settled.binary_search_by(|(known, _)| known.cmp(blob)).ok()?;
         self.settled.get(at).map(|(_, bundle)| *bundle)
-    }
-
-    /// A place of the blob in none of the bundles `avoid`.
-    fn find_outside(&self, blob: &BlobDigest, avoid: &[u32]) -> Option<u32> {
-        let others = self.others.range((*blob, 0)..=(*blob, u32::MAX));
-        let held = self.find_held(blob).into_iter();
-        let mut places = held.chain(others.map(|(_, at)| *at)).chain(self.listing(blob));
-        places.find(|at| !avoid.contains(at))
     }
 
     /// Takes in the blobs of a bundle: those that have no place yet, and the others as lying here, too.
@@ -190,7 +201,7 @@ impl Places {
                     while let Some((object, bytes)) = next() {
                         let Object::Bundle(bundle) = object else { continue };
                         match read_index(blobs, bundle) {
-                            Ok(index) => self.add(bundle, bytes, &index),
+                            Ok(index) => self.add_unless_gone(bundle, bytes, &index),
                             Err(error) => unread
                                 .lock()
                                 .unwrap_or_else(PoisonError::into_inner)
@@ -216,18 +227,61 @@ impl Places {
                 self.write().add_lists(number, &index);
             }
         }
+        // A release that others are made against may be whole again.
+        if !self.broken().is_empty() {
+            self.reckon(blobs);
+        }
     }
 
     /// Takes in a bundle that is verified and durable. A blob that lies elsewhere already stays there.
     pub fn add(&self, bundle: BundleDigest, bytes: u64, index: &BundleIndex) {
-        self.write().add(bundle, bytes, index);
+        let mut map = self.write();
+        map.gone.remove(&bundle);
+        map.add(bundle, bytes, index);
+    }
+
+    fn add_unless_gone(&self, bundle: BundleDigest, bytes: u64, index: &BundleIndex) {
+        let mut map = self.write();
+        if !map.gone.contains(&bundle) {
+            map.add(bundle, bytes, index);
+        }
+    }
+
+    /// Whatever has a place stays where it is while this is held, once for a thread.
+    pub fn rely(&self) -> RwLockReadGuard<'_, ()> {
+        self.relying.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody relies on what has no record while this is held; none when somebody does now.
+    pub fn unrelied(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        match self.relying.try_write() {
+            Ok(alone) => Some(alone),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// As [`unrelied`](Self::unrelied), after whoever relies now; whoever comes waits.
+    pub fn once_unrelied(&self) -> RwLockWriteGuard<'_, ()> {
+        self.relying.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets a bundle that was quarantined, and finds which of its blobs lie in others too.
     pub fn forget(&self, blobs: &dyn Blobs, bundle: BundleDigest) -> Result<(), BlobsError> {
         self.write().remove(bundle);
         // A blob is kept under one bundle: every other one offers its own again.
-        self.fill(blobs).map(drop)
+        self.fill(blobs)?;
+        if !self.links().is_empty() {
+            self.reckon(blobs);
+        }
+        Ok(())
+    }
+
+    /// Those of `wanted` of which some bundle tells the segments.
+    pub fn listed(&self, wanted: &[BlobDigest]) -> BTreeSet<BlobDigest> {
+        let map = self.read();
+        let wanted = wanted.iter().copied();
+        wanted.filter(|blob| map.listing(blob).next().is_some()).collect()
     }
 
     /// Whether the bundle is known.
@@ -235,28 +289,32 @@ impl Places {
         self.read().numbers.contains_key(&bundle)
     }
 
-    /// Those of `wanted` that no bundle carries, each once, in order.
+    /// Those of `wanted` that no bundle carries and no kept delta gives, each once, in order.
     pub fn missing(&self, wanted: impl IntoIterator<Item = BlobDigest>) -> Vec<BlobDigest> {
-        let map = self.read();
-        let mut missing: Vec<BlobDigest> = wanted
-            .into_iter()
-            .filter(|blob| map.find(blob).is_none())
-            .collect();
-        missing.sort_unstable();
-        missing.dedup();
+        let mut missing = self.absent(wanted);
+        let covered = self.covered.look();
+        missing.retain(|blob| !covered.covers(blob));
         missing
     }
 
-    /// The bundles that carry `wanted`, none of those in `avoid` among them; a blob that no other carries is left out.
+    /// The bundles that carry `wanted`, none of those in `avoid` among them; a blob that no other carries is left out, also one
+    /// that a kept delta gives. What lies in several is read from the one that carries most of it all.
     pub fn locate(&self, wanted: &[BlobDigest], avoid: &[BundleDigest]) -> Vec<Located> {
         let map = self.read();
         let avoid: Vec<u32> = avoid
             .iter()
             .filter_map(|bundle| map.numbers.get(bundle).copied())
             .collect();
+        let of = |blob: &BlobDigest| map.carriers(*blob).filter(|at| !avoid.contains(at));
+        let mut weights: HashMap<u32, usize> = HashMap::new();
+        for bundle in wanted.iter().flat_map(of) {
+            *weights.entry(bundle).or_default() += 1;
+        }
+        let weight = |bundle: &u32| weights.get(bundle).copied().unwrap_or(0);
         let mut by_bundle: HashMap<u32, Vec<BlobDigest>> = HashMap::new();
         for blob in wanted {
-            if let Some(bundle) = map.find_outside(blob, &avoid) {
+            let best = of(blob).reduce(|best, next| if weight(&next) > weight(&best) { next } else { best });
+            if let Some(bundle) = best {
                 by_bundle.entry(bundle).or_default().push(*blob);
             }
         }

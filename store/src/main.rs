@@ -3,16 +3,19 @@
 mod cli;
 
 use std::io::{self, Write as _};
-use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use ship_model::name::HostName;
 use ship_store::ca::{Authority, Holder, LEAF_DAYS};
 use ship_store::clock::Clock;
+use ship_store::deltas::Deltas;
 use ship_store::folder::StoreFolder;
+use ship_store::garbage::{Collector, Fate, Sweep};
 use ship_store::identity::Role;
+use ship_store::keeping::{self, AppSurvey, Turn};
 use ship_store::log;
 use ship_store::serve::{Options, serve};
 use ship_store::settings::Settings;
@@ -40,12 +43,14 @@ fn run(command: Command, clock: &Clock) -> anyhow::Result<()> {
         Command::Init(init) => make(&init, clock),
         Command::Issue(issue) => give(&issue, clock),
         Command::Serve(command) => work(command, clock),
-        Command::Verify(folder) => verify(&folder.dir),
+        Command::Verify(command) => verify(&command),
         Command::Rebuild(folder) => {
             Settings::read(&folder.dir)?;
             admin::rebuild(&folder.dir).context("cannot rebuild the index")?;
             say("the index was made anew from the journal")
         }
+        Command::Gc(command) => gc(&command, clock),
+        Command::Optimize(command) => optimize(&command, clock),
         Command::Backup(command) => {
             Settings::read(&command.folder.dir)?;
             let report = admin::backup(&command.folder.dir, &command.out, clock.now_ms());
@@ -135,10 +140,15 @@ fn holder_of(issue: &Issue) -> anyhow::Result<Holder> {
     })
 }
 
+/// Whoever sits at the store's machine.
+fn local() -> String {
+    format!("local/uid-{}", rustix::process::getuid().as_raw())
+}
+
 fn accept_restore(command: &AcceptRestore, clock: &Clock) -> anyhow::Result<()> {
     let dir = &command.folder.dir;
     Settings::read(dir)?;
-    let who = format!("local/uid-{}", rustix::process::getuid().as_raw());
+    let who = local();
     let accepted = admin::accept_restore(dir, &who, &command.because, clock.now_ms());
     let accepted = accepted.context("cannot accept what was put back")?;
     say(&format!(
@@ -149,15 +159,95 @@ fn accept_restore(command: &AcceptRestore, clock: &Clock) -> anyhow::Result<()> 
     ))
 }
 
-fn verify(dir: &Path) -> anyhow::Result<()> {
+fn verify(command: &cli::Verify) -> anyhow::Result<()> {
+    let dir = &command.folder.dir;
     Settings::read(dir)?;
     let (store, _) = StoreFolder::open(dir, publish::Limits::default()).context("cannot open the store")?;
-    let report = admin::verify(&store).context("cannot verify the store")?;
+    let mut report = admin::verify(&store).context("cannot verify the store")?;
+    if !report.is_good() && !command.repair_from.is_empty() {
+        say(report.to_string().trim_end())?;
+        let repaired = admin::repair(&store, &report, &command.repair_from);
+        say(&repaired.context("cannot repair the store")?.to_string())?;
+        report = admin::verify(&store).context("cannot verify the store again")?;
+    }
     say(report.to_string().trim_end())?;
     if !report.is_good() {
         bail!("the store is damaged, see above");
     }
     Ok(())
+}
+
+fn gc(command: &cli::Gc, clock: &Clock) -> anyhow::Result<()> {
+    let dir = &command.folder.dir;
+    let settings = Settings::read(dir)?;
+    let (store, _) = StoreFolder::open(dir, publish::Limits::default()).context("cannot open the store")?;
+    let deltas = Deltas::load(&*store.blobs).context("cannot list the store's deltas")?;
+    let collector = Collector::of(&store, &deltas, &settings.content);
+    let now_ms = clock.now_ms();
+    if command.dry_run {
+        for line in collector.look(now_ms)? {
+            say(&line.to_string())?;
+        }
+        return Ok(());
+    }
+    let marked = collector.mark(now_ms)?;
+    let who = local();
+    let sweep = Sweep {
+        now_ms,
+        wait_ms: command.wait.unwrap_or(settings.content.grace_ms),
+        who: &who,
+        pause: Duration::ZERO,
+    };
+    let swept = collector.sweep(&sweep, &|| false)?;
+    for line in &swept.lines {
+        say(&line.to_string())?;
+    }
+    let marked = marked.iter().filter(|line| line.fate != Fate::Kept);
+    let waits = marked.count().saturating_sub(swept.lines.len());
+    say(&format!(
+        "{} releases collected, {} objects removed ({} bytes); {waits} more are marked and wait",
+        swept.releases, swept.objects, swept.bytes
+    ))
+}
+
+fn optimize(command: &cli::Optimize, clock: &Clock) -> anyhow::Result<()> {
+    let dir = &command.folder.dir;
+    Settings::read(dir)?;
+    let (store, _) = StoreFolder::open(dir, publish::Limits::default()).context("cannot open the store")?;
+    if command.dry_run {
+        let apps = keeping::survey(&*store.blobs, &store.places, &store.ledger);
+        return said(&apps.context("cannot look through the store")?);
+    }
+    let report = admin::optimize(&store, clock, |turn| {
+        let line = match turn {
+            Turn::Key { app, release, bytes } => format!("{app}@{release} in one bundle, {bytes} bytes"),
+            Turn::Kept { app, release, bytes } => format!("{app}@{release} kept as a delta, {bytes} bytes"),
+            Turn::Failed { app, release, error } => {
+                let subject = release.map_or(app.to_string(), |release| format!("{app}@{release}"));
+                format!("{subject} left as it is: {}", log::whole(error))
+            }
+            Turn::Left { .. } | Turn::Idle => return,
+        };
+        // Whoever closed our standard output does not want to know.
+        let _ = say(&line);
+    });
+    let report = report.context("the store is not as small as it can be")?;
+    say("before")?;
+    said(&report.before)?;
+    say("after")?;
+    said(&report.after)?;
+    say(&format!(
+        "{} bundles removed, {} bytes",
+        report.removed, report.removed_bytes
+    ))?;
+    if report.failed > 0 {
+        bail!("{} releases are left as they are, see above", report.failed);
+    }
+    Ok(())
+}
+
+fn said(apps: &[AppSurvey]) -> anyhow::Result<()> {
+    apps.iter().try_for_each(|app| say(&format!("  {app}")))
 }
 
 fn mirror(command: &cli::Mirror) -> anyhow::Result<()> {

@@ -1,8 +1,10 @@
 //! `store.toml`: what a store's folder is told, and the addresses it remembers.
 
+mod content;
 mod mirror;
 mod retention;
 
+pub use content::Content;
 pub use mirror::MirrorSettings;
 pub use retention::{Retention, Uncounted};
 
@@ -74,9 +76,15 @@ pub struct Settings {
     /// Bytes of bundles and deltas that leave the store in a second, for all hosts together; none: as fast as they go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle_limit: Option<u64>,
+    /// Whether older releases are kept as deltas, in idle time.
+    #[serde(default = "default_optimize", skip_serializing_if = "is_on")]
+    pub optimize_when_idle: bool,
     /// How long assets are kept that no release in reach names.
     #[serde(default, skip_serializing_if = "Retention::is_default")]
     pub retention: Retention,
+    /// Which releases keep their content.
+    #[serde(default, skip_serializing_if = "Content::is_default")]
+    pub content: Content,
     /// How assets are handed out. Tables come last: in TOML one ends the keys before it.
     #[serde(default, skip_serializing_if = "is_usual")]
     pub asset_port: PortSettings,
@@ -88,10 +96,21 @@ pub struct Settings {
     pub mirror: Vec<MirrorSettings>,
 }
 
+/// Milliseconds of a time as store.toml spells it: `30d`, `12h`, `90m`, `45s`.
+pub fn span_ms(text: &str) -> Option<u64> {
+    retention::span::read(text)
+}
+
 fn is_usual(port: &PortSettings) -> bool {
     *port == PortSettings::default()
 }
 
+const fn default_optimize() -> bool {
+    true
+}
+const fn is_on(set: &bool) -> bool {
+    *set
+}
 const fn default_heartbeat() -> u64 {
     5_000
 }
@@ -171,9 +190,11 @@ impl Settings {
             prefetch_deadline_ms: default_prefetch_deadline(),
             barrier_deadline_ms: default_barrier_deadline(),
             max_unavailable: None,
+            optimize_when_idle: default_optimize(),
             asset_port: PortSettings::default(),
             optional_asset_hosts: BTreeSet::new(),
             retention: Retention::default(),
+            content: Content::default(),
             push: Vec::new(),
             bundle_limit: None,
             mirror: Vec::new(),
@@ -230,10 +251,14 @@ impl Settings {
             path: path.clone(),
             source,
         })?;
+        document["optimize_when_idle"] = toml_edit::value(self.optimize_when_idle);
         explain(&mut document);
         let mut text = document.to_string();
         if self.retention.is_default() {
             text.push_str(retention::TEMPLATE);
+        }
+        if self.content.is_default() {
+            text.push_str(content::TEMPLATE);
         }
         text.push_str(ASSET_PORT);
         if self.push.is_empty() {
@@ -300,6 +325,9 @@ impl Settings {
             path: path.to_owned(),
             source,
         })?;
+        if let Some((key, problem)) = self.content.problem() {
+            return Err(wrong(key, problem));
+        }
         if self.bundle_limit == Some(0) {
             return Err(wrong(
                 "bundle_limit",
@@ -333,7 +361,7 @@ impl Settings {
 }
 
 /// For whoever opens the file.
-const EXPLAINED: [(&str, &str); 13] = [
+const EXPLAINED: [(&str, &str); 14] = [
     (
         "version",
         "What this store is told; read when it starts. Times are in milliseconds.",
@@ -373,6 +401,10 @@ const EXPLAINED: [(&str, &str); 13] = [
     (
         "barrier_deadline_ms",
         "For asset hosts to serve a release's assets.",
+    ),
+    (
+        "optimize_when_idle",
+        "Whether older releases are kept as what changed after them, when nothing else is to be done. By hand: `shipstore optimize`.",
     ),
 ];
 

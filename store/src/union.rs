@@ -20,6 +20,7 @@ use ship_model::release::{ReleaseNumber, ReleaseRecord, Target};
 
 use crate::engine::blobs::read_whole;
 use crate::engine::{Blobs, BlobsError, Object, ObjectReader, Slice};
+use crate::keeping::{BringError, bring};
 use crate::ledger::{Ledger, LedgerError, UrlSet};
 use crate::locate::{Places, ReadIndexError, read_index};
 use crate::segments::{StoreSource, gathered};
@@ -43,6 +44,8 @@ pub enum AddAssetsError {
     Nowhere { url: String },
     #[error("cannot read a bundle's index")]
     Index(#[from] ReadIndexError),
+    #[error("cannot bring back what is kept as deltas")]
+    Bring(#[from] Box<BringError>),
     #[error("cannot open a bundle")]
     Blobs(#[from] BlobsError),
     #[error("cannot read bundle {bundle}")]
@@ -270,6 +273,7 @@ impl Unions {
             wanted.entry(asset.digest).or_default().push(asset);
         }
         let digests: Vec<BlobDigest> = wanted.keys().copied().collect();
+        bring(&*self.blobs, &self.places, &digests).map_err(Box::new)?;
         for located in self.places.locate(&digests, &[]) {
             let index = read_index(&*self.blobs, located.bundle)?;
             let reader = self.blobs.open(Object::Bundle(located.bundle))?;

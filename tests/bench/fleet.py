@@ -113,6 +113,11 @@ class Fleet:
         said = wait_for("the store to serve", lambda: self._living(self.store, "store") and self._addresses(addresses))
         self.grpc, self.assets = said["grpc"], said["assets"]
 
+    def stop_store(self):
+        """Until `start_store`, at the same addresses; the agent goes on."""
+        end(self.store)
+        self.store = None
+
     def _ports(self):
         # Chosen once: a store that is started again must be found where it was.
         if not hasattr(self, "grpc"):

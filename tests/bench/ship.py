@@ -7,7 +7,7 @@ import time
 
 import measure
 from fleet import Fleet
-from measure import wait_for
+from measure import run, wait_for
 from transport import Watched
 from trees import same_file, same_tree
 
@@ -105,15 +105,16 @@ class ShipTurn:
         self.compare(host.apps, tree)
         return carried
 
-    # The one place that names what the store does in its idle time: a function of a fleet, that returns what ran, such as
-    #   staticmethod(lambda fleet: run([fleet.binaries / "shipstore", "optimize", "--dir", fleet.store_dir]))
-    # None: there is no such command yet, and its columns say so.
-    background = None
+    @staticmethod
+    def background(fleet):
+        """What the store does in its idle time, all at once; returns what ran. It needs the folder for itself meanwhile."""
+        fleet.stop_store()
+        ran = run([fleet.binaries / "shipstore", "optimize", "--dir", fleet.store_dir])
+        fleet.start_store()
+        return ran
 
     def after_background(self, trees):
         """The store's size once its own work is done; and, in a fleet of its own, the bytes of the last update when that work came before it."""
-        if not self.background:
-            return None
         ran = self.background(self.timed)
         fleet = Fleet(self.binaries, self.folder / "background", counted=True)
         try:

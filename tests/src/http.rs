@@ -43,7 +43,8 @@ pub fn get_url(url: &str) -> Result<Answer> {
     get(address.parse()?, if path.is_empty() { "/" } else { path })
 }
 
-fn exchange(address: SocketAddr, request: &[u8]) -> Result<Answer> {
+/// Sends a whole request, which asks for the end of its connection.
+pub(crate) fn exchange(address: SocketAddr, request: &[u8]) -> Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     stream.write_all(request)?;

@@ -4,6 +4,7 @@
 //! * [`shipctl`]: runs commands against it and keeps what they said.
 //! * [`haproxy`], [`nginx`]: real load balancers before its hosts.
 //! * [`http`]: a small client that asks as a browser would.
+//! * [`s3`]: a real S3 server behind TLS.
 //! * [`sample`]: releases of the sample app.
 //! * [`servers`]: real servers, each under a keeper of its own.
 //! * [`victim`]: kills its processes, where a test says.
@@ -21,6 +22,7 @@ pub mod haproxy;
 pub mod http;
 pub mod load;
 pub mod nginx;
+pub mod s3;
 pub mod sample;
 pub mod servers;
 pub mod shipctl;
@@ -30,6 +32,7 @@ pub mod wait;
 pub use fleet::Fleet;
 pub use haproxy::Haproxy;
 pub use nginx::Nginx;
+pub use s3::S3;
 pub use shipctl::Ran;
 pub use victim::Victim;
 

@@ -81,6 +81,8 @@ pub fn command_of(program: &Path, context: Option<&Path>, args: &[&str]) -> Comm
     command
         .env_remove("SHIP_CONTEXT")
         .env("NO_COLOR", "1")
+        // What is published here lies in folders that nobody publishes again.
+        .env("XDG_CACHE_HOME", crate::bin_dir().join("cache"))
         .env_remove("CARGO");
     if let Some(context) = context {
         command.arg("-c").arg(context);

@@ -19,6 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ship-proto", &["ship-model"]),
     ("ship-bundle", &["ship-model", "ship-durable"]),
     ("ship-assets", &["ship-model", "ship-durable"]),
+    ("ship-bucket", &["ship-model"]),
     ("ship-keeper", &["ship-model", "ship-durable"]),
     (
         "ship-store",
@@ -27,6 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ship-durable",
             "ship-bundle",
             "ship-assets",
+            "ship-bucket",
             "ship-proto",
         ],
     ),
@@ -43,7 +45,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "shipctl",
-        &["ship-model", "ship-durable", "ship-bundle", "ship-proto"],
+        &[
+            "ship-model",
+            "ship-durable",
+            "ship-bundle",
+            "ship-bucket",
+            "ship-proto",
+        ],
     ),
     ("ship-sample", &[]),
     ("ship-load", &[]),

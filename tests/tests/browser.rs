@@ -1,7 +1,8 @@
-//! Old tabs of a real browser go on working while an application with lazy pieces is released over and over.
+//! Old tabs of a real browser go on working while an application with lazy pieces is released over and over, and break where
+//! assets are kept in one of the two common ways: replacing the folder, and keeping only the version before.
 //!
-//! The whole comparison is `tests/bench/tabs`; this is a small run of it, and of the folder that is replaced, which must lose
-//! something, or nothing was shown.
+//! Eight promotes and reverts of Ship and of the replaced folder; fifty of all three with `SHIP_TESTS_LONG=1`. What runs is
+//! `tests/bench/tabs`.
 #![allow(
     clippy::panic,
     clippy::unwrap_used,
@@ -29,17 +30,16 @@ fn old_tabs_find_all_that_they_name() {
     let folder = tempfile::tempdir().unwrap();
     let figures = folder.path().join("figures.json");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/tabs");
+    let long = std::env::var("SHIP_TESTS_LONG").is_ok_and(|long| long == "1");
+    let (releases, tabs, others) = if long {
+        ("50", "6", &["folder replaced", "previous kept"][..])
+    } else {
+        ("8", "3", &["folder replaced"][..])
+    };
+    let ways = [&["Ship"], others].concat();
     let ended = Command::new(script)
-        .args([
-            "--releases",
-            "8",
-            "--tabs",
-            "3",
-            "--way",
-            "Ship",
-            "--way",
-            "folder replaced",
-        ])
+        .args(["--releases", releases, "--tabs", tabs])
+        .args(ways.iter().flat_map(|way| ["--way", way]))
         .arg("--dir")
         .arg(folder.path())
         .arg("--binaries")
@@ -55,9 +55,24 @@ fn old_tabs_find_all_that_they_name() {
     let ship = &figures["Ship"];
     assert_eq!(ship["failures"], Value::Array(Vec::new()), "{ship:#}");
     assert!(ship["old"].as_u64() > Some(8), "{ship:#}");
-    let replaced = &figures["folder replaced"];
-    assert!(
-        replaced["failed"].as_u64() > Some(0),
-        "nothing was lost where something must be: {replaced:#}"
-    );
+    for way in others {
+        let lost = &figures[way];
+        assert!(
+            lost["failed"].as_u64() > Some(0),
+            "nothing was lost where something must be: {lost:#}"
+        );
+    }
+    for way in &ways {
+        let of = &figures[way];
+        let counted = |key: &str| of[key].as_u64().unwrap();
+        eprintln!(
+            "{way}: {} releases, {} of them reverts; {} pages opened in {} tabs, {} in tabs of another release; {} not loaded",
+            counted("releases"),
+            counted("reverts"),
+            counted("opened") + counted("failed"),
+            counted("tabs"),
+            counted("old"),
+            counted("failed"),
+        );
+    }
 }

@@ -1,5 +1,5 @@
 //! Random assets of random releases, asked for at random hosts while releases come and go: each is there, with the bytes
-//! that were published. 20,000 requests; a million with `SHIP_TESTS_LONG=1`.
+//! that were published. 20,000 requests; a million with `SHIP_TESTS_LONG=1`, with rollouts to the end.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -29,6 +29,7 @@ fn a_union_under_rollouts_misses_nothing() {
     let bases = fleet.asset_urls("tabs");
     assert!(bases.len() >= 2, "{bases:?}");
 
+    let mut rollouts = 0;
     let (known, asked, done) = (AtomicUsize::new(1), AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         for seed in 0..ASKING {
@@ -52,21 +53,33 @@ fn a_union_under_rollouts_misses_nothing() {
         for tree in &trees[1..] {
             fleet.shipctl(&["publish", tree.to_str().unwrap()]).expect(0);
             fleet.shipctl(&["promote", "tabs"]).expect(0);
+            rollouts += 1;
             let present = known.fetch_add(1, Ordering::Release) + 1;
             if present % 3 == 0 {
                 fleet.shipctl(&["revert", "tabs"]).expect(0);
+                rollouts += 1;
             }
         }
+        // To and fro, so that no request is asked in a quiet hour.
+        let mut turns = 0;
         while asked.load(Ordering::Relaxed) < enough {
-            // Who met a wrong answer has ended.
             let before = asked.load(Ordering::Relaxed);
+            let number = roll(&mut turns, RELEASES) + 1;
+            fleet
+                .shipctl(&["promote", &format!("tabs@{number}"), "--force"])
+                .expect(0);
+            rollouts += 1;
+            // Who met a wrong answer has ended.
             ship_tests::wait::until("one more answer", || {
                 (asked.load(Ordering::Relaxed) > before).then_some(())
             });
         }
         drop(stop);
     });
-    eprintln!("{} requests, none missing", asked.load(Ordering::Relaxed));
+    eprintln!(
+        "{} requests over {rollouts} rollouts, none missing",
+        asked.load(Ordering::Relaxed)
+    );
 }
 
 /// Ends those who ask, when a rollout fails too.

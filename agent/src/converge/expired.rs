@@ -177,7 +177,7 @@ impl App {
             // Something newer was heard, and is acted on at once.
             Err(ExpireError::Forget(ForgetError::Overtaken)) => {}
             Err(error) => {
-                tracing::warn!(error = chain(&error), "expired assets stay for now");
+                tracing::warn!(error = chain(&error), "expired assets stay until the next try");
                 expiry.again = Some(clock::now() + expiry.backoff.failed());
             }
         }

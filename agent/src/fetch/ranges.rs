@@ -62,6 +62,15 @@ impl RangeError {
         }
     }
 
+    /// Whether nobody who was asked has it.
+    pub fn is_absent(&self) -> bool {
+        match self {
+            Self::Status { status } => *status == StatusCode::NOT_FOUND,
+            Self::From { source, .. } => source.is_absent(),
+            _ => false,
+        }
+    }
+
     /// The error inside an [`io::Error`] that a [`RangeReader`] returned, if it came from here.
     pub fn within(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()

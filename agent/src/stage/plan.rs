@@ -63,9 +63,8 @@ impl<'a> Work<'a> {
         if cost.saturating_mul(BEST_RATIO) > self.raw_bytes(&missing) {
             let bundles = source.holding(&missing, wrong);
             let planned = bundles.map(|bundles| {
-                let ranges = stage::fetch_plan(&missing, &bundles);
-                let bytes = ranges.map_or(u64::MAX, |ranges| ranges.iter().map(|range| range.len).sum());
-                (bundles, bytes)
+                let cost = stage::fetch_cost(&missing, &bundles);
+                (bundles, cost.unwrap_or(u64::MAX))
             });
             // A store that cannot tell may still have the delta.
             if let Ok((bundles, in_bundles)) = planned

@@ -2,6 +2,8 @@
 
 pub mod agent;
 pub mod certificates;
+mod expired;
+pub mod faults;
 pub mod giver;
 pub mod ranges;
 pub mod release;

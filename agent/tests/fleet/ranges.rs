@@ -17,7 +17,14 @@ pub async fn bundle(
     headers: HeaderMap,
 ) -> Response {
     let digest: BundleDigest = digest.parse().unwrap();
-    let bytes = inner.shelf.lock().unwrap().bundles.get(&digest).cloned();
+    let mut shelf = inner.shelf.lock().unwrap();
+    let goes_at = inner.goes_at.load(Ordering::Relaxed);
+    if goes_at > 0 && inner.transfers.load(Ordering::Relaxed) >= goes_at {
+        inner.goes_at.store(0, Ordering::Relaxed);
+        shelf.let_go(digest);
+    }
+    let bytes = shelf.bundles.get(&digest).cloned();
+    drop(shelf);
     range(&inner, bytes, &headers)
 }
 

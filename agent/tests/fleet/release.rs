@@ -55,6 +55,15 @@ pub fn static_spec() -> ReleaseSpec {
 }
 
 impl Shelf {
+    /// As a store that needs a bundle no more: what it held is told of where it lies elsewhere.
+    pub fn let_go(&mut self, bundle: BundleDigest) {
+        self.bundles.remove(&bundle);
+        self.places.retain(|_, (place, _)| *place != bundle);
+        for (blob, place) in &self.elsewhere {
+            self.places.entry(*blob).or_insert(*place);
+        }
+    }
+
     /// Publishes a tree as release `number`; a path that ends in `!` is executable.
     pub fn publish(&mut self, number: u64, spec: &ReleaseSpec, files: &[(&str, &[u8])]) -> Target {
         let tree = tempfile::tempdir().unwrap();

@@ -17,7 +17,7 @@ use ship_model::report::{AppReport, HostReport};
 use ship_model::retention::{Expired, ExpiredList, UrlHash};
 use ship_proto::v1;
 use ship_proto::v1::agents_server::{Agents, AgentsServer};
-use ship_proto::v1::assets_server::{Assets, AssetsServer};
+use ship_proto::v1::assets_server::AssetsServer;
 use ship_proto::v1::releases_server::{Releases, ReleasesServer};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
@@ -28,7 +28,7 @@ use super::certificates::Authority;
 use super::ranges;
 use super::release::{Offer, Shelf, site, static_spec};
 
-type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(super) type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 pub struct Inner {
     pub shelf: Mutex<Shelf>,
@@ -38,6 +38,8 @@ pub struct Inner {
     pub cut_after: AtomicUsize,
     pub transfers: AtomicUsize,
     /// Of these, of deltas.
+    /// After so many transfers the bundle that is asked for next is let go; 0: none is.
+    pub goes_at: AtomicUsize,
     pub delta_transfers: AtomicUsize,
     /// Answers every call and transfer with "unavailable".
     pub sick: AtomicBool,
@@ -72,6 +74,7 @@ impl Store {
             report: watch::channel(HostReport::default()).0,
             cut_after: AtomicUsize::new(0),
             transfers: AtomicUsize::new(0),
+            goes_at: AtomicUsize::new(0),
             delta_transfers: AtomicUsize::new(0),
             sick: AtomicBool::new(false),
             expired: Mutex::default(),
@@ -244,7 +247,7 @@ fn router(inner: Arc<Inner>) -> axum::Router {
 }
 
 impl Inner {
-    fn well(&self) -> Result<(), Status> {
+    pub(super) fn well(&self) -> Result<(), Status> {
         match self.sick.load(Ordering::Relaxed) {
             true => Err(Status::unavailable("the store is sick")),
             false => Ok(()),
@@ -320,41 +323,6 @@ impl Agents for Inner {
             }
         });
         Ok(Answer::new(Box::pin(ReceiverStream::new(rx))))
-    }
-}
-
-#[tonic::async_trait]
-impl Assets for Inner {
-    type LookStream = Replies<v1::AssetLine>;
-    type SweepStream = Replies<v1::SweepProgress>;
-    type ExpiredStream = Replies<v1::ExpiredPart>;
-    type PushStream = Replies<v1::PushProgress>;
-
-    async fn push(&self, _: Request<v1::PushAssetsRequest>) -> Result<Answer<Self::PushStream>, Status> {
-        Err(Status::unimplemented("agents do not push"))
-    }
-
-    async fn expired(
-        &self,
-        request: Request<v1::ExpiredRequest>,
-    ) -> Result<Answer<Self::ExpiredStream>, Status> {
-        self.well()?;
-        assert_eq!(request.into_inner().app, "web");
-        let list = self.expired.lock().unwrap().clone().unwrap_or_default();
-        let parts: Vec<_> = list.parts(2).map(|paths| Ok(v1::ExpiredPart { paths })).collect();
-        Ok(Answer::new(Box::pin(tokio_stream::iter(parts))))
-    }
-
-    async fn find(&self, _: Request<v1::FindAssetRequest>) -> Result<Answer<v1::FindAssetReply>, Status> {
-        Err(Status::unimplemented("nobody misses anything here"))
-    }
-
-    async fn look(&self, _: Request<v1::LookAssetsRequest>) -> Result<Answer<Self::LookStream>, Status> {
-        Err(Status::unimplemented("agents do not look"))
-    }
-
-    async fn sweep(&self, _: Request<v1::SweepAssetsRequest>) -> Result<Answer<Self::SweepStream>, Status> {
-        Err(Status::unimplemented("agents do not sweep"))
     }
 }
 
@@ -468,6 +436,16 @@ impl Releases for Inner {
 
     async fn get(&self, _: Request<v1::GetReleaseRequest>) -> Result<Answer<v1::ReleaseRecord>, Status> {
         Err(Status::unimplemented("agents do not get"))
+    }
+
+    async fn pin(&self, _: Request<v1::PinRequest>) -> Result<Answer<v1::ReleaseRecord>, Status> {
+        Err(Status::unimplemented("agents do not pin"))
+    }
+
+    type CollectStream = Replies<v1::CollectLine>;
+
+    async fn collect(&self, _: Request<v1::CollectRequest>) -> Result<Answer<Self::CollectStream>, Status> {
+        Err(Status::unimplemented("agents do not collect"))
     }
 
     async fn leaves(&self, request: Request<v1::LeavesRequest>) -> Result<Answer<v1::LeavesReply>, Status> {

@@ -5,7 +5,7 @@ mod push;
 mod sweep;
 
 use clap::{Args, Subcommand};
-use ship_model::name::{AppName, HostName};
+use ship_model::name::AppName;
 use ship_model::release::ReleaseRef;
 
 use super::{Fleet, Outcome, check, manifest, status, subject, tree};
@@ -24,6 +24,8 @@ Examples:
   shipctl asset gc web --dry-run             every asset with its reason, and totals
   shipctl asset gc web                       remove everywhere what no reason keeps
   shipctl asset push web --to cdn            bring what lacks there now
+  shipctl asset push web@4 --to ./cdn        to a folder of this machine
+  shipctl asset push web --to s3://assets/web --endpoint https://s3.example.com --dry-run
   shipctl asset url /assets/app-3f9a.css     every address that serves it
   curl -sI $(shipctl asset url /assets/app-3f9a.css | head -1)")]
 pub struct Asset {
@@ -60,18 +62,7 @@ enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Bring assets to where the store pushes them (`[[push]]` in store.toml), as far as they lack there
-    ///
-    /// Every promote does this for the release it brings. Use it for a bucket or folder that is new, or from which somebody else
-    /// removed something: each asset is looked for there. What was broken off goes on where it was.
-    Push {
-        /// APP@NUMBER; without a number every release that was published, newest first
-        #[arg(value_name = "APP[@N]")]
-        release: Option<ReleaseRef>,
-        /// Only to the push of this name; without it to all of the environment
-        #[arg(long, value_name = "NAME")]
-        to: Option<HostName>,
-    },
+    Push(Box<push::Push>),
     /// Print the addresses that serve a path, or the servers themselves
     Url {
         /// Path as pages name it, /assets/app-3f9a.css
@@ -92,7 +83,7 @@ pub async fn run(verb: Asset, global: &Global, ui: &Ui) -> Outcome {
         Verb::Why { path } => kept::why(&path, &fleet, ui).await,
         Verb::Gc { app, dry_run: true } => kept::all(app, &fleet, ui).await,
         Verb::Gc { app, .. } => sweep::sweep(app, &fleet, ui).await,
-        Verb::Push { release, to } => push::push(release.as_ref(), to, &fleet, ui).await,
+        Verb::Push(verb) => Box::pin(push::run(*verb, &fleet, ui)).await,
         Verb::Url { path } => urls(&path, &fleet, ui).await,
         Verb::Check(verb) => Box::pin(check::run(verb, &fleet, ui)).await,
     }

@@ -9,10 +9,12 @@ pub mod diff;
 pub mod doctor;
 pub mod events;
 pub mod export;
+pub mod gc;
 pub mod hosts;
 pub mod init;
 pub mod lint;
 pub mod logs;
+pub mod pin;
 pub mod plan;
 pub mod promote;
 pub mod publish;
@@ -68,6 +70,9 @@ pub async fn run(args: Args, ui: &Ui) -> Outcome {
         Command::Show(verb) => show::run(verb, global, ui).await,
         Command::Diff(verb) => diff::run(verb, global, ui).await,
         Command::Export(verb) => Box::pin(export::run(verb, global, ui)).await,
+        Command::Pin(verb) => pin::pin(verb, global, ui).await,
+        Command::Unpin(verb) => pin::unpin(verb, global, ui).await,
+        Command::Gc(verb) => gc::run(verb, global, ui).await,
         Command::Plan(verb) => plan::run(verb, global, ui).await,
         Command::Promote(verb) => Box::pin(promote::promote(verb, global, ui)).await,
         Command::Revert(verb) => Box::pin(promote::revert(verb, global, ui)).await,

@@ -14,7 +14,8 @@ use crate::words::{bytes, clean, short_id};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 NEW is what the release brought that the store had not. LIVE IN names the environments
-that run it; FLAGS those that were taken back from it. Times are local; with -o json UTC.
+that run it; FLAGS those that were taken back from it, and whether its content is pinned
+or was collected (`shipctl gc`). Times are local; with -o json UTC.
 Examples:
   shipctl releases web -n 5
   shipctl releases -o json | jq '.releases[0].release'")]

@@ -31,6 +31,12 @@ pub struct Release {
     pub bytes: u64,
     pub new_bytes: u64,
     pub stored_bytes: u64,
+    /// When its content was given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collected_at: Option<String>,
+    /// Who pinned it and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<String>,
 }
 
 impl From<&ReleaseRecord> for Release {
@@ -50,6 +56,10 @@ impl From<&ReleaseRecord> for Release {
             bytes: record.bytes,
             new_bytes: record.new_bytes,
             stored_bytes: record.stored_bytes,
+            collected_at: (record.collected_at_ms > 0)
+                .then(|| rfc3339(record.collected_at_ms))
+                .flatten(),
+            pinned: Some(record.pinned.clone()).filter(|pinned| !pinned.is_empty()),
         }
     }
 }

@@ -31,6 +31,9 @@ pub async fn run(verb: Show, global: &Global, ui: &Ui) -> Outcome {
     let fleet = Fleet::reach(global).await?;
     let subject = subject::subject(verb.release.as_ref(), &fleet.context)?;
     let record = subject.record(&fleet).await?;
+    if record.collected_at_ms > 0 {
+        return Ok(record_alone(&record, ui));
+    }
     let manifest = manifest::fetch(&record, &fleet).await?;
     let assets = tree::assets(&manifest)?.len();
     if ui.is_json() {
@@ -44,14 +47,30 @@ pub async fn run(verb: Show, global: &Global, ui: &Ui) -> Outcome {
         ui.json(&shown);
         return Ok(Exit::Done);
     }
-    facts(&record, assets, &manifest, ui)?;
+    let assets = count(assets as u64, "asset");
+    let holds = match private_files(&manifest) {
+        0 => assets,
+        private => format!("{assets}, {private} private"),
+    };
+    facts(&record, Some(holds), ui);
+    spec(&manifest, ui)?;
     if verb.files {
         files(&manifest, ui);
     }
     Ok(Exit::Done)
 }
 
-fn facts(record: &ReleaseRecord, assets: usize, manifest: &Manifest, ui: &Ui) -> Result<(), CommandError> {
+/// Of a release whose content was collected its record is all that is left.
+fn record_alone(record: &ReleaseRecord, ui: &Ui) -> Exit {
+    if ui.is_json() {
+        ui.json(&shape::Release::from(record));
+    } else {
+        facts(record, None, ui);
+    }
+    Exit::Done
+}
+
+fn facts(record: &ReleaseRecord, assets: Option<String>, ui: &Ui) {
     let release = shape::Release::from(record);
     let from = match (&release.commit, release.dirty) {
         (Some(commit), true) => format!("commit {commit}, with changes"),
@@ -59,7 +78,7 @@ fn facts(record: &ReleaseRecord, assets: usize, manifest: &Manifest, ui: &Ui) ->
         (None, _) => "-".to_owned(),
     };
     let size = format!("{}, {}", count(release.files, "file"), bytes(release.bytes));
-    let lines = [
+    let mut lines = vec![
         ("release", format!("{}@{}", release.app, release.release)),
         ("id", release.id.clone()),
         ("label", release.label.clone().unwrap_or_else(|| "-".to_owned())),
@@ -68,9 +87,9 @@ fn facts(record: &ReleaseRecord, assets: usize, manifest: &Manifest, ui: &Ui) ->
         ("from", from),
         (
             "holds",
-            match private_files(manifest) {
-                0 => format!("{size}, {}", count(assets as u64, "asset")),
-                private => format!("{size}, {}, {private} private", count(assets as u64, "asset")),
+            match assets {
+                Some(assets) => format!("{size}, {assets}"),
+                None => size,
             },
         ),
         (
@@ -82,9 +101,22 @@ fn facts(record: &ReleaseRecord, assets: usize, manifest: &Manifest, ui: &Ui) ->
             ),
         ),
     ];
+    if let Some(pinned) = release.pinned {
+        lines.push(("pinned", pinned));
+    }
+    if record.collected_at_ms > 0 {
+        let when = ui.time(record.collected_at_ms);
+        lines.push((
+            "collected",
+            format!("{when}: its content is gone; publish its tree again, as a new release"),
+        ));
+    }
     for (name, value) in lines {
         ui.line(format!("{name:<10} {}", clean(&value)));
     }
+}
+
+fn spec(manifest: &Manifest, ui: &Ui) -> Result<(), CommandError> {
     let spec = toml::to_string(&manifest.spec().as_written())
         .map_err(|error| CommandError::internal("show how it runs", error))?;
     ui.line("");

@@ -3,14 +3,16 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ship_bundle::walk::{WalkError, Walked, Warning, walk};
+use ship_bundle::walk::{Reading, WalkError, Walked, Warning, walk_with};
 use ship_model::assets::{Asset, assets_of};
 use ship_model::manifest::Manifest;
 use ship_model::name::AppName;
 use ship_model::spec::{ReleaseSpec, read_ship_toml};
 
 use super::{built, program};
+use crate::clock::now_ns;
 use crate::error::{CommandError, Exit};
+use crate::seen::Memory;
 use crate::ui::{Bar, Ui};
 use crate::words::count;
 
@@ -111,10 +113,23 @@ impl ship_bundle::Progress for Told {
 
 /// Hashes every file of `dir`, off the runtime's own thread.
 pub async fn read_tree(dir: &Path, spec: &ReleaseSpec, ui: &Ui) -> Result<Walked, CommandError> {
+    read_tree_with(dir, spec, None, ui).await
+}
+
+/// As [`read_tree`]; with a memory, only files that look different than before, large ones being cut on the way.
+pub async fn read_tree_with(
+    dir: &Path,
+    spec: &ReleaseSpec,
+    reading: Option<Reread>,
+    ui: &Ui,
+) -> Result<Walked, CommandError> {
     let bar = Bar::bytes(ui, "read", 1);
     let (folder, spec, told) = (dir.to_owned(), spec.clone(), Told(bar.clone()));
     let walked = tokio::task::spawn_blocking(move || {
-        let walked = walk(&folder, &spec, &told);
+        let walked = match &reading {
+            Some(reading) => reading.walk(&folder, &spec, &told),
+            None => walk_with(&folder, &spec, &Reading::default(), &told),
+        };
         let mut walked = walked.map_err(|error: WalkError| CommandError::of(Exit::Error, &error))?;
         let unread = built::recognise_in(&folder, &mut walked.manifest)
             .map_err(|error| CommandError::of(Exit::Error, &error))?;
@@ -131,6 +146,41 @@ pub async fn read_tree(dir: &Path, spec: &ReleaseSpec, ui: &Ui) -> Result<Walked
         ui.warn(warning);
     }
     Ok(walked)
+}
+
+/// How a folder is read that was read before.
+#[derive(Debug, Clone)]
+pub struct Reread {
+    /// None where nothing can be kept.
+    pub memory: Option<Memory>,
+    /// Reads every file all the same.
+    pub paranoid: bool,
+}
+
+impl Reread {
+    fn walk(&self, dir: &Path, spec: &ReleaseSpec, told: &Told) -> Result<Walked, WalkError> {
+        let memory = self.memory.as_ref();
+        let seen = memory.filter(|_| !self.paranoid).and_then(Memory::recall);
+        let reading = Reading {
+            seen: seen.as_ref(),
+            clock: memory.is_some().then_some(&now_ns),
+            // What is not remembered of a folder that is, is most likely new to the store as well. Elsewhere, as in a fresh checkout, most
+            // of it is not, and to cut a file takes several times as long as to hash it.
+            cut: seen.is_some(),
+        };
+        let walked = walk_with(dir, spec, &reading, told)?;
+        if let Some(memory) = memory.filter(|_| seen.as_ref() != Some(&walked.seen)) {
+            memory.keep(&walked.seen);
+        }
+        Ok(walked)
+    }
+
+    /// The next time every file is read.
+    pub fn forget(&self) {
+        if let Some(memory) = &self.memory {
+            memory.forget();
+        }
+    }
 }
 
 /// What browsers fetch of a release.

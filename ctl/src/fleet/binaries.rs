@@ -2,7 +2,7 @@
 //! are built when they are missing.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -133,6 +133,11 @@ fn build(cargo: &Path, programs: &[Program], ui: &Ui) -> Result<(), BuildError> 
     if let Some(checkout) = std::env::var_os("CARGO_MANIFEST_DIR") {
         command.current_dir(checkout);
     }
+    // Build scripts are run again when these change, and `cargo run` set them for this program: ring, and all that
+    // stands on it, would be built anew here and once more by the next `cargo run`.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_this_run(name)) {
+        command.env_remove(name);
+    }
     let status = command.status().map_err(|source| BuildError::Start {
         cargo: cargo.to_owned(),
         source,
@@ -142,6 +147,13 @@ fn build(cargo: &Path, programs: &[Program], ui: &Ui) -> Result<(), BuildError> 
     } else {
         Err(BuildError::Failed)
     }
+}
+
+/// Variables that cargo sets for a program that it runs, and for nobody else.
+fn is_of_this_run(name: &OsStr) -> bool {
+    let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+    let name = name.to_string_lossy();
+    of_package.iter().any(|prefix| name.starts_with(prefix)) || name == "CARGO_PRIMARY_PACKAGE"
 }
 
 fn arguments(programs: &[Program], own: Option<&Path>) -> Vec<OsString> {
@@ -181,6 +193,22 @@ mod tests {
             words("/t/debug/shipctl"),
             ["build", "--target-dir", "/t", "-p", "ship-store"]
         );
+    }
+
+    #[test]
+    fn the_build_sees_no_variable_of_the_run() {
+        for name in ["CARGO_PKG_VERSION", "CARGO_MANIFEST_DIR", "CARGO_BIN_NAME"] {
+            assert!(is_of_this_run(OsStr::new(name)), "{name}");
+        }
+        for name in [
+            "CARGO_HOME",
+            "CARGO_TARGET_DIR",
+            "CARGO_BUILD_JOBS",
+            "CARGO_NET_OFFLINE",
+            "PATH",
+        ] {
+            assert!(!is_of_this_run(OsStr::new(name)), "{name}");
+        }
     }
 
     #[test]

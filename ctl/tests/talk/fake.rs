@@ -453,6 +453,38 @@ impl Releases for Face {
         Ok(Response::new(DeltasReply::default()))
     }
 
+    async fn pin(&self, _: Request<PinRequest>) -> Answer<ReleaseRecord> {
+        Err(Status::unimplemented("nobody pins here"))
+    }
+
+    type CollectStream = Items<CollectLine>;
+
+    async fn collect(&self, request: Request<CollectRequest>) -> Answer<Self::CollectStream> {
+        let asked = request.into_inner();
+        let line = |kind: &str, name: &str, fate: &str| CollectLine {
+            kind: kind.into(),
+            name: name.into(),
+            bytes: 2048,
+            fate: fate.into(),
+            ..CollectLine::default()
+        };
+        let kept = CollectLine {
+            reasons: vec![CollectReason {
+                kind: "newest".into(),
+                words: "among the newest 20".into(),
+                until_ms: 0,
+            }],
+            ..line("release", "web@3", "kept")
+        };
+        let fate = if asked.dry_run { "unmarked" } else { "gone" };
+        let lines = [
+            kept,
+            line("release", "web@1", fate),
+            line("bundle", &"3f".repeat(32), fate),
+        ];
+        Ok(Response::new(items(lines.into_iter().map(Ok).collect())))
+    }
+
     async fn leaves(&self, _: Request<LeavesRequest>) -> Answer<LeavesReply> {
         Err(Status::unimplemented("terminals check whole bundles"))
     }

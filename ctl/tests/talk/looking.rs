@@ -66,6 +66,20 @@ fn status_for_people_and_for_programs() {
 }
 
 #[test]
+fn what_is_collected_and_what_is_kept() {
+    let store = store();
+    insta::assert_snapshot!("gc_dry_run", store.run(&["gc", "--dry-run"]).stdout);
+    let json = store.run(&["gc", "--wait", "0s", "-o", "json"]).json();
+    assert_eq!(
+        (&json["gone"]["releases"], &json["gone"]["bytes"]),
+        (&1.into(), &2048.into())
+    );
+    assert_eq!(json["lines"][0]["reasons"][0]["kind"], "newest");
+    assert_eq!(store.run(&["gc", "--wait", "soon"]).code, 2);
+    assert_eq!(store.run(&["pin", "web", "-m", "why"]).code, 2, "which?");
+}
+
+#[test]
 fn why_and_hosts() {
     let store = store();
     let said = store.run(&["why", "h1"]);

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::RwLockWriteGuard;
 
 use ship_durable::fault;
+use ship_model::assets::folder_name;
 use ship_model::digest::BlobDigest;
 use ship_model::path::TreePath;
 use ship_model::release::Target;
@@ -22,7 +23,6 @@ use ship_model::release::Target;
 use crate::known::State;
 use crate::record::{Record, RecordError};
 use crate::union::Union;
-use crate::url::folder_name;
 
 /// What was let go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
+use ship_model::assets::folder_name;
 use ship_model::digest::BlobDigest;
 use ship_model::path::TreePath;
 use ship_model::release::Target;
 
 use crate::asked::Mark;
-use crate::url::folder_name;
 
 /// A file of the union: its name below the folder, and what it must contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -32,7 +32,6 @@ mod rot;
 pub mod serve;
 mod shelf;
 mod union;
-mod url;
 
 pub use forget::{ForgetError, Forgotten, Word};
 pub use mending::Mending;

@@ -15,14 +15,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ship_model::assets::{Asset, canonical_url};
+use ship_model::assets::{Asset, canonical_url, folder_name};
 use ship_model::digest::BlobDigest;
 use ship_model::name::AppName;
 use ship_model::release::Target;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
-
-use crate::url::folder_name;
 
 /// Paths that are looked for elsewhere at once.
 const AT_ONCE: usize = 16;

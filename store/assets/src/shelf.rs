@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use ship_model::assets::{AssetsError, assets_of, content_type};
+use ship_model::assets::{AssetsError, assets_of, content_type, folder_name};
 use ship_model::digest::BlobDigest;
 use ship_model::manifest::Manifest;
 use ship_model::name::AppName;
@@ -15,7 +15,6 @@ use ship_model::report::{AssetsAsked, MAX_ASKED};
 
 use crate::miss::Misses;
 use crate::union::Union;
-use crate::url::folder_name;
 
 type Map = HashMap<TreePath, Served>;
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use ship_durable::fault;
-use ship_model::assets::{Asset, AssetsError, assets_of};
+use ship_model::assets::{Asset, AssetsError, assets_of, folder_name};
 use ship_model::digest::BlobDigest;
 use ship_model::manifest::Manifest;
 use ship_model::path::TreePath;
@@ -18,7 +18,6 @@ use ship_model::release::Target;
 use crate::forget::Forgotten;
 use crate::known::{Held, State, Stored};
 use crate::record::{Record, RecordError};
-use crate::url::folder_name;
 
 const INCOMING: &str = "incoming";
 /// Tries of an `openat2` that renames nearby disturb.

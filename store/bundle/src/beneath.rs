@@ -100,6 +100,9 @@ impl AsFd for Root {
     }
 }
 
+/// Names that one thread takes one after another, so that its folders stay open.
+pub(crate) const NEIGHBOURS: usize = 512;
+
 /// The folders that hold names, the last one kept open: names come sorted, so most share it.
 #[derive(Debug)]
 pub(crate) struct Parents<'a> {
@@ -110,6 +113,13 @@ pub(crate) struct Parents<'a> {
 impl<'a> Parents<'a> {
     pub fn of(root: &'a Root) -> Self {
         Self { root, last: None }
+    }
+
+    /// As [`Root::read`].
+    pub fn read(&mut self, path: &[u8]) -> io::Result<File> {
+        let (parent, name) = self.split(path)?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?.into())
     }
 
     /// The folder that holds `path`, and `path`'s last component.

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use rustix::fs::{Advice, FileType};
 use ship_model::digest::BlobDigest;
 
+use crate::beneath::{Parents, Root};
 use crate::progress::Progress;
 use crate::stamp::FileStamp;
 
@@ -20,31 +21,49 @@ pub(crate) const PIECE: usize = 128 << 10;
 /// Items whose results wait in memory.
 const BATCH: usize = 4096;
 
-/// Does `work` on all items with all cores, and gives it a buffer to read with; `take` gets the results, in no order.
+/// What a thread keeps from one item to the next.
+#[derive(Debug)]
+pub(crate) struct Reach<'a> {
+    /// To read with.
+    pub buffer: Vec<u8>,
+    pub parents: Parents<'a>,
+}
+
+impl<'a> Reach<'a> {
+    pub fn of(root: &'a Root) -> Self {
+        Self {
+            buffer: Vec::new(),
+            parents: Parents::of(root),
+        }
+    }
+}
+
+/// Does `work` on all items with all cores, for what lies below `root`; `take` gets the results, in no order.
 ///
 /// Item by item some thousands at a time, so that hundreds of thousands of results never wait together. Of those the
 /// large ones come first, one after another, so that their buffers do not add up; then the others, side by side.
-pub(crate) fn each<T: Send, R: Send>(
+pub(crate) fn each<'a, T: Send, R: Send>(
+    root: &'a Root,
     items: impl IntoIterator<Item = T>,
     bytes: impl Fn(&T) -> u64,
-    work: impl Fn(T, &mut Vec<u8>) -> R + Sync,
+    work: impl Fn(T, &mut Reach<'a>) -> R + Sync,
     mut take: impl FnMut(R),
 ) {
     let mut items = items.into_iter();
-    let mut large_buffer = Vec::new();
     loop {
         let batch: Vec<T> = items.by_ref().take(BATCH).collect();
         if batch.is_empty() {
             return;
         }
         let (large, others): (Vec<T>, Vec<T>) = batch.into_iter().partition(|item| bytes(item) >= LARGE);
+        let mut reach = Reach::of(root);
         for item in large {
-            take(work(item, &mut large_buffer));
+            take(work(item, &mut reach));
         }
-        large_buffer = Vec::new();
+        drop(reach);
         let results: Vec<R> = others
             .into_par_iter()
-            .map_init(Vec::new, |buffer, item| work(item, buffer))
+            .map_init(|| Reach::of(root), |reach, item| work(item, reach))
             .collect();
         results.into_iter().for_each(&mut take);
     }

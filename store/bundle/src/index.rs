@@ -352,6 +352,12 @@ pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
+impl<'a> Reader<'a> {
+    pub const fn of(rest: &'a [u8]) -> Self {
+        Self { rest }
+    }
+}
+
 impl Reader<'_> {
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], IndexError> {
         let (taken, rest) = self.rest.split_first_chunk().ok_or(IndexError::Size)?;

@@ -1,15 +1,15 @@
-//! From a tree to a bundle: frames of about 4 MiB compressed on all cores, written in order.
+//! From a tree to a bundle: frames of 8 to 16 MiB compressed on all cores, written in order.
 //!
-//! Members stand in the order of their paths, each blob once, under the first path that has it. A file over 4 MiB is a
-//! frame of its own and is streamed, whatever its size; with [lists](crate::segments), one over 8 MiB goes over frames of whole segments. The
+//! Files that resemble each other stand together, each blob once, under the first path that has it, and matches reach over
+//! the whole window: trees that hold several builds of the same sources take a third less than by path. A file over a
+//! frame's size is a frame of its own and is streamed, whatever its size; with [lists](crate::segments), one over 8 MiB goes over frames of whole segments. The
 //! same manifest, blobs, lists and level give the same bytes with the same zstd library, however many cores there are.
 
 mod plan;
+mod source;
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -19,15 +19,25 @@ use ship_model::path::TreePath;
 use zstd::zstd_safe::CParameter;
 
 use self::plan::{Item, Plan, Planned};
+use self::source::Source;
 use crate::beneath::Root;
 use crate::content::PIECE;
+use crate::delta::BlobBytes;
+use crate::frame::MAX_WINDOW_LOG;
 use crate::index::{BlobPlace, BundleIndex, Frame};
 use crate::progress::Progress;
 use crate::segments::SegmentList;
 use crate::tarball::{self, Member};
 
-/// Raw bytes after which a frame is closed.
-pub const FRAME: u64 = 4 << 20;
+/// Frames that a bundle has, so that they are made and read on several cores, as long as each stays within
+/// [`SMALLEST`] and [`LARGEST`]: whoever needs one blob reads its frame.
+const FRAMES: u64 = 8;
+/// Raw bytes after which a frame may be closed. Smaller ones cost bytes: what is alike is not seen.
+const SMALLEST: u64 = 8 << 20;
+/// Larger frames gain little, for a window is 8 MiB.
+const LARGEST: u64 = 16 << 20;
+/// Raw bytes of a frame of segments, which come one by one.
+const LISTED: u64 = 4 << 20;
 /// The level of `zstd -3`.
 pub const DEFAULT_LEVEL: i32 = 3;
 /// Higher levels ask every reader for larger windows.
@@ -100,7 +110,7 @@ pub fn pack(
 /// As [`pack`]; of files that are listed, only segments that are not known.
 ///
 /// Every file's digest is checked again while it is read. `level` is zstd's, held within 1 to [`MAX_LEVEL`]. Memory: a
-/// few frames, at most about 130 MiB.
+/// few frames, at most about 190 MiB.
 ///
 /// # Errors
 /// [`PackError`].
@@ -116,11 +126,37 @@ pub fn pack_parts(
         path: root.to_owned(),
         source,
     })?;
+    packed(Source::Tree(&opened), manifest, parts, level, out, progress)
+}
+
+/// As [`pack_parts`], of blobs that lie elsewhere than in a tree; `manifest` tells what they are called.
+///
+/// # Errors
+/// [`PackError`].
+pub fn pack_blobs(
+    from: &dyn BlobBytes,
+    manifest: &Manifest,
+    parts: &Parts<'_>,
+    level: i32,
+    out: impl Write,
+    progress: &dyn Progress,
+) -> Result<Packed, PackError> {
+    packed(Source::Blobs(from), manifest, parts, level, out, progress)
+}
+
+fn packed(
+    source: Source<'_>,
+    manifest: &Manifest,
+    parts: &Parts<'_>,
+    level: i32,
+    out: impl Write,
+    progress: &dyn Progress,
+) -> Result<Packed, PackError> {
     let plan = Plan::new(manifest, parts)?;
     let raw_bytes = plan.content();
     progress.total(raw_bytes);
     let packing = Packing {
-        root: &opened,
+        source,
         plan: &plan,
         level: level.clamp(1, MAX_LEVEL),
         progress,
@@ -137,16 +173,16 @@ pub fn pack_parts(
 }
 
 struct Packing<'a> {
-    root: &'a Root,
+    source: Source<'a>,
     plan: &'a Plan<'a>,
     level: i32,
     progress: &'a dyn Progress,
 }
 
 impl Packing<'_> {
-    /// Compressors that may run at once: one takes up to 60 MiB at the highest levels.
+    /// Compressors that may run at once: one takes a frame, what becomes of it, and up to 60 MiB at the highest levels.
     fn at_once(&self) -> usize {
-        rayon::current_num_threads().clamp(1, [8, 4, 2][self.weight()])
+        rayon::current_num_threads().clamp(1, [4, 3, 2][self.weight()])
     }
 
     /// Threads within one large file, whose tables are larger: up to 100 MiB each.
@@ -194,7 +230,7 @@ impl Packing<'_> {
         for item in frame {
             self.item(*item, &mut raw)?;
         }
-        compress(&raw, self.level).map_err(PackError::Compress)
+        compress_far(&raw, self.level).map_err(PackError::Compress)
     }
 
     fn streamed(&self, frame: &[Item], out: &mut Bundle<impl Write>) -> Result<(), PackError> {
@@ -230,24 +266,15 @@ impl Packing<'_> {
         }
         match item {
             Item::File(_) => self.whole(&planned, out)?,
-            Item::Part { .. } | Item::Segment { .. } => self.segments(item, &planned.member, out)?,
+            Item::Part { .. } | Item::Segment { .. } => self.segments(item, &planned, out)?,
         }
         let padding = tail.map_or(0, |member| member.padding());
         out.write_all(&tarball::END[..padding]).map_err(PackError::Write)
     }
 
-    fn open(&self, path: &TreePath) -> Result<File, PackError> {
-        let path = || path.clone();
-        let file = self.root.read(path().as_bytes());
-        file.map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => PackError::Changed { path: path() },
-            _ => PackError::Read { path: path(), source },
-        })
-    }
-
     fn whole(&self, planned: &Planned, out: &mut impl Write) -> Result<(), PackError> {
         let member = &planned.member;
-        let hash = self.copy(self.open(&member.path)?, member, out)?;
+        let hash = self.copy(self.source.open(planned)?, member, out)?;
         if hash.map(BlobDigest::from) != Some(planned.digest) {
             return Err(PackError::Changed {
                 path: member.path.clone(),
@@ -257,14 +284,16 @@ impl Packing<'_> {
     }
 
     /// Each segment is compared with what it was when the file was cut, and the file was compared whole then.
-    fn segments(&self, item: Item, member: &Member, out: &mut impl Write) -> Result<(), PackError> {
-        let file = self.open(&member.path)?;
+    fn segments(&self, item: Item, planned: &Planned, out: &mut impl Write) -> Result<(), PackError> {
+        let member = &planned.member;
+        let content = self.source.open(planned)?;
         let (mut offset, segments) = self.plan.segments(item);
         let mut bytes = Vec::new();
         for segment in segments {
             bytes.resize(segment.len as usize, 0);
             let path = || member.path.clone();
-            file.read_exact_at(&mut bytes, offset)
+            content
+                .read_exact_at(&mut bytes, offset)
                 .map_err(|source| match source.kind() {
                     io::ErrorKind::UnexpectedEof => PackError::Changed { path: path() },
                     _ => PackError::Read { path: path(), source },
@@ -282,7 +311,7 @@ impl Packing<'_> {
     /// None when the file is not of the expected length; never writes more than that.
     fn copy(
         &self,
-        mut file: File,
+        mut content: impl Read,
         member: &Member,
         out: &mut impl Write,
     ) -> Result<Option<blake3::Hash>, PackError> {
@@ -294,7 +323,7 @@ impl Packing<'_> {
         let mut buffer = vec![0; PIECE.min(member.size as usize + 1)];
         let mut left = member.size;
         loop {
-            let got = match file.read(&mut buffer) {
+            let got = match content.read(&mut buffer) {
                 Ok(got) => got,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(read_error(error)),
@@ -317,6 +346,21 @@ impl Packing<'_> {
 pub(crate) fn compress(raw: &[u8], level: i32) -> io::Result<Vec<u8>> {
     let mut compressor = zstd::bulk::Compressor::new(level)?;
     compressor.set_parameter(CParameter::ChecksumFlag(true))?;
+    compressor.compress(raw)
+}
+
+/// As [`compress`], finding what repeats anywhere within the largest window that readers take.
+fn compress_far(raw: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    let mut compressor = zstd::bulk::Compressor::new(level)?;
+    for parameter in [
+        CParameter::ChecksumFlag(true),
+        CParameter::WindowLog(MAX_WINDOW_LOG),
+        CParameter::EnableLongDistanceMatching(true),
+        CParameter::LdmMinMatch(32),
+        CParameter::LdmHashRateLog(5),
+    ] {
+        compressor.set_parameter(parameter)?;
+    }
     compressor.compress(raw)
 }
 

@@ -15,6 +15,7 @@ pub(crate) struct Found {
     /// `st_mode`: kind and permissions.
     pub mode: u32,
     pub links: u64,
+    pub device: u64,
     pub stamp: FileStamp,
     /// A folder with nothing in it.
     pub empty: bool,
@@ -79,6 +80,8 @@ fn look(at: &Root, name: &[u8], path: &TreePath, meet: &mut dyn FnMut(Met)) -> i
         mode: stat.st_mode,
         #[allow(clippy::unnecessary_cast, reason = "narrower on some architectures")]
         links: stat.st_nlink as u64,
+        #[allow(clippy::unnecessary_cast, reason = "narrower on some systems")]
+        device: stat.st_dev as u64,
         stamp: FileStamp::of(&stat),
         empty: false,
     };

@@ -66,8 +66,8 @@ pub enum VerifyError {
     Foreign { frame: usize },
     #[error("frame {frame} of the bundle holds nothing")]
     EmptyFrame { frame: usize },
-    #[error("frame {frame} of the bundle holds \"{path}\" out of order")]
-    Order { frame: usize, path: TreePath },
+    #[error("frame {frame} of the bundle holds \"{path}\" once more")]
+    Twice { frame: usize, path: TreePath },
     #[error("a segment of blob {blob} lies in two frames of the bundle")]
     Straddles { blob: BlobDigest },
     #[error("the bundle holds \"{path}\", and that is not the digest of what is in it")]
@@ -375,16 +375,19 @@ mod tests {
 
     #[test]
     fn no_path_stands_twice() {
-        for (first, second) in [("a", "a"), ("b", "a")] {
-            let frames = [
-                (member(first, b"one"), vec![place(b"one", 512)]),
-                (member(second, b"two"), vec![place(b"two", 512)]),
+        let three = |names: [&str; 3]| {
+            let member = |name: &str, content: &[u8]| (member(name, content), vec![place(content, 512)]);
+            let [one, two, three] = names;
+            verify(&[
+                member(one, b"one"),
+                member(two, b"two"),
+                member(three, b"three"),
                 end(),
-            ];
-            assert!(matches!(
-                verify(&frames),
-                Err(VerifyError::Order { frame: 1, .. })
-            ));
+            ])
+        };
+        assert!(three(["b", "a", "c"]).is_ok());
+        for names in [["b", "a", "b"], ["b", "b", "a"]] {
+            assert!(matches!(three(names), Err(VerifyError::Twice { .. })));
         }
     }
 

@@ -1,7 +1,7 @@
 //! A copy of the store that can be made while it serves.
 //!
 //! The journal is copied first and the objects after it. A record is only written when all it names is
-//! durable, objects never change, and none is deleted while a copy is made: so all that the copied journal
+//! durable, objects never change, and what is let go stays on the disk for an hour: so all that the copied journal
 //! names is copied too. A batch that was half-written at that moment is a torn end, which nobody was told
 //! of and which opening cuts off.
 
@@ -135,10 +135,13 @@ pub(super) fn copy_tree(
     links: bool,
     report: &mut BackupReport,
 ) -> Result<(), BackupError> {
-    let found = std::fs::symlink_metadata(from).map_err(|source| failed(from, source))?;
+    let found = match std::fs::symlink_metadata(from) {
+        Err(error) if links && error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found.map_err(|source| failed(from, source))?,
+    };
     if found.is_dir() {
         make_folder(to)?;
-        // What is staged or quarantined is nothing to keep, and deltas are made again.
+        // What is staged or quarantined is nothing to keep, and deltas are made again; kept ones are not.
         let skipped = ["incoming", "quarantine", "delta"];
         for entry in list(from)? {
             let name = entry.file_name();
@@ -154,7 +157,11 @@ pub(super) fn copy_tree(
             report.bytes += found.len();
             return Ok(());
         }
-        copy(from, to, report)
+        match copy(from, to, report) {
+            // It was let go an hour ago: nothing that the copied journal names needs it.
+            Err(_) if links && !from.exists() => Ok(()),
+            copied => copied,
+        }
     } else {
         Ok(())
     }

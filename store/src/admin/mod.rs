@@ -1,14 +1,18 @@
-//! The store as a whole: checked, made anew, copied, put back, mirrored.
+//! The store as a whole: checked, repaired, made anew, made smaller, copied, put back, mirrored.
 
 mod accept;
 mod backup;
 mod mirror;
+mod optimize;
+mod repair;
 mod restore;
 mod verify;
 
 pub use accept::{AcceptRestoreError, Accepted, NUMBERS_SKIPPED, accept_restore};
 pub use backup::{BackupError, BackupReport, backup};
 pub use mirror::{MirrorError, MirrorReport, mirror};
+pub use optimize::{OptimizeReport, optimize};
+pub use repair::{Copies, RepairError, RepairReport, repair};
 pub use restore::{RestoreError, restore};
 pub use verify::{VerifyReport, VerifyStoreError, verify};
 

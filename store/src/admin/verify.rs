@@ -3,23 +3,30 @@
 
 use std::fmt;
 
-use ship_model::digest::ReleaseId;
+use ship_model::digest::{DeltaDigest, ReleaseId};
 use ship_model::manifest::{MAX_ENCODED, Manifest};
 
 use crate::engine::blobs::{check_whole, read_whole};
 use crate::engine::{BlobsError, Object, ObjectKind};
 use crate::folder::StoreFolder;
+use crate::keeping;
 use crate::ledger::{AuditReport, LedgerError};
 use crate::locate::read_index;
+use crate::log::whole;
 
 /// What a whole reading found.
 #[derive(Debug)]
 pub struct VerifyReport {
     pub objects: u64,
     pub bytes: u64,
+    /// Those whose content is kept.
     pub releases: u64,
+    /// Those whose content was given up: nothing of them is looked at but their records.
+    pub collected: u64,
     /// One line each: a damaged object, which is in quarantine now, or one that could not be read.
     pub damaged: Vec<String>,
+    /// The same objects by name.
+    pub lost: Vec<Object>,
     /// One line each: a release that cannot be given out whole.
     pub incomplete: Vec<String>,
     pub audit: AuditReport,
@@ -37,7 +44,10 @@ impl fmt::Display for VerifyReport {
         for line in &self.damaged {
             writeln!(f, "  damaged     {line}")?;
         }
-        writeln!(f, "releases  {}", self.releases)?;
+        match self.collected {
+            0 => writeln!(f, "releases  {}", self.releases)?,
+            collected => writeln!(f, "releases  {}, and {collected} collected", self.releases)?,
+        }
         for line in &self.incomplete {
             writeln!(f, "  incomplete  {line}")?;
         }
@@ -67,7 +77,9 @@ pub fn verify(store: &StoreFolder) -> Result<VerifyReport, VerifyStoreError> {
         objects: 0,
         bytes: 0,
         releases: 0,
+        collected: 0,
         damaged: Vec::new(),
+        lost: Vec::new(),
         incomplete: Vec::new(),
         audit: store.ledger.verify_audit()?,
     };
@@ -76,12 +88,20 @@ pub fn verify(store: &StoreFolder) -> Result<VerifyReport, VerifyStoreError> {
             report.objects += 1;
             match check_object(store, object) {
                 Ok(len) => report.bytes += len,
-                Err(line) => report.damaged.push(line),
+                Err(line) => {
+                    report.damaged.push(line);
+                    report.lost.push(object);
+                }
             }
         }
     }
     for app in store.ledger.apps()? {
+        let collected = store.ledger.all_collected(&app)?;
         for record in store.ledger.releases(&app, usize::MAX)? {
+            if collected.contains_key(&record.number) {
+                report.collected += 1;
+                continue;
+            }
             report.releases += 1;
             if let Err(line) = check_release(store, record.id) {
                 report.incomplete.push(format!("{app}@{}: {line}", record.number));
@@ -92,14 +112,16 @@ pub fn verify(store: &StoreFolder) -> Result<VerifyReport, VerifyStoreError> {
 }
 
 fn check_object(store: &StoreFolder, object: Object) -> Result<u64, String> {
-    let len = check_whole(&*store.blobs, object).map_err(|error| text(&error));
-    let Object::Bundle(bundle) = object else {
-        return len;
+    let len = check_whole(&*store.blobs, object).map_err(|error| whole(&error));
+    let bundle = match object {
+        Object::Bundle(bundle) => bundle,
+        Object::Kept(delta) => return len.map_err(|line| lost(store, delta, line)),
+        Object::Manifest(_) | Object::Delta(_) => return len,
     };
     let checked = match len {
         Ok(len) => read_index(&*store.blobs, bundle)
             .map(|_| len)
-            .map_err(|error| text(&error)),
+            .map_err(|error| whole(&error)),
         Err(line) => Err(line),
     };
     if checked.is_err() {
@@ -109,10 +131,27 @@ fn check_object(store: &StoreFolder, object: Object) -> Result<u64, String> {
     checked
 }
 
+/// Names the releases that a damaged kept delta takes with it.
+fn lost(store: &StoreFolder, delta: DeltaDigest, line: String) -> String {
+    let taken = match keeping::put_aside(&*store.blobs, &store.places, delta) {
+        Ok(taken) => taken,
+        Err(error) => return format!("{line}; {}", whole(&error)),
+    };
+    let mut names = Vec::new();
+    for id in taken {
+        let known = store.ledger.releases_of_id(&id).unwrap_or_default();
+        names.extend(known.into_iter().map(|(app, number)| format!("{app}@{number}")));
+    }
+    match names.is_empty() {
+        true => line,
+        false => format!("{line}: it takes {} with it", names.join(", ")),
+    }
+}
+
 fn check_release(store: &StoreFolder, id: ReleaseId) -> Result<(), String> {
     let object = Object::Manifest(id);
-    let encoded = read_whole(&*store.blobs, object, MAX_ENCODED as u64).map_err(|error| text(&error))?;
-    let manifest = Manifest::read(encoded).map_err(|error| text(&error))?;
+    let encoded = read_whole(&*store.blobs, object, MAX_ENCODED as u64).map_err(|error| whole(&error))?;
+    let manifest = Manifest::read(encoded).map_err(|error| whole(&error))?;
     let files = manifest.files().map(|(_, _, _, digest)| digest);
     let missing = store.places.missing(files);
     match missing.first() {
@@ -125,13 +164,5 @@ fn check_release(store: &StoreFolder, id: ReleaseId) -> Result<(), String> {
                 missing.len()
             ))
         }
-    }
-}
-
-/// An error with all its causes in one line.
-fn text(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", text(source)),
-        None => error.to_string(),
     }
 }

@@ -1,9 +1,9 @@
 //! Makes deltas, one after another, on a thread of its own: at once what hosts will ask for or asked for, and thoroughly,
-//! when nothing else is to be done, what was made in haste.
+//! when nothing else is to be done, what was made in haste; after that, what [`crate::keeping`] has to do.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ship_bundle::delta::{Effort, MakeDeltaError, delta_needs, make_delta};
@@ -11,21 +11,21 @@ use ship_model::digest::{DeltaDigest, ReleaseId};
 use ship_model::manifest::Manifest;
 use tokio::sync::watch;
 
-use super::spool::{Spool, SpoolError};
 use super::{Deltas, KnownDelta, ReadFooterError, footer_of};
 use crate::engine::{Blobs, BlobsError, Object, Staged};
+use crate::keeping::{self, Laid, LayError, OptimizeError, Optimizer, Turn};
 use crate::locate::Places;
 use crate::union::{ReadManifestError, read_manifest};
+use crate::yielding::Yielding;
 
 /// Wishes that wait. More are left out: hosts read bundles then.
 const WAITING: usize = 256;
-/// Bytes of both manifests up to which a delta is made, about 30,000 names: what is known of each name while it is made
-/// takes several times as much, and the store must stay below 256 MiB.
-const MOST_MANIFESTS: u64 = 3 << 20;
+/// Bytes of both manifests up to which a delta is made, about 30,000 names: making one of more takes too much besides.
+pub(crate) const MOST_MANIFESTS: u64 = 3 << 20;
 /// Without a wish for so long, deltas that were made at once are made smaller.
 const IDLE: Duration = Duration::from_secs(30);
-/// How long a delta that is no longer offered can still be read.
-const LEASE: Duration = Duration::from_secs(3600);
+/// How long what is no longer offered can still be read.
+pub(crate) const LEASE: Duration = Duration::from_secs(3600);
 
 /// Why a delta was not made.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub enum MakeError {
         source: ReadManifestError,
     },
     #[error("cannot read what the delta is made of")]
-    Spool(#[from] SpoolError),
+    Spool(#[from] LayError),
     #[error("cannot make the delta")]
     Make(#[from] MakeDeltaError),
     #[error("cannot keep the delta")]
@@ -59,6 +59,8 @@ pub struct Maker {
     come: Condvar,
     /// Told after each wish that was seen to.
     seen_to: watch::Sender<()>,
+    /// What else is done when nothing is wished for.
+    optimizer: OnceLock<Optimizer>,
 }
 
 /// From a release to a release.
@@ -71,14 +73,15 @@ struct Queue {
     /// Made while somebody waited: smaller ones are made when nobody does.
     poor: VecDeque<Way>,
     /// No longer offered; whoever was told of them may still read them.
-    retired: Vec<(Instant, DeltaDigest)>,
+    retired: Vec<(Instant, Object)>,
     ended: bool,
 }
 
 enum Work {
     Wish(Way),
     Improve(Way),
-    Remove(Vec<DeltaDigest>),
+    Remove(Vec<Object>),
+    Optimize,
 }
 
 impl Queue {
@@ -89,7 +92,7 @@ impl Queue {
     /// What is to be done when nothing is wished for.
     fn idle_work(&mut self) -> Option<Work> {
         let gone = self.retired.extract_if(.., |(when, _)| when.elapsed() >= LEASE);
-        let gone: Vec<_> = gone.map(|(_, delta)| delta).collect();
+        let gone: Vec<_> = gone.map(|(_, object)| object).collect();
         if gone.is_empty() {
             return self.poor.pop_back().map(Work::Improve);
         }
@@ -106,7 +109,25 @@ impl Maker {
             queue: Mutex::default(),
             come: Condvar::new(),
             seen_to: watch::Sender::default(),
+            optimizer: OnceLock::new(),
         })
+    }
+
+    /// Lets idle time be used for this, too.
+    pub fn optimize(&self, optimizer: Optimizer) {
+        // Only the first one is taken.
+        let _ = self.optimizer.set(optimizer);
+    }
+
+    /// Takes up what an earlier process did not get to: more work into the deltas that lead to `target`.
+    pub fn take_up(&self, target: ReleaseId) {
+        let poor = self.deltas.poor(target);
+        let mut queue = self.queue();
+        for way in poor.into_iter().map(|delta| (delta.base, target)) {
+            if !queue.poor.contains(&way) && queue.poor.len() < WAITING {
+                queue.poor.push_back(way);
+            }
+        }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -139,20 +160,23 @@ impl Maker {
         let _ = tokio::time::timeout(patience, waiting).await;
     }
 
-    /// Takes deltas away that are no longer offered, once nobody can still be reading them.
-    pub fn remove_later(&self, deltas: impl IntoIterator<Item = DeltaDigest>) {
+    /// Takes away what is no longer offered, once nobody can still be reading it.
+    pub fn remove_later(&self, objects: impl IntoIterator<Item = Object>) {
         let now = Instant::now();
-        let retired = deltas.into_iter().map(|delta| (now, delta));
+        let retired = objects.into_iter().map(|object| (now, object));
         self.queue().retired.extend(retired);
     }
 
     /// Makes what is wished for until [`end`](Self::end), and smaller deltas when nothing is. Blocks.
     pub fn work(&self) {
-        while let Some(work) = self.next() {
+        let mut idle = false;
+        while let Some(work) = self.next(&mut idle) {
             match work {
                 Work::Wish(way) => self.tried(way, Effort::AT_ONCE),
                 Work::Improve(way) => self.tried(way, Effort::THOROUGH),
                 Work::Remove(gone) => self.remove(&gone),
+                // When there is nothing more to do, it is looked again after a while.
+                Work::Optimize => idle = self.optimized(),
             }
             self.queue().under_way = None;
             self.seen_to.send_replace(());
@@ -171,12 +195,43 @@ impl Maker {
         }
     }
 
-    fn remove(&self, gone: &[DeltaDigest]) {
-        for delta in gone {
-            if let Err(error) = self.blobs.remove(Object::Delta(*delta)) {
-                tracing::warn!(%delta, error = crate::log::whole(&error), "an old delta is not removed");
+    fn remove(&self, gone: &[Object]) {
+        for object in gone {
+            if let Err(error) = keeping::remove(&*self.blobs, &self.places, *object) {
+                tracing::warn!(%object, error = crate::log::whole(&error), "what is no longer offered is not removed");
             }
         }
+    }
+
+    /// Takes one step; whether there may be another one.
+    fn optimized(&self) -> bool {
+        let Some(optimizer) = self.optimizer.get() else {
+            return false;
+        };
+        match optimizer.turn(&|| self.unless_wished(Effort::THOROUGH)) {
+            Ok(Turn::Idle) => return false,
+            Ok(Turn::Key { app, release, bytes }) => {
+                tracing::info!(%app, release = release.0, bytes, "one bundle carries the newest release");
+            }
+            Ok(Turn::Kept { app, release, bytes }) => {
+                tracing::info!(%app, release = release.0, bytes, "a release is kept as a delta");
+            }
+            Ok(Turn::Left { objects, bytes }) => {
+                tracing::info!(bundles = objects.len(), bytes, "bundles are needed no more");
+                self.remove_later(objects);
+            }
+            Ok(Turn::Failed { app, release, error }) => {
+                let error = crate::log::whole(&error);
+                let release = release.map_or(0, |release| release.0);
+                tracing::warn!(%app, release, error, "the store is not made smaller here");
+            }
+            Err(OptimizeError::Wished) => return false,
+            Err(error) => {
+                tracing::warn!(error = crate::log::whole(&error), "the store is not made smaller");
+                return false;
+            }
+        }
+        true
     }
 
     /// Lets [`work`](Self::work) return once the delta under way is made.
@@ -185,23 +240,28 @@ impl Maker {
         self.come.notify_all();
     }
 
-    fn next(&self) -> Option<Work> {
+    /// `idle`: nothing was wished for in a while.
+    fn next(&self, idle: &mut bool) -> Option<Work> {
         let mut queue = self.queue();
-        let mut idle = false;
         loop {
             if queue.ended {
                 return None;
             }
             if let Some(way) = queue.waiting.pop_front() {
                 queue.under_way = Some(way);
+                *idle = false;
                 return Some(Work::Wish(way));
             }
-            if idle && let Some(work) = queue.idle_work() {
-                return Some(work);
+            if *idle {
+                let optimize = || self.optimizer.get().map(|_| Work::Optimize);
+                if let Some(work) = queue.idle_work().or_else(optimize) {
+                    return Some(work);
+                }
             }
             let waited = self.come.wait_timeout(queue, IDLE);
             let (again, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            (queue, idle) = (again, timeout.timed_out());
+            queue = again;
+            *idle = timeout.timed_out();
         }
     }
 
@@ -228,18 +288,19 @@ impl Maker {
             |id| read_manifest(&*self.blobs, id).map_err(|source| MakeError::Manifest { id, source });
         let (old, new) = (manifest(base)?, manifest(target)?);
         let (of_old, of_new) = delta_needs(&old, &new);
-        let from = Spool::fill(&*self.blobs, &self.places, &of_old)?;
-        let to = Spool::fill(&*self.blobs, &self.places, &of_new)?;
+        let from = Laid::out(&*self.blobs, &self.places, &of_old)?;
+        let to = Laid::out(&*self.blobs, &self.places, &of_new)?;
+        let ask = || self.unless_wished(effort);
         let out = Yielding {
             staged: self.blobs.stage()?,
-            ask: || self.unless_wished(effort),
+            ask: &ask,
         };
         let staged = self.written(out, (&old, &from), (&new, &to), effort)?;
         let (digest, bytes) = (DeltaDigest::from_bytes(staged.digest()), staged.len());
         let object = Object::Delta(digest);
         self.blobs.keep(staged, object)?;
         let footer = footer_of(&*self.blobs, object)?;
-        self.remove_later(self.deltas.add(footer, digest, bytes));
+        self.remove_later(self.deltas.add(footer, digest, bytes).map(Object::Delta));
         if effort == Effort::AT_ONCE {
             let mut queue = self.queue();
             if queue.poor.len() == WAITING {
@@ -257,9 +318,9 @@ impl Maker {
 
     fn written(
         &self,
-        mut out: Yielding<impl Fn() -> io::Result<()>>,
-        from: (&Manifest, &Spool),
-        to: (&Manifest, &Spool),
+        mut out: Yielding<'_>,
+        from: (&Manifest, &Laid),
+        to: (&Manifest, &Laid),
         effort: Effort,
     ) -> Result<Staged, MakeError> {
         match make_delta((from.0, from.1), (to.0, to.1), effort, &mut out, &()) {
@@ -269,22 +330,5 @@ impl Maker {
             }
             Err(error) => Err(error.into()),
         }
-    }
-}
-
-/// Asks before each write whether to go on.
-struct Yielding<F> {
-    staged: Staged,
-    ask: F,
-}
-
-impl<F: Fn() -> io::Result<()>> Write for Yielding<F> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (self.ask)()?;
-        self.staged.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.staged.flush()
     }
 }

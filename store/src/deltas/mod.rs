@@ -4,17 +4,17 @@
 //! written down. Deltas are derived: one that is lost, damaged or not made yet costs bytes, never a release.
 
 mod maker;
-mod spool;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{PoisonError, RwLock};
 
-use ship_bundle::delta::{DeltaError, DeltaFooter, FOOTER};
+use ship_bundle::delta::{DeltaError, DeltaFooter, Effort, FOOTER};
 use ship_model::digest::{DeltaDigest, ReleaseId};
 
 use crate::engine::{Blobs, BlobsError, Object, ObjectKind, ObjectReader};
 
+pub(crate) use maker::{LEASE, MOST_MANIFESTS};
 pub use maker::{MakeError, Maker};
 
 /// A delta that lies in the store.
@@ -100,6 +100,20 @@ impl Deltas {
         past.map(|(_, delta)| delta.digest).collect()
     }
 
+    /// From where to where an offered delta leads.
+    #[must_use]
+    pub fn way_of(&self, delta: DeltaDigest) -> Option<(ReleaseId, ReleaseId)> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let mut ways = known.iter().filter(|(_, held)| held.digest == delta);
+        ways.next().map(|((target, base), _)| (*base, *target))
+    }
+
+    /// Offers those of `deltas` no more that do not lead a way which `may`.
+    pub fn withdraw(&self, deltas: &BTreeSet<DeltaDigest>, may: impl Fn(ReleaseId, ReleaseId) -> bool) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(target, base), held| !deltas.contains(&held.digest) || may(*base, *target));
+    }
+
     /// Deltas that lead to `target` from one of the releases in `from`, the smallest first.
     #[must_use]
     pub fn leading_to(&self, target: ReleaseId, from: &[ReleaseId]) -> Vec<KnownDelta> {
@@ -122,6 +136,16 @@ impl Deltas {
         blobs.quarantine(Object::Delta(digest))
     }
 
+    /// Those that lead to `target` and into which more work can go.
+    pub fn poor(&self, target: ReleaseId) -> Vec<KnownDelta> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let least = ReleaseId::from_bytes([0; 32]);
+        let to = known.range((target, least)..).map(|((to, _), delta)| (to, delta));
+        let to = to.take_while(|(to, _)| **to == target).map(|(_, delta)| *delta);
+        to.filter(|delta| delta.level < Effort::THOROUGH.level())
+            .collect()
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -134,7 +158,8 @@ impl Deltas {
     }
 }
 
-fn footer_of(blobs: &dyn Blobs, object: Object) -> Result<DeltaFooter, ReadFooterError> {
+/// The footer of a delta, be it offered or kept.
+pub(crate) fn footer_of(blobs: &dyn Blobs, object: Object) -> Result<DeltaFooter, ReadFooterError> {
     let reader = blobs.open(object)?;
     let total = reader.len();
     let mut tail = vec![0; FOOTER.min(total as usize)];

@@ -33,6 +33,8 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/ship.v1.Releases/Locate", FETCH),
     ("/ship.v1.Releases/Deltas", FETCH),
     ("/ship.v1.Releases/Leaves", FETCH),
+    ("/ship.v1.Releases/Pin", OPERATE),
+    ("/ship.v1.Releases/Collect", OPERATE),
     ("/ship.v1.Rollouts/Plan", LOOK),
     ("/ship.v1.Rollouts/Promote", OPERATE),
     ("/ship.v1.Rollouts/Revert", OPERATE),

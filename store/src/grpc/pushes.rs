@@ -52,9 +52,14 @@ pub(super) async fn wanted(
         }
     }
     let of = app.clone();
-    let all = face
-        .ledger(move |ledger| ledger.releases(&of, usize::MAX))
-        .await?;
+    let all = face.ledger(move |ledger| {
+        let collected = ledger.all_collected(&of)?;
+        let mut all = ledger.releases(&of, usize::MAX)?;
+        // Nothing of those is promised.
+        all.retain(|release| !collected.get(&release.number).is_some_and(|mark| mark.bare));
+        Ok(all)
+    });
+    let all = all.await?;
     let mut releases: Vec<ReleaseNumber> = all.iter().map(|release| release.number).collect();
     releases.sort_unstable();
     releases.reverse();

@@ -1,8 +1,9 @@
 //! Releases: publishing in three calls, and looking at what was published.
 
 mod deltas;
+mod keeping;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +13,14 @@ use ship_assets::serve::Assets;
 use ship_model::digest::{BlobDigest, BundleDigest, DeltaDigest, ReleaseId};
 use ship_model::manifest::MAX_ENCODED;
 use ship_model::release::{Provenance, ReleaseNumber, ReleaseRecord};
+use ship_proto::v1;
 use ship_proto::v1::releases_server::Releases;
-use ship_proto::v1::{self, FailureKind};
-use ship_proto::{MAX_DIGESTS, MAX_PIECE, digest, digests, refuse};
+use ship_proto::{MAX_DIGESTS, MAX_PIECE, digest, digests};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::keeping::Marks;
 use super::face::{Answers, Face, caller};
 use super::status;
 use crate::bridge::Bridge;
@@ -26,9 +28,11 @@ use crate::deltas::{Deltas, Maker};
 use crate::engine::Object;
 use crate::engine::blobs::read_whole;
 use crate::folder::StoreFolder;
+use crate::garbage;
+use crate::identity::Role;
+use crate::keeping::bring;
 use crate::leaves::{LeafLists, LeavesOfError};
 use crate::ledger::RequestId;
-use crate::locate::Places;
 use crate::publish::{Commit, Publisher, UploadError, UploadedBundle};
 use crate::push::{Pushes, Pushing};
 use crate::retention::tell_expired;
@@ -67,6 +71,8 @@ pub struct Rooms {
     pub pushes: Pushes,
     pub pushing: Pushing,
     pub leaves: LeafLists,
+    /// What nothing needs any more.
+    pub garbage: Arc<garbage::Room>,
 }
 
 impl ReleasesFace {
@@ -94,7 +100,7 @@ impl ReleasesFace {
         Ok((app, check_only, encoded))
     }
 
-    fn line(&self, record: ReleaseRecord) -> v1::ReleaseLine {
+    fn line(&self, record: ReleaseRecord, marks: &Marks) -> v1::ReleaseLine {
         let states = self.face.board.states();
         let mut line = v1::ReleaseLine::default();
         let mut flags = BTreeSet::new();
@@ -109,7 +115,7 @@ impl ReleasesFace {
                 flags.insert(format!("reverted in {}", state.env));
             }
         }
-        line.flags = flags.into_iter().collect();
+        line.flags = marks.flags(record.number).chain(flags).collect();
         line.record = Some(record.into());
         line
     }
@@ -308,17 +314,25 @@ impl Releases for ReleasesFace {
         } else {
             vec![self.face.known_app(&request.app).await?]
         };
-        let mut records = Vec::new();
+        let (mut records, mut all_marks) = (Vec::new(), BTreeMap::new());
         for app in apps {
+            let (of, read) = (app.clone(), app.clone());
+            let marks = self.face.ledger(move |ledger| Marks::read(ledger, &of)).await?;
+            all_marks.insert(app, marks);
             records.extend(
                 self.face
-                    .ledger(move |ledger| ledger.releases(&app, limit))
+                    .ledger(move |ledger| ledger.releases(&read, limit))
                     .await?,
             );
         }
         records.sort_by_key(|record| std::cmp::Reverse(record.published_at_ms));
         records.truncate(limit);
-        let releases = records.into_iter().map(|record| self.line(record)).collect();
+        let none = Marks::default();
+        let line = |record: ReleaseRecord| {
+            let marks = all_marks.get(&record.app).unwrap_or(&none);
+            self.line(record, marks)
+        };
+        let releases = records.into_iter().map(line).collect();
         Ok(Response::new(v1::ListReleasesReply { releases }))
     }
 
@@ -329,19 +343,16 @@ impl Releases for ReleasesFace {
         let request = request.into_inner();
         let app = self.face.known_app(&request.app).await?;
         let (asked, number) = (app.clone(), request.number);
-        let found = self.face.ledger(move |ledger| match number {
-            0 => ledger.newest_release(&app),
-            number => ledger.release(&app, ReleaseNumber(number)),
+        let found = self.face.ledger(move |ledger| {
+            let found = match number {
+                0 => ledger.newest_release(&app)?,
+                number => ledger.release(&app, ReleaseNumber(number))?,
+            };
+            let marks = Marks::read(ledger, &app)?;
+            Ok(found.map(|record| marks.told(record)))
         });
-        let missing = || {
-            refuse(
-                FailureKind::NotFound,
-                format!("{asked} has no release {number}"),
-                &format!("{asked}@{number}"),
-                &format!("shipctl releases {asked}"),
-            )
-        };
-        Ok(Response::new(found.await?.ok_or_else(missing)?.into()))
+        let missing = || status::no_release(&asked, ReleaseNumber(number));
+        Ok(Response::new(found.await?.ok_or_else(missing)?))
     }
 
     type ManifestStream = Answers<v1::Piece>;
@@ -350,8 +361,13 @@ impl Releases for ReleasesFace {
         &self,
         request: Request<v1::ManifestRequest>,
     ) -> Result<Response<Self::ManifestStream>, Status> {
+        let caller = caller(&request)?;
         let id = digest(&request.into_inner().id, "release id", ReleaseId::from_slice)
             .map_err(|error| status::bad_message(&error))?;
+        // Hosts still get the assets of it that are promised.
+        if caller.role != Role::Agent {
+            self.refuse_collected(id).await?;
+        }
         let rooms = Arc::clone(&self.rooms);
         let read = move || read_whole(&*rooms.folder.blobs, Object::Manifest(id), MAX_ENCODED as u64);
         let bytes = self.face.bridge.run(read).await.map_err(status::broken_off)?;
@@ -372,9 +388,12 @@ impl Releases for ReleasesFace {
         &self,
         request: Request<Streaming<v1::LocateRequest>>,
     ) -> Result<Response<Self::LocateStream>, Status> {
-        let (places, questions) = (Arc::clone(&self.rooms.folder.places), request.into_inner());
-        let answers = questions.flat_map(move |question| {
-            let answered = question.and_then(|question| located(&places, &question));
+        let (rooms, bridge) = (Arc::clone(&self.rooms), self.face.bridge.clone());
+        let answers = request.into_inner().then(move |question| {
+            let (rooms, bridge) = (Arc::clone(&rooms), bridge.clone());
+            async move { located(&rooms, &bridge, question?).await }
+        });
+        let answers = answers.flat_map(|answered| {
             stream::iter(match answered {
                 Ok(found) => found.into_iter().map(Ok).collect(),
                 Err(status) => vec![Err(status)],
@@ -385,6 +404,23 @@ impl Releases for ReleasesFace {
 
     async fn deltas(&self, request: Request<v1::DeltasRequest>) -> Result<Response<v1::DeltasReply>, Status> {
         self.leading_to(&request.into_inner()).await.map(Response::new)
+    }
+
+    async fn pin(&self, request: Request<v1::PinRequest>) -> Result<Response<v1::ReleaseRecord>, Status> {
+        let who = caller(&request)?.to_string();
+        self.pinned(request.into_inner(), who).await.map(Response::new)
+    }
+
+    type CollectStream = Answers<v1::CollectLine>;
+
+    async fn collect(
+        &self,
+        request: Request<v1::CollectRequest>,
+    ) -> Result<Response<Self::CollectStream>, Status> {
+        let who = caller(&request)?.to_string();
+        self.collecting(request.into_inner(), who)
+            .await
+            .map(Response::new)
     }
 
     async fn leaves(&self, request: Request<v1::LeavesRequest>) -> Result<Response<v1::LeavesReply>, Status> {
@@ -448,7 +484,12 @@ fn asked_blobs(blobs: &[Vec<u8>]) -> Result<Vec<BlobDigest>, Status> {
     digests(blobs, "blob", BlobDigest::from_slice).map_err(|error| status::bad_message(&error))
 }
 
-fn located(places: &Places, question: &v1::LocateRequest) -> Result<Vec<v1::Located>, Status> {
+/// Where blobs lie; those that are kept as deltas are put into a bundle first.
+async fn located(
+    rooms: &Arc<Rooms>,
+    bridge: &Bridge,
+    question: v1::LocateRequest,
+) -> Result<Vec<v1::Located>, Status> {
     let wanted = asked_blobs(&question.blobs)?;
     if question.avoid.len() > MOST_AVOIDED {
         let message = format!(
@@ -459,6 +500,18 @@ fn located(places: &Places, question: &v1::LocateRequest) -> Result<Vec<v1::Loca
     }
     let avoid = digests(&question.avoid, "bundle", BundleDigest::from_slice);
     let avoid = avoid.map_err(|error| status::bad_message(&error))?;
+    let places = &rooms.folder.places;
+    if !places.covered_only(&wanted).is_empty() {
+        let (rooms, wanted) = (Arc::clone(rooms), wanted.clone());
+        let brought = bridge.run(move || bring(&*rooms.folder.blobs, &rooms.folder.places, &wanted));
+        if let Err(error) = brought.await.map_err(status::broken_off)? {
+            // The others are told; what is left out is nowhere, for whoever asks.
+            tracing::error!(
+                error = crate::log::whole(&error),
+                "what is kept as deltas is not given"
+            );
+        }
+    }
     let found = places.locate(&wanted, &avoid);
     let worded = found.into_iter().map(|found| v1::Located {
         bundle: found.bundle.as_bytes().to_vec(),

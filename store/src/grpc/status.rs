@@ -2,15 +2,20 @@
 
 use std::error::Error as _;
 
-use ship_model::name::{HostName, NameError};
+use ship_model::name::{AppName, HostName, NameError};
+use ship_model::release::ReleaseNumber;
 use ship_model::rollout::{PlanRefused, StartRefused};
 use ship_proto::v1::{Failure, FailureKind};
 use ship_proto::{WireError, refuse, with_reason};
 use tonic::Status;
 
 use crate::bridge::BrokenOff;
+use crate::clock::rfc3339;
 use crate::engine::BlobsError;
-use crate::ledger::{ACCEPT_HINT, AddReleaseError, ClaimError, Clash, LedgerError, NotAcceptedError};
+use crate::garbage::{CollectError, RootsError};
+use crate::ledger::{
+    ACCEPT_HINT, AddReleaseError, ClaimError, Clash, Collected, LedgerError, NotAcceptedError,
+};
 use crate::locate::ReadIndexError;
 use crate::log::whole;
 use crate::near::near_names;
@@ -54,6 +59,42 @@ pub fn not_found(what: &str, wanted: &str, known: impl IntoIterator<Item = Strin
         (_, true) => format!("no {what} {wanted:?}; there are {named}"),
     };
     refuse(FailureKind::NotFound, message, wanted, "")
+}
+
+pub fn no_release(app: &AppName, number: ReleaseNumber) -> Status {
+    refuse(
+        FailureKind::NotFound,
+        format!("{app} has no release {number}"),
+        &format!("{app}@{number}"),
+        &format!("shipctl releases {app}"),
+    )
+}
+
+pub fn collected(app: &AppName, number: ReleaseNumber, mark: &Collected) -> Status {
+    refuse(
+        FailureKind::Refused,
+        format!(
+            "the content of {app}@{number} was collected on {} by {}: nothing kept it any longer",
+            rfc3339(mark.at_ms),
+            mark.who
+        ),
+        &format!("{app}@{number}"),
+        "publish its tree again, as a new release",
+    )
+}
+
+pub fn collect(error: &CollectError) -> Status {
+    let kind = match error {
+        CollectError::Roots(RootsError::NotAccepted(refused)) => return not_accepted(refused),
+        CollectError::Roots(RootsError::Stranger { .. }) => FailureKind::Refused,
+        CollectError::Ledger(error) | CollectError::Roots(RootsError::Ledger(error)) => return ledger(error),
+        CollectError::Blobs(error) => return blobs(error),
+        CollectError::Manifest { .. } | CollectError::Chain { .. } | CollectError::Index(_) => {
+            FailureKind::Refused
+        }
+        CollectError::Interrupted(_) => return unavailable(whole(error)),
+    };
+    refuse(kind, whole(error), "store", "shipstore verify")
 }
 
 pub fn broken_off(error: BrokenOff) -> Status {
@@ -118,6 +159,12 @@ fn plan_refused(refused: &PlanRefused) -> Status {
     match refused {
         PlanRefused::UnknownRelease { app, release } => refuse(
             FailureKind::NotFound,
+            message,
+            &format!("{app}@{release}"),
+            &format!("shipctl releases {app}"),
+        ),
+        PlanRefused::Collected { app, release, .. } => refuse(
+            FailureKind::Refused,
             message,
             &format!("{app}@{release}"),
             &format!("shipctl releases {app}"),
@@ -355,6 +402,7 @@ pub fn commit(error: &CommitError) -> Status {
         | CommitError::Ledger(error) => ledger(error),
         CommitError::Index(ReadIndexError::Blobs(error)) | CommitError::Blobs(error) => blobs(error),
         CommitError::Index(_) => refuse(FailureKind::Damaged, message, "bundle", "publish again"),
+        CommitError::Bring(_) => refuse(FailureKind::Damaged, message, "release", "publish again"),
         CommitError::Interrupted(_) => unavailable(message),
     }
 }

@@ -16,12 +16,14 @@ use crate::bridge::Bridge;
 use crate::desired::Board;
 use crate::ledger::{Ledger, LedgerError};
 use crate::listen::PortFigures;
+use crate::locate::Places;
 use crate::rollout::fleet::Fleet;
 
 /// Where figures come from.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     pub ledger: Ledger,
+    pub places: Arc<Places>,
     pub bridge: Bridge,
     pub board: Arc<Board>,
     pub fleet: Arc<Fleet>,
@@ -54,6 +56,7 @@ fn render(metrics: &Metrics, releases: &[(String, u64)]) -> String {
     let meaning = "Number of an app's newest release.";
     page.family(("ship_release_newest", Gauge), meaning, newest);
     environments(&mut page, metrics);
+    kept(&mut page, &metrics.places);
     counters(&mut page, metrics);
     let fleet = metrics.fleet.all(None);
     let mut states: BTreeMap<String, u64> = BTreeMap::new();
@@ -107,6 +110,28 @@ fn environments(page: &mut Page, metrics: &Metrics) {
             (labels, value(state))
         });
         page.family((name, *kind), meaning, lines);
+    }
+}
+
+fn kept(page: &mut Page, places: &Places) {
+    let (links, (bundles, _)) = (places.links(), places.len());
+    let bytes = links.values().map(|link| link.bytes).sum();
+    let broken = places.broken().len() as u64;
+    for (name, meaning, value) in [
+        ("ship_store_bundles", "Bundles that are offered.", bundles as u64),
+        (
+            "ship_store_kept",
+            "Releases that are kept as deltas.",
+            links.len() as u64,
+        ),
+        ("ship_store_kept_bytes", "Bytes of these deltas.", bytes),
+        (
+            "ship_store_kept_broken",
+            "Kept releases that cannot be given, because something that they are made against is lost.",
+            broken,
+        ),
+    ] {
+        page.single((name, Gauge), meaning, value);
     }
 }
 

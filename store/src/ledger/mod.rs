@@ -4,9 +4,15 @@
 //! app/<app>                          the number its next release gets
 //! release/<app>/<20 digits>          a release record; never changes
 //! id/<release id>/<app>/<20 digits>  the numbers that a tree was published under
-//! bundle/<digest>                    what a release's bundle weighs
+//! bundle/<digest>                    what a bundle weighs that a release brought, or that was made here out of others
+//! kept/<release id>                  the delta that a release is kept by, and the release it is made against
 //! asset/<app>/<hash of url>          the one content a fingerprinted url ever has, and who claimed it
 //! expired/<app>/<hash of url>        that nothing keeps the asset any more
+//! pin/<app>/<20 digits>              that an operator keeps a release's content, and why
+//! collected/<app>/<20 digits>        that nothing kept a release's content any longer
+//! begun/<release id>                 a publish that was begun: what it names stays for a while
+//! held/<env>                         the releases that hosts said they have
+//! store/garbage                      what is marked as needed by nothing, and since when
 //! claim/<token>                      the release that a claim became; void when it never will
 //! env/<env>/<app>                    what an environment runs, and its rollout
 //! host/<env>/<host>                  a host that said hello
@@ -20,9 +26,12 @@
 mod apps;
 mod assets;
 mod audit;
+mod content;
 mod environments;
 mod expired;
+mod garbage;
 mod hosts;
+mod kept;
 mod record;
 mod releases;
 mod requests;
@@ -30,9 +39,12 @@ mod restored;
 
 pub use assets::{AssetClaim, ClaimError, ClaimToken, Clash, PublishedAsset};
 pub use audit::{Act, AuditDefect, AuditLink, AuditReport};
+pub use content::{Collected, Pin, contents};
 pub use environments::EnvChange;
 pub use expired::{ExpiredAsset, UrlSet};
+pub use garbage::{HeldReleases, Marks};
 pub use hosts::HostRecord;
+pub use kept::KeptRecord;
 pub use record::RecordError;
 pub use releases::{AddReleaseError, AddedRelease, BundleFacts, NewRelease};
 pub use requests::{Made, RequestId, RequestRecord};

@@ -73,7 +73,7 @@ fn id_key(id: &ReleaseId, app: &AppName, number: ReleaseNumber) -> String {
     format!("{}{app}/{:020}", id_prefix(id), number.0)
 }
 
-fn bundle_key(bundle: &BundleDigest) -> String {
+pub(super) fn bundle_key(bundle: &BundleDigest) -> String {
     format!("bundle/{bundle}")
 }
 
@@ -120,9 +120,22 @@ impl Ledger {
         Ok(found)
     }
 
-    /// What a release's bundle weighs; none for a bundle that no release brought.
+    /// What a bundle weighs; none for one that no release brought and that was not made here.
     pub fn bundle(&self, bundle: &BundleDigest) -> Result<Option<BundleFacts>, LedgerError> {
         Ok(self.read(&bundle_key(bundle))?.map(|found| found.record))
+    }
+
+    /// Every bundle that a release brought.
+    pub fn bundles(&self) -> Result<Vec<BundleDigest>, LedgerError> {
+        let mut found = Vec::new();
+        self.walk::<BundleFacts>("bundle/", |key, _| {
+            found.extend(
+                key.strip_prefix("bundle/")
+                    .and_then(|digest| digest.parse::<BundleDigest>().ok()),
+            );
+            true
+        })?;
+        Ok(found)
     }
 
     /// Gives the release its number and makes it known: app, record, claim, request and audit in one batch.
@@ -155,6 +168,7 @@ impl Ledger {
             {
                 batch.push(put(bundle_key(digest), None, facts)?);
             }
+            batch.extend(self.end_begun(&new.id)?);
             match self.decide(batch, &[new.act(number)])? {
                 Outcome::Committed(_) => return Ok(AddedRelease { record, new: true }),
                 Outcome::Conflict { key, .. } if key == new.claim.key() => self.refuse_void(new)?,

@@ -88,6 +88,10 @@ impl Publisher {
         let mut staged = self.blobs.stage()?;
         fault::point("store.publish.begin.write").map_err(BeginError::Write)?;
         staged.write_all(encoded).map_err(BeginError::Write)?;
+        // First said, then looked: what is told to be there stays for the commit.
+        let _relying = self.places.rely();
+        self.ledger.begin_publish(&id, app)?;
+        fault::point("store.publish.begin.said").map_err(BeginError::Write)?;
         self.blobs.keep(staged, Object::Manifest(id))?;
         fault::point("store.publish.begin.kept").map_err(BeginError::Write)?;
         let missing = self

@@ -13,6 +13,7 @@ use ship_model::release::Provenance;
 use super::{Publisher, claims_of};
 use crate::engine::blobs::read_whole;
 use crate::engine::{BlobsError, Object};
+use crate::keeping::{BringError, bring};
 use crate::ledger::{
     AddReleaseError, AddedRelease, AssetClaim, BundleFacts, ClaimError, ClaimToken, LedgerError, NewRelease,
     NotAcceptedError, RequestId,
@@ -66,6 +67,8 @@ pub enum CommitError {
     Index(#[from] ReadIndexError),
     #[error("cannot read the release's manifest")]
     Blobs(#[from] BlobsError),
+    #[error("cannot bring back what the release shares with releases that are kept as deltas")]
+    Bring(#[from] Box<BringError>),
     #[error("cannot read the ledger")]
     Ledger(#[from] LedgerError),
     #[error("the publish was interrupted")]
@@ -126,6 +129,8 @@ impl Publisher {
         if let Some(mark) = self.ledger.restored()? {
             return Err(mark.not_accepted().into());
         }
+        // What it finds in bundles stays there until the record stands.
+        let _relying = self.places.rely();
         let (figures, claims) = self.weigh(commit)?;
         let turn = self.turn_of(&commit.app);
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
@@ -186,6 +191,10 @@ impl Publisher {
             });
         }
         self.refuse_missing(&manifest)?;
+        // A release is carried by bundles when it is made; later it may be kept as a delta.
+        let wanted: Vec<BlobDigest> = manifest.files().map(|(_, _, _, digest)| digest).collect();
+        bring(&*self.blobs, &self.places, &wanted).map_err(Box::new)?;
+        drop(wanted);
         let mut figures = Figures {
             files: manifest.files().count() as u64,
             bytes: manifest.total_bytes(),
@@ -223,6 +232,8 @@ impl Publisher {
         let wanted: Vec<BlobDigest> = manifest.files().map(|(_, _, _, digest)| digest).collect();
         let mut located = self.places.locate(&wanted, &[]);
         located.sort_by_key(|found| std::cmp::Reverse(found.blobs.len()));
+        let brought = self.places.fresh();
+        located.retain(|found| !brought.contains(&found.bundle));
         for found in located {
             if self.ledger.bundle(&found.bundle)?.is_none() {
                 return Ok(Some(found.bundle));

@@ -143,13 +143,20 @@ impl Upload<'_> {
         let mut file = staged.file();
         file.seek(SeekFrom::Start(0)).map_err(UploadError::Write)?;
         let mut verified = verify_bundle(file, &expected)?;
+        // What it lists of other bundles stays there until it is listed.
+        let _relying = publisher.places.rely();
         publisher.prove(&mut verified, staged.file())?;
         fault::point("store.publish.upload.verified").map_err(UploadError::Write)?;
-        publisher.blobs.keep(staged, Object::Bundle(verified.digest))?;
-        fault::point("store.publish.upload.kept").map_err(UploadError::Write)?;
-        publisher
-            .places
-            .add(verified.digest, verified.bytes, &verified.index);
+        let Verified {
+            digest,
+            bytes,
+            ref index,
+            ..
+        } = verified;
+        publisher.places.placed(digest, bytes, index, || {
+            publisher.blobs.keep(staged, Object::Bundle(digest))?;
+            fault::point("store.publish.upload.kept").map_err(UploadError::Write)
+        })?;
         publisher.places.complete(&*publisher.blobs);
         Ok(UploadedBundle {
             digest: verified.digest,

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use ship_bucket::Door;
 use ship_model::name::{AppName, EnvName, HostName};
 use ship_model::release::ReleaseNumber;
 use tokio_util::sync::CancellationToken;
 
 use super::bucket::Bucket;
-use super::door::Door;
 use super::folder::Folder;
 use super::giving::{GivenUp, Giving};
 use super::host::{Host, Pushing};

@@ -1,18 +1,9 @@
-//! A bucket of an S3-compatible store: each asset an object under its URL path, with its type and `immutable`.
-//!
-//! Objects are created and never replaced (`If-None-Match: *`): where a server knows that condition, two stores that push to one
-//! bucket cannot harm each other. What is there already is compared by the digest that we wrote beside it, else by its bytes; so
-//! whatever broke a push off, the next one sends only what lacks.
+//! A bucket: what is there is known by what this store remembers, and looked for in it otherwise.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use futures::{StreamExt, TryStreamExt};
-use object_store::aws::AmazonS3;
-use object_store::path::Path as Key;
-use object_store::{
-    Error, GetOptions, GetResult, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
-};
+use ship_bucket::{Door, Put, Taken};
 use ship_durable::fault;
 use ship_model::assets::Asset;
 use ship_model::digest::BlobDigest;
@@ -20,15 +11,11 @@ use ship_model::release::Target;
 use ship_model::retention::{ExpiredList, UrlHash};
 use tokio_util::sync::CancellationToken;
 
-use super::door::{Door, Refusal};
 use super::giving::{GivenUp, Giving};
 use super::place::{Cargo, Place, PushError};
 use super::remembered::Remembered;
-use super::send::{self, DIGEST};
 use crate::union::Unions;
 
-/// Requests on their way at a time; each holds at most [`send::PART`] bytes.
-const AT_ONCE: usize = 8;
 /// Paths that are taken away before it is noted that they are, so that one that was broken off goes on there.
 const IN_A_ROW: usize = 10_000;
 
@@ -50,130 +37,39 @@ impl Bucket {
     }
 
     /// Runs until the store ends.
-    fn run<T>(&self, work: impl Future<Output = Result<T, PushError>>) -> Result<T, PushError> {
+    fn run<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, PushError>
+    where
+        PushError: From<E>,
+    {
         tokio::runtime::Handle::current().block_on(async {
             tokio::select! {
-                done = work => done,
+                done = work => Ok(done?),
                 () = self.stop.cancelled() => Err(PushError::Ending),
             }
         })
     }
 
-    /// Small ones side by side, then large ones one after another, so that memory is bounded.
-    async fn put_all(&self, store: &AmazonS3, unions: &Unions, cargo: &Cargo<'_>) -> Result<(), PushError> {
-        let small = cargo
+    fn put_all(&self, unions: &Unions, cargo: &Cargo<'_>) -> Result<(), PushError> {
+        let union = unions.union(cargo.app)?;
+        // Nobody asks for a path that has no place in a folder.
+        let files = cargo
             .assets
             .iter()
-            .filter(|asset| asset.size <= send::PART as u64);
-        futures::stream::iter(small)
-            .map(|asset| self.put(store, unions, cargo, asset))
-            .buffer_unordered(AT_ONCE)
-            .try_collect::<()>()
-            .await?;
-        for asset in cargo.assets.iter().filter(|asset| asset.size > send::PART as u64) {
-            self.put(store, unions, cargo, asset).await?;
-        }
-        Ok(())
-    }
-
-    async fn put(
-        &self,
-        store: &AmazonS3,
-        unions: &Unions,
-        cargo: &Cargo<'_>,
-        asset: &Asset,
-    ) -> Result<(), PushError> {
-        // Nobody asks for a path that has no place in a folder.
-        let Some(path) = unions.union(cargo.app)?.file(asset) else {
-            return Ok(());
+            .filter_map(|asset| Some((asset, union.file(asset)?)));
+        let told = |asset: &Asset, put: Put| match put {
+            Put::Sent => cargo.tally.sent(1, asset.size),
+            Put::There => cargo.tally.there(1),
         };
-        let key = self.door.key(&asset.url_path)?;
-        if let Some(found) = self
-            .head(store, &key)
-            .await
-            .map_err(|error| self.door.refusal(error))?
-        {
-            self.compare(store, &key, asset, found).await?;
-            cargo.tally.there(1);
-            return Ok(());
-        }
-        match self.send(store, &key, asset, &path).await? {
-            Ok(()) => cargo.tally.sent(1, asset.size),
-            // Also what a server says to the second try of a put whose answer was lost.
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
-                let found = store.get_opts(&key, head()).await;
-                let found = found.map_err(|error| self.door.refusal(error))?;
-                self.compare(store, &key, asset, found).await?;
-                cargo.tally.there(1);
-            }
-            Err(error) => return Err(self.door.refusal(error).into()),
-        }
-        Ok(())
+        let bucket = self.door.open()?;
+        self.run(bucket.put_all(files, &told))
     }
 
-    async fn send(
-        &self,
-        store: &AmazonS3,
-        key: &Key,
-        asset: &Asset,
-        path: &Path,
-    ) -> Result<Result<(), Error>, PushError> {
-        if asset.size > send::PART as u64 {
-            return send::in_parts(store, key, asset, path).await;
-        }
-        let options = PutOptions {
-            mode: PutMode::Create,
-            attributes: send::attributes(asset),
-            ..PutOptions::default()
-        };
-        let bytes = PutPayload::from(send::read(path, asset)?);
-        Ok(store.put_opts(key, bytes, options).await.map(drop))
-    }
-
-    async fn head(&self, store: &AmazonS3, key: &Key) -> Result<Option<GetResult>, Error> {
-        match store.get_opts(key, head()).await {
-            Ok(found) => Ok(Some(found)),
-            // Also when there is no bucket: then the put says so.
-            Err(Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Refuses an object with other bytes.
-    async fn compare(
-        &self,
-        store: &AmazonS3,
-        key: &Key,
-        asset: &Asset,
-        found: GetResult,
-    ) -> Result<(), PushError> {
-        let told = found
-            .attributes
-            .get(&DIGEST)
-            .map(|digest| digest.as_ref().to_owned());
-        let same = found.meta.size == asset.size
-            && match told {
-                Some(told) => told == asset.digest.to_string(),
-                None => self.digest(store, key).await? == asset.digest,
-            };
-        match same {
-            true => Ok(()),
-            false => Err(PushError::Other {
-                place: self.door.to_string(),
-                url: asset.url_path.clone(),
-            }),
-        }
-    }
-
-    async fn digest(&self, store: &AmazonS3, key: &Key) -> Result<BlobDigest, Refusal> {
-        let failed = |error| self.door.refusal(error);
-        let found = store.get_opts(key, GetOptions::default()).await.map_err(failed)?;
-        let mut hasher = blake3::Hasher::new();
-        let mut pieces = found.into_stream();
-        while let Some(piece) = pieces.try_next().await.map_err(failed)? {
-            hasher.update(&piece);
-        }
-        Ok(BlobDigest::from_bytes(*hasher.finalize().as_bytes()))
+    fn take_away(&self, expired: &[Expired]) -> Result<Taken, PushError> {
+        let bucket = self.door.open()?;
+        let expired = expired
+            .iter()
+            .map(|asset| (&*asset.url, asset.digest, asset.bytes));
+        self.run(bucket.take_away(expired))
     }
 }
 
@@ -252,40 +148,6 @@ impl Bucket {
         }
         Ok(())
     }
-
-    async fn take_away(&self, store: &AmazonS3, expired: &[Expired]) -> Result<GivenUp, PushError> {
-        let taken = futures::stream::iter(expired)
-            .map(|asset| self.take_one_away(store, asset))
-            .buffer_unordered(AT_ONCE);
-        taken
-            .try_fold(GivenUp::default(), |mut all, taken| async move {
-                all.assets += taken.assets;
-                all.bytes += taken.bytes;
-                Ok(all)
-            })
-            .await
-    }
-
-    /// Only what bears our mark: what somebody else put there is theirs.
-    async fn take_one_away(&self, store: &AmazonS3, asset: &Expired) -> Result<GivenUp, PushError> {
-        let key = self.door.key(&asset.url)?;
-        let refused = |error| PushError::from(self.door.refusal(error));
-        let Some(found) = self.head(store, &key).await.map_err(refused)? else {
-            return Ok(GivenUp::default());
-        };
-        let told = found.attributes.get(&DIGEST).map(|digest| digest.as_ref());
-        if told != Some(&asset.digest.to_string()) {
-            return Ok(GivenUp::default());
-        }
-        match store.delete(&key).await {
-            Ok(()) => Ok(GivenUp {
-                assets: 1,
-                bytes: asset.bytes,
-            }),
-            Err(Error::NotFound { .. }) => Ok(GivenUp::default()),
-            Err(error) => Err(refused(error)),
-        }
-    }
 }
 
 impl Place for Bucket {
@@ -300,8 +162,7 @@ impl Place for Bucket {
     fn take(&self, unions: &Unions, cargo: &Cargo<'_>) -> Result<(), PushError> {
         // Its files come from the store's own union, which may have been emptied or not be caught up.
         unions.bring(cargo.app, cargo.assets)?;
-        let store = self.door.open()?;
-        self.run(self.put_all(&store, unions, cargo))?;
+        self.put_all(unions, cargo)?;
         let gone = cargo.gone.iter().map(|asset| UrlHash::of(&asset.url_path));
         let gone: Vec<UrlHash> = gone.collect();
         self.remembered.note(cargo.app, cargo.release, &gone)
@@ -322,8 +183,7 @@ impl Place for Bucket {
             if next.is_empty() {
                 return Ok(all);
             }
-            let store = self.door.open()?;
-            let taken = self.run(self.take_away(&store, &next))?;
+            let taken = self.take_away(&next)?;
             fault::point("store.push.taken").map_err(|source| PushError::Read {
                 path: PathBuf::from(self.door.to_string()),
                 source,
@@ -333,12 +193,5 @@ impl Place for Bucket {
             let done = next.iter().map(|asset| UrlHash::of(&asset.url));
             acted = acted.hashes().chain(done).collect();
         }
-    }
-}
-
-fn head() -> GetOptions {
-    GetOptions {
-        head: true,
-        ..GetOptions::default()
     }
 }

@@ -178,7 +178,7 @@ impl Host {
                 };
             }
             Err(reason) => {
-                tracing::warn!(push = %name, %app, reason, "expired assets stay for now");
+                tracing::warn!(push = %name, %app, reason, "expired assets stay until the next try");
                 acted.failed = Some((reason, Instant::now() + AGAIN_AT_MOST));
             }
         }
@@ -270,7 +270,8 @@ impl Host {
         let there = |target: &&Target| !self.push.takes(&app.app) || holds.contains(target);
         let acted = self.expired.get(&app.app);
         let failed = acted.and_then(|acted| acted.failed.as_ref());
-        let stays = failed.map(|(reason, _)| format!("expired assets stay there for now: {reason}"));
+        let stays =
+            failed.map(|(reason, _)| format!("expired assets stay there until the next try: {reason}"));
         AppReport {
             epoch: app.epoch,
             deploy: app.deploy,

@@ -9,24 +9,22 @@
 //! missing is found and pushed at the next start.
 //!
 //! * [`settings`]: `[[push]]` of a `store.toml`.
-//! * [`place`]: what a push needs of where it goes. [`folder`], [`bucket`]: the two there are. [`door`]: the way into a bucket, its
-//!   keys and what it refuses. [`send`]: how bytes get into one.
+//! * [`place`]: what a push needs of where it goes. [`folder`], [`bucket`]: the two there are (the way into a bucket is `ship-bucket`).
 //!   [`remembered`]: what this store knows of one. [`giving`]: what has expired.
 //! * [`all`]: the pushes by name. [`host`]: the host that each is.
 
 mod all;
 mod bucket;
-mod door;
 mod folder;
 mod giving;
 mod host;
 mod place;
 mod remembered;
-mod send;
 mod settings;
 
 pub use all::{PushHandle, Pushes};
 pub use host::Pushing;
 pub use place::Tally;
 pub(crate) use settings::TEMPLATE;
-pub use settings::{BucketSettings, PushDefect, PushSettings, check};
+pub use settings::{PushDefect, PushSettings, check};
+pub use ship_bucket::BucketSettings;

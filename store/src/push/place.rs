@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ship_assets::{ForgetError, RecordError, UnionError};
+use ship_bucket::{BucketError, Refusal};
 use ship_model::assets::Asset;
 use ship_model::name::AppName;
 use ship_model::release::{ReleaseNumber, Target};
 
-use super::door::Refusal;
 use super::giving::{GivenUp, Giving};
 use crate::union::{AddAssetsError, Unions};
 
@@ -81,24 +81,13 @@ pub enum PushError {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error(
-        "{} is no TOML file with access_key_id, secret_access_key and, where needed, session_token",
-        path.display()
-    )]
-    Credentials { path: PathBuf },
-    #[error("everybody may read the keys in {}: chmod o= it", path.display())]
-    OpenKeys { path: PathBuf },
-    #[error(
         "no keys: set `credentials` in store.toml, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY where shipstore starts"
     )]
     NoKeys,
+    #[error("{0}; it is asked again by itself")]
+    Failed(Refusal),
     #[error(transparent)]
-    Refused(#[from] Refusal),
-    #[error("{url} cannot be the name of an object in {place}")]
-    Key { place: String, url: String },
-    #[error(
-        "{url} has other bytes in {place}: somebody else wrote it there, and it is never replaced; remove it there, or push to another `prefix`"
-    )]
-    Other { place: String, url: String },
+    Bucket(BucketError),
     #[error("cannot take expired assets out of {}", folder.display())]
     Forget { folder: PathBuf, source: ForgetError },
     #[error("the store does not have all assets of release {release} yet")]
@@ -109,4 +98,14 @@ pub enum PushError {
     Remember(#[from] ship_durable::FileError),
     #[error("the store is ending; what was pushed stays, and the rest follows when it is back")]
     Ending,
+}
+
+impl From<BucketError> for PushError {
+    fn from(error: BucketError) -> Self {
+        match error {
+            BucketError::NoKeys => Self::NoKeys,
+            BucketError::Refused(refusal @ Refusal::Failed { .. }) => Self::Failed(refusal),
+            error => Self::Bucket(error),
+        }
+    }
 }

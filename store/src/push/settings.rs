@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use ship_bucket::{BucketDefect, BucketSettings};
 use ship_model::name::{AppName, EnvName, HostName};
 
 /// What a new `store.toml` says of pushes.
@@ -15,7 +16,7 @@ pub const TEMPLATE: &str = r#"# [[push]]                                    # as
 # [[push]]
 # name = "bucket"
 # env = "production"
-# s3 = { bucket = "assets", endpoint = "https://s3.example.com", credentials = "s3.toml" }
+# s3 = { bucket = "assets", endpoint = "https://s3.example.com", credentials = "s3.toml", ca = "s3-ca.pem" }
 "#;
 
 /// One `[[push]]`.
@@ -39,32 +40,6 @@ pub struct PushSettings {
     pub keep: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub s3: Option<BucketSettings>,
-}
-
-/// A bucket of an S3-compatible store. Keys are never here: a file of their own has them, or the environment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BucketSettings {
-    pub bucket: String,
-    /// `https://s3.example.com`; none: Amazon's, of the region.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<String>,
-    #[serde(default = "default_region")]
-    pub region: String,
-    /// Before each URL path, without slashes at its ends.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub prefix: String,
-    /// A TOML file with `access_key_id` and `secret_access_key` that not everybody may read; relative to the store's folder. None:
-    /// `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub credentials: Option<PathBuf>,
-    /// Whether an `http://` endpoint may be used: the secret key is never sent, but all else can be read on the way.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub plain_http: bool,
-}
-
-fn default_region() -> String {
-    "us-east-1".to_owned()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -101,10 +76,8 @@ pub enum PushDefect {
     Relative { name: HostName, folder: PathBuf },
     #[error("{name}: endpoint must be https://HOST, or http://HOST with plain_http = true, not {endpoint:?}")]
     Endpoint { name: HostName, endpoint: String },
-    #[error("{name}: bucket is empty")]
-    NoBucket { name: HostName },
-    #[error("{name}: prefix must not begin or end with a slash: {prefix:?}")]
-    Prefix { name: HostName, prefix: String },
+    #[error("{name}: {defect}")]
+    Bucket { name: HostName, defect: BucketDefect },
 }
 
 /// The first thing that is wrong with `pushes`.
@@ -133,28 +106,12 @@ pub fn check(pushes: &[PushSettings]) -> Result<(), PushDefect> {
     Ok(())
 }
 
-fn is_address(endpoint: &str, plain_http: bool) -> bool {
-    endpoint.starts_with("https://") || (plain_http && endpoint.starts_with("http://"))
-}
-
 fn check_bucket(bucket: &BucketSettings, name: &HostName) -> Result<(), PushDefect> {
-    let name = || name.clone();
-    if bucket.bucket.is_empty() {
-        return Err(PushDefect::NoBucket { name: name() });
-    }
-    if bucket.prefix.starts_with('/') || bucket.prefix.ends_with('/') {
-        return Err(PushDefect::Prefix {
-            name: name(),
-            prefix: bucket.prefix.clone(),
-        });
-    }
-    match &bucket.endpoint {
-        Some(endpoint) if !is_address(endpoint, bucket.plain_http) => Err(PushDefect::Endpoint {
-            name: name(),
-            endpoint: endpoint.clone(),
-        }),
-        _ => Ok(()),
-    }
+    let name = name.clone();
+    bucket.check().map_err(|defect| match defect {
+        BucketDefect::Endpoint { endpoint } => PushDefect::Endpoint { name, endpoint },
+        defect => PushDefect::Bucket { name, defect },
+    })
 }
 
 #[cfg(test)]
@@ -189,6 +146,7 @@ mod tests {
             ),
             (s3("endpoint = \"http://x\""), "plain_http"),
             (s3("prefix = \"/web\""), "prefix"),
+            (s3("answer_seconds = 0"), "answer_seconds"),
         ] {
             let said = checked(&text).unwrap_err();
             assert!(said.contains(part), "{said}");

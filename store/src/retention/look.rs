@@ -181,7 +181,15 @@ fn named(
         source,
     })?;
     let (holds, faded) = (union.holds(), union.faded());
+    let collected = ledger.all_collected(app).map_err(|source| LookError::Ledger {
+        app: app.clone(),
+        source,
+    })?;
     for release in targets(ledger, app)? {
+        // Nothing of it is promised.
+        if collected.get(&release.number).is_some_and(|mark| mark.bare) {
+            continue;
+        }
         if !holds.contains(&release) && !faded.contains(&release) {
             return Err(LookError::Incomplete {
                 app: app.clone(),

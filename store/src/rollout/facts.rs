@@ -11,7 +11,7 @@ use ship_model::release::ReleaseNumber;
 use ship_model::rollout::ReleaseInfo;
 use ship_model::spec::ReleaseSpec;
 
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, contents};
 
 /// Reads the manifest of a release; blocks.
 pub type ManifestSource = dyn Fn(ReleaseId) -> Result<Manifest, String> + Send + Sync;
@@ -55,8 +55,12 @@ impl Facts {
 
     /// Every release of `app`; blocks.
     pub fn of(&self, app: &AppName) -> Result<Releases, FactsError> {
-        let records = self.ledger.releases(app, usize::MAX);
-        let records = records.map_err(|source| FactsError::Ledger {
+        let read = || -> Result<_, LedgerError> {
+            let records = self.ledger.releases(app, usize::MAX)?;
+            let contents = contents(&records, &self.ledger.all_collected(app)?);
+            Ok((records, contents))
+        };
+        let (records, contents) = read().map_err(|source| FactsError::Ledger {
             app: app.clone(),
             source,
         })?;
@@ -66,19 +70,26 @@ impl Facts {
         };
         for record in records {
             let target = record.target();
+            let content = contents.get(&target.number).copied().unwrap_or_default();
             let info = self.info(target.id).unwrap_or_else(|reason| {
-                releases.unread.insert(target.number, reason);
+                if content.is_kept() {
+                    releases.unread.insert(target.number, reason);
+                }
                 ReleaseInfo {
                     target,
                     classes: BTreeSet::new(),
                     platform: Vec::new(),
                     keep: None,
                     switch_waits_ms: 0,
+                    content,
                 }
             });
-            releases
-                .infos
-                .insert(target.number, ReleaseInfo { target, ..info });
+            let info = ReleaseInfo {
+                target,
+                content,
+                ..info
+            };
+            releases.infos.insert(target.number, info);
         }
         Ok(releases)
     }

@@ -30,10 +30,12 @@ use crate::deltas::{Deltas, Maker};
 use crate::desired::Board;
 use crate::engine::BlobsError;
 use crate::folder::{FolderReport, OpenFolderError, StoreFolder};
+use crate::garbage;
 use crate::grpc::sessions::Sessions;
 use crate::grpc::sources::Sources;
 use crate::grpc::{self, Face, Rooms};
 use crate::http::{self, Bundles, Metrics};
+use crate::keeping::Optimizer;
 use crate::leaves::LeafLists;
 use crate::ledger::LedgerError;
 use crate::listen::{Limits, Port, PortFigures};
@@ -233,6 +235,7 @@ impl Store {
     fn asset_router(&self) -> axum::Router {
         let metrics = Metrics {
             ledger: self.face.ledger.clone(),
+            places: Arc::clone(&self.rooms.folder.places),
             bridge: self.face.bridge.clone(),
             board: Arc::clone(&self.face.board),
             fleet: Arc::clone(&self.face.fleet),
@@ -254,6 +257,15 @@ async fn assemble(
 ) -> Result<Store, ServeError> {
     let (places, blobs) = (Arc::clone(&folder.places), Arc::clone(&folder.blobs));
     let (deltas, maker) = deltas(&folder, &bridge, stop.clone()).await?;
+    if settings.optimize_when_idle {
+        let optimizer = Optimizer::new(
+            Arc::clone(&blobs),
+            Arc::clone(&places),
+            folder.ledger.clone(),
+            clock.clone(),
+        );
+        maker.optimize(optimizer);
+    }
     let ledger = folder.ledger.clone();
     let board = Arc::new(Board::default());
     let fleet = Arc::new(Fleet::new(settings.thresholds(), clock.now_ms()));
@@ -272,6 +284,12 @@ async fn assemble(
         stop: stop.clone(),
     })
     .await?;
+    for state in board.states() {
+        state
+            .current
+            .into_iter()
+            .for_each(|current| maker.take_up(current.id));
+    }
     // Before the first host hears anything: it keeps what it is not told of, and then fetches what it has let go.
     let (of, on) = (ledger.clone(), Arc::clone(&board));
     bridge
@@ -311,6 +329,21 @@ async fn assemble(
         clock.clone(),
         stop.clone(),
     ));
+    let deciding = Arc::default();
+    let garbage = Arc::new(garbage::Room {
+        ledger: ledger.clone(),
+        blobs: Arc::clone(&folder.blobs),
+        places: Arc::clone(&folder.places),
+        deltas: Arc::clone(&deltas),
+        settings: settings.content.clone(),
+        fleet: Arc::clone(&fleet),
+        board: Arc::clone(&board),
+        deciding: Arc::clone(&deciding),
+        bridge: bridge.clone(),
+        clock: clock.clone(),
+        stop: stop.clone(),
+    });
+    tokio::spawn(Arc::clone(&garbage).work());
     let face = Face {
         ledger,
         bridge,
@@ -323,7 +356,7 @@ async fn assemble(
         evidence,
         heartbeat_ms: settings.heartbeat_ms,
         asset_url: asset_url(&settings, addresses.assets),
-        deciding: Arc::default(),
+        deciding,
         stop: stop.clone(),
     };
     let from_bundles = FromBundles {
@@ -341,6 +374,7 @@ async fn assemble(
         maker,
         pushes,
         pushing,
+        garbage,
     };
     Ok(Store {
         face,

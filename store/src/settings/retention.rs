@@ -75,7 +75,7 @@ grace = \"60s\"
 ";
 
 /// `30d`, `12h`, `90m`, `45s`.
-mod span {
+pub(super) mod span {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
     use super::{LEAST_MS, MOST_MS};
@@ -101,7 +101,8 @@ mod span {
         })
     }
 
-    fn read(text: &str) -> Option<u64> {
+    /// Milliseconds; none for what is no time that can be written.
+    pub fn read(text: &str) -> Option<u64> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);
         let (_, length) = UNITS.iter().find(|(known, _)| *known == unit)?;

@@ -50,6 +50,11 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
             "Leaves",
             releases.leaves(v1::LeavesRequest::default()).await.map(drop),
         ),
+        ("Pin", releases.pin(v1::PinRequest::default()).await.map(drop)),
+        (
+            "Collect",
+            releases.collect(v1::CollectRequest::default()).await.map(drop),
+        ),
         ("Plan", rollouts.plan(plan(1)).await.map(drop)),
         ("Promote", rollouts.promote(plan(1)).await.map(drop)),
         ("Revert", rollouts.revert(plan(1)).await.map(drop)),
@@ -109,7 +114,7 @@ async fn each_role_may_do_its_part_and_nothing_else() {
         "Look", "Find", "Expired",
     ];
     let publish = ["Begin", "Missing", "Upload", "Commit"];
-    let operate = ["Promote", "Revert", "Control", "Sweep", "Push"];
+    let operate = ["Promote", "Revert", "Control", "Sweep", "Push", "Pin", "Collect"];
     let fetch = [
         "Get", "Manifest", "Locate", "Deltas", "Leaves", "Find", "Expired", "Session",
     ];

@@ -209,12 +209,11 @@ fn push(front: &Front, credentials: &Path) -> PushSettings {
         folder: None,
         keep: false,
         s3: Some(BucketSettings {
-            bucket: "assets".to_owned(),
             endpoint: Some(format!("http://{}", front.addr)),
-            region: "us-east-1".to_owned(),
             prefix: "web".to_owned(),
             credentials: Some(credentials.to_owned()),
             plain_http: true,
+            ..BucketSettings::of("assets")
         }),
     }
 }
@@ -260,7 +259,7 @@ async fn no_host_is_switched_before_the_bucket_has_all() {
     front.goes(Way::Refuse("403 Forbidden"));
     refusal(&clients, "refused the keys in").await;
     front.goes(Way::Refuse("503 Slow Down"));
-    refusal(&clients, "did not take it, and is asked again by itself").await;
+    refusal(&clients, "is asked again by itself").await;
     assert_eq!(web.running(), None);
     assert_eq!(moto.object(&asset("one")).await.0, 404);
     front.goes(Way::Open);
@@ -398,7 +397,7 @@ async fn what_expired_goes_from_the_bucket_and_comes_back_before_any_host_is_swi
     // The barrier waits for what is wanted again.
     front.goes(Way::Refuse("503 Slow Down"));
     let started = clients.rollouts.promote(plan(1)).await.unwrap().into_inner();
-    refusal(&clients, "did not take it, and is asked again by itself").await;
+    refusal(&clients, "is asked again by itself").await;
     assert_eq!(web.running(), Some(6));
     front.goes(Way::Open);
     assert_eq!(outcome(&clients.end(&started).await), OutcomeKind::Done);

@@ -1,10 +1,18 @@
 //! The store as a whole.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use ship_store::admin::{BackupError, RestoreError, backup, rebuild, restore, verify};
-use ship_store::engine::Object;
+use ship_bundle::delta::Effort;
+use ship_store::admin::{
+    BackupError, Copies, RestoreError, backup, mirror, rebuild, repair, restore, verify,
+};
+use ship_store::deltas::{Deltas, Maker};
+use ship_store::engine::{Object, ObjectKind};
 use ship_store::folder::{OpenFolderError, StoreFolder};
 use ship_store::publish::Limits;
 
@@ -132,4 +140,169 @@ fn rebuild_needs_the_folder_for_itself() {
     assert!(rebuild(dir.path()).unwrap().rebuilt.is_some());
     let store = open(dir.path());
     assert_eq!(store.ledger.newest_release(&web()).unwrap(), Some(record));
+}
+
+fn file_of(dir: &Path, object: Object) -> PathBuf {
+    let hex = object.hex();
+    let kind = dir.join("objects").join(object.kind().as_str());
+    kind.join(&hex[..2]).join(&hex)
+}
+
+/// A file that is like the old one but for one bit.
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1 << (at % 8);
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// Without hard links: what rots in one does not rot in the other.
+fn copy_all(dir: &Path, copy: &Path) {
+    let done = std::process::Command::new("cp")
+        .arg("-r")
+        .arg(dir)
+        .arg(copy)
+        .status();
+    assert!(done.unwrap().success());
+}
+
+/// Two releases and the delta between them: an object of each kind and a second of two.
+fn with_every_kind(dir: &Path) -> Vec<Object> {
+    let store = open(dir);
+    let deltas = Arc::new(Deltas::load(&*store.blobs).unwrap());
+    let page = |number: u64| format!("page {number} ").repeat(900);
+    let ids: Vec<_> = (1..=2)
+        .map(|number| {
+            let tree = tree(&web(), &[("a.html", page(number).as_bytes()), ("b.css", b"b")]);
+            publish(&store.publisher, &tree, number).unwrap().id
+        })
+        .collect();
+    let maker = Maker::new(Arc::clone(&store.blobs), Arc::clone(&store.places), deltas);
+    maker.make((ids[0], ids[1]), Effort::AT_ONCE).unwrap();
+    let kinds = ObjectKind::ALL.into_iter();
+    let listed = kinds.flat_map(|kind| store.blobs.list(kind).unwrap());
+    listed.map(|(object, _)| object).collect()
+}
+
+#[test]
+fn every_flipped_byte_is_found_and_healed_from_a_copy() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, copy) = (root.path().join("store"), root.path().join("copy"));
+    let objects = with_every_kind(&dir);
+    assert_eq!(objects.len(), 5, "{objects:?}");
+    // A backup has no deltas, which are made again; this has everything.
+    copy_all(&dir, &copy);
+    let from = [Copies::Folder(root.path().join("absent")), Copies::Folder(copy)];
+    let store = open(&dir);
+    for object in objects {
+        let path = file_of(&dir, object);
+        let len = fs::metadata(&path).unwrap().len() as usize;
+        // Its ends, where headers and indexes are, and what lies between.
+        let mut places: Vec<usize> = (0..len).step_by(len / 29 + 1).collect();
+        places.extend([1, len / 2, len - 2, len - 1]);
+        for at in places {
+            flip(&path, at);
+            let found = verify(&store).unwrap();
+            assert_eq!(found.lost, [object], "byte {at} of {len}: {found}");
+            let healed = repair(&store, &found, &from).unwrap();
+            assert_eq!(
+                (healed.healed.len(), healed.lost.len()),
+                (1, 0),
+                "byte {at}: {healed}"
+            );
+            let found = verify(&store).unwrap();
+            assert!(found.is_good(), "byte {at}: {found}");
+        }
+    }
+}
+
+#[test]
+fn what_was_lost_earlier_is_brought_back_and_a_rotten_copy_is_not_taken() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, rotten, copy) = (
+        root.path().join("store"),
+        root.path().join("rotten"),
+        root.path().join("copy"),
+    );
+    let objects = with_every_kind(&dir);
+    backup(&dir, &rotten, 1000).unwrap();
+    let bundle = *objects
+        .iter()
+        .find(|object| object.kind() == ObjectKind::Bundle)
+        .unwrap();
+    let manifest = *objects
+        .iter()
+        .find(|object| object.kind() == ObjectKind::Manifest)
+        .unwrap();
+    flip(&file_of(&rotten, bundle), 10);
+    copy_all(&dir, &copy);
+    for lost in [bundle, manifest] {
+        fs::remove_file(file_of(&dir, lost)).unwrap();
+    }
+    let store = open(&dir);
+    let found = verify(&store).unwrap();
+    assert!(!found.is_good());
+    let healed = repair(&store, &found, &[Copies::Folder(rotten.clone())]).unwrap();
+    assert_eq!(healed.healed.len(), 1, "{healed}");
+    assert!(healed.to_string().contains("damaged as well"), "{healed}");
+    let found = verify(&store).unwrap();
+    let healed = repair(&store, &found, &[Copies::Folder(rotten), Copies::Folder(copy)]).unwrap();
+    assert_eq!(healed.healed.len(), 1, "{healed}");
+    assert!(verify(&store).unwrap().is_good());
+}
+
+/// Hands a folder out, as any web server does, until nobody asks any more.
+fn serve(listener: TcpListener, folder: PathBuf, times: usize) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        for _ in 0..times {
+            let (mut asking, _) = listener.accept().unwrap();
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") {
+                asking.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).unwrap();
+            let path = head.split(' ').nth(1).unwrap().trim_start_matches("/mirror/");
+            match fs::read(folder.join(path)) {
+                Ok(body) => {
+                    let head = format!(
+                        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                        body.len()
+                    );
+                    asking.write_all(head.as_bytes()).unwrap();
+                    asking.write_all(&body).unwrap();
+                }
+                Err(_) => asking
+                    .write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    .unwrap(),
+            }
+        }
+    })
+}
+
+#[test]
+fn a_mirror_heals_bundles() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, out) = (root.path().join("store"), root.path().join("mirror"));
+    let objects = with_every_kind(&dir);
+    mirror(&dir, &out).unwrap();
+    let bundles: Vec<_> = objects
+        .into_iter()
+        .filter(|object| object.kind() == ObjectKind::Bundle)
+        .collect();
+    for bundle in &bundles {
+        flip(&file_of(&dir, *bundle), 7);
+    }
+    fs::remove_file(out.join("bundles").join(bundles[1].hex())).unwrap();
+    let store = open(&dir);
+    let found = verify(&store).unwrap();
+    assert_eq!(found.lost.len(), 2, "{found}");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/mirror", listener.local_addr().unwrap());
+    let served = serve(listener, out, 2);
+    let healed = repair(&store, &found, &[url.parse().unwrap()]).unwrap();
+    served.join().unwrap();
+    assert_eq!((healed.healed.len(), healed.lost.len()), (1, 1), "{healed}");
+    assert!(healed.to_string().contains("has none"), "{healed}");
 }

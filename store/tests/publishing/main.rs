@@ -10,6 +10,8 @@
 mod admin;
 mod audit;
 mod deltas;
+mod garbage;
+mod optimize;
 mod publish;
 mod refused;
 mod scene;

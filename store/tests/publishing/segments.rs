@@ -33,7 +33,7 @@ fn inserted(old: &[u8]) -> Vec<u8> {
 }
 
 /// As a publisher does it: cut, ask, pack what is missing.
-struct Parcel {
+pub struct Parcel {
     digest: BundleDigest,
     bytes: Vec<u8>,
     lists: Vec<SegmentList>,
@@ -81,7 +81,7 @@ fn commit(store: &StoreFolder, tree: &Tree, bundle: BundleDigest, number: u64) -
     store.publisher.commit(&commit).unwrap().record
 }
 
-fn publish(store: &StoreFolder, tree: &Tree, number: u64) -> (ReleaseRecord, Parcel) {
+pub fn publish(store: &StoreFolder, tree: &Tree, number: u64) -> (ReleaseRecord, Parcel) {
     let parcel = parcel(store, tree, |_| {});
     upload(store, &parcel).unwrap();
     (commit(store, tree, parcel.digest, number), parcel)

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ship_tests::wait::until;
-use ship_tests::{Fleet, Ran};
+use ship_tests::{Fleet, Ran, Victim};
 
 pub const TOML: &str = "app = \"site\"\n";
 
@@ -29,9 +29,16 @@ pub fn good(fleet: &Fleet, name: &str) -> PathBuf {
     root
 }
 
-/// A fleet whose hosts run `site@1`.
+/// A fleet whose hosts run `site@1`, and whose store does nothing that nobody asked it for: bundles would come and go.
 pub fn with_one_release(hosts: usize) -> Fleet {
     let fleet = Fleet::start(hosts);
+    let settings = fleet.dir().join("store/store.toml");
+    let text = fs::read_to_string(&settings).unwrap();
+    let quiet = text.replace("optimize_when_idle = true", "optimize_when_idle = false");
+    assert_ne!(text, quiet);
+    fs::write(&settings, quiet).unwrap();
+    fleet.kill(Victim::Store);
+    fleet.whole();
     let root = good(&fleet, "first");
     fleet.shipctl(&["publish", root.to_str().unwrap()]).expect(0);
     fleet.shipctl(&["promote", "site"]).expect(0);

@@ -6,15 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ship_model::desired::DeployNumber;
-use ship_model::digest::{BlobDigest, BundleDigest};
+use ship_model::digest::{BlobDigest, BundleDigest, DeltaDigest};
 use ship_model::name::ClassName;
 use ship_model::release::{Provenance, ReleaseNumber};
 use ship_model::rollout::{Course, EnvState};
 use ship_store::engine::catalog::{MemoryCatalog, SledCatalog};
 use ship_store::engine::{Catalog, Change, Outcome};
 use ship_store::ledger::{
-    Act, AssetClaim, BundleFacts, ClaimToken, EnvChange, ExpiredAsset, HostRecord, Ledger, Made, NewRelease,
-    RequestId, RequestRecord, Restored, Stored,
+    Act, AssetClaim, BundleFacts, ClaimToken, Collected, EnvChange, ExpiredAsset, HeldReleases, HostRecord,
+    KeptRecord, Ledger, Made, Marks, NewRelease, Pin, RequestId, RequestRecord, Restored, Stored,
 };
 
 use super::sample::{app, env, env_state, host, target};
@@ -265,4 +265,89 @@ fn the_mark_of_an_expired_asset_is_read_and_written() {
     let outcome = catalog.compare_and_swap(vec![frozen]).unwrap();
     assert!(matches!(outcome, Outcome::Committed(_)));
     assert_eq!(ledger.expired(&app(), &mark.url).unwrap(), Some(mark));
+}
+
+/// The same: a release that is kept as a delta.
+#[test]
+fn how_a_release_is_kept_is_read_and_written() {
+    const FILE: &str = "store-record-kept-1";
+    let catalog: Arc<dyn Catalog> = Arc::new(MemoryCatalog::default());
+    let ledger = Ledger::new(Arc::clone(&catalog));
+    let record = KeptRecord {
+        delta: DeltaDigest::of(b"delta"),
+        base: target(2).id,
+        bytes: 435_000,
+    };
+    ledger.keep(target(1).id, &record, &act("keep")).unwrap();
+    let entries = catalog.range("kept/", None, 2).unwrap();
+    let [entry] = &entries[..] else {
+        panic!("one release: {entries:?}");
+    };
+    writes_the_same(FILE, &entry.value.bytes);
+    let frozen = Change::put(&entry.key, Some(entry.value.version), frozen(FILE));
+    let outcome = catalog.compare_and_swap(vec![frozen]).unwrap();
+    assert!(matches!(outcome, Outcome::Committed(_)));
+    assert_eq!(ledger.kept().unwrap(), [(target(1).id, record)]);
+}
+
+/// The same: what is kept of releases' content, and what the collection of garbage goes by. A line for each: its key and its JSON.
+#[test]
+fn what_garbage_is_collected_by_is_read_and_written() {
+    const FILE: &str = "store-records-garbage-1.txt";
+    let catalog: Arc<dyn Catalog> = Arc::new(MemoryCatalog::default());
+    let ledger = Ledger::new(Arc::clone(&catalog));
+    let pin = Pin {
+        at_ms: 1_760_000_000_005,
+        who: "operator/alice".to_owned(),
+        because: "audit".to_owned(),
+    };
+    let collected = |bare| Collected {
+        at_ms: 1_760_000_000_006,
+        who: "store".to_owned(),
+        bare,
+    };
+    let held = HeldReleases {
+        hosts: [(host("h1"), [(app(), vec![target(1)])].into())].into(),
+    };
+    let marks = Marks {
+        at_ms: 1_760_000_000_007,
+        since_ms: [("release web@3".to_owned(), 1_760_000_000_006)].into(),
+        begun: [(target(2).id.to_string(), (4, 1_760_000_000_005))].into(),
+    };
+    ledger.pin(&app(), ReleaseNumber(1), &pin).unwrap();
+    for (number, bare) in [(2, false), (3, true)] {
+        ledger
+            .collect(&app(), ReleaseNumber(number), &collected(bare), None)
+            .unwrap();
+    }
+    ledger.begin_publish(&target(2).id, &app()).unwrap();
+    ledger.put_held(&env(), &held).unwrap();
+    ledger.put_marks(&marks).unwrap();
+    let mut today = String::new();
+    for prefix in ["pin/", "collected/", "begun/", "held/", "store/garbage"] {
+        for entry in catalog.range(prefix, None, 9).unwrap() {
+            let json = entry.value.bytes.strip_prefix(b"\x01j").unwrap();
+            let json = std::str::from_utf8(json).unwrap();
+            writeln!(today, "{}\t{json}", entry.key).unwrap();
+        }
+    }
+    writes_the_same(FILE, today.as_bytes());
+
+    let catalog: Arc<dyn Catalog> = Arc::new(MemoryCatalog::default());
+    for line in String::from_utf8(frozen(FILE)).unwrap().lines() {
+        let (key, json) = line.split_once('\t').unwrap();
+        let put = Change::put(key, None, [b"\x01j", json.as_bytes()].concat());
+        let outcome = catalog.compare_and_swap(vec![put]).unwrap();
+        assert!(matches!(outcome, Outcome::Committed(_)));
+    }
+    let ledger = Ledger::new(catalog);
+    assert_eq!(ledger.pins(&app()).unwrap(), [(ReleaseNumber(1), pin)].into());
+    let all = [
+        (ReleaseNumber(2), collected(false)),
+        (ReleaseNumber(3), collected(true)),
+    ];
+    assert_eq!(ledger.all_collected(&app()).unwrap(), all.into());
+    assert!(ledger.begun_publish(&target(2).id).unwrap().is_some());
+    assert_eq!(ledger.held().unwrap(), [(env(), held)].into());
+    assert_eq!(ledger.marks().unwrap(), marks);
 }

@@ -1,9 +1,11 @@
 //! Files that people keep and edit: what they wrote for an older program still holds.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use ship_agent::config::Config;
 use ship_assets::serve::{Encoding, Origins, PortSettings, ResourcePolicy};
+use ship_store::push::{BucketSettings, PushSettings};
 use ship_store::settings::Settings;
 
 use super::{frozen, path, writes_the_same};
@@ -54,6 +56,43 @@ fn store_toml_is_read_and_written() {
         "store-1.toml",
         &fs::read(folder.path().join("store.toml")).unwrap(),
     );
+}
+
+/// `[[push]]` of a store's file.
+#[test]
+fn pushes_are_read_and_written() {
+    let text = String::from_utf8(frozen("push-1.toml")).unwrap();
+    let read: BTreeMap<String, Vec<PushSettings>> = toml::from_str(&text).unwrap();
+    let (env, web) = ("production".parse().unwrap(), "web".parse().unwrap());
+    let folder = PushSettings {
+        name: "cdn".parse().unwrap(),
+        env,
+        apps: vec![web],
+        url: Some("https://cdn.example.com".to_owned()),
+        folder: Some("/mnt/cdn".into()),
+        keep: true,
+        s3: None,
+    };
+    let bucket = PushSettings {
+        name: "bucket".parse().unwrap(),
+        apps: Vec::new(),
+        url: None,
+        folder: None,
+        keep: false,
+        s3: Some(BucketSettings {
+            endpoint: Some("http://10.0.0.5:9000".to_owned()),
+            region: "eu-central-1".to_owned(),
+            prefix: "web".to_owned(),
+            credentials: Some("s3.toml".into()),
+            ca: Some("s3-ca.pem".into()),
+            answer_seconds: 120,
+            plain_http: true,
+            ..BucketSettings::of("assets")
+        }),
+        ..folder.clone()
+    };
+    assert_eq!(read["push"], [folder, bucket]);
+    writes_the_same("push-1.toml", toml::to_string(&read).unwrap().as_bytes());
 }
 
 /// `[asset_port]` of both files.

@@ -76,6 +76,16 @@ fn examples() -> Vec<Example> {
         "ListReleasesReply" ListReleasesReply = ListReleasesReply { releases: vec![release_line()] };
         "ReleaseLine" ReleaseLine = release_line();
         "GetReleaseRequest" GetReleaseRequest = GetReleaseRequest { app: text("web"), number: 455 };
+        "ReleaseRecord collected" ReleaseRecord = ReleaseRecord {
+            collected_at_ms: 1_760_000_000_007, pinned: text("operator/alice: audit"), ..record()
+        };
+        "PinRequest" PinRequest = PinRequest { app: text("web"), number: 455, because: text("audit"), unpin: true };
+        "CollectRequest" CollectRequest = CollectRequest { dry_run: true, wait_ms: Some(0) };
+        "CollectLine" CollectLine = CollectLine {
+            kind: text("release"), name: text("web@455"), bytes: 5, fate: text("kept"), since_ms: 6,
+            reasons: vec![CollectReason { kind: text("young"), words: text("w"), until_ms: 7 }],
+        };
+        "CollectReason" CollectReason = CollectReason { kind: text("young"), words: text("w"), until_ms: 7 };
         "ManifestRequest" ManifestRequest = ManifestRequest { id: digest(8) };
         "Piece" Piece = Piece { data: b"piece".as_slice().into() };
         "LocateRequest" LocateRequest = LocateRequest { blobs: vec![digest(9)], avoid: Vec::new() };

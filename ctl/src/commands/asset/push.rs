@@ -1,28 +1,82 @@
-//! `asset push`: what a place lacks that assets are pushed to is brought there now.
+//! `asset push`: what a place lacks is brought there now, by the store where it has that place in its settings, else from here.
 
+mod by_hand;
+mod declared;
+mod destination;
+mod fetched;
+mod folder;
+
+use clap::Args;
 use serde::Serialize;
-use ship_model::name::HostName;
+use ship_model::name::AppName;
 use ship_model::release::ReleaseRef;
-use ship_proto::v1::{PushAssetsRequest, PushProgress};
 
-use super::super::{Fleet, Outcome, subject};
-use crate::error::{CommandError, Exit};
-use crate::ui::{Bar, Ui};
+use self::destination::{Destination, Reach};
+use super::super::{Fleet, Outcome};
+use crate::error::CommandError;
+use crate::ui::Ui;
 use crate::words::{bytes, clean, count};
+
+/// What there is to do for whoever sees a push fail.
+const AGAIN: &str = "when that is mended, push again: what is there is not sent again";
+
+/// Bring assets to where a CDN takes them from, as far as they lack there
+///
+/// Every promote does this for the release it brings, where the store has the place as a push in its store.toml. Use it for
+/// a place that is new, or from which somebody else removed something, or that the store does not know: a folder of this machine,
+/// or a bucket, to which what lacks goes from here. Each asset is looked for there; nothing there is ever replaced or removed.
+/// What was broken off goes on where it was.
+#[derive(Debug, Args)]
+pub struct Push {
+    /// APP@NUMBER; without a number every release that was published, newest first
+    #[arg(value_name = "APP[@N]")]
+    release: Option<ReleaseRef>,
+    /// Name of a push in store.toml, a folder (with a slash, ./cdn), or s3://BUCKET/PREFIX; without it all pushes of the environment
+    ///
+    /// Keys of a bucket are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, where needed, AWS_SESSION_TOKEN of the environment.
+    #[arg(long, value_name = "NAME|DIR|S3")]
+    to: Option<Destination>,
+    /// Only tell what lacks in the folder or bucket
+    #[arg(long, requires = "to")]
+    dry_run: bool,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+pub async fn run(verb: Push, fleet: &Fleet, ui: &Ui) -> Outcome {
+    let typed = verb.release.as_ref();
+    match verb.to {
+        Some(Destination::Folder(folder)) => {
+            by_hand::to_folder(typed, &folder, verb.dry_run, fleet, ui).await
+        }
+        Some(Destination::Bucket(bucket, prefix)) => {
+            let settings = verb.reach.settings(&bucket, &prefix)?;
+            by_hand::to_bucket(typed, settings, verb.dry_run, fleet, ui).await
+        }
+        _ if verb.dry_run => Err(CommandError::usage(
+            "--dry-run is for a folder or a bucket: what the store pushes by itself, it looks for when it pushes",
+        )),
+        Some(Destination::Declared(name)) => declared::push(typed, Some(name), fleet, ui).await,
+        None => declared::push(typed, None, fleet, ui).await,
+    }
+}
 
 /// What came of one place.
 #[derive(Debug, Serialize)]
-struct Place {
+struct Pushed {
     push: String,
     /// All of which is there.
     releases: u64,
     sent: u64,
     sent_bytes: u64,
     there: u64,
+    /// Found to lack, and not sent: it was only to be told, or something failed.
+    lacking: u64,
+    lacking_bytes: u64,
     error: Option<String>,
 }
 
-impl Place {
+impl Pushed {
     fn new(push: &str) -> Self {
         Self {
             push: push.to_owned(),
@@ -30,21 +84,23 @@ impl Place {
             sent: 0,
             sent_bytes: 0,
             there: 0,
+            lacking: 0,
+            lacking_bytes: 0,
             error: None,
         }
     }
 
-    fn add(&mut self, ended: &PushProgress) {
-        self.releases += u64::from(ended.done);
-        self.sent += ended.sent;
-        self.sent_bytes += ended.sent_bytes;
-        self.there += ended.there;
-        self.error = Some(ended.error.clone()).filter(|error| !error.is_empty());
-    }
-
     fn words(&self) -> String {
+        let lacking = match self.lacking {
+            0 => String::new(),
+            lacking => format!(
+                "{} lacking, {}; ",
+                count(lacking, "asset"),
+                bytes(self.lacking_bytes)
+            ),
+        };
         format!(
-            "{}: {} sent, {}; {} there already",
+            "{}: {lacking}{} sent, {}; {} there already",
             clean(&self.push),
             count(self.sent, "asset"),
             bytes(self.sent_bytes),
@@ -53,60 +109,11 @@ impl Place {
     }
 }
 
-/// Follows it to its end. Ctrl-C ends it after the release that is on its way; what is there stays.
-pub async fn push(typed: Option<&ReleaseRef>, to: Option<HostName>, fleet: &Fleet, ui: &Ui) -> Outcome {
-    let subject = subject::subject(typed, &fleet.context)?;
-    let request = PushAssetsRequest {
-        app: subject.app.to_string(),
-        env: fleet.context.env.to_string(),
-        push: to.map(|to| to.to_string()).unwrap_or_default(),
-        number: subject.number.map_or(0, |number| number.0),
-    };
-    let mut words = fleet.client.assets().push(request).await?.into_inner();
-    let mut places: Vec<Place> = Vec::new();
-    let progress = Bar::spinner(ui, "pushing");
-    while let Some(said) = words.message().await? {
-        if places.last().is_none_or(|place| place.push != said.push) {
-            places.push(Place::new(&said.push));
-        }
-        let Some(place) = places.last_mut() else { continue };
-        if said.done || !said.error.is_empty() {
-            place.add(&said);
-            progress.say(ui, &one_release(&said, &subject.app.to_string()));
-        } else {
-            progress.set_message(one_release(&said, &subject.app.to_string()));
-        }
-    }
-    progress.clear();
+fn report(app: &AppName, fleet: &Fleet, places: &[Pushed], ui: &Ui) {
     if ui.is_json() {
-        ui.json(&serde_json::json!({ "app": subject.app, "env": fleet.context.env, "pushes": places }));
-    } else {
-        places
-            .iter()
-            .filter(|place| place.error.is_none())
-            .for_each(|place| ui.say(place.words()));
+        ui.json(&serde_json::json!({ "app": app, "env": fleet.context.env, "pushes": places }));
+        return;
     }
-    match places
-        .iter()
-        .find_map(|place| place.error.as_ref().map(|error| (place, error)))
-    {
-        None => Ok(Exit::Done),
-        Some((place, error)) => {
-            let message = format!("not all is pushed to {}: {}", clean(&place.push), clean(error));
-            Err(CommandError::new(Exit::Error, message)
-                .hint("when that is mended, push again: what is there is not sent again"))
-        }
-    }
-}
-
-fn one_release(said: &PushProgress, app: &str) -> String {
-    format!(
-        "{}  {}@{}  {} sent, {}, {} there already",
-        clean(&said.push),
-        clean(app),
-        said.release,
-        said.sent,
-        bytes(said.sent_bytes),
-        said.there
-    )
+    let whole = places.iter().filter(|place| place.error.is_none());
+    whole.for_each(|place| ui.say(place.words()));
 }

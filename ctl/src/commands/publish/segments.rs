@@ -24,30 +24,47 @@ pub struct Segments {
     pub known: HashSet<BlobDigest>,
 }
 
-/// Cuts those of the wanted files that are large; none where they are to be packed whole.
+/// Lists of those of the wanted files that are large: as they were cut before, else cut now. None where they are to be packed whole.
 pub async fn cut(
     dir: &Path,
     manifest: &Arc<Manifest>,
     wanted: &HashSet<BlobDigest>,
+    known: &[SegmentList],
     ui: &Ui,
 ) -> Result<Vec<SegmentList>, CommandError> {
-    let mut files = manifest.files();
-    let any = files.any(|(_, _, size, digest)| size > LARGE && wanted.contains(&digest));
-    if !any || is_in_the_way(manifest) {
+    if is_in_the_way(manifest) {
         return Ok(Vec::new());
     }
-    let bar = Bar::bytes(ui, "cut", 1);
-    let (dir, told) = (dir.to_owned(), tree::Told(bar.clone()));
-    let (manifest, wanted) = (Arc::clone(manifest), wanted.clone());
-    let cutting = tokio::task::spawn_blocking(move || cut_files(&dir, &manifest, &wanted, &told));
-    let cut = cutting.await;
-    bar.clear();
-    let cut = cut.map_err(|source| CommandError::internal("cut the large files", source))?;
-    let mut lists = cut.map_err(|error| CommandError::of(Exit::Error, &error))?;
+    let known = known.iter().filter(|list| wanted.contains(&list.blob));
+    let mut lists: Vec<SegmentList> = known.cloned().collect();
+    let files = manifest.files();
+    let large = files.filter(|(_, _, size, digest)| *size > LARGE && wanted.contains(digest));
+    let mut uncut: HashSet<BlobDigest> = large.map(|(_, _, _, digest)| digest).collect();
+    uncut.retain(|blob| !lists.iter().any(|list| list.blob == *blob));
+    if !uncut.is_empty() {
+        lists.extend(cut_now(dir, manifest, uncut, ui).await?);
+        lists.sort_unstable_by_key(|list| list.blob);
+    }
     if lists.iter().map(|list| list.segments.len()).sum::<usize>() > MAX_SEGMENTS {
         lists.clear();
     }
     Ok(lists)
+}
+
+async fn cut_now(
+    dir: &Path,
+    manifest: &Arc<Manifest>,
+    uncut: HashSet<BlobDigest>,
+    ui: &Ui,
+) -> Result<Vec<SegmentList>, CommandError> {
+    let bar = Bar::bytes(ui, "cut", 1);
+    let (dir, told) = (dir.to_owned(), tree::Told(bar.clone()));
+    let manifest = Arc::clone(manifest);
+    let cutting = tokio::task::spawn_blocking(move || cut_files(&dir, &manifest, &uncut, &told));
+    let cut = cutting.await;
+    bar.clear();
+    let cut = cut.map_err(|source| CommandError::internal("cut the large files", source))?;
+    cut.map_err(|error| CommandError::of(Exit::Error, &error))
 }
 
 /// Which of the segments the store has. One that does not know of segments gets files whole.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ship_bundle::Walked;
+use ship_bundle::segments::SegmentList;
 use ship_model::digest::{BlobDigest, ReleaseId};
 use ship_model::manifest::Manifest;
 use ship_model::name::AppName;
@@ -18,6 +20,7 @@ use super::bundle::Bundle;
 use super::checkout::checkout;
 use super::segments;
 use crate::commands::Fleet;
+use crate::commands::tree::Reread;
 use crate::error::{CommandError, Exit};
 use crate::patience::{GaveUp, Patience};
 use crate::request::request_id;
@@ -30,23 +33,23 @@ pub struct Parcel {
     app: AppName,
     id: ReleaseId,
     manifest: Arc<Manifest>,
+    /// Of large files that were cut when they were read.
+    lists: Vec<SegmentList>,
     label: Option<String>,
+    reread: Reread,
 }
 
 impl Parcel {
-    pub fn new(
-        dir: &Path,
-        app: &AppName,
-        manifest: Manifest,
-        label: Option<String>,
-    ) -> Result<Self, CommandError> {
-        Ok(Self {
+    pub fn new(dir: &Path, app: &AppName, walked: Walked, label: Option<String>, reread: Reread) -> Self {
+        Self {
             dir: dir.to_owned(),
             app: app.clone(),
-            id: manifest.id(),
-            manifest: Arc::new(manifest),
+            id: walked.manifest.id(),
+            manifest: Arc::new(walked.manifest),
+            lists: walked.seen.into_lists(),
             label,
-        })
+            reread,
+        }
     }
 
     async fn commit_request(&self) -> CommitRequest {
@@ -135,7 +138,11 @@ pub async fn send(
     loop {
         let status = match sending.attempt(&mut patience).await {
             Ok(record) => return Ok(record),
-            Err(Broken::Here(error)) => return Err(error),
+            Err(Broken::Here(error)) => {
+                // Had it to do with what was remembered, the next publish must not meet it again.
+                sending.parcel.reread.forget();
+                return Err(error);
+            }
             Err(Broken::Call(status)) => status,
         };
         let bar = Bar::spinner(ui, "waiting for the store");
@@ -181,8 +188,10 @@ impl Sending<'_> {
         if let Some(bundle) = self.bundle.as_ref().filter(|bundle| bundle.covers(&wanted)) {
             return Ok(Arc::clone(bundle));
         }
-        let (dir, manifest) = (&self.parcel.dir, &self.parcel.manifest);
-        let lists = segments::cut(dir, manifest, &wanted, self.ui).await?;
+        let Parcel {
+            dir, manifest, lists, ..
+        } = &self.parcel;
+        let lists = segments::cut(dir, manifest, &wanted, lists, self.ui).await?;
         let segments = segments::known(lists, &self.fleet.client).await?;
         let packed = Bundle::pack(dir, manifest, wanted, segments, self.ui).await?;
         let packed = Arc::new(packed);

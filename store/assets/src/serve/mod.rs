@@ -230,7 +230,7 @@ impl Assets {
         (digest, size): (BlobDigest, u64),
         done: &mut Scrubbed,
     ) {
-        let Some(name) = crate::url::folder_name(url) else {
+        let Some(name) = ship_model::assets::folder_name(url) else {
             return;
         };
         let wanted = Wanted {

@@ -15,14 +15,16 @@ pub(super) fn file(entry: EntryRef<'_>) -> Option<(u64, BlobDigest)> {
     }
 }
 
+/// Old files that nobody asked for by name, before one frame. Whoever reads the delta opens each of them, and of very many
+/// small ones the first ones serve as well.
+const MOST_FILLING: usize = 4096;
+
 /// A file by its place in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Known {
     pub entry: u32,
     pub size: u64,
     pub digest: BlobDigest,
-    /// Its path without what looks like a fingerprint.
-    key: Vec<u8>,
 }
 
 /// New files that are coded together, and the old ones before them.
@@ -74,44 +76,48 @@ fn looks_made(word: &[u8]) -> bool {
 
 /// Each blob once, with the first path that has it.
 fn files(manifest: &Manifest) -> Vec<Known> {
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::with_capacity(manifest.entries().iter().len());
     let entries = (0..).zip(manifest.entries().iter());
     let known = entries.filter_map(|(entry, found)| {
         let (size, digest) = file(found)?;
-        seen.insert(digest).then(|| Known {
-            entry,
-            size,
-            digest,
-            key: key(found.path.as_bytes()),
-        })
+        let known = Known { entry, size, digest };
+        seen.insert(digest).then_some(known)
     });
     known.collect()
 }
 
+/// What `target` has and `base` has not, each with its key: relatives stand side by side, so that they share what they have in
+/// common.
+fn news(target: &Manifest, old: &[Known]) -> Vec<(Vec<u8>, Known)> {
+    let there: HashSet<BlobDigest> = old.iter().map(|file| file.digest).collect();
+    let files = files(target).into_iter();
+    let new = files.filter(|file| !there.contains(&file.digest));
+    let mut new: Vec<_> = new.map(|file| (key_of(target, &file), file)).collect();
+    new.sort_by(|(a, one), (b, other)| (a, one.entry).cmp(&(b, other.entry)));
+    new
+}
+
+fn key_of(manifest: &Manifest, file: &Known) -> Vec<u8> {
+    let entry = manifest.entries().get(file.entry as usize);
+    entry.map(|entry| key(entry.path.as_bytes())).unwrap_or_default()
+}
+
 pub(super) fn matched(base: &Manifest, target: &Manifest) -> Matched {
     let old = files(base);
-    let there: HashSet<BlobDigest> = old.iter().map(|file| file.digest).collect();
-    let mut new = files(target);
-    let kept: HashSet<BlobDigest> = new.iter().map(|file| file.digest).collect();
-    new.retain(|file| !there.contains(&file.digest));
-    // Relatives stand side by side, so that they share what they have in common.
-    new.sort_by(|a, b| (&a.key, a.entry).cmp(&(&b.key, b.entry)));
-    let (large, small): (Vec<_>, Vec<_>) = new.into_iter().partition(|file| file.size >= LARGE);
-    let mut likely = Likely::new(&old, &kept);
+    let new = news(target, &old);
+    let mut likely = Likely::new(base, target, &old, &new);
+    let (large, small): (Vec<_>, Vec<_>) = new.into_iter().partition(|(_, file)| file.size >= LARGE);
     let mut found = Matched::default();
-    for new in large {
-        let old = likely
-            .take(base, target, &new)
-            .filter(|old| old.size >= LARGE / 4);
-        found.grown.push(Grown {
-            old: old.cloned(),
-            new,
-        });
+    for (key, new) in large {
+        let old = likely.take(base, target, &key, &new);
+        let old = old.filter(|old| old.size >= LARGE / 4).cloned();
+        found.grown.push(Grown { new, old });
     }
     let mut group = Group::default();
     let mut room = Room::default();
-    for new in small {
-        let old = likely.take(base, target, &new).filter(|old| old.size < LARGE);
+    for (key, new) in small {
+        let old = likely.take(base, target, &key, &new);
+        let old = old.filter(|old| old.size < LARGE);
         let taken = old.map_or(0, |old| old.size);
         if room.new + new.size > MAX_RAW || room.old + taken > MAX_PREFIX {
             found.groups.push(std::mem::take(&mut group));
@@ -140,21 +146,32 @@ struct Room {
 /// Old files by what they are called.
 struct Likely<'a> {
     old: &'a [Known],
-    by_key: HashMap<&'a [u8], Vec<usize>>,
+    /// Of keys that new files have; there may be a hundred thousand others.
+    by_key: HashMap<Vec<u8>, Vec<u32>>,
     /// Those that the target no longer has, then the others.
-    spare: Vec<usize>,
+    spare: Vec<u32>,
     used: Vec<bool>,
 }
 
 impl<'a> Likely<'a> {
-    fn new(old: &'a [Known], kept: &HashSet<BlobDigest>) -> Self {
-        let mut by_key: HashMap<&[u8], Vec<usize>> = HashMap::new();
+    fn new(base: &Manifest, target: &Manifest, old: &'a [Known], new: &[(Vec<u8>, Known)]) -> Self {
+        let kept: HashSet<BlobDigest> = target
+            .entries()
+            .iter()
+            .filter_map(|entry| file(entry).map(|(_, digest)| digest))
+            .collect();
+        let keys = new.iter().map(|(key, _)| (key.clone(), Vec::new()));
+        let mut by_key: HashMap<Vec<u8>, Vec<u32>> = keys.collect();
         // Taken from the end: the first of a name goes first, those that are gone before those that stay.
-        let (gone, stays): (Vec<usize>, Vec<usize>) =
-            (0..old.len()).partition(|at| !old.get(*at).is_some_and(|old| kept.contains(&old.digest)));
+        let (gone, stays): (Vec<u32>, Vec<u32>) = (0..old.len() as u32).partition(|at| {
+            !old.get(*at as usize)
+                .is_some_and(|old| kept.contains(&old.digest))
+        });
         for at in stays.iter().rev().chain(gone.iter().rev()) {
-            if let Some(old) = old.get(*at) {
-                by_key.entry(&old.key).or_default().push(*at);
+            if let Some(old) = old.get(*at as usize)
+                && let Some(named) = by_key.get_mut(&key_of(base, old))
+            {
+                named.push(*at);
             }
         }
         Self {
@@ -166,13 +183,13 @@ impl<'a> Likely<'a> {
     }
 
     /// The old file of the same path, else one whose path differs by fingerprints only. None is given twice by name.
-    fn take(&mut self, base: &Manifest, target: &Manifest, new: &Known) -> Option<&'a Known> {
+    fn take(&mut self, base: &Manifest, target: &Manifest, key: &[u8], new: &Known) -> Option<&'a Known> {
         let path = target.entries().get(new.entry as usize)?.path;
         let same = base.entries().find(path.as_bytes()).and_then(|(at, _)| {
             let found = self.old.binary_search_by_key(&(at as u32), |old| old.entry);
             found.ok()
         });
-        let named = || self.by_key.get_mut(new.key.as_slice()).and_then(Vec::pop);
+        let named = || self.by_key.get_mut(key).and_then(Vec::pop).map(|at| at as usize);
         let at = same.or_else(named)?;
         if let Some(used) = self.used.get_mut(at) {
             *used = true;
@@ -187,10 +204,13 @@ impl<'a> Likely<'a> {
         let mut room = MAX_PREFIX - group.old.iter().map(|old| old.size).sum::<u64>();
         let mut filling = Vec::new();
         for only_unused in [true, false] {
-            for at in &self.spare {
-                let (Some(old), Some(used)) = (self.old.get(*at), self.used.get(*at)) else {
+            for at in self.spare.iter().map(|at| *at as usize) {
+                let (Some(old), Some(used)) = (self.old.get(at), self.used.get(at)) else {
                     continue;
                 };
+                if filling.len() == MOST_FILLING {
+                    break;
+                }
                 let fits = old.size > 0 && old.size <= room && (!only_unused || !used);
                 if fits && in_it.insert(old.entry) {
                     room -= old.size;

@@ -36,8 +36,8 @@ pub use index::{DeltaError, DeltaFooter, DeltaIndex, FOOTER};
 pub use make::{Effort, MadeDelta, MakeDeltaError, delta_needs, make_delta};
 pub(crate) use matching::key;
 pub use read::{ApplyError, DeltaBlobs, Part, read_manifest};
-pub(crate) use source::read_entry;
 pub use source::{BlobBytes, TreeBlobs};
+pub(crate) use source::{Stream, read_entry};
 
 /// Most new bytes of one frame.
 pub const MAX_RAW: u64 = 32 << 20;

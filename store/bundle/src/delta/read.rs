@@ -85,8 +85,25 @@ impl DeltaIndex {
         parts
     }
 
+    /// What a part is decoded against: the blobs of `base`, the manifest that the index was parsed with, whose bytes it takes.
+    #[must_use]
+    pub fn needs_of(&self, part: &Part, base: &Manifest) -> Vec<BlobDigest> {
+        let frames = self.frames.get(part.frames.clone()).unwrap_or_default();
+        let blobs = self.blobs.get(part.blobs.clone()).unwrap_or_default();
+        let pieces = blobs.iter().flat_map(|blob| &blob.pieces);
+        let old = pieces.filter_map(|piece| match piece {
+            Piece::Old(span) => Some(span),
+            Piece::New(_) => None,
+        });
+        let spans = frames.iter().flat_map(|frame| &frame.prefix).chain(old);
+        let mut needs: Vec<_> = spans.filter_map(|span| digest_of(base, span)).collect();
+        needs.sort_unstable();
+        needs.dedup();
+        needs
+    }
+
     /// What comes out of a part, in its order.
-    pub(crate) fn blobs_of(&self, part: &Part) -> impl Iterator<Item = BlobDigest> {
+    pub fn blobs_of(&self, part: &Part) -> impl Iterator<Item = BlobDigest> {
         let blobs = self.blobs.get(part.blobs.clone()).unwrap_or_default();
         blobs.iter().map(|blob| blob.digest)
     }
@@ -106,6 +123,11 @@ impl DeltaIndex {
         let from = frames.first().map_or(0, |first| first.offset);
         from..frames.last().map_or(from, |last| last.offset + last.len)
     }
+}
+
+fn digest_of(base: &Manifest, span: &Span) -> Option<BlobDigest> {
+    let entry = base.entries().get(span.entry as usize)?;
+    super::matching::file(entry).map(|(_, digest)| digest)
 }
 
 /// Frames and the blobs that come out of them and of no others.
@@ -236,9 +258,7 @@ impl<'a, R: Read> DeltaBlobs<'a, R> {
     }
 
     fn digest(&self, span: &Span) -> BlobDigest {
-        let entry = self.base.entries().get(span.entry as usize);
-        let found = entry.and_then(super::matching::file);
-        found.map_or(BlobDigest::from_bytes([0; 32]), |(_, digest)| digest)
+        digest_of(self.base, span).unwrap_or(BlobDigest::from_bytes([0; 32]))
     }
 
     fn next_frame(&mut self) -> Result<(), ApplyError> {

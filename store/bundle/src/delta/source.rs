@@ -72,7 +72,7 @@ pub(crate) fn read_entry(
 }
 
 /// One blob as a stream.
-pub(super) struct Stream<'a> {
+pub(crate) struct Stream<'a> {
     bytes: &'a dyn BlobBytes,
     blob: BlobDigest,
     at: u64,

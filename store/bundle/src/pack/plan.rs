@@ -6,7 +6,8 @@ use ship_model::digest::BlobDigest;
 use ship_model::manifest::{EntryKind, EntryRef, Manifest};
 use ship_model::path::TreePath;
 
-use super::{FRAME, PackError, Parts};
+use super::{FRAMES, LARGEST, LISTED, PackError, Parts, SMALLEST};
+use crate::delta::key;
 use crate::index::BlobPlace;
 use crate::segments::{FOLDER, LARGE, Segment, SegmentList};
 use crate::tarball::Member;
@@ -39,6 +40,8 @@ pub(super) struct Plan<'a> {
     lists: &'a [SegmentList],
     /// By list: the first entry that has the blob.
     entries: Vec<u32>,
+    /// Raw bytes after which a frame is closed.
+    pub frame: u64,
     pub frames: Vec<Vec<Item>>,
 }
 
@@ -48,21 +51,23 @@ impl<'a> Plan<'a> {
             manifest,
             lists: parts.lists,
             entries: vec![0; parts.lists.len()],
+            frame: 0,
             frames: Vec::new(),
         };
         let items = plan.items(parts)?;
+        let raw: u64 = items.iter().map(|item| plan.raw_len_of(*item)).sum();
+        plan.frame = (raw / FRAMES).clamp(SMALLEST, LARGEST);
         plan.fill(items);
         Ok(plan)
     }
 
-    /// All items by path, whole files of lists as one part; segments where their folder sorts.
+    /// Segments, then files by [likeness], then whole files of lists, each as one part.
     fn items(&mut self, parts: &Parts<'_>) -> Result<Vec<Item>, PackError> {
         let mut sorted: Vec<BlobDigest> = parts.wanted.iter().copied().collect();
         sorted.sort_unstable();
         let mut open = vec![true; sorted.len()];
         let mut packed = HashSet::new();
-        let (mut items, mut segments) = (Vec::new(), Vec::new());
-        let mut before = 0;
+        let (mut files, mut items, mut parted) = (Vec::new(), Vec::new(), Vec::new());
         for (at, entry) in (0_u32..).zip(self.manifest.entries().iter()) {
             let Some(planned) = planned(entry) else { continue };
             let found = sorted.binary_search(&planned.digest).ok();
@@ -74,23 +79,22 @@ impl<'a> Plan<'a> {
             match list {
                 Ok(list) => {
                     self.entries[list] = at;
-                    self.listed(list, parts.known, &mut packed, &mut items, &mut segments);
+                    self.listed(list, parts.known, &mut packed, &mut parted, &mut items);
                 }
                 Err(_) if planned.member.size > LARGE && !self.lists.is_empty() => {
                     return Err(PackError::Uncut {
                         path: planned.member.path,
                     });
                 }
-                Err(_) => items.push(Item::File(at)),
-            }
-            if planned.member.path.as_bytes() < FOLDER {
-                before = items.len();
+                Err(_) => files.push((at, planned.member.path)),
             }
         }
         if let Some((digest, _)) = sorted.into_iter().zip(open).find(|(_, open)| *open) {
             return Err(PackError::Unknown { digest });
         }
-        items.splice(before..before, segments);
+        files.sort_by_cached_key(|(_, path)| likeness(path.as_bytes()));
+        items.extend(files.into_iter().map(|(at, _)| Item::File(at)));
+        items.extend(parted);
         Ok(items)
     }
 
@@ -138,7 +142,7 @@ impl<'a> Plan<'a> {
                 continue;
             }
             let len = self.raw_len_of(item);
-            if raw + len > FRAME && !frame.is_empty() {
+            if raw + len > self.frame && !frame.is_empty() {
                 self.frames.push(std::mem::take(&mut frame));
                 raw = 0;
             }
@@ -148,7 +152,7 @@ impl<'a> Plan<'a> {
         self.frames.extend((!frame.is_empty()).then_some(frame));
     }
 
-    /// Frames of whole segments, each of about the size that others have.
+    /// Frames of whole segments.
     fn spread(&mut self, list: u32) {
         let (mut from, mut begins, mut raw) = (0, 0, 0);
         let mut frames = Vec::new();
@@ -161,7 +165,7 @@ impl<'a> Plan<'a> {
             }]
         };
         for (at, (offset, segment)) in (0..).zip(self.lists[list as usize].places()) {
-            if raw + u64::from(segment.len) > FRAME && raw > 0 {
+            if raw + u64::from(segment.len) > LISTED && raw > 0 {
                 frames.push(part(from, at, begins));
                 (from, begins, raw) = (at, offset, 0);
             }
@@ -241,7 +245,7 @@ impl<'a> Plan<'a> {
 
     /// Whether the frame is a file of its own that may be too large for memory.
     pub fn is_streamed(&self, frame: &[Item]) -> bool {
-        matches!(frame, [Item::File(_)]) && self.raw_len(frame) > FRAME
+        matches!(frame, [Item::File(_)]) && self.raw_len(frame) > self.frame
     }
 
     /// Where each content of the frame lies once it is raw.
@@ -277,6 +281,15 @@ impl<'a> Plan<'a> {
             .cloned()
             .collect()
     }
+}
+
+/// What brings files together that compress well together: their kind, their name without its fingerprint, their name. The
+/// same file of two builds, such as `dist/server.js` and `dist/esm/server.js`, comes within one window.
+fn likeness(path: &[u8]) -> [Vec<u8>; 3] {
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+    let stem = key(name);
+    let kind = stem.iter().position(|byte| *byte == b'.').unwrap_or(stem.len());
+    [stem[kind..].to_vec(), stem, name.to_vec()]
 }
 
 /// None only if the folder's name could not be one.

@@ -6,10 +6,12 @@
 use std::io::{self, Read};
 
 use fastcdc::v2020::{FastCDC, Normalization};
+use rayon::prelude::*;
 use ship_model::digest::BlobDigest;
 
 use super::{MAX_SEGMENT, Segment, SegmentList};
 use crate::content::fill;
+use crate::progress::Progress;
 
 const MIN: usize = 256 << 10;
 const AVERAGE: usize = 1 << 20;
@@ -67,16 +69,39 @@ impl Cutter {
         if self.given_up {
             return Ok(());
         }
-        if self.window.len() + bytes.len() > WINDOW {
-            self.window.drain(..self.from);
-            self.from = 0;
-        }
-        self.window.extend_from_slice(bytes);
+        self.add(bytes);
         // Where a segment ends depends on its own bytes, and those are at most so many.
         while self.window.len() - self.from >= MAX {
             self.cut(&mut each)?;
         }
         Ok(())
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        if self.window.len() + bytes.len() > WINDOW {
+            self.window.drain(..self.from);
+            self.from = 0;
+        }
+        self.window.extend_from_slice(bytes);
+    }
+
+    /// As [`push`](Self::push), with all cores, and nobody sees the segments.
+    fn push_side_by_side(&mut self, bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        self.add(bytes);
+        let (window, mut from) = (&self.window, self.from);
+        let cuts = || {
+            let mut cuts = Vec::new();
+            while window.len() - from >= MAX {
+                let len = next_cut(&window[from..]);
+                cuts.push(&window[from..from + len]);
+                from += len;
+            }
+            cuts.into_par_iter().map(segment).collect::<Vec<_>>()
+        };
+        let (_, segments) = rayon::join(|| self.whole.update_rayon(bytes), cuts);
+        self.from = from;
+        self.segments.extend(segments);
     }
 
     /// After the last bytes: the list of all, and their digest.
@@ -96,16 +121,49 @@ impl Cutter {
 
     fn cut<E>(&mut self, each: &mut impl FnMut(Segment, &[u8]) -> Result<(), E>) -> Result<(), E> {
         let ahead = &self.window[self.from..];
-        let (_, len) =
-            FastCDC::with_level(ahead, MIN, AVERAGE, MAX, Normalization::Level1).cut(0, ahead.len());
-        let bytes = &ahead[..len];
-        let segment = Segment {
-            digest: BlobDigest::of(bytes),
-            len: len as u32,
-        };
+        let bytes = &ahead[..next_cut(ahead)];
+        let segment = segment(bytes);
         self.segments.push(segment);
-        self.from += len;
+        self.from += bytes.len();
         each(segment, bytes)
+    }
+}
+
+fn next_cut(ahead: &[u8]) -> usize {
+    let cuts = FastCDC::with_level(ahead, MIN, AVERAGE, MAX, Normalization::Level1);
+    cuts.cut(0, ahead.len()).1
+}
+
+fn segment(bytes: &[u8]) -> Segment {
+    Segment {
+        digest: BlobDigest::of(bytes),
+        len: bytes.len() as u32,
+    }
+}
+
+/// Reads all of `source`, hashes and cuts it with all cores, and shows `first` its first piece. A list of another size than `size`
+/// tells that there was more or less. Memory: 20 MiB.
+pub(crate) fn hash_and_cut(
+    source: impl Read,
+    size: u64,
+    progress: &dyn Progress,
+    first: impl FnOnce(&[u8]),
+) -> io::Result<SegmentList> {
+    let mut source = source.take(size.saturating_add(1));
+    let mut cutter = Cutter::new();
+    let mut buffer = vec![0; MAX];
+    let mut first = Some(first);
+    loop {
+        let got = fill(&mut source, &mut buffer)?;
+        let bytes = &buffer[..got];
+        if let Some(first) = first.take() {
+            first(bytes);
+        }
+        cutter.push_side_by_side(bytes);
+        progress.done(got as u64);
+        if got < buffer.len() {
+            return cutter.finish(|_, _| Ok(()));
+        }
     }
 }
 
@@ -183,6 +241,16 @@ mod tests {
             assert_eq!(cutter.finish(&mut keep).unwrap(), whole, "{step}");
             assert!(again == bytes);
         }
+        for len in [10 << 20, (8 << 20) + 1, 4 << 20, 17, 0] {
+            let (mut first, bytes) = (Vec::new(), &bytes[..len]);
+            let cut = hash_and_cut(bytes, len as u64, &(), |piece| {
+                first.extend_from_slice(&piece[..piece.len().min(5)])
+            });
+            assert_eq!(cut.unwrap(), list(bytes));
+            assert_eq!(first, bytes[..len.min(5)]);
+        }
+        let more = hash_and_cut(&bytes[..], 1000, &(), |_| {}).unwrap();
+        assert_eq!(more.size, 1001, "what grew meanwhile is seen");
     }
 
     #[test]

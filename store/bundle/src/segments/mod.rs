@@ -23,10 +23,10 @@ mod read;
 
 pub use gather::{Held, gather};
 pub use list::{ListError, Segment, SegmentList};
-pub use publish::{CutError, cut_files};
+pub use publish::{CutError, cut_blobs, cut_files};
 pub use read::{ReadListError, read_listed};
 
-pub(crate) use cut::{Cutter, cut};
+pub(crate) use cut::{Cutter, cut, hash_and_cut};
 pub(crate) use list::{decode_lists, encode_lists};
 
 use ship_model::manifest::Manifest;

@@ -1,4 +1,4 @@
-//! Cutting the large files of a tree that is published.
+//! Cutting the large files of a release, where they lie in a tree or elsewhere.
 
 use std::collections::HashSet;
 use std::io;
@@ -11,6 +11,7 @@ use ship_model::path::TreePath;
 
 use super::{LARGE, SegmentList, cut};
 use crate::beneath::Root;
+use crate::delta::{BlobBytes, Stream};
 use crate::progress::Progress;
 
 /// Why the large files of a tree could not be cut.
@@ -40,17 +41,7 @@ pub fn cut_files(
         path: root.to_owned(),
         source,
     })?;
-    let mut large: Vec<(BlobDigest, u64, TreePath)> = Vec::new();
-    for entry in manifest.entries().iter() {
-        if let EntryKind::File { size, digest, .. } = entry.kind
-            && size > LARGE
-            && wanted.contains(&digest)
-        {
-            large.push((digest, size, entry.path.to_path()));
-        }
-    }
-    large.sort_unstable();
-    large.dedup_by_key(|(digest, ..)| *digest);
+    let large = large_of(manifest, wanted);
     progress.total(large.iter().map(|(_, size, _)| size).sum());
     let lists = large.into_par_iter().map(|(digest, size, path)| {
         let list = opened.read(path.as_bytes()).and_then(|file| {
@@ -66,4 +57,42 @@ pub fn cut_files(
         }
     });
     lists.collect()
+}
+
+/// As [`cut_files`], of blobs that lie elsewhere than in a tree. One after another, since they are read once more to be packed.
+///
+/// # Errors
+/// [`CutError::Read`] and [`CutError::Changed`].
+pub fn cut_blobs(
+    from: &dyn BlobBytes,
+    manifest: &Manifest,
+    wanted: &HashSet<BlobDigest>,
+) -> Result<Vec<SegmentList>, CutError> {
+    let lists = large_of(manifest, wanted)
+        .into_iter()
+        .map(|(digest, size, path)| {
+            let content = Stream::new(from, digest, 0..size);
+            match cut::<io::Error>(content, size, |_, _| Ok(())) {
+                Err(source) => Err(CutError::Read { path, source }),
+                Ok(list) if list.blob != digest => Err(CutError::Changed { path }),
+                Ok(list) => Ok(list),
+            }
+        });
+    lists.collect()
+}
+
+/// Ascending by blob, each with the first path that has it.
+fn large_of(manifest: &Manifest, wanted: &HashSet<BlobDigest>) -> Vec<(BlobDigest, u64, TreePath)> {
+    let mut large: Vec<(BlobDigest, u64, TreePath)> = Vec::new();
+    for entry in manifest.entries().iter() {
+        if let EntryKind::File { size, digest, .. } = entry.kind
+            && size > LARGE
+            && wanted.contains(&digest)
+        {
+            large.push((digest, size, entry.path.to_path()));
+        }
+    }
+    large.sort_unstable();
+    large.dedup_by_key(|(digest, ..)| *digest);
+    large
 }

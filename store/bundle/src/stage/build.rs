@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, Mode};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use ship_model::digest::BlobDigest;
 use ship_model::manifest::{EntryKind, EntryRef, Manifest};
@@ -18,12 +18,12 @@ use ship_model::path::{PathRef, TreePath, escape};
 
 use super::fetch::{Content, ContentError, FetchError, NoBundle, Sink};
 use super::kept::Kept;
+use super::link::OpenFolders;
 use super::staged::{StagedRelease, file_mode};
 use super::supply::{DonorFile, Group, Groups, Supply};
-use crate::beneath::{Parents, Root};
-use crate::content::{PIECE, stamp_of};
+use crate::beneath::{NEIGHBOURS, Parents, Root};
+use crate::content::PIECE;
 use crate::progress::Progress;
-use crate::stamp::FileStamp;
 
 /// Why a tree could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -172,33 +172,41 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Makes all files that need no fetching.
+    /// Makes all files that need no fetching, neighbours one after another: so their folders stay open.
     pub fn local(&self) -> Result<(), BuildError> {
-        (0..self.groups.len()).into_par_iter().try_for_each(|at| {
-            let Some(group) = self.groups.get(at) else {
-                return Ok(());
-            };
-            let group = &group;
-            let mut made = Vec::new();
-            match group.supply {
-                Supply::Fetch => return Ok(()),
-                Supply::Link(files) => self.link_all(group, files, &mut made)?,
-                Supply::Copy(file) => {
-                    let donor = &self.donors[usize::from(file.donor)];
-                    let from = donor.manifest().entries().at(file.entry as usize).path;
-                    self.copy(donor.root(), from, Some(donor), group, group.first(), &mut made)?;
-                }
-                Supply::Kept => made.push((self.take_kept(group)?, Origin::Written)),
-                Supply::Empty => {
-                    let path = self.path(group.first().0);
-                    self.create(path)
-                        .and_then(|file| self.complete(&file, group.first().1, 0))
-                        .map_err(BuildError::at("write", path.as_bytes()))?;
-                    made.push((group.first().0, Origin::Written));
-                }
-            }
-            self.spread(group, made)
+        let groups = (0_u32..).zip(self.groups.iter());
+        let here = groups.filter(|(_, group)| !matches!(group.supply, Supply::Fetch));
+        let mut order: Vec<_> = here.map(|(at, group)| (group.first().0, at)).collect();
+        order.sort_unstable();
+        order.par_chunks(NEIGHBOURS).try_for_each(|neighbours| {
+            let mut open = OpenFolders::of(self);
+            let mut groups = neighbours
+                .iter()
+                .filter_map(|(_, at)| self.groups.get(*at as usize));
+            groups.try_for_each(|group| self.local_one(&group, &mut open))
         })
+    }
+
+    fn local_one(&self, group: &Group<'_>, open: &mut OpenFolders<'_>) -> Result<(), BuildError> {
+        let mut made = Vec::new();
+        match group.supply {
+            Supply::Fetch => return Ok(()),
+            Supply::Link(files) => self.link_all(group, files, open, &mut made)?,
+            Supply::Copy(file) => {
+                let donor = &self.donors[usize::from(file.donor)];
+                let from = donor.manifest().entries().at(file.entry as usize).path;
+                self.copy(donor.root(), from, Some(donor), group, group.first(), &mut made)?;
+            }
+            Supply::Kept => made.push((self.take_kept(group)?, Origin::Written)),
+            Supply::Empty => {
+                let path = self.path(group.first().0);
+                self.create(path)
+                    .and_then(|file| self.complete(&file, group.first().1, 0))
+                    .map_err(BuildError::at("write", path.as_bytes()))?;
+                made.push((group.first().0, Origin::Written));
+            }
+        }
+        self.spread_over(group, made, open)
     }
 
     /// Takes over a file that an earlier try wrote; it is read back with the others.
@@ -213,25 +221,17 @@ impl<'a> Builder<'a> {
         Ok(entry)
     }
 
-    fn link_all(
-        &self,
-        group: &Group<'_>,
-        files: &[Option<DonorFile>; 2],
-        made: &mut Vec<(usize, Origin)>,
-    ) -> Result<(), BuildError> {
-        for (executable, file) in [false, true].into_iter().zip(files) {
-            let Some(file) = file else { continue };
-            for entry in group.names[usize::from(executable)] {
-                let entry = *entry as usize;
-                let origin = self.link(*file, group, (entry, executable))?;
-                made.push((entry, origin));
-            }
-        }
-        Ok(())
+    /// Gives the remaining names of a group what its first ones have, and notes how all of them came to be.
+    pub(super) fn spread(&self, group: &Group<'_>, made: Vec<(usize, Origin)>) -> Result<(), BuildError> {
+        self.spread_over(group, made, &mut OpenFolders::of(self))
     }
 
-    /// Gives the remaining names of a group what its first ones have, and notes how all of them came to be.
-    pub(super) fn spread(&self, group: &Group<'_>, mut made: Vec<(usize, Origin)>) -> Result<(), BuildError> {
+    fn spread_over(
+        &self,
+        group: &Group<'_>,
+        mut made: Vec<(usize, Origin)>,
+        open: &mut OpenFolders<'_>,
+    ) -> Result<(), BuildError> {
         let Some((model, _)) = made.first().copied() else {
             return Ok(());
         };
@@ -250,7 +250,7 @@ impl<'a> Builder<'a> {
                 self.copy(&self.root, model, None, group, (head, executable), &mut made)?;
             }
             for entry in rest {
-                self.twin(head, group, (*entry as usize, executable), &mut made)?;
+                self.twin(head, group, (*entry as usize, executable), open, &mut made)?;
             }
         }
         if let Ok(mut origins) = self.origins.lock() {
@@ -263,7 +263,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn create(&self, path: PathRef<'_>) -> io::Result<File> {
+    pub(super) fn create(&self, path: PathRef<'_>) -> io::Result<File> {
         self.root.create(path.as_bytes())
     }
 
@@ -281,7 +281,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Copies a file from a donor or from this tree, and checks its bytes on the way.
-    fn copy(
+    pub(super) fn copy(
         &self,
         from: &Root,
         path: PathRef<'_>,
@@ -315,109 +315,6 @@ impl<'a> Builder<'a> {
             .map_err(write_error())?;
         made.push((entry, Origin::Written));
         Ok(())
-    }
-
-    /// Gives a donor's file one more name, here; by its extents where the file system can share them.
-    fn link(
-        &self,
-        file: DonorFile,
-        group: &Group<'_>,
-        (entry, executable): (usize, bool),
-    ) -> Result<Origin, BuildError> {
-        let donor = &self.donors[usize::from(file.donor)];
-        let from = donor.manifest().entries().at(file.entry as usize).path;
-        let look = self.groups.look(file, self.donors);
-        let to = self.path(entry);
-        let changed = || BuildError::DonorChanged {
-            donor: donor.folder().to_owned(),
-            path: from.to_path(),
-        };
-        let cloned = self.clone(donor.root(), from, &look, to, executable);
-        let origin = match cloned.map_err(BuildError::at("clone to", to.as_bytes()))? {
-            Some(true) => Origin::Cloned,
-            Some(false) => return Err(changed()),
-            None => match self.hard_link(donor.root(), from, to) {
-                // Too many names, another file system below, or links are forbidden: the bytes are copied.
-                Err(Errno::MLINK | Errno::XDEV | Errno::PERM) => {
-                    let mut made = Vec::new();
-                    self.copy(
-                        donor.root(),
-                        from,
-                        Some(donor),
-                        group,
-                        (entry, executable),
-                        &mut made,
-                    )?;
-                    return Ok(Origin::Written);
-                }
-                Err(error) => return Err(BuildError::at("link to", to.as_bytes())(error.into())),
-                Ok(stamp) if stamp.same_but_ctime(&look) => Origin::Linked(file),
-                Ok(_) => return Err(changed()),
-            },
-        };
-        self.counts.linked_files.fetch_add(1, Ordering::Relaxed);
-        self.counts.linked_bytes.fetch_add(group.size, Ordering::Relaxed);
-        Ok(origin)
-    }
-
-    /// None where there are no reflinks; false when the donor's file changed.
-    fn clone(
-        &self,
-        from: &Root,
-        path: PathRef<'_>,
-        look: &FileStamp,
-        to: PathRef<'_>,
-        executable: bool,
-    ) -> io::Result<Option<bool>> {
-        if !self.reflink.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let input = from.read(path.as_bytes())?;
-        let output = self.create(to)?;
-        if rustix::fs::ioctl_ficlone(&output, &input).is_err() {
-            self.reflink.store(false, Ordering::Relaxed);
-            drop(output);
-            let mut parents = Parents::of(&self.root);
-            let (parent, name) = parents.split(to.as_bytes())?;
-            rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
-            return Ok(None);
-        }
-        let mode = Mode::from_raw_mode(file_mode(executable));
-        rustix::fs::fchmod(&output, mode)?;
-        Ok(Some(stamp_of(&input)? == *look))
-    }
-
-    fn hard_link(&self, from: &Root, path: PathRef<'_>, to: PathRef<'_>) -> Result<FileStamp, Errno> {
-        let raw = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        let (mut sources, mut targets) = (Parents::of(from), Parents::of(&self.root));
-        let (source, name) = sources.split(path.as_bytes()).map_err(raw)?;
-        let (target, new_name) = targets.split(to.as_bytes()).map_err(raw)?;
-        rustix::fs::linkat(source, name, target, new_name, AtFlags::empty())?;
-        let stat = rustix::fs::statat(target, new_name, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(FileStamp::of(&stat))
-    }
-
-    /// One more name for a file of this tree; a copy when it has too many.
-    fn twin(
-        &self,
-        first: usize,
-        group: &Group<'_>,
-        (entry, executable): (usize, bool),
-        made: &mut Vec<(usize, Origin)>,
-    ) -> Result<(), BuildError> {
-        let (from, to) = (self.path(first), self.path(entry));
-        match self.hard_link(&self.root, from, to) {
-            Ok(_) => {
-                made.push((entry, Origin::Twin));
-                self.counts.linked_files.fetch_add(1, Ordering::Relaxed);
-                self.counts.linked_bytes.fetch_add(group.size, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(Errno::MLINK | Errno::PERM | Errno::OPNOTSUPP) => {
-                self.copy(&self.root, from, None, group, (entry, executable), made)
-            }
-            Err(error) => Err(BuildError::at("link to", to.as_bytes())(error.into())),
-        }
     }
 }
 

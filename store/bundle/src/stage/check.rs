@@ -13,7 +13,7 @@ use super::place::Place;
 use super::refresh;
 use super::staged::{StagedError, StagedRelease, file_mode};
 use crate::beneath::{Parents, Root};
-use crate::content;
+use crate::content::{self, Reach};
 use crate::progress::Progress;
 use crate::scan::{Found, Met, Unlisted, scan};
 use crate::shared::shared_links;
@@ -336,12 +336,12 @@ fn hash_files(
     let looks = std::mem::take(&mut result.stamps);
     let look = |at: u32| looks.get(at as usize).copied().unwrap_or(FileStamp::NONE);
     progress.total(unsure.iter().map(|at| look(*at).size).sum());
-    let work = |at: u32, buffer: &mut Vec<u8>| {
+    let work = |at: u32, reach: &mut Reach<'_>| {
         let (entry, stamp) = (manifest.entries().get(at as usize)?, look(at));
         let EntryKind::File { digest, .. } = entry.kind else {
             return None;
         };
-        let found = hash_one(root, entry.path.as_bytes(), stamp, buffer);
+        let found = hash_one(entry.path.as_bytes(), stamp, reach);
         progress.done(stamp.size);
         let defect = match found {
             Ok(found) if found == Some(digest) => None,
@@ -352,6 +352,7 @@ fn hash_files(
     };
     let mut wrong = Vec::new();
     content::each(
+        root,
         unsure,
         |at| look(*at).size,
         work,
@@ -375,13 +376,8 @@ fn hash_files(
 }
 
 /// None when the file changed meanwhile.
-fn hash_one(
-    root: &Root,
-    path: &[u8],
-    stamp: FileStamp,
-    buffer: &mut Vec<u8>,
-) -> io::Result<Option<BlobDigest>> {
-    let mut file = root.read(path)?;
-    let (digest, _) = content::hash_from_disk(&mut file, stamp.size, buffer)?;
+fn hash_one(path: &[u8], stamp: FileStamp, reach: &mut Reach<'_>) -> io::Result<Option<BlobDigest>> {
+    let mut file = reach.parents.read(path)?;
+    let (digest, _) = content::hash_from_disk(&mut file, stamp.size, &mut reach.buffer)?;
     Ok((content::stamp_of(&file)? == stamp).then_some(digest))
 }

@@ -22,6 +22,7 @@ mod check;
 mod delta;
 mod fetch;
 mod kept;
+mod link;
 mod parts;
 mod place;
 mod refresh;
@@ -48,6 +49,7 @@ pub use check::{Defect, Depth, MAX_PROBLEMS, Problem, VerifyReport, VerifyStaged
 pub use delta::{DeltaSource, DeltaTask};
 pub use fetch::{BlobSource, FetchError, FetchRange, NoBundle, fetch_plan};
 pub use kept::{Kept, KeptError};
+pub use parts::fetch_cost;
 pub use place::{FolderNameError, Place};
 pub use remove::{Listed, RemoveError, list_staged, remove_staged, sweep, sweep_kept};
 pub use repair::{Repaired, repair};
@@ -66,7 +68,7 @@ use crate::index::BundleIndex;
 use crate::progress::Progress;
 use crate::shared::{SharedClash, shared_links};
 use build::Origin;
-use refresh::Before;
+use refresh::Linked;
 use stamps::Stamps;
 
 /// What is to be staged, and from what.
@@ -305,7 +307,7 @@ impl Staging<'_> {
             .and_then(|root| self.build(root, &groups, &ways));
         drop((groups, ways));
         let built = built.and_then(|(report, linked)| {
-            refresh::renew(self.task.place, &linked, self.task.donors);
+            refresh::renew_linked(self.task.place, &linked);
             self.point("bundle.stage.after")?;
             Ok(report)
         });
@@ -339,7 +341,7 @@ impl Staging<'_> {
         root: Root,
         groups: &Groups<'_>,
         ways: &Ways<'_>,
-    ) -> Result<(StageReport, Before), StageError> {
+    ) -> Result<(StageReport, Linked), StageError> {
         let task = self.task;
         let to_fetch = groups
             .iter()
@@ -368,16 +370,19 @@ impl Staging<'_> {
         let look = |file| groups.look(file, task.donors);
         let stamps = seal::read_back(&builder.root, task.manifest, &origins, look);
         let stamps = stamps.map_err(StageError::ReadBack)?;
+        let looks = origins
+            .iter()
+            .zip(&stamps)
+            .filter_map(|(origin, now)| match origin {
+                Some(Origin::Linked(file)) => Some((look(*file), *now)),
+                _ => None,
+            });
+        let linked = Linked::new(looks.collect());
         self.point("bundle.stage.name.before")?;
         self.name()?;
         self.point("bundle.stage.record.before")?;
         self.record(stamps)?;
         self.point("bundle.stage.renew.before")?;
-        let linked = origins.iter().filter_map(|origin| match origin {
-            Some(Origin::Linked(file)) => Some(look(*file)),
-            _ => None,
-        });
-        let linked = Before::new(linked.collect());
         let count = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
         let report = StageReport {
             fetched_bytes: delta_bytes + bundle_bytes,

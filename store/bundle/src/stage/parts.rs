@@ -69,6 +69,18 @@ impl<'a> Ways<'a> {
     }
 }
 
+/// Compressed bytes that are read to get `missing` out of `bundles`, all segments of what is listed among them: which of those lie
+/// here is known only when older files were read. None when something lies nowhere.
+#[must_use]
+pub fn fetch_cost(missing: &[BlobDigest], bundles: &[(BundleDigest, BundleIndex)]) -> Option<u64> {
+    let ways = Ways::of(missing, bundles).ok()?;
+    let lists = ways.listed.iter().flat_map(|(_, list)| &list.segments);
+    let mut wanted: Vec<BlobDigest> = lists.map(|segment| segment.digest).collect();
+    wanted.extend(ways.whole);
+    let ranges = fetch_plan(&wanted, bundles).ok()?;
+    Some(ranges.iter().map(|range| range.len).sum())
+}
+
 /// Gets all of `ways` into the tree; returns the compressed bytes that were asked for.
 pub(crate) fn fetch_all(
     builder: &Builder<'_>,

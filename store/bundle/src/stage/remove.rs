@@ -105,7 +105,7 @@ pub fn remove_staged(place: Place<'_>) -> Result<(), RemoveError> {
     remove_file(&place.manifest())?;
     remove_tree(&staging)?;
     fault::point("bundle.remove.tree.after").map_err(passed)?;
-    refresh::renew(place, &shared, &[]);
+    refresh::renew(place, &shared);
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use ship_model::path::TreePath;
 use super::build::{BuildError, Origin};
 use super::supply::DonorFile;
 use crate::beneath::{Parents, Root};
-use crate::content;
+use crate::content::{self, Reach};
 use crate::stamp::FileStamp;
 
 /// A file does not read back as it was written.
@@ -52,19 +52,18 @@ pub(super) fn read_back(
         (Origin::Written, EntryKind::File { size, .. }) => *size,
         _ => 0,
     };
-    let work = |(entry, origin, named): (usize, Origin, EntryRef<'_>), buffer: &mut Vec<u8>| {
+    let work = |(entry, origin, named): (usize, Origin, EntryRef<'_>), reach: &mut Reach<'_>| {
         let EntryKind::File { size, digest, .. } = named.kind else {
             return Ok((entry, FileStamp::NONE));
         };
         let path = named.path.as_bytes();
         let stamp = match origin {
-            Origin::Written => written(root, path, digest, size, buffer),
+            Origin::Written => written(path, digest, size, reach),
             Origin::Twin | Origin::Cloned => {
-                look(root, path).map(|stamp| (stamp.size == size).then_some(stamp))
+                look(path, &mut reach.parents).map(|stamp| (stamp.size == size).then_some(stamp))
             }
-            Origin::Linked(file) => {
-                look(root, path).map(|stamp| stamp.same_but_ctime(&before(file)).then_some(stamp))
-            }
+            Origin::Linked(file) => look(path, &mut reach.parents)
+                .map(|stamp| stamp.same_but_ctime(&before(file)).then_some(stamp)),
         };
         let failed = |source| ReadBackError {
             path: named.path.to_path(),
@@ -77,7 +76,7 @@ pub(super) fn read_back(
         }
     };
     let mut failure = None;
-    content::each(made, bytes, work, |read| match read {
+    content::each(root, made, bytes, work, |read| match read {
         Ok((entry, stamp)) => stamps[entry] = stamp,
         Err(error) => failure = failure.take().or(Some(error)),
     });
@@ -85,21 +84,19 @@ pub(super) fn read_back(
 }
 
 fn written(
-    root: &Root,
     path: &[u8],
     digest: BlobDigest,
     size: u64,
-    buffer: &mut Vec<u8>,
+    reach: &mut Reach<'_>,
 ) -> io::Result<Option<FileStamp>> {
-    let mut file = root.read(path)?;
+    let mut file = reach.parents.read(path)?;
     let stamp = content::stamp_of(&file)?;
-    let (found, read) = content::hash_from_disk(&mut file, size, buffer)?;
+    let (found, read) = content::hash_from_disk(&mut file, size, &mut reach.buffer)?;
     let same = found == digest && read == size && content::stamp_of(&file)? == stamp;
     Ok(same.then_some(stamp))
 }
 
-fn look(root: &Root, path: &[u8]) -> io::Result<FileStamp> {
-    let mut parents = Parents::of(root);
+fn look(path: &[u8], parents: &mut Parents<'_>) -> io::Result<FileStamp> {
     let (parent, name) = parents.split(path)?;
     let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {

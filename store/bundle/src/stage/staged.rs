@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use rayon::prelude::*;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use ship_model::digest::{BlobDigest, ReleaseId};
 use ship_model::manifest::{DecodeError, EntryKind, EntryRef, MAX_ENCODED, Manifest};
 
 use super::place::Place;
 use super::stamps::{MAX_STAMPS, Stamps, StampsError};
-use crate::beneath::{Parents, Root};
+use crate::beneath::{NEIGHBOURS, Parents, Root};
 use crate::content;
 use crate::stamp::FileStamp;
 
@@ -101,8 +102,27 @@ impl StagedRelease {
         let entries = self.manifest.entries();
         let files = (0_u32..).zip(entries.iter()).filter(|(_, entry)| entry.is_file());
         let mut order: Vec<u32> = files.map(|(at, _)| at).collect();
-        order.sort_unstable_by_key(|at| (entries.get(*at as usize).and_then(content_of), *at));
+        order.sort_by_cached_key(|at| (entries.get(*at as usize).and_then(content_of), *at));
         order
+    }
+
+    /// What its files with `wanted` contents look like now, by entry; none for one of another mode or kind. One call a file.
+    pub(super) fn looks(&self, wanted: impl Fn(BlobDigest) -> bool + Sync) -> Vec<FileStamp> {
+        let entries = self.manifest.entries();
+        let mut looks = vec![FileStamp::NONE; entries.len()];
+        let chunks = looks.par_chunks_mut(NEIGHBOURS).enumerate();
+        chunks.for_each(|(chunk, looks)| {
+            let mut parents = Parents::of(&self.root);
+            for (at, look) in (chunk * NEIGHBOURS..).zip(looks) {
+                let named = entries.at(at);
+                let content = content_of(named).filter(|(digest, _)| wanted(*digest));
+                if let Some((_, executable)) = content {
+                    let found = looked(named.path.as_bytes(), executable, &mut parents);
+                    *look = found.unwrap_or(FileStamp::NONE);
+                }
+            }
+        });
+        looks
     }
 
     /// The part of `order`, which [`Self::by_content`] made, that has this content and executable bit.
@@ -113,39 +133,33 @@ impl StagedRelease {
         &order[from..from + len]
     }
 
-    /// What a file looks like that is as it was published: as stamped, or, when the stamp is stale, hashed.
-    pub(super) fn sound(
-        &self,
-        entry: usize,
-        parents: &mut Parents<'_>,
-        buffer: &mut Vec<u8>,
-    ) -> Option<FileStamp> {
-        let named = self.manifest.entries().get(entry)?;
-        let stamped = self.stamps.entries.get(entry)?;
-        let EntryKind::File {
-            digest, executable, ..
-        } = named.kind
+    /// Whether a file that looks so now is as it was published: as stamped, or, when the stamp is stale, hashed.
+    pub(super) fn is_sound(&self, entry: usize, look: FileStamp, buffer: &mut Vec<u8>) -> bool {
+        let (Some(named), Some(stamped)) =
+            (self.manifest.entries().get(entry), self.stamps.entries.get(entry))
         else {
-            return None;
+            return false;
         };
-        let path = named.path.as_bytes();
-        let (parent, name) = parents.split(path).ok()?;
-        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
-            || stat.st_mode & 0o7777 != file_mode(executable)
-        {
-            return None;
+        let Some((digest, _)) = content_of(named).filter(|_| look != FileStamp::NONE) else {
+            return false;
+        };
+        if look == *stamped {
+            return true;
         }
-        let stamp = FileStamp::of(&stat);
-        if stamp != *stamped {
-            let mut file = self.root.read(path).ok()?;
-            let (found, _) = content::hash(&mut file, stamp.size, buffer, &(), |_| {}).ok()?;
-            if found != digest || content::stamp_of(&file).ok()? != stamp {
-                return None;
-            }
-        }
-        Some(stamp)
+        let hashed = self.root.read(named.path.as_bytes()).and_then(|mut file| {
+            let (found, _) = content::hash(&mut file, look.size, buffer, &(), |_| {})?;
+            Ok(found == digest && content::stamp_of(&file)? == look)
+        });
+        hashed.unwrap_or(false)
     }
+}
+
+fn looked(path: &[u8], executable: bool, parents: &mut Parents<'_>) -> Option<FileStamp> {
+    let (parent, name) = parents.split(path).ok()?;
+    let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let fits = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        && stat.st_mode & 0o7777 == file_mode(executable);
+    fits.then(|| FileStamp::of(&stat))
 }
 
 fn content_of(entry: EntryRef<'_>) -> Option<(BlobDigest, bool)> {

@@ -7,7 +7,6 @@ use ship_model::manifest::{EntryKind, Manifest};
 
 use super::kept::Kept;
 use super::staged::StagedRelease;
-use crate::beneath::Parents;
 use crate::stamp::FileStamp;
 
 /// Every content of a release, sorted by digest, and where it comes from. A content takes 32 bytes and a name four: there
@@ -77,14 +76,16 @@ pub(crate) fn supply<'a>(
     let mut groups = Groups::of(manifest);
     for (number, donor) in (0_u16..).zip(donors) {
         let order = donor.by_content();
-        let mut parents = Parents::of(donor.root());
+        let looks = donor.looks(|digest| groups.wants(digest));
         let mut buffer = Vec::new();
         let mut renewed = Vec::new();
         groups.offer(|digest, executable| {
             let mut candidates = donor.having(&order, digest, executable).iter();
             let (entry, stamp) = candidates.find_map(|at| {
-                let stamp = donor.sound(*at as usize, &mut parents, &mut buffer)?;
-                Some((*at, stamp))
+                let look = *looks.get(*at as usize)?;
+                donor
+                    .is_sound(*at as usize, look, &mut buffer)
+                    .then_some((*at, look))
             })?;
             if donor.stamps.entries.get(entry as usize) != Some(&stamp) {
                 renewed.push(((number, entry), stamp));
@@ -119,7 +120,7 @@ impl<'a> Groups<'a> {
             let (digest, executable, _) = content(manifest, *at);
             (digest, executable, *at)
         };
-        order.sort_unstable_by_key(key);
+        order.sort_by_cached_key(key);
         let nothing = BlobDigest::of(b"");
         let mut spans = Vec::new();
         let mut from = 0_u32;
@@ -156,10 +157,6 @@ impl<'a> Groups<'a> {
         renewed.or_else(stamped).unwrap_or(FileStamp::NONE)
     }
 
-    pub fn len(&self) -> usize {
-        self.spans.len()
-    }
-
     pub fn get(&self, at: usize) -> Option<Group<'_>> {
         self.spans.get(at).map(|span| self.group(span))
     }
@@ -172,6 +169,21 @@ impl<'a> Groups<'a> {
         let digest_of = |span: &Span| content(self.manifest, self.order[span.from as usize]).0;
         let at = self.spans.binary_search_by_key(&digest, digest_of).ok()?;
         self.get(at)
+    }
+
+    /// Whether a donor's file with this content may improve a supply.
+    fn wants(&self, digest: BlobDigest) -> bool {
+        let Some(group) = self.find(digest) else {
+            return false;
+        };
+        match group.supply {
+            Supply::Link(links) => group
+                .names
+                .iter()
+                .zip(links)
+                .any(|(names, link)| !names.is_empty() && link.is_none()),
+            Supply::Copy(_) | Supply::Empty | Supply::Kept | Supply::Fetch => true,
+        }
     }
 
     /// What must be fetched, sorted.

@@ -4,6 +4,7 @@
 //! depends on the bundle's version, which is told at the end.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, BufRead, BufReader, Read};
 
 use ship_model::digest::BlobDigest;
@@ -57,7 +58,10 @@ pub(super) struct Found {
     /// Of the large files.
     pub lists: Vec<SegmentList>,
     blobs: u64,
-    last: Option<TreePath>,
+    /// What stood already: of each path a hash under a key of this process, for there may be a million. Of bundles with so many,
+    /// one in ten million is refused by chance.
+    paths: HashSet<u64>,
+    hashes: RandomState,
     /// A file that goes on in the next frame.
     large: Option<Large>,
     /// Some file lies in several frames.
@@ -66,24 +70,22 @@ pub(super) struct Found {
     uncut: bool,
     /// A segment of this name has another digest.
     misnamed: Option<TreePath>,
-    /// A segment that stands out of order.
-    unordered: Option<(usize, TreePath)>,
     pub raw_left: u64,
     pub limit: u64,
 }
 
 impl Found {
-    pub const fn new(limit: u64) -> Self {
+    pub fn new(limit: u64) -> Self {
         Self {
             frames: Vec::new(),
             lists: Vec::new(),
             blobs: 0,
-            last: None,
+            paths: HashSet::new(),
+            hashes: RandomState::new(),
             large: None,
             spread: false,
             uncut: false,
             misnamed: None,
-            unordered: None,
             raw_left: limit,
             limit,
         }
@@ -105,12 +107,6 @@ impl Found {
         }
         let pairs = || self.frames.iter().zip(index.frames());
         if index.version() == 1 {
-            if let Some((frame, path)) = &self.unordered {
-                return Err(VerifyError::Order {
-                    frame: *frame,
-                    path: path.clone(),
-                });
-            }
             let told = pairs().all(|(seen, frame)| {
                 let whole = seen.contents.iter().filter_map(|content| match content {
                     Content::Blob(place) | Content::Large(place) => Some(*place),
@@ -139,23 +135,15 @@ impl Found {
         Ok(told && !self.uncut && self.lists.iter().all(listed))
     }
 
-    /// Paths ascend, so that tar, too, unpacks each file once; segments are named by what they are and may stand in any order.
-    fn order(&mut self, frame: usize, path: &TreePath) -> Result<(), VerifyError> {
-        let is_segment = |path: &TreePath| path.as_bytes().starts_with(FOLDER);
-        match &self.last {
-            Some(last) if *last >= *path && is_segment(last) && is_segment(path) => {
-                self.unordered.get_or_insert_with(|| (frame, path.clone()));
-            }
-            Some(last) if *last >= *path => {
-                return Err(VerifyError::Order {
-                    frame,
-                    path: path.clone(),
-                });
-            }
-            _ => {}
+    /// Each path stands once, so that tar, too, unpacks what the index names.
+    fn once(&mut self, frame: usize, path: &TreePath) -> Result<(), VerifyError> {
+        if self.paths.insert(self.hashes.hash_one(path.as_bytes())) {
+            return Ok(());
         }
-        self.last = Some(path.clone());
-        Ok(())
+        Err(VerifyError::Twice {
+            frame,
+            path: path.clone(),
+        })
     }
 
     fn content(&mut self, content: Content) {
@@ -262,7 +250,7 @@ impl<R: BufRead> Members<'_, R> {
             Err(error) => return Err(self.tar(error)),
         };
         self.found.spend(member.raw_len())?;
-        self.found.order(self.frame, &member.path)?;
+        self.found.once(self.frame, &member.path)?;
         self.at += member.header_len() as u64;
         if member.size > LARGE {
             let large = Large {

@@ -3,27 +3,31 @@
 //!
 //! Nothing is followed while walking: a file is opened beneath the root without links on the way, and it counts only
 //! when inode, size, mtime and ctime are the same before and after it was read. A name that was added after the
-//! listing is not part of the release; one that vanished is an offence.
+//! listing is not part of the release; one that vanished is an offence. A file that still looks as an earlier walk
+//! [saw](Seen) it is not read.
 
 mod offence;
+mod read;
+mod seen;
 mod warn;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
-use rustix::fs::{AtFlags, FileType};
-use ship_model::manifest::{Entry, EntryKind, MAX_ENTRIES, Manifest, ManifestError};
+use rustix::fs::FileType;
+use ship_model::manifest::{MAX_ENTRIES, Manifest, ManifestError};
 use ship_model::spec::ReleaseSpec;
 
 pub use offence::Offence;
+pub use seen::{MAX_SEEN, RACY, Seen, SeenError};
 pub use warn::{MAX_WARNINGS, Warning};
 
-use crate::beneath::{Parents, Root};
-use crate::content;
+use crate::beneath::Root;
 use crate::progress::Progress;
 use crate::scan::{Found, Met, scan};
+use crate::segments::MAX_SEGMENTS;
 use crate::shared::{SharedClash, shared_links};
+use read::Walk;
 
 /// How many offences are told at once.
 pub const MAX_OFFENCES: usize = 20;
@@ -34,6 +38,27 @@ pub struct Walked {
     pub manifest: Manifest,
     /// What a person should look at before publishing; never more than [`MAX_WARNINGS`].
     pub warnings: Vec<Warning>,
+    /// Files, if there was a [clock](Reading::clock), and the lists of large ones, if they were [cut](Reading::cut).
+    pub seen: Seen,
+}
+
+/// How files are read. By default all of them, and nothing is remembered.
+#[derive(Clone, Copy, Default)]
+pub struct Reading<'a> {
+    /// What an earlier walk saw: files that still look so are not read.
+    pub seen: Option<&'a Seen>,
+    /// The time, in nanoseconds since 1970. With it the walk tells what it saw.
+    pub clock: Option<&'a (dyn Fn() -> i64 + Sync)>,
+    /// Large files are cut while they are hashed.
+    pub cut: bool,
+}
+
+impl std::fmt::Debug for Reading<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reading")
+            .field("cut", &self.cut)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a folder cannot become a release.
@@ -56,11 +81,24 @@ pub enum WalkError {
 
 /// Lists and hashes the tree below `root`, without a top-level `.git`.
 ///
-/// Memory: about 200 bytes a name and a few MiB a core, whatever the files' sizes.
-///
 /// # Errors
 /// [`WalkError`]; nothing is written in any case.
 pub fn walk(root: &Path, spec: &ReleaseSpec, progress: &dyn Progress) -> Result<Walked, WalkError> {
+    walk_with(root, spec, &Reading::default(), progress)
+}
+
+/// As [`walk`], with a memory.
+///
+/// Memory: about 200 bytes a name, as many again where files are remembered, and a few MiB a core, whatever the files' sizes.
+///
+/// # Errors
+/// [`WalkError`]; nothing is written in any case.
+pub fn walk_with(
+    root: &Path,
+    spec: &ReleaseSpec,
+    reading: &Reading<'_>,
+    progress: &dyn Progress,
+) -> Result<Walked, WalkError> {
     let tree_error = |source| WalkError::Tree {
         path: root.to_owned(),
         source,
@@ -70,52 +108,87 @@ pub fn walk(root: &Path, spec: &ReleaseSpec, progress: &dyn Progress) -> Result<
         source,
     };
     let opened = Root::open(root).map_err(root_error)?;
-    let mut offences: Vec<Offence> = Vec::new();
-    let (mut found, mut entries, mut total) = (Vec::new(), 0_u64, 0_u64);
-    let mut meet = |met| match met {
-        Met::Unlisted(unlisted) => offences.push(Offence::from(unlisted)),
-        // A folder that holds something is told by what it holds.
-        Met::Name(name) if name.kind() == FileType::Directory && !name.empty => {}
-        Met::Name(name) => {
-            entries += 1;
-            if entries > MAX_ENTRIES {
-                return;
-            }
-            offences.extend(Offence::of_kind(&name));
-            if name.kind() == FileType::RegularFile {
-                total = total.saturating_add(name.stamp.size);
-            }
-            found.push(name);
-        }
-    };
-    scan(&opened, Some(b".git"), &mut meet).map_err(root_error)?;
-    if entries > MAX_ENTRIES {
-        return Err(tree_error(ManifestError::TooMany { entries }));
+    let listed = list(&opened).map_err(root_error)?;
+    if listed.entries > MAX_ENTRIES {
+        return Err(tree_error(ManifestError::TooMany {
+            entries: listed.entries,
+        }));
     }
-    progress.total(total);
+    progress.total(listed.total);
+    let mut offences = listed.offences;
     let walk = Walk {
         root: &opened,
+        reading,
         progress,
         // Where something is refused already, the files are only opened: that tells the unreadable ones, soon.
         only_open: !offences.is_empty(),
-        warnings: Mutex::default(),
     };
-    let mut entries = Vec::with_capacity(found.len());
-    walk.all(found, |read| match read {
-        Ok(entry) => entries.extend(entry),
+    let mut entries = Vec::with_capacity(listed.found.len());
+    let (mut files, mut lists, mut segments) = (Vec::new(), Vec::new(), 0);
+    let mut warnings = Vec::new();
+    walk.all(listed.found, |read| match read {
+        Ok(Some(read)) => {
+            entries.push(read.entry);
+            files.extend(read.file);
+            warnings.extend(read.warning);
+            if let Some(list) = read
+                .list
+                .filter(|list| segments + list.segments.len() <= MAX_SEGMENTS)
+            {
+                segments += list.segments.len();
+                lists.push(list);
+            }
+        }
+        Ok(None) => {}
         Err(offence) => offences.push(offence),
     });
     if !offences.is_empty() {
         return Err(refused(root, offences));
     }
-    let mut warnings = walk.warnings.into_inner().unwrap_or_default();
     let manifest = Manifest::new(spec.clone(), entries).map_err(tree_error)?;
     shared_links(&manifest).map_err(|source| WalkError::Shared {
         path: root.to_owned(),
         source,
     })?;
     warn::finish(&manifest, &mut warnings);
-    Ok(Walked { manifest, warnings })
+    Ok(Walked {
+        manifest,
+        warnings,
+        seen: Seen::new(files, lists),
+    })
+}
+
+/// Every name that counts, before any file is read.
+#[derive(Default)]
+struct Listed {
+    found: Vec<Found>,
+    offences: Vec<Offence>,
+    /// Names, those that are too many among them.
+    entries: u64,
+    /// Bytes of all files.
+    total: u64,
+}
+
+fn list(root: &Root) -> io::Result<Listed> {
+    let mut listed = Listed::default();
+    let mut meet = |met| match met {
+        Met::Unlisted(unlisted) => listed.offences.push(Offence::from(unlisted)),
+        // A folder that holds something is told by what it holds.
+        Met::Name(name) if name.kind() == FileType::Directory && !name.empty => {}
+        Met::Name(name) => {
+            listed.entries += 1;
+            if listed.entries > MAX_ENTRIES {
+                return;
+            }
+            listed.offences.extend(Offence::of_kind(&name));
+            if name.kind() == FileType::RegularFile {
+                listed.total = listed.total.saturating_add(name.stamp.size);
+            }
+            listed.found.push(name);
+        }
+    };
+    scan(root, Some(b".git"), &mut meet)?;
+    Ok(listed)
 }
 
 fn refused(root: &Path, mut offences: Vec<Offence>) -> WalkError {
@@ -127,109 +200,4 @@ fn refused(root: &Path, mut offences: Vec<Offence>) -> WalkError {
         offences,
         more,
     }
-}
-
-struct Walk<'a> {
-    root: &'a Root,
-    progress: &'a dyn Progress,
-    only_open: bool,
-    warnings: Mutex<Vec<Warning>>,
-}
-
-impl Walk<'_> {
-    fn all(&self, found: Vec<Found>, take: impl FnMut(Result<Option<Entry>, Offence>)) {
-        let bytes = |found: &Found| match found.kind() {
-            FileType::RegularFile => found.stamp.size,
-            _ => 0,
-        };
-        content::each(found, bytes, |found, buffer| self.one(found, buffer), take);
-    }
-
-    /// None for a folder that holds something.
-    fn one(&self, found: Found, buffer: &mut Vec<u8>) -> Result<Option<Entry>, Offence> {
-        let kind = match found.kind() {
-            FileType::RegularFile => self.file(&found, buffer)?,
-            FileType::Symlink => self.link(&found)?,
-            FileType::Directory if found.empty => EntryKind::EmptyFolder,
-            _ => return Ok(None),
-        };
-        Ok(Some(Entry {
-            path: found.path,
-            kind,
-        }))
-    }
-
-    fn link(&self, found: &Found) -> Result<EntryKind, Offence> {
-        let mut parents = Parents::of(self.root);
-        let target = parents
-            .split(found.path.as_bytes())
-            .and_then(|(parent, name)| Ok(rustix::fs::readlinkat(parent, name, Vec::new())?))
-            .map_err(Offence::unreadable(found))?;
-        Ok(EntryKind::Link {
-            target: target.into_bytes().into(),
-        })
-    }
-
-    fn file(&self, found: &Found, buffer: &mut Vec<u8>) -> Result<EntryKind, Offence> {
-        let path = found.path.as_bytes();
-        let mut file = self.root.read(path).map_err(Offence::unreadable(found))?;
-        let mut secret = warn::secret_name(path);
-        let mut read = Ok((
-            ship_model::digest::BlobDigest::from_bytes([0; 32]),
-            found.stamp.size,
-        ));
-        if has_capabilities(&file) {
-            return Err(Offence::Capabilities {
-                path: found.path.clone(),
-            });
-        }
-        if !self.only_open {
-            read = content::hash(&mut file, found.stamp.size, buffer, self.progress, |first| {
-                secret |= warn::secret_content(first);
-            });
-        }
-        let (digest, size) = read.map_err(Offence::unreadable(found))?;
-        let after = rustix::fs::fstat(&file).map_err(io::Error::from);
-        let after = after.map_err(Offence::unreadable(found))?;
-        let same = crate::stamp::FileStamp::of(&after) == found.stamp && after.st_mode == found.mode;
-        if !same || size != found.stamp.size || self.replaced(found) {
-            return Err(Offence::Changed {
-                path: found.path.clone(),
-            });
-        }
-        if secret {
-            self.warn(Warning::Secret {
-                path: found.path.clone(),
-            });
-        }
-        Ok(EntryKind::File {
-            executable: found.mode & 0o111 != 0,
-            size,
-            digest,
-        })
-    }
-
-    /// Whether the name leads to another inode by now: the file that was read is an old one then.
-    fn replaced(&self, found: &Found) -> bool {
-        let mut parents = Parents::of(self.root);
-        let now = parents
-            .split(found.path.as_bytes())
-            .and_then(|(parent, name)| Ok(rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?));
-        now.map_or(true, |stat| crate::stamp::FileStamp::of(&stat) != found.stamp)
-    }
-
-    fn warn(&self, warning: Warning) {
-        if let Ok(mut warnings) = self.warnings.lock() {
-            warnings.push(warning);
-        }
-    }
-}
-
-/// File capabilities give rights like setuid does, and a release would lose them silently.
-fn has_capabilities(file: &std::fs::File) -> bool {
-    let mut value = [0_u8; 64];
-    matches!(
-        rustix::fs::fgetxattr(file, "security.capability", &mut value),
-        Ok(1..)
-    )
 }

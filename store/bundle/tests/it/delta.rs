@@ -8,7 +8,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use ship_bundle::delta::{
     ApplyError, BlobBytes, DeltaBlobs, DeltaError, DeltaFooter, DeltaIndex, Effort, FOOTER, MadeDelta,
-    MakeDeltaError, TreeBlobs, make_delta, read_manifest,
+    MakeDeltaError, TreeBlobs, delta_needs, make_delta, read_manifest,
 };
 use ship_bundle::walk;
 use ship_model::digest::BlobDigest;
@@ -223,6 +223,22 @@ fn nothing_new_is_a_delta_too() {
     let (delta, made) = make_with(&old, &new, Effort::AT_ONCE);
     assert_eq!((made.blobs, made.raw_bytes), (0, 0));
     gives_what_is_new(&delta, &old, &new);
+}
+
+/// Whoever reads it opens each file that it is made against.
+#[test]
+fn of_very_many_files_a_few_thousand_are_read() {
+    let tree = |text: &str| {
+        Tree::new(|root| {
+            put(root, "changed", text);
+            (0..6_000_u32).for_each(|number| put(root, &format!("many/{number}"), number.to_string()));
+        })
+    };
+    let (old, new) = (tree("one"), tree("two"));
+    let (of_old, of_new) = delta_needs(&old.manifest, &new.manifest);
+    assert_eq!((of_old.len(), of_new.len()), (4097, 1));
+    assert!(of_old.contains(&BlobDigest::of(b"one")));
+    gives_what_is_new(&make(&old, &new), &old, &new);
 }
 
 #[test]

@@ -18,5 +18,6 @@ mod memory;
 mod mending;
 mod ordinary_tools;
 mod round_trip;
+mod seen;
 mod segments;
 mod stamped;

@@ -250,3 +250,26 @@ fn packing_is_the_same_on_any_number_of_threads() {
     let one = one.install(|| published(tree.path()));
     assert_eq!(one.digest, many.digest);
 }
+
+/// Two builds of the same sources, as npm packages have them: further apart by path than any window reaches.
+#[test]
+fn what_is_alike_is_packed_together() {
+    let tree = tempfile::tempdir().unwrap();
+    for number in 0..40 {
+        let build = noise(number, 300 << 10);
+        put(tree.path(), &format!("dist/part{number}.js"), &build);
+        put(
+            tree.path(),
+            &format!("dist/esm/part{number}.js"),
+            [&build[..], b"esm"].concat(),
+        );
+    }
+    let published = published(tree.path());
+    let one = 40 * (300 << 10);
+    assert!(
+        published.bytes.len() < one + one / 20,
+        "{}",
+        published.bytes.len()
+    );
+    assert!(published.index.frames().len() > 2);
+}

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 
 use ship_bundle::segments::{Held, LARGE, ReadListError, gather, read_listed};
-use ship_bundle::stage::{Depth, FetchError, Kept, StageError, StageTask, stage, verify_staged};
+use ship_bundle::stage::{Depth, FetchError, Kept, StageError, StageTask, fetch_cost, stage, verify_staged};
 use ship_bundle::{BundleIndex, Expected, Parts, VerifyError, export, pack_parts, verify_bundle};
 use ship_model::digest::{BlobDigest, BundleDigest};
 
@@ -102,6 +102,19 @@ fn a_segment_is_had_by_one_small_read() {
         assert!(frame.raw_len <= (4 << 20) + 1024, "{}", frame.raw_len);
     }
     assert!(scene.old.index.frames().len() >= 6);
+}
+
+#[test]
+fn what_bundles_cost_is_told_for_listed_files_too() {
+    let scene = Scene::new();
+    let large = BlobDigest::of(&inserted(&noise(7, 24 << 20)));
+    let both = scene.all().map(|each| (each.digest, each.index.clone()));
+    let cost = fetch_cost(&[large], &both).unwrap();
+    let all = (scene.old.bytes.len() + scene.new.bytes.len()) as u64;
+    assert!((20 << 20..all).contains(&cost), "{cost} of {all}");
+    // The segments that did not change lie in the older bundle only.
+    assert_eq!(fetch_cost(&[large], &both[1..]), None);
+    assert_eq!(fetch_cost(&[], &both), Some(0));
 }
 
 #[test]

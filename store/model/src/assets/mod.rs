@@ -33,7 +33,7 @@ use crate::spec::AssetRoot;
 pub use dangling::refuse_dangling;
 pub use recognise::recognise;
 pub use types::content_type;
-pub use url::{canonical_url, encode_path};
+pub use url::{canonical_url, encode_path, folder_name};
 
 use fingerprint::Neighbours;
 

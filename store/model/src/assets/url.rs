@@ -1,4 +1,9 @@
-//! One spelling for every URL.
+//! One spelling for every URL, and the name that it has in a folder.
+
+use crate::path::TreePath;
+
+/// Longest request path taken, in bytes as sent.
+const MAX_REQUEST_PATH: usize = 8192;
 
 /// Bytes that stand for themselves in a URL path: RFC 3986's `pchar` without `%`.
 fn plain(byte: u8) -> bool {
@@ -38,6 +43,25 @@ pub fn canonical_url(request: &str) -> Option<String> {
     all_tame.then(|| format!("/{}", encode_path(&decoded)))
 }
 
+/// The name below a folder of assets for a URL path: percent signs decoded once, no leading slash.
+///
+/// None for what no asset can be called: `..`, empty components, NUL, over-long.
+pub fn folder_name(url_path: &str) -> Option<TreePath> {
+    let rest = url_path.strip_prefix('/')?;
+    if rest.len() > MAX_REQUEST_PATH {
+        return None;
+    }
+    let mut decoded = Vec::with_capacity(rest.len());
+    let mut bytes = rest.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => escaped(bytes.next()?, bytes.next()?)?,
+            byte => byte,
+        });
+    }
+    TreePath::new(&decoded).ok()
+}
+
 fn escaped(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let value = digit(high)? * 16 + digit(low)?;
@@ -72,5 +96,29 @@ mod tests {
         ] {
             assert_eq!(canonical_url(asked).as_deref(), canonical, "{asked}");
         }
+    }
+
+    #[test]
+    fn a_request_names_one_file_or_none() {
+        let name = |url: &str| folder_name(url).map(|path| path.as_bytes().to_vec());
+        assert_eq!(name("/static/a%20b.js"), Some(b"static/a b.js".to_vec()));
+        assert_eq!(name("/%ff"), Some(vec![0xff]));
+        assert_eq!(name("/a%252e"), Some(b"a%2e".to_vec()), "decoded once, not twice");
+        for bad in [
+            "",
+            "a",
+            "/",
+            "//a",
+            "/a/../b",
+            "/a/%2e%2e/b",
+            "/%2e%2e%2fetc",
+            "/a%00",
+            "/a%2",
+            "/a%zz",
+            "/a//b",
+        ] {
+            assert_eq!(name(bad), None, "{bad:?}");
+        }
+        assert_eq!(name(&format!("/{}", "a".repeat(9000))), None);
     }
 }

@@ -12,12 +12,16 @@
 //! A clock that was set back keeps more, never less: what lies in the future counts as now.
 //!
 //! What was given up is told to hosts as an [`ExpiredList`].
+//!
+//! Which releases keep the rest of their content is another question: [`judge_content`].
 
+mod content;
 mod expired;
 mod roots;
 
+pub use content::{ContentReason, Keeping, KnownRelease, Sight, judge_content};
 pub use expired::{Expired, ExpiredList, ExpiredListError, MAX_EXPIRED, Sparing, UrlHash};
-pub use roots::{Live, Root, live};
+pub use roots::{Live, Root, held_by, live};
 
 use std::fmt;
 

@@ -155,13 +155,18 @@ fn of_history(live: &mut Live, state: &EnvState) {
 }
 
 fn of_report(live: &mut Live, env: &EnvName, host: &HostName, report: &AppReport) {
+    for release in held_by(report) {
+        let (env, host) = (env.clone(), host.clone());
+        live.root(release, Root::Held { env, host });
+    }
+}
+
+/// Every release that a host says it runs, goes back to or has unpacked, whole or damaged.
+pub fn held_by(report: &AppReport) -> impl Iterator<Item = Target> + '_ {
     let canary = report.canary.map(|canary| canary.release);
     let held = report.held.as_ref().map(|held| held.to);
     let singles = [report.running, report.previous, canary, held];
     let damaged = report.damaged.iter().map(|damaged| damaged.release);
     let all = singles.into_iter().flatten();
-    for release in all.chain(report.staged.iter().copied()).chain(damaged) {
-        let (env, host) = (env.clone(), host.clone());
-        live.root(release, Root::Held { env, host });
-    }
+    all.chain(report.staged.iter().copied()).chain(damaged)
 }

@@ -10,21 +10,21 @@ use crate::name::{EnvName, HostName};
 use crate::release::Target;
 use crate::rollout::{BadRelease, DeployEntry, DeployKind, End, EnvState, HostTarget};
 
-const DAY: u64 = 86_400_000;
-const NOW: u64 = 1_000 * DAY;
+pub(super) const DAY: u64 = 86_400_000;
+pub(super) const NOW: u64 = 1_000 * DAY;
 
-fn target(number: u64) -> Target {
+pub(super) fn target(number: u64) -> Target {
     Target {
         number: ReleaseNumber(number),
         id: ReleaseId::of(&number.to_le_bytes()),
     }
 }
 
-fn env(name: &str) -> EnvName {
+pub(super) fn env(name: &str) -> EnvName {
     name.parse().unwrap()
 }
 
-fn entry(deploy: u64, release: u64, kind: DeployKind, when_ms: u64) -> DeployEntry {
+pub(super) fn entry(deploy: u64, release: u64, kind: DeployKind, when_ms: u64) -> DeployEntry {
     DeployEntry {
         deploy: DeployNumber(deploy),
         release: target(release),
@@ -38,7 +38,7 @@ fn entry(deploy: u64, release: u64, kind: DeployKind, when_ms: u64) -> DeployEnt
 }
 
 /// An environment that went through `deploys`: release and time; the last of them runs.
-fn ran(name: &str, deploys: &[(u64, u64)]) -> EnvState {
+pub(super) fn ran(name: &str, deploys: &[(u64, u64)]) -> EnvState {
     let mut state = EnvState::new(env(name), "web".parse().unwrap());
     for (number, (release, when_ms)) in (1..).zip(deploys) {
         let entry = entry(number, *release, DeployKind::Promote, *when_ms);

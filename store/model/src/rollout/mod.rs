@@ -29,7 +29,7 @@ pub mod view;
 pub use event::{Effect, Event, Happening, RolloutEvent, StartRefused};
 pub use hosts::{HostView, Thresholds};
 pub use plan::{
-    ByteShare, Excuse, Plan, PlanRefused, PlanStep, PlannedHost, Policy, ReleaseInfo, Request, Wish,
+    ByteShare, Content, Excuse, Plan, PlanRefused, PlanStep, PlannedHost, Policy, ReleaseInfo, Request, Wish,
 };
 pub use planning::{ASSET_CLASS, plan};
 pub use state::{

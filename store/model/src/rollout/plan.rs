@@ -42,6 +42,32 @@ pub struct ReleaseInfo {
     pub keep: Option<u32>,
     /// How long its own words let a switch to it or from it take on one host.
     pub switch_waits_ms: u64,
+    pub content: Content,
+}
+
+/// Whether the store has a release's content.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Content {
+    #[default]
+    Kept,
+    /// Nothing kept it any longer. Nobody can be told to run it.
+    Collected {
+        /// Some of its fingerprinted assets are promised still: hosts are to have them.
+        assets: bool,
+        /// The newest release of the same tree whose content is there.
+        again: Option<ReleaseNumber>,
+    },
+}
+
+impl Content {
+    pub const fn is_kept(self) -> bool {
+        matches!(self, Self::Kept)
+    }
+
+    /// Whether hosts are to have assets of the release.
+    pub const fn has_assets(self) -> bool {
+        matches!(self, Self::Kept | Self::Collected { assets: true, .. })
+    }
 }
 
 impl ReleaseInfo {
@@ -66,6 +92,7 @@ impl ReleaseInfo {
             platform: spec.platform.clone(),
             keep: spec.keep,
             switch_waits_ms: spec.switch_waits_ms(),
+            content: Content::Kept,
         }
     }
 }
@@ -212,6 +239,12 @@ pub struct ByteShare {
 pub enum PlanRefused {
     #[error("{app} has no release {release}: `shipctl releases {app}` lists them")]
     UnknownRelease { app: AppName, release: ReleaseNumber },
+    #[error("the content of {app}@{release} was collected: {}", next(*.again))]
+    Collected {
+        app: AppName,
+        release: ReleaseNumber,
+        again: Option<ReleaseNumber>,
+    },
     #[error("{app} has no release yet: publish one first")]
     NothingPublished { app: AppName },
     #[error("{env} runs {app}@{release} already")]
@@ -268,6 +301,13 @@ pub enum PlanRefused {
         "policy lets no host be away ({total} app hosts, {min_healthy} must stay healthy): no switch is possible"
     )]
     PolicyAllowsNone { total: usize, min_healthy: u32 },
+}
+
+fn next(again: Option<ReleaseNumber>) -> String {
+    match again {
+        Some(number) => format!("the same tree is release {number}"),
+        None => "publish its tree again, as a new release".to_owned(),
+    }
 }
 
 fn list<T: ToString>(items: &[T]) -> String {

@@ -8,7 +8,7 @@ use crate::name::{ClassName, HostName};
 use crate::release::{ReleaseNumber, Target};
 use crate::rollout::hosts::HostView;
 use crate::rollout::plan::{
-    Excuse, Plan, PlanRefused, PlanStep, PlannedHost, Policy, ReleaseInfo, Request, Wish,
+    Content, Excuse, Plan, PlanRefused, PlanStep, PlannedHost, Policy, ReleaseInfo, Request, Wish,
 };
 use crate::rollout::state::{DeployKind, EnvState};
 
@@ -52,6 +52,11 @@ pub fn plan(
     }
     let mut assets = state.asset_releases.clone();
     assets.extend(releases.values().map(|info| info.target));
+    // Nobody can fetch what is promised to nobody.
+    assets.retain(|target| {
+        let info = releases.get(&target.number);
+        info.is_none_or(|info| info.content.has_assets())
+    });
     assets.sort_by_key(|target| target.number);
     assets.dedup();
     let mut plan = Plan {
@@ -97,7 +102,8 @@ impl<'a> Asked<'a> {
         let release = match release {
             Some(number) => self.known(number)?,
             None => {
-                let newest = self.releases.values().next_back();
+                let mut kept = self.releases.values().filter(|info| info.content.is_kept());
+                let newest = kept.next_back();
                 newest.ok_or_else(|| PlanRefused::NothingPublished {
                     app: self.state.app.clone(),
                 })?
@@ -123,7 +129,7 @@ impl<'a> Asked<'a> {
                     .state
                     .current
                     .filter(|target| !self.state.is_bad(target.number)),
-                None => self.state.last_good_before(from),
+                None => self.state.last_good_where(from, |number| self.is_kept(number)),
             };
             let release = self.known(target.ok_or_else(nothing)?.number)?;
             return Ok((DeployKind::Revert, Some(from), release));
@@ -137,12 +143,27 @@ impl<'a> Asked<'a> {
     }
 
     fn known(&self, number: ReleaseNumber) -> Result<&'a ReleaseInfo, PlanRefused> {
-        self.releases
-            .get(&number)
-            .ok_or_else(|| PlanRefused::UnknownRelease {
-                app: self.state.app.clone(),
+        let app = || self.state.app.clone();
+        match self.releases.get(&number) {
+            None => Err(PlanRefused::UnknownRelease {
+                app: app(),
                 release: number,
-            })
+            }),
+            Some(info) => match info.content {
+                Content::Kept => Ok(info),
+                Content::Collected { again, .. } => Err(PlanRefused::Collected {
+                    app: app(),
+                    release: number,
+                    again,
+                }),
+            },
+        }
+    }
+
+    /// Not known to have been collected.
+    fn is_kept(&self, number: ReleaseNumber) -> bool {
+        let info = self.releases.get(&number);
+        info.is_none_or(|info| info.content.is_kept())
     }
 
     fn refuse_while_running(&self, refused: impl FnOnce(DeployKind) -> bool) -> Result<(), PlanRefused> {

@@ -127,8 +127,14 @@ impl EnvState {
     /// What a revert goes to from `running`: the newest release older than it that ran well here and was
     /// never reverted from or quarantined.
     pub fn last_good_before(&self, running: Target) -> Option<Target> {
+        self.last_good_where(running, |_| true)
+    }
+
+    /// The same among the releases that `may` says can be gone to.
+    pub fn last_good_where(&self, running: Target, may: impl Fn(ReleaseNumber) -> bool) -> Option<Target> {
         self.ran_well()
             .filter(|release| release.number < running.number && !self.is_bad(release.number))
+            .filter(|release| may(release.number))
             .max_by_key(|release| release.number)
     }
 

@@ -9,7 +9,8 @@ use ship_model::name::{AppName, ClassName, EnvName, HostName};
 use ship_model::release::{ReleaseNumber, Target};
 use ship_model::report::{AppFailure, AppReport, AssetIncident, HostReport, LocalHold};
 use ship_model::rollout::{
-    Effect, EnvState, Event, HostView, Plan, PlanRefused, Policy, ReleaseInfo, Request, Wish, plan, step,
+    Content, Effect, EnvState, Event, HostView, Plan, PlanRefused, Policy, ReleaseInfo, Request, Wish, plan,
+    step,
 };
 
 pub fn release(number: u64) -> Target {
@@ -202,6 +203,7 @@ impl Fleet {
             platform: Vec::new(),
             keep: None,
             switch_waits_ms: 0,
+            content: Content::Kept,
         };
         self.releases.insert(ReleaseNumber(number), info);
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bundle/3f/3f9a…64 digits      one file per object, read-only, never changed
-//! manifest/07/07c1…
+//! manifest/07/07c1…             and so are delta/ and kept/
 //! incoming/.tmp-…               staged; swept when the folder is opened
 //! quarantine/bundle-3f9a…       damaged, kept for whoever wants to look
 //! ```
@@ -211,6 +211,7 @@ fn object_named(kind: ObjectKind, name: &std::ffi::OsStr) -> Option<Object> {
         ObjectKind::Bundle => name.parse().ok().map(Object::Bundle),
         ObjectKind::Manifest => name.parse().ok().map(Object::Manifest),
         ObjectKind::Delta => name.parse().ok().map(Object::Delta),
+        ObjectKind::Kept => name.parse().ok().map(Object::Kept),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Immutable objects, each named by the BLAKE3 of its bytes: bundles, manifests and deltas.
+//! Immutable objects, each named by the BLAKE3 of its bytes: bundles, manifests, deltas and kept deltas.
 //!
 //! Bytes are staged first (a file nobody else sees, hashed while it is written), checked by whoever knows
 //! what they mean, and only then kept under their digest. Engines hold no pointers and no locks, so any
@@ -26,10 +26,12 @@ pub enum ObjectKind {
     Manifest,
     /// Derived: what is lost can be made again from bundles.
     Delta,
+    /// A delta that a release is kept by, and truth as bundles are: see [`keeping`](crate::keeping).
+    Kept,
 }
 
 impl ObjectKind {
-    pub const ALL: [Self; 3] = [Self::Bundle, Self::Manifest, Self::Delta];
+    pub const ALL: [Self; 4] = [Self::Bundle, Self::Manifest, Self::Delta, Self::Kept];
 
     /// The word for people and for folders: `bundle`.
     pub const fn as_str(self) -> &'static str {
@@ -37,6 +39,7 @@ impl ObjectKind {
             Self::Bundle => "bundle",
             Self::Manifest => "manifest",
             Self::Delta => "delta",
+            Self::Kept => "kept",
         }
     }
 }
@@ -47,6 +50,7 @@ pub enum Object {
     Bundle(BundleDigest),
     Manifest(ReleaseId),
     Delta(DeltaDigest),
+    Kept(DeltaDigest),
 }
 
 impl Object {
@@ -56,6 +60,7 @@ impl Object {
             ObjectKind::Bundle => Self::Bundle(BundleDigest::from_bytes(digest)),
             ObjectKind::Manifest => Self::Manifest(ReleaseId::from_bytes(digest)),
             ObjectKind::Delta => Self::Delta(DeltaDigest::from_bytes(digest)),
+            ObjectKind::Kept => Self::Kept(DeltaDigest::from_bytes(digest)),
         }
     }
 
@@ -64,6 +69,7 @@ impl Object {
             Self::Bundle(_) => ObjectKind::Bundle,
             Self::Manifest(_) => ObjectKind::Manifest,
             Self::Delta(_) => ObjectKind::Delta,
+            Self::Kept(_) => ObjectKind::Kept,
         }
     }
 
@@ -71,7 +77,7 @@ impl Object {
         match self {
             Self::Bundle(digest) => digest.as_bytes(),
             Self::Manifest(id) => id.as_bytes(),
-            Self::Delta(digest) => digest.as_bytes(),
+            Self::Delta(digest) | Self::Kept(digest) => digest.as_bytes(),
         }
     }
 
@@ -80,7 +86,7 @@ impl Object {
         match self {
             Self::Bundle(digest) => digest.to_string(),
             Self::Manifest(id) => id.to_string(),
-            Self::Delta(digest) => digest.to_string(),
+            Self::Delta(digest) | Self::Kept(digest) => digest.to_string(),
         }
     }
 }

@@ -1,12 +1,13 @@
-//! One frame of an object as a stream.
+//! A part of an object as a stream.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use ship_bundle::Frame;
 
 use super::ObjectReader;
 
-/// The bytes of one frame within a bundle.
+/// Bytes of an object from one place to another.
 pub(crate) struct Slice<'a> {
     reader: &'a dyn ObjectReader,
     at: u64,
@@ -14,12 +15,22 @@ pub(crate) struct Slice<'a> {
 }
 
 impl<'a> Slice<'a> {
+    /// The bytes of one frame within a bundle.
     pub fn of(reader: &'a dyn ObjectReader, frame: &Frame) -> Self {
+        Self::range(reader, frame.offset..frame.offset.saturating_add(frame.len))
+    }
+
+    pub fn range(reader: &'a dyn ObjectReader, range: Range<u64>) -> Self {
         Self {
             reader,
-            at: frame.offset,
-            end: frame.offset.saturating_add(frame.len),
+            at: range.start,
+            end: range.end,
         }
+    }
+
+    /// All of it.
+    pub fn whole(reader: &'a dyn ObjectReader) -> Self {
+        Self::range(reader, 0..reader.len())
     }
 }
 

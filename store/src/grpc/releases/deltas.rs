@@ -9,6 +9,7 @@ use ship_proto::{digest, digests, v1};
 use tonic::Status;
 
 use super::{MOST, MOST_AVOIDED, ReleasesFace, Rooms};
+use crate::engine::Object;
 use crate::grpc::status;
 
 /// Releases that one question for deltas may name.
@@ -35,7 +36,8 @@ impl ReleasesFace {
         let kept: HashSet<_> = kept.chain(running.iter().copied()).collect();
         let past: HashSet<_> = releases.iter().map(|release| release.id).collect();
         let Rooms { deltas, maker, .. } = &*self.rooms;
-        maker.remove_later(deltas.retire(|target| past.contains(&target) && !kept.contains(&target)));
+        let retired = deltas.retire(|target| past.contains(&target) && !kept.contains(&target));
+        maker.remove_later(retired.into_iter().map(Object::Delta));
         let bases = running.into_iter().chain(before.map(|release| release.id));
         maker.wish(bases, record.id);
     }

@@ -31,6 +31,8 @@ pub(super) fn record() -> ReleaseRecord {
         bytes: 4,
         new_bytes: 5,
         stored_bytes: 6,
+        collected_at_ms: 0,
+        pinned: String::new(),
     }
 }
 

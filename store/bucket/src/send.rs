@@ -10,7 +10,7 @@ use object_store::{Attribute, Attributes, Error, ObjectStore, PutMultipartOption
 use ship_model::assets::{Asset, content_type};
 use ship_model::digest::BlobDigest;
 
-use super::place::PushError;
+use crate::bucket::BucketError;
 
 /// Up to here an asset is held in memory on its way, in bytes; a larger one goes in parts of this size, which is the least that
 /// S3 takes. Of at most 10,000 parts: an asset may have 48 GiB.
@@ -32,7 +32,7 @@ pub(super) fn attributes(asset: &Asset) -> Attributes {
 }
 
 /// The bytes of a small asset, verified.
-pub(super) fn read(path: &Path, asset: &Asset) -> Result<Vec<u8>, PushError> {
+pub(super) fn read(path: &Path, asset: &Asset) -> Result<Vec<u8>, BucketError> {
     let read = || {
         let mut bytes = Vec::new();
         fs::File::open(path)?
@@ -50,8 +50,8 @@ fn rotten() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "its bytes are not what was published")
 }
 
-fn unread(path: &Path, source: io::Error) -> PushError {
-    PushError::Read {
+fn unread(path: &Path, source: io::Error) -> BucketError {
+    BucketError::Read {
         path: path.to_owned(),
         source,
     }
@@ -64,7 +64,7 @@ pub(super) async fn in_parts(
     key: &Key,
     asset: &Asset,
     path: &Path,
-) -> Result<Result<(), Error>, PushError> {
+) -> Result<Result<(), Error>, BucketError> {
     let mut file = fs::File::open(path).map_err(|source| unread(path, source))?;
     let options = PutMultipartOptions {
         attributes: attributes(asset),
