@@ -132,6 +132,33 @@ fn an_answer_under_way_is_broken_off() {
     assert!(js.starts_with(body), "other bytes were sent");
 }
 
+/// A release that is staged takes a name more of the file, one that is removed a name less.
+#[test]
+fn an_answer_under_way_outlives_names_that_come_and_go() {
+    let js = text(3, 40_000_000);
+    let front = Front::start(Start::of(&[(JS, &js)]));
+    let request = format!("GET /static/{JS} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let mut stream = TcpStream::connect(front.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut said = vec![0; 1000];
+    stream.read_exact(&mut said).unwrap();
+    let other = front.dir.path().join("next");
+    for megabytes in 1..30 {
+        if megabytes % 2 == 1 {
+            fs::hard_link(front.stored(JS), &other).unwrap();
+        } else {
+            fs::remove_file(&other).unwrap();
+        }
+        said.resize(megabytes << 20, 0);
+        let at = (megabytes - 1) << 20;
+        stream.read_exact(&mut said[at.max(1000)..]).unwrap();
+    }
+    stream.read_to_end(&mut said).unwrap();
+    let at = said.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+    assert!(said[at..] == js, "{} of {} bytes", said.len() - at, js.len());
+}
+
 /// What the release that runs serves under mutable names is checked like the rest, and stays where it lies.
 #[test]
 fn rot_in_the_running_release_is_not_served() {

@@ -17,7 +17,7 @@ use super::encode::{Encoded, Job, Known, is_worth_it};
 use super::files::{Opened, Wanted};
 use super::range::{self, Asked};
 use super::rules::Rules;
-use crate::miss::Missed;
+use crate::miss::{Missed, Misses, Moment};
 use crate::shelf::Served;
 
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
@@ -117,8 +117,16 @@ fn expired(assets: &Assets, origin: Option<&HeaderValue>) -> Response<FileBody> 
 /// Answers with what is found elsewhere.
 async fn missing(assets: Assets, head: Request<()>) -> Response<FileBody> {
     let origin = head.headers().get(header::ORIGIN);
+    let path = head.uri().path();
     let missed = match assets.shelf.misses() {
-        Some(misses) => misses.miss(head.uri().path()).await,
+        Some(misses) => {
+            let moment = misses.moment();
+            // Another request may have had it fetched since this one looked.
+            match assets.shelf.find(path) {
+                Some(_) => Missed::Here,
+                None => misses.miss(path, moment).await,
+            }
+        }
         None => Missed::Unknown,
     };
     match missed {
@@ -135,11 +143,14 @@ async fn missing(assets: Assets, head: Request<()>) -> Response<FileBody> {
 }
 
 /// Has a file made anew that cannot be read.
-async fn mend(assets: &Assets, name: &TreePath, served: &Served) -> Missed {
-    let Some(misses) = assets.shelf.misses().filter(|_| served.immutable) else {
-        return Missed::Incident;
-    };
-    misses.miss(&format!("/{}", encode_path(name.as_bytes()))).await
+async fn mend(misses: Option<(&Arc<Misses>, Moment)>, name: &TreePath) -> Missed {
+    match misses {
+        Some((misses, moment)) => {
+            let path = format!("/{}", encode_path(name.as_bytes()));
+            misses.miss(&path, moment).await
+        }
+        None => Missed::Incident,
+    }
 }
 
 fn found<B>(assets: &Assets, request: &Request<B>, name: TreePath, served: Served) -> Decided {
@@ -198,9 +209,11 @@ async fn read(assets: Assets, mut reading: Reading) -> Response<FileBody> {
         }
     }
     let wanted = || wanted(&reading.name, &reading.served);
+    let misses = assets.shelf.misses().filter(|_| reading.served.immutable);
+    let misses = misses.map(|misses| (misses, misses.moment()));
     let mut obtained = assets.room.files.obtain(wanted()).await;
     if obtained.is_err() {
-        match mend(&assets, &reading.name, &reading.served).await {
+        match mend(misses, &reading.name).await {
             Missed::Here => obtained = assets.room.files.obtain(wanted()).await,
             // It was forgotten after it was found on the shelf.
             Missed::Expired => return expired(&assets, reading.asks.origin.as_ref()),

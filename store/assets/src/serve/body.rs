@@ -19,6 +19,9 @@ use super::files::Opened;
 /// Set once where the system knows no read that refuses to wait.
 static ALWAYS_WAITS: AtomicBool = AtomicBool::new(false);
 
+/// Times that a file may be linked or unlinked while one piece of it is read and hashed.
+const DISTURBED: usize = 16;
+
 /// Bytes of a file from an offset on, or bytes that are at hand.
 #[derive(Debug)]
 pub struct FileBody {
@@ -78,7 +81,7 @@ impl FileBody {
 }
 
 impl Source {
-    /// What lies in the page cache; none when a disk must be waited for.
+    /// What lies in the page cache; none when a disk must be waited for, or the file changed.
     fn read_now(&mut self, buffer: &mut Buffer) -> io::Result<bool> {
         if ALWAYS_WAITS.load(Ordering::Relaxed) {
             return Ok(false);
@@ -86,7 +89,9 @@ impl Source {
         let file = self.opened.file().ok_or(io::ErrorKind::Unsupported)?;
         let mut room = [IoSliceMut::new(buffer.room())];
         match rustix::io::preadv2(file, &mut room, self.offset, ReadWriteFlags::NOWAIT) {
-            Ok(got) => self.take_over(buffer, got).map(|()| true),
+            // Some kernels say nothing where they should say that it would wait.
+            Ok(0) => Ok(false),
+            Ok(got) => Ok(self.take_over(buffer, got)),
             Err(Errno::AGAIN | Errno::INTR) => Ok(false),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                 ALWAYS_WAITS.store(true, Ordering::Relaxed);
@@ -96,25 +101,32 @@ impl Source {
         }
     }
 
+    /// The client must take neither other bytes nor a part for the whole, so both are errors, which break the answer off.
     fn read_waiting(mut self, mut buffer: Buffer) -> io::Result<(Buffer, Self)> {
-        let file = self.opened.file().ok_or(io::ErrorKind::Unsupported)?;
-        let got = file.read_at(buffer.room(), self.offset)?;
-        self.take_over(&mut buffer, got)?;
-        Ok((buffer, self))
+        for _ in 0..DISTURBED {
+            if !self.opened.is_still_right() {
+                break;
+            }
+            let file = self.opened.file().ok_or(io::ErrorKind::Unsupported)?;
+            let got = file.read_at(buffer.room(), self.offset)?;
+            if got == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if self.take_over(&mut buffer, got) {
+                return Ok((buffer, self));
+            }
+        }
+        Err(io::Error::other("the file changed while it was sent"))
     }
 
-    /// What was read counts if nobody has written to the file since it was hashed. The client must take neither other
-    /// bytes nor a part for the whole, so both are errors, which break the answer off.
-    fn take_over(&mut self, buffer: &mut Buffer, got: usize) -> io::Result<()> {
-        if got == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+    /// What was read counts if the file did not change since it was hashed.
+    fn take_over(&mut self, buffer: &mut Buffer, got: usize) -> bool {
         if !self.opened.is_unchanged() {
-            return Err(io::Error::other("the file changed while it was sent"));
+            return false;
         }
         buffer.shorten(got);
         self.offset += got as u64;
-        Ok(())
+        true
     }
 }
 

@@ -333,7 +333,7 @@ impl Shared {
                 let coded = encode(job.encoding, job.file.size, opened.reader(), most);
                 let coded = coded.map_err(MakeError::Encode)?;
                 // Bytes of a file that somebody wrote to meanwhile are not the blob's.
-                coded.filter(|_| opened.is_unchanged())
+                coded.filter(|_| opened.is_still_right())
             }
         };
         Ok(self.keep(job, coded.as_deref())?)

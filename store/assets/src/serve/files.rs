@@ -2,7 +2,9 @@
 //! first seen and whenever their stamp differs from that of the last hash, and then kept open, or in memory when small.
 //!
 //! Rot is found before a byte of it is sent: bytes in memory were hashed as they lie there, and a part of a larger file
-//! is handed on only if the file's stamp, looked at after reading, is still the one that its hash was taken at.
+//! is handed on only if the file's stamp, looked at after reading, is still the one that its hash was taken at. A name that is
+//! given to a file or taken from it changes its stamp as well, and every staged or removed release does that to files that are
+//! just being sent; so where the stamp differs, the bytes are hashed once more.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -31,7 +33,7 @@ const OPEN: usize = 256;
 const KNOWN: usize = 64 << 10;
 /// Large files that are hashed at once, so that they leave threads to the small ones.
 const HASHING: usize = 4;
-/// Tries of an `openat2` that renames nearby disturb.
+/// Tries of an `openat2` that renames nearby disturb, and of hashing a file that gets and loses names.
 const DISTURBED: usize = 64;
 
 /// Where a file lies, and what it must be.
@@ -73,7 +75,12 @@ pub(super) struct Opened {
 #[derive(Debug)]
 enum Content {
     Memory(Bytes),
-    File { file: File, stamp: Stamp },
+    File {
+        file: File,
+        digest: BlobDigest,
+        /// When the bytes were last known to be right.
+        stamp: Mutex<Stamp>,
+    },
 }
 
 impl Opened {
@@ -92,14 +99,38 @@ impl Opened {
         }
     }
 
-    /// Whether nobody wrote to the file since it was hashed.
+    /// Whether nobody wrote to the file since it was hashed, nor linked it.
     pub fn is_unchanged(&self) -> bool {
         match &self.content {
             Content::Memory(_) => true,
-            Content::File { file, stamp } => {
-                rustix::fs::fstat(file).is_ok_and(|stat| Stamp::of(&stat) == *stamp)
+            Content::File { file, stamp, .. } => {
+                rustix::fs::fstat(file).is_ok_and(|stat| Stamp::of(&stat) == *lock(stamp))
             }
         }
+    }
+
+    /// Whether the bytes are still right; hashes them where the file changed, so it blocks. Of many that ask one does the work.
+    pub fn is_still_right(&self) -> bool {
+        let Content::File { file, digest, stamp } = &self.content else {
+            return true;
+        };
+        let mut known = lock(stamp);
+        let mut hashed = None;
+        for _ in 0..DISTURBED {
+            let Ok(now) = rustix::fs::fstat(file).map(|stat| Stamp::of(&stat)) else {
+                return false;
+            };
+            // Where it changed while it was hashed, that may have been of two states.
+            if now == *known || Some(now) == hashed {
+                *known = now;
+                return true;
+            }
+            if now.size != known.size || hash(file, now.size).ok() != Some(*digest) {
+                return false;
+            }
+            hashed = Some(now);
+        }
+        false
     }
 
     /// A reader of the whole, for a thread that may block.
@@ -284,7 +315,11 @@ impl Files {
                 found
             }
         };
-        right(wanted, found).map(|()| Content::File { file, stamp })
+        right(wanted, found).map(|()| Content::File {
+            file,
+            digest: found,
+            stamp: Mutex::new(stamp),
+        })
     }
 
     /// Remembers what an inode holds, and tells of rot the first time it is seen.
