@@ -115,6 +115,21 @@ impl Landed {
 
 type Flight = watch::Receiver<Option<Landed>>;
 
+#[derive(Debug, Clone)]
+struct Remembered {
+    landed: Landed,
+    until: Instant,
+    /// For [`Landed::Here`]: whoever began to look before may not have seen it. Later ones look again.
+    before: u64,
+}
+
+enum Boarded {
+    Known(Landed),
+    Flight(Flight),
+    /// There are too many flights.
+    Full,
+}
+
 /// What could not be served of what a release brought, since the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incident {
@@ -126,11 +141,17 @@ pub struct Incident {
     pub url: String,
 }
 
+/// When a request began to look for a file here.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment(u64);
+
 /// Misses, and what became of them. Cheap to share.
 pub struct Misses {
     elsewhere: Arc<dyn Elsewhere>,
     flights: Mutex<HashMap<String, Flight>>,
-    remembered: Mutex<HashMap<String, (Landed, Instant)>>,
+    remembered: Mutex<HashMap<String, Remembered>>,
+    /// How many were fetched, which is what moments are counted by.
+    landings: AtomicU64,
     places: Arc<Semaphore>,
     incidents: Mutex<BTreeMap<(AppName, u64), Incident>>,
     /// Assets that were missing here and were fetched.
@@ -149,6 +170,7 @@ impl Misses {
             elsewhere,
             flights: Mutex::default(),
             remembered: Mutex::default(),
+            landings: AtomicU64::new(0),
             places: Arc::new(Semaphore::new(AT_ONCE)),
             incidents: Mutex::default(),
             healed: AtomicU64::new(0),
@@ -164,16 +186,19 @@ impl Misses {
         lock(&self.incidents).values().cloned().collect()
     }
 
-    /// Looks elsewhere for what a request asks for by `url_path`. Of many that ask at once one does the work, and it is
-    /// done to its end when all of them hang up. Each that cannot be served counts.
-    pub async fn miss(self: &Arc<Self>, url_path: &str) -> Missed {
+    /// Taken before a file is looked for here, and given to [`Misses::miss`] when there is none.
+    pub fn moment(&self) -> Moment {
+        Moment(self.landings.load(Ordering::SeqCst))
+    }
+
+    /// Looks elsewhere for what a request asks for by `url_path`, and did not find here since `moment`. Of many that ask at
+    /// once one does the work, and it is done to its end when all of them hang up; who saw no file and asks when the work is
+    /// done does not begin it again. Each that cannot be served counts.
+    pub async fn miss(self: &Arc<Self>, url_path: &str, moment: Moment) -> Missed {
         let Some(url) = canonical_url(url_path) else {
             return Missed::Unknown;
         };
-        let landed = match self.recall(&url) {
-            Some(known) => known,
-            None => self.seek(&url).await,
-        };
+        let landed = self.seek(&url, Some(moment)).await;
         if let Landed::Incident(promised) = &landed {
             self.count(promised);
         }
@@ -183,14 +208,16 @@ impl Misses {
     /// The same for what nobody asks for: it counts as no request, and what has just failed is tried all the same.
     pub async fn repair(self: &Arc<Self>, url_path: &str) -> Missed {
         match canonical_url(url_path) {
-            Some(url) => self.seek(&url).await.missed(),
+            Some(url) => self.seek(&url, None).await.missed(),
             None => Missed::Unknown,
         }
     }
 
-    async fn seek(self: &Arc<Self>, url: &str) -> Landed {
-        let Some(mut flight) = self.board(url) else {
-            return Landed::Unknown;
+    async fn seek(self: &Arc<Self>, url: &str, moment: Option<Moment>) -> Landed {
+        let mut flight = match self.board(url, moment) {
+            Boarded::Known(landed) => return landed,
+            Boarded::Flight(flight) => flight,
+            Boarded::Full => return Landed::Unknown,
         };
         match flight.wait_for(Option::is_some).await {
             Ok(landed) => landed.clone().unwrap_or(Landed::Unknown),
@@ -199,19 +226,29 @@ impl Misses {
         }
     }
 
-    fn recall(&self, url: &str) -> Option<Landed> {
+    fn recall(&self, url: &str, moment: Moment) -> Option<Landed> {
         let remembered = lock(&self.remembered);
-        let (landed, until) = remembered.get(url)?;
-        (Instant::now() < *until).then(|| landed.clone())
+        let known = remembered.get(url)?;
+        let holds = match known.landed {
+            Landed::Here => moment.0 < known.before,
+            _ => Instant::now() < known.until,
+        };
+        holds.then(|| known.landed.clone())
     }
 
-    /// The flight that looks for `url`; none when there are too many.
-    fn board(self: &Arc<Self>, url: &str) -> Option<Flight> {
+    /// The flight that looks for `url`, unless its end is remembered.
+    fn board(self: &Arc<Self>, url: &str, moment: Option<Moment>) -> Boarded {
         let mut flights = lock(&self.flights);
         if let Some(flight) = flights.get(url) {
-            return Some(flight.clone());
+            return Boarded::Flight(flight.clone());
         }
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        // What a flight found is remembered before it leaves the list, so one of the two is seen.
+        if let Some(landed) = moment.and_then(|moment| self.recall(url, moment)) {
+            return Boarded::Known(landed);
+        }
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return Boarded::Full;
+        };
         let (land, flight) = watch::channel(None);
         flights.insert(url.to_owned(), flight.clone());
         drop(flights);
@@ -223,7 +260,7 @@ impl Misses {
             lock(&misses.flights).remove(&url);
             land.send_replace(Some(landed));
         });
-        Some(flight)
+        Boarded::Flight(flight)
     }
 
     fn look(&self, url: &str) -> Landed {
@@ -274,18 +311,26 @@ impl Misses {
     }
 
     fn remember(&self, url: &str, landed: &Landed) {
-        let length = match landed {
-            Landed::Here => return,
-            Landed::Unknown | Landed::Expired => UNKNOWN_FOR,
-            Landed::Incident(_) => FAILED_FOR,
+        let (length, before) = match landed {
+            Landed::Here => (UNKNOWN_FOR, self.landings.fetch_add(1, Ordering::SeqCst) + 1),
+            Landed::Unknown | Landed::Expired => (UNKNOWN_FOR, 0),
+            Landed::Incident(_) => (FAILED_FOR, 0),
         };
         let mut remembered = lock(&self.remembered);
         if remembered.len() >= REMEMBERED {
             let now = Instant::now();
-            remembered.retain(|_, (_, until)| now < *until);
+            remembered.retain(|_, known| now < known.until);
         }
         if remembered.len() < REMEMBERED {
-            remembered.insert(url.to_owned(), (landed.clone(), Instant::now() + length));
+            let (landed, until) = (landed.clone(), Instant::now() + length);
+            remembered.insert(
+                url.to_owned(),
+                Remembered {
+                    landed,
+                    until,
+                    before,
+                },
+            );
         }
     }
 }

@@ -47,6 +47,7 @@ fn each_coding_is_made_once_and_is_a_representation_of_its_own() {
     let plain = front.get(&path, "");
     let first = front.get(&path, "Accept-Encoding: br\r\n");
     assert_eq!(first.header("content-encoding"), None, "nobody waits for Brotli");
+    assert_eq!((first.status, first.body.len()), (200, js.len()));
     assert!(first.body == js);
     let mut tags = vec![plain.header("etag").unwrap().to_owned()];
     for encoding in ["br", "zstd", "gzip"] {

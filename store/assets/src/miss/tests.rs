@@ -68,7 +68,7 @@ async fn of_many_that_ask_at_once_one_does_the_work() {
             } else {
                 "/static/%61.js"
             };
-            tokio::spawn(async move { misses.miss(url).await })
+            tokio::spawn(async move { misses.miss(url, misses.moment()).await })
         })
         .collect();
     while other.asked.load(Ordering::SeqCst) == 0 {
@@ -93,13 +93,33 @@ async fn of_many_that_ask_at_once_one_does_the_work() {
 }
 
 #[tokio::test]
+async fn who_asks_when_the_work_is_done_does_not_begin_it_again() {
+    let (misses, other) = misses(Other::default());
+    let moment = misses.moment();
+    for _ in 0..3 {
+        assert_eq!(misses.miss("/static/a.js", moment).await, Missed::Here);
+    }
+    assert_eq!(other.fetched.load(Ordering::SeqCst), 1);
+    // This one looked after it had landed, and somebody had taken it away.
+    let moment = misses.moment();
+    assert_eq!(misses.miss("/static/a.js", moment).await, Missed::Here);
+    assert_eq!(other.fetched.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
 async fn what_nobody_published_is_remembered_for_a_while_and_no_incident() {
     let (misses, other) = misses(Other::default());
     for _ in 0..20 {
-        assert_eq!(misses.miss("/wp-login.php").await, Missed::Unknown);
+        assert_eq!(
+            misses.miss("/wp-login.php", misses.moment()).await,
+            Missed::Unknown
+        );
     }
     assert_eq!(other.asked.load(Ordering::SeqCst), 1);
-    assert_eq!(misses.miss("/static/%2e%2e/x").await, Missed::Unknown);
+    assert_eq!(
+        misses.miss("/static/%2e%2e/x", misses.moment()).await,
+        Missed::Unknown
+    );
     assert_eq!(other.asked.load(Ordering::SeqCst), 1, "no path of an asset");
     assert!(misses.incidents().is_empty());
 }
@@ -111,7 +131,10 @@ async fn what_was_promised_and_cannot_be_had_is_an_incident_of_its_release() {
         ..Other::default()
     });
     for _ in 0..3 {
-        assert_eq!(misses.miss("/static/a.js").await, Missed::Incident);
+        assert_eq!(
+            misses.miss("/static/a.js", misses.moment()).await,
+            Missed::Incident
+        );
     }
     let tries = other.fetched.load(Ordering::SeqCst);
     assert!((1..=3).contains(&tries), "{tries}");
@@ -121,7 +144,7 @@ async fn what_was_promised_and_cannot_be_had_is_an_incident_of_its_release() {
     assert_eq!(incidents[0].url, "/static/a.js");
     // Each request counts, also those for a path that is not the last one.
     for url in ["/static/b.js", "/static/a.js", "/static/b.js"] {
-        assert_eq!(misses.miss(url).await, Missed::Incident);
+        assert_eq!(misses.miss(url, misses.moment()).await, Missed::Incident);
     }
     assert_eq!(misses.incidents()[0].count, 6);
     assert_eq!(misses.repair("/static/a.js").await, Missed::Incident);
@@ -137,17 +160,23 @@ async fn more_than_a_few_paths_at_once_are_answered_without_looking() {
     let asking: Vec<_> = (0..AT_ONCE)
         .map(|n| {
             let misses = Arc::clone(&misses);
-            tokio::spawn(async move { misses.miss(&format!("/static/{n}.js")).await })
+            tokio::spawn(async move { misses.miss(&format!("/static/{n}.js"), misses.moment()).await })
         })
         .collect();
     while lock(&misses.flights).len() < AT_ONCE {
         tokio::task::yield_now().await;
     }
-    assert_eq!(misses.miss("/static/more.js").await, Missed::Unknown);
+    assert_eq!(
+        misses.miss("/static/more.js", misses.moment()).await,
+        Missed::Unknown
+    );
     *other.closed.lock().unwrap() = false;
     other.opened.notify_all();
     for asked in asking {
         assert_eq!(asked.await.unwrap(), Missed::Here);
     }
-    assert_eq!(misses.miss("/static/more.js").await, Missed::Here);
+    assert_eq!(
+        misses.miss("/static/more.js", misses.moment()).await,
+        Missed::Here
+    );
 }
