@@ -1,10 +1,16 @@
 //! Running a test of this file in a process of its own, which may be killed.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use ship_durable::fault::{FAULT_VARIABLE, TRACE_VARIABLE};
+
+/// From fork to execution a child holds every lock that this process holds, of a store too: whoever opens that store next would
+/// find it in use. So nothing is started while a store is open here.
+static OPEN: RwLock<()> = RwLock::new(());
 
 const DIR_VARIABLE: &str = "SHIP_STORE_TEST_DIR";
 
@@ -27,12 +33,28 @@ pub fn scenario(name: &str, dir: &Path) -> Command {
     command
 }
 
+/// Held while a store is open in this process; not twice by one thread.
+pub fn inside() -> RwLockReadGuard<'static, ()> {
+    OPEN.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts it while no store is open here.
+pub fn start(command: &mut Command) -> io::Result<Child> {
+    let _none_open = OPEN.write().unwrap_or_else(PoisonError::into_inner);
+    command.spawn()
+}
+
+/// Runs it to its end, and reads what it says where that is piped.
+pub fn ended(command: &mut Command) -> Output {
+    start(command).unwrap().wait_with_output().unwrap()
+}
+
 /// The points that a scenario passes in `dir`, with how often.
 pub fn points_of(name: &str, dir: &Path) -> BTreeMap<String, usize> {
     let trace = tempfile::NamedTempFile::new().unwrap();
     let mut command = scenario(name, dir);
     command.stdout(Stdio::null()).env(TRACE_VARIABLE, trace.path());
-    assert!(command.status().unwrap().success());
+    assert!(ended(&mut command).status.success());
     let mut points = BTreeMap::new();
     for line in std::fs::read_to_string(trace.path()).unwrap().lines() {
         *points.entry(line.to_owned()).or_insert(0) += 1;

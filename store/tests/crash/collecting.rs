@@ -12,7 +12,7 @@ use ship_store::garbage::{Collector, Sweep};
 use ship_store::publish::Limits;
 use ship_store::settings::Content;
 
-use super::child::{points_of, scenario, work_dir};
+use super::child::{ended, inside, points_of, scenario, work_dir};
 use super::tree::{Tree, open, publish, tree, web};
 
 const NOW: u64 = 1_800_000_000_000;
@@ -59,7 +59,7 @@ fn collects() {
 
 /// Six releases, and a publish that was begun and never ended.
 fn prepared() -> tempfile::TempDir {
-    let _alone = crate::alone();
+    let _open = inside();
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     for number in 1..=6 {
@@ -77,7 +77,7 @@ fn collected(store: &StoreFolder) -> Vec<u64> {
 /// Whatever was not given up by the ledger's word is whole, and doing it again ends as it should have.
 fn check(dir: &Path, fault: &str) {
     {
-        let _alone = crate::alone();
+        let _open = inside();
         let (store, report) = StoreFolder::open(dir, Limits::default()).unwrap();
         assert!(report.places.unread.is_empty(), "{fault}: {report:?}");
         let found = verify(&store).unwrap();
@@ -88,8 +88,8 @@ fn check(dir: &Path, fault: &str) {
             "{fault}: {gone:?}, oldest first"
         );
     }
-    let again = crate::ended(&mut scenario("collecting::collects", dir));
-    let _alone = crate::alone();
+    let again = ended(&mut scenario("collecting::collects", dir)).status;
+    let _open = inside();
     assert!(again.success(), "{fault}: not the second time");
     let store = open(dir);
     let found = verify(&store).unwrap();
@@ -125,8 +125,8 @@ fn a_collection_killed_anywhere_loses_nothing_that_is_kept() {
                 while let Some(fault) = next() {
                     let dir = prepared();
                     let mut command = scenario("collecting::collects", dir.path());
-                    let ended = crate::ended(command.env(FAULT_VARIABLE, &fault));
-                    assert!(!ended.success(), "{fault} did not kill");
+                    let killed = ended(command.env(FAULT_VARIABLE, &fault)).status;
+                    assert!(!killed.success(), "{fault} did not kill");
                     check(dir.path(), &fault);
                 }
             });

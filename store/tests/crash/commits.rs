@@ -8,7 +8,7 @@ use ship_store::engine::blobs::{FsBlobs, check_whole};
 use ship_store::engine::catalog::SledCatalog;
 use ship_store::engine::{Blobs, Catalog, Change, Object, Outcome};
 
-use super::child::{acked, acknowledge, scenario, work_dir};
+use super::child::{acked, acknowledge, inside, scenario, start, work_dir};
 
 /// Commits that never end: each keeps an object and then a record that names it.
 #[test]
@@ -55,7 +55,7 @@ pub fn interrupted(
     count: usize,
     cut: impl FnOnce(&mut std::process::Child) -> u128,
 ) -> Vec<String> {
-    let mut child = scenario("commits::endless_commits", dir).spawn().unwrap();
+    let mut child = start(&mut scenario("commits::endless_commits", dir)).unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut text = String::new();
     let mut seen = 0;
@@ -79,6 +79,7 @@ pub fn interrupted(
 
 /// Opens what the cut left and looks for everything that was acknowledged.
 pub fn assert_all_stand(dir: &Path, names: &[String]) {
+    let _open = inside();
     let (catalog, opened) = SledCatalog::open(&dir.join("catalog")).unwrap();
     let blobs = FsBlobs::open(&dir.join("objects")).unwrap();
     for name in names {

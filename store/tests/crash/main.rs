@@ -21,19 +21,3 @@ mod scene;
 mod sweeping;
 #[path = "../publishing/tree.rs"]
 mod tree;
-
-static STARTING: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
-/// Held while a store is open here, and while a process starts: from fork to execution a child holds this process's lock of
-/// the store, too, and whoever opens the store next would find it in use.
-fn alone() -> std::sync::MutexGuard<'static, ()> {
-    STARTING.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// Runs it to its end.
-fn ended(command: &mut std::process::Command) -> std::process::ExitStatus {
-    let starting = alone();
-    let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
-    drop(starting);
-    child.wait().unwrap()
-}

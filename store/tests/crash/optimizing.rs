@@ -10,7 +10,7 @@ use ship_store::clock::Clock;
 use ship_store::folder::StoreFolder;
 use ship_store::keeping::bring;
 
-use super::child::{points_of, scenario, work_dir};
+use super::child::{ended, inside, points_of, scenario, work_dir};
 use super::tree::{Tree, open, publish, tree, web};
 
 const RELEASES: u64 = 4;
@@ -47,7 +47,7 @@ fn optimizes() {
 
 /// Prepares what the scenario finds, so that only what follows is killed.
 fn prepared() -> tempfile::TempDir {
-    let _alone = crate::alone();
+    let _open = inside();
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     for number in 1..=RELEASES {
@@ -63,11 +63,11 @@ fn points() -> BTreeMap<String, usize> {
 /// Every release is whole and can be given; doing it again ends as it should have.
 fn check(dir: &Path, fault: &str) {
     {
-        let _alone = crate::alone();
+        let _open = inside();
         whole(&open(dir), fault);
     }
-    let again = crate::ended(&mut scenario("optimizing::optimizes", dir));
-    let _alone = crate::alone();
+    let again = ended(&mut scenario("optimizing::optimizes", dir)).status;
+    let _open = inside();
     assert!(again.success(), "{fault}: not the second time");
     let store = open(dir);
     whole(&store, fault);
@@ -115,8 +115,8 @@ fn an_optimize_killed_anywhere_loses_nothing() {
                 while let Some(fault) = next() {
                     let dir = prepared();
                     let mut command = scenario("optimizing::optimizes", dir.path());
-                    let ended = crate::ended(command.env(FAULT_VARIABLE, &fault));
-                    assert!(!ended.success(), "{fault} did not kill");
+                    let killed = ended(command.env(FAULT_VARIABLE, &fault)).status;
+                    assert!(!killed.success(), "{fault} did not kill");
                     check(dir.path(), &fault);
                 }
             });

@@ -6,8 +6,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
+use super::child::start;
 use super::commits::{assert_all_stand, interrupted};
 
 const CUTS: usize = 5;
@@ -19,7 +20,13 @@ printf("%.0f", Time::HiRes::time() * 1e6);
 ioctl(F, 0x8004587d, $no_log_flush) or die "shutdown: $!";"#;
 
 fn done(program: &str, args: &[&str]) -> Result<String, String> {
-    let output = Command::new(program).args(args).stdin(Stdio::null()).output();
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let output = start(&mut command).and_then(Child::wait_with_output);
     let output = output.map_err(|error| format!("{program}: {error}"))?;
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),

@@ -9,7 +9,7 @@ use ship_store::admin::verify;
 use ship_store::folder::StoreFolder;
 use ship_store::publish::Limits;
 
-use super::child::{acked, acknowledge, points_of, scenario, work_dir};
+use super::child::{acked, acknowledge, ended, inside, points_of, scenario, work_dir};
 use super::tree::{Tree, open, publish, tree, web};
 
 const RELEASES: u64 = 3;
@@ -50,7 +50,7 @@ fn points() -> BTreeMap<String, usize> {
 
 fn run(dir: &Path, fault: &str) -> (bool, Vec<String>) {
     let mut command = scenario("publishing::publishes", dir);
-    let output = command.env(FAULT_VARIABLE, fault).output().unwrap();
+    let output = ended(command.env(FAULT_VARIABLE, fault));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let names = text.lines().filter_map(acked).map(str::to_owned).collect();
     (output.status.success(), names)
@@ -58,6 +58,7 @@ fn run(dir: &Path, fault: &str) -> (bool, Vec<String>) {
 
 /// What stands is whole, what was acknowledged is among it, and publishing again makes what is missing.
 fn check(dir: &Path, fault: &str, names: &[String]) {
+    let _open = inside();
     let (store, report) = StoreFolder::open(dir, Limits::default()).unwrap();
     assert!(report.places.unread.is_empty(), "{fault}: {report:?}");
     let found = verify(&store).unwrap();

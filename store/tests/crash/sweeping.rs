@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Mutex;
 
 use ship_durable::fault::FAULT_VARIABLE;
 use ship_model::rollout::DeployKind::Promote;
 use ship_store::admin::verify;
 
-use super::child::{points_of, scenario, work_dir};
+use super::child::{ended, inside, points_of, scenario, work_dir};
 use super::scene::{DAY, Room, name, release, url};
 use super::tree::web;
 
@@ -37,6 +36,7 @@ fn sweeps() {
 
 /// Prepares what the scenario finds, so that only the sweep and what follows is killed.
 fn prepared() -> tempfile::TempDir {
+    let _open = inside();
     let dir = tempfile::tempdir().unwrap();
     drop(room(dir.path()));
     dir
@@ -49,6 +49,7 @@ fn points() -> BTreeMap<String, usize> {
 /// What is promised stands; what does not stand is marked; and doing it again ends as it should have.
 fn check(dir: &Path, fault: &str) {
     {
+        let _open = inside();
         let room = Room::open(dir, &[]);
         let found = verify(&room.store).unwrap();
         assert!(found.is_good(), "{fault}: {found}");
@@ -62,8 +63,9 @@ fn check(dir: &Path, fault: &str) {
             );
         }
     }
-    let again = scenario("sweeping::sweeps", dir).stdout(Stdio::null()).status();
-    assert!(again.unwrap().success(), "{fault}: not the second time");
+    let again = ended(&mut scenario("sweeping::sweeps", dir)).status;
+    assert!(again.success(), "{fault}: not the second time");
+    let _open = inside();
     let room = Room::open(dir, &[]);
     for number in 0..=4 {
         assert_eq!(
@@ -98,8 +100,8 @@ fn a_sweep_killed_anywhere_loses_nothing_that_is_promised() {
                 while let Some(fault) = next() {
                     let dir = prepared();
                     let mut command = scenario("sweeping::sweeps", dir.path());
-                    let ended = command.stdout(Stdio::null()).env(FAULT_VARIABLE, &fault).status();
-                    assert!(!ended.unwrap().success(), "{fault} did not kill");
+                    let killed = ended(command.env(FAULT_VARIABLE, &fault)).status;
+                    assert!(!killed.success(), "{fault} did not kill");
                     check(dir.path(), &fault);
                 }
             });
