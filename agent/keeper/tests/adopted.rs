@@ -25,8 +25,10 @@ struct ByHand {
 
 impl ByHand {
     fn start() -> Self {
-        // Taken and given back: it must know its port, as servers do.
-        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        // Taken and given back: it must know its port, as servers do. On an address where no client is given that port.
+        let [_, a, b, c] = std::process::id().to_be_bytes();
+        let ip = std::net::Ipv4Addr::new(127, 128 | a, b, c.max(1));
+        let probe = std::net::TcpListener::bind((ip, 0)).unwrap();
         let addr = probe.local_addr().unwrap();
         drop(probe);
         let dir = tempfile::tempdir().unwrap();

@@ -268,8 +268,11 @@ mod tests {
 
     use super::*;
 
+    /// An address that was free a moment ago, where no client of another test is given its port.
     fn free() -> SocketAddr {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let [_, a, b, c] = std::process::id().to_be_bytes();
+        let ip = std::net::Ipv4Addr::new(127, 128 | a, b, c.max(1));
+        let listener = std::net::TcpListener::bind((ip, 0)).unwrap();
         listener.local_addr().unwrap()
     }
 

@@ -274,20 +274,16 @@ fn a_connection_cut_under_a_request_is_a_keep_alive_cut() {
     });
     let report = go(&Plan {
         rate: 0,
-        keep_alive_rate: 100,
+        keep_alive_rate: 20,
         connections: 1,
+        duration: Some(Duration::from_millis(500)),
         ..plan(&url)
     });
-    assert_eq!(
-        (report.due, report.ok, report.failed),
-        (10, 5, 5),
-        "{:?}",
-        report.first_failures
-    );
-    assert_eq!(
-        (report.keep_alive_cuts, report.failures[&Failure::ResetBeforeByte]),
-        (5, 5)
-    );
+    // Every second request of a connection is cut. Where one is late, the next one takes a connection of its own.
+    assert_eq!((report.due, report.ok + report.failed), (10, 10));
+    assert!((1..=5).contains(&report.failed), "{:?}", report.first_failures);
+    assert_eq!(report.keep_alive_cuts, report.failed);
+    assert_eq!(report.failures[&Failure::ResetBeforeByte], report.failed);
     assert!(
         report
             .first_failures
