@@ -58,7 +58,7 @@ fn rot_is_found_told_refused_and_mended() {
         runs(two)(app) && app.previous == Some(one) && app.assets.len() == 2
     });
 
-    // Nobody can mend it for now. Both releases have the file; where it is one inode, both turn red by one flip.
+    // Nobody can mend it while the store is sick. Both releases have the file; where it is one inode, both turn red by one flip.
     store.inner.sick.store(true, Ordering::Relaxed);
     let files = [one, two].map(|release| host.app("releases").join(release.folder()).join("same.bin"));
     let inode =
