@@ -423,6 +423,13 @@ impl Releases for Inner {
         Err(Status::unimplemented("agents do not publish"))
     }
 
+    async fn upload_delta(
+        &self,
+        _: Request<Streaming<v1::UploadDeltaChunk>>,
+    ) -> Result<Answer<v1::Uploaded>, Status> {
+        Err(Status::unimplemented("agents do not publish"))
+    }
+
     async fn commit(&self, _: Request<v1::CommitRequest>) -> Result<Answer<v1::ReleaseRecord>, Status> {
         Err(Status::unimplemented("agents do not publish"))
     }

@@ -26,6 +26,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/ship.v1.Releases/Begin", PUBLISH),
     ("/ship.v1.Releases/Missing", PUBLISH),
     ("/ship.v1.Releases/Upload", PUBLISH),
+    ("/ship.v1.Releases/UploadDelta", PUBLISH),
     ("/ship.v1.Releases/Commit", PUBLISH),
     ("/ship.v1.Releases/List", LOOK),
     ("/ship.v1.Releases/Get", FETCH),

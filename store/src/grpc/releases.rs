@@ -2,10 +2,10 @@
 
 mod deltas;
 mod keeping;
+mod upload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
@@ -16,11 +16,10 @@ use ship_model::release::{Provenance, ReleaseNumber, ReleaseRecord};
 use ship_proto::v1;
 use ship_proto::v1::releases_server::Releases;
 use ship_proto::{MAX_DIGESTS, MAX_PIECE, digest, digests};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::keeping::Marks;
+use self::upload::{check_piece, heard};
 use super::face::{Answers, Face, caller};
 use super::status;
 use crate::bridge::Bridge;
@@ -33,7 +32,7 @@ use crate::identity::Role;
 use crate::keeping::bring;
 use crate::leaves::{LeafLists, LeavesOfError};
 use crate::ledger::RequestId;
-use crate::publish::{Commit, Publisher, UploadError, UploadedBundle};
+use crate::publish::Commit;
 use crate::push::{Pushes, Pushing};
 use crate::retention::tell_expired;
 use crate::settings::Retention;
@@ -41,10 +40,6 @@ use crate::union::Unions;
 
 /// Uploads that are taken in at once; the others wait.
 const UPLOADS: usize = 8;
-/// Pieces of an upload that wait for the disk.
-const AHEAD: usize = 4;
-/// How long a publisher may be silent in the middle of a stream.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Bundles that one question may want avoided.
 const MOST_AVOIDED: usize = 64;
 /// Most releases of one list.
@@ -121,74 +116,6 @@ impl ReleasesFace {
     }
 }
 
-/// The next message of a publisher; none at the stream's proper end.
-async fn heard<T>(messages: &mut Streaming<T>) -> Result<Option<T>, Status> {
-    match timeout(PATIENCE, messages.message()).await {
-        Ok(message) => message,
-        Err(_) => {
-            let waited = format!("nothing came for {} s", PATIENCE.as_secs());
-            Err(status::unavailable(format!("the upload was given up: {waited}")))
-        }
-    }
-}
-
-fn check_piece(piece: &[u8]) -> Result<(), Status> {
-    if piece.len() <= MAX_PIECE {
-        return Ok(());
-    }
-    let message = format!(
-        "a piece of {} bytes is refused: at most {MAX_PIECE} are allowed",
-        piece.len()
-    );
-    Err(status::invalid(message, "piece"))
-}
-
-/// What travels from a stream to the thread that writes: without the end, nothing is kept.
-enum Piece {
-    Data(Bytes),
-    End,
-}
-
-enum TakeInError {
-    Upload(UploadError),
-    /// The stream broke off; whoever reads it knows why.
-    Unfinished,
-}
-
-fn take_in(
-    publisher: &Publisher,
-    mut pieces: mpsc::Receiver<Piece>,
-    announced: Option<BundleDigest>,
-) -> Result<UploadedBundle, TakeInError> {
-    let mut upload = publisher.upload().map_err(TakeInError::Upload)?;
-    loop {
-        match pieces.blocking_recv() {
-            Some(Piece::Data(data)) => upload.push(&data).map_err(TakeInError::Upload)?,
-            Some(Piece::End) => return upload.finish(announced).map_err(TakeInError::Upload),
-            None => return Err(TakeInError::Unfinished),
-        }
-    }
-}
-
-/// Passes on the pieces of an upload; what went wrong with the stream, if anything.
-async fn pass_on(
-    mut chunks: Streaming<v1::UploadChunk>,
-    first: Bytes,
-    pieces: mpsc::Sender<Piece>,
-) -> Result<(), Status> {
-    let mut next = Some(first);
-    while let Some(data) = next {
-        check_piece(&data)?;
-        if pieces.send(Piece::Data(data)).await.is_err() {
-            // The writer refused; its answer tells why.
-            return Ok(());
-        }
-        next = heard(&mut chunks).await?.map(|chunk| chunk.data);
-    }
-    let _ = pieces.send(Piece::End).await;
-    Ok(())
-}
-
 #[tonic::async_trait]
 impl Releases for ReleasesFace {
     type BeginStream = Answers<v1::MissingBlobs>;
@@ -241,31 +168,14 @@ impl Releases for ReleasesFace {
         &self,
         request: Request<Streaming<v1::UploadChunk>>,
     ) -> Result<Response<v1::Uploaded>, Status> {
-        let mut chunks = request.into_inner();
-        let first = heard(&mut chunks).await?;
-        let first = first.ok_or_else(|| status::invalid("the stream was empty", "bundle"))?;
-        let announced = first.bundle.as_deref();
-        let announced = announced
-            .map(|bytes| digest(bytes, "bundle", BundleDigest::from_slice))
-            .transpose()
-            .map_err(|error| status::bad_message(&error))?;
-        let (sender, pieces) = mpsc::channel(AHEAD);
-        let rooms = Arc::clone(&self.rooms);
-        let taking = self
-            .uploads
-            .run(move || take_in(&rooms.folder.publisher, pieces, announced));
-        let (passed, taken) = tokio::join!(pass_on(chunks, first.data, sender), taking);
-        match taken.map_err(status::broken_off)? {
-            Ok(bundle) => Ok(Response::new(v1::Uploaded {
-                bundle: bundle.digest.as_bytes().to_vec(),
-                stored_bytes: bundle.bytes,
-            })),
-            Err(TakeInError::Upload(error)) => Err(status::upload(&error)),
-            Err(TakeInError::Unfinished) => {
-                passed?;
-                Err(status::unavailable("the upload broke off"))
-            }
-        }
+        self.bundle(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn upload_delta(
+        &self,
+        request: Request<Streaming<v1::UploadDeltaChunk>>,
+    ) -> Result<Response<v1::Uploaded>, Status> {
+        self.delta(request.into_inner()).await.map(Response::new)
     }
 
     async fn commit(

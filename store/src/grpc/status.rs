@@ -13,13 +13,14 @@ use crate::bridge::BrokenOff;
 use crate::clock::rfc3339;
 use crate::engine::BlobsError;
 use crate::garbage::{CollectError, RootsError};
+use crate::keeping::MakeBundleError;
 use crate::ledger::{
     ACCEPT_HINT, AddReleaseError, ClaimError, Clash, Collected, LedgerError, NotAcceptedError,
 };
 use crate::locate::ReadIndexError;
 use crate::log::whole;
 use crate::near::near_names;
-use crate::publish::{BeginError, CommitError, UploadError};
+use crate::publish::{BeginError, CommitError, DeltaUploadError, UploadError};
 use crate::retention::{BringBackError, LookError, PromisedError, SweepError};
 use crate::rollout::{FactsError, SteerError};
 
@@ -368,6 +369,38 @@ pub fn upload(error: &UploadError) -> Status {
         UploadError::Index(_) => unavailable(whole(error)),
         UploadError::Blobs(error) => blobs(error),
         UploadError::Write(_) => unavailable(whole(error)),
+    }
+}
+
+/// Whatever it is, a bundle may be taken: only what passes by itself is worth another try.
+pub fn upload_delta(error: &DeltaUploadError) -> Status {
+    let message = whole(error);
+    let whole_files = |kind| refuse(kind, message.clone(), "delta", "send what is missing as a bundle");
+    match error {
+        DeltaUploadError::Base { .. } | DeltaUploadError::NotBegun { .. } => {
+            whole_files(FailureKind::NotFound)
+        }
+        DeltaUploadError::App { .. }
+        | DeltaUploadError::Manifests { .. }
+        | DeltaUploadError::TooLong { .. }
+        | DeltaUploadError::Way { .. }
+        | DeltaUploadError::Work { .. } => whole_files(FailureKind::Invalid),
+        DeltaUploadError::Blobs(error) | DeltaUploadError::Make(MakeBundleError::Blobs(error)) => {
+            blobs(error)
+        }
+        DeltaUploadError::Ledger(error) => ledger(error),
+        DeltaUploadError::Write(_) | DeltaUploadError::Make(MakeBundleError::Interrupted(_)) => {
+            unavailable(message)
+        }
+        DeltaUploadError::Manifest { .. }
+        | DeltaUploadError::Mismatch { .. }
+        | DeltaUploadError::Footer(_)
+        | DeltaUploadError::Gives
+        | DeltaUploadError::Lay(_)
+        | DeltaUploadError::Apply(_)
+        | DeltaUploadError::Content { .. }
+        | DeltaUploadError::Lost { .. }
+        | DeltaUploadError::Make(_) => whole_files(FailureKind::Damaged),
     }
 }
 

@@ -54,6 +54,7 @@ pub fn bring(blobs: &dyn Blobs, places: &Places, wanted: &[BlobDigest]) -> Resul
             manifest: &manifest,
             from: &from,
             level: LEVEL,
+            whole: true,
             ask: &|| Ok(()),
         };
         let wanted: HashSet<BlobDigest> = manifest.files().map(|(_, _, _, digest)| digest).collect();

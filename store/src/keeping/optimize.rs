@@ -10,7 +10,7 @@ use ship_model::digest::{BlobDigest, BundleDigest, DeltaDigest, ReleaseId};
 use ship_model::name::AppName;
 use ship_model::release::ReleaseNumber;
 
-use super::laid::{KeptDelta, Laid, LayError, manifest};
+use super::laid::{Laid, LayError, OpenDelta, manifest};
 use super::leave::{LeaveError, leave};
 use super::made::{MakeBundleError, Making};
 use super::plan::{Step, Tree, plan};
@@ -246,6 +246,7 @@ impl Optimizer {
                 manifest: &manifest,
                 from: &from,
                 level: KEY_LEVEL,
+                whole: true,
                 ask,
             };
             let (bundle, facts) = making.make(&wanted)?;
@@ -335,9 +336,8 @@ impl Optimizer {
         expected: &[BlobDigest],
         ask: Ask<'_>,
     ) -> Result<bool, OptimizeError> {
-        let delta = KeptDelta::open(&*self.blobs, &self.places, release, link, base)?;
-        let mut gives: Vec<_> = delta.gives().collect();
-        gives.sort_unstable();
+        let delta = OpenDelta::kept(&*self.blobs, &self.places, release, link, base)?;
+        let gives = delta.gives();
         if gives != expected {
             return Ok(false);
         }

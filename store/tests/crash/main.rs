@@ -9,6 +9,7 @@
     reason = "tests stop at the first surprise; a scenario tells its parent what it acknowledged"
 )]
 
+mod by_delta;
 mod child;
 mod collecting;
 mod commits;

@@ -17,6 +17,7 @@ fn kind(status: &Status) -> FailureKind {
 async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)> {
     let begin = stream::iter([v1::BeginChunk::default()]);
     let upload = stream::iter([v1::UploadChunk::default()]);
+    let delta = stream::iter([v1::UploadDeltaChunk::default()]);
     let locate = stream::iter([v1::LocateRequest::default()]);
     let missing = stream::iter([v1::MissingRequest::default()]);
     let (releases, rollouts, fleet) = (&mut clients.releases, &mut clients.rollouts, &mut clients.fleet);
@@ -25,6 +26,7 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
         ("Begin", releases.begin(begin).await.map(drop)),
         ("Missing", releases.missing(missing).await.map(drop)),
         ("Upload", releases.upload(upload).await.map(drop)),
+        ("UploadDelta", releases.upload_delta(delta).await.map(drop)),
         (
             "Commit",
             releases.commit(v1::CommitRequest::default()).await.map(drop),
@@ -113,7 +115,7 @@ async fn each_role_may_do_its_part_and_nothing_else() {
         "List", "Get", "Manifest", "Locate", "Deltas", "Leaves", "Plan", "Watch", "Status", "Logs", "Events",
         "Look", "Find", "Expired",
     ];
-    let publish = ["Begin", "Missing", "Upload", "Commit"];
+    let publish = ["Begin", "Missing", "Upload", "UploadDelta", "Commit"];
     let operate = ["Promote", "Revert", "Control", "Sweep", "Push", "Pin", "Collect"];
     let fetch = [
         "Get", "Manifest", "Locate", "Deltas", "Leaves", "Find", "Expired", "Session",

@@ -9,6 +9,7 @@
 
 mod admin;
 mod audit;
+mod by_delta;
 mod deltas;
 mod garbage;
 mod optimize;

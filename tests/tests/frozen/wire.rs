@@ -67,6 +67,10 @@ fn examples() -> Vec<Example> {
         "BeginChunk check" BeginChunk = BeginChunk { app: text("web"), check_only: true, ..BeginChunk::default() };
         "MissingBlobs" MissingBlobs = MissingBlobs { blobs: vec![digest(1), digest(2)] };
         "UploadChunk" UploadChunk = UploadChunk { bundle: Some(digest(3)), data: b"data".as_slice().into() };
+        "UploadDeltaChunk" UploadDeltaChunk = UploadDeltaChunk {
+            offer: Some(delta_offer()), data: b"data".as_slice().into(),
+        };
+        "DeltaOffer" DeltaOffer = delta_offer();
         "Uploaded" Uploaded = Uploaded { bundle: digest(4), stored_bytes: 17 };
         "CommitRequest" CommitRequest = CommitRequest {
             app: text("web"), id: digest(5), bundle: Some(digest(6)), label: Some(text("l")), commit: Some(text("c")),

@@ -10,6 +10,15 @@ pub(super) fn text(text: &str) -> String {
     text.to_owned()
 }
 
+pub(super) fn delta_offer() -> DeltaOffer {
+    DeltaOffer {
+        app: text("web"),
+        base: digest(21),
+        release: digest(22),
+        delta: digest(23),
+    }
+}
+
 pub(super) fn target(number: u64) -> Target {
     Target {
         number,
