@@ -7,7 +7,8 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::disallowed_methods,
-    reason = "tests fail by panicking"
+    clippy::print_stderr,
+    reason = "tests fail by panicking, and tell figures of a run beside their verdict"
 )]
 
 use std::collections::BTreeMap;
@@ -54,6 +55,7 @@ fn six_releases_of_streamlit_travel_and_lose_nothing() {
         });
         fleet.shipctl(&["promote", "streamlit", "-m", version]).expect(0);
         check(&fleet, number, &published);
+        sent_little(number, &done);
         moved_little(&fleet, number, done["stored_bytes"].as_u64().unwrap());
         load.into_iter().for_each(nothing_lost);
     }
@@ -67,6 +69,19 @@ fn six_releases_of_streamlit_travel_and_lose_nothing() {
     fleet.shipctl(&["revert", "streamlit"]).expect(0);
     check(&fleet, trees.len() as u64 - 1, &published);
     nothing_lost(load);
+}
+
+/// From the second release on, the publisher sends what changed, in a small part of the bytes of the bundle that is made of it.
+fn sent_little(number: u64, done: &serde_json::Value) {
+    let (sent, bundle) = (done["uploaded_bytes"].as_u64(), done["stored_bytes"].as_u64());
+    let (sent, bundle) = (sent.unwrap(), bundle.unwrap());
+    eprintln!("release {number}: {sent} bytes sent of {bundle}");
+    if number == 1 {
+        assert_eq!(sent, bundle, "{done}");
+        return;
+    }
+    assert_eq!(done["delta_from"].as_u64(), Some(number - 1), "{done}");
+    assert!(sent < bundle / 4, "{done}");
 }
 
 /// From the second release on, hosts fetch what changed, in a small part of the bytes of the new files.

@@ -7,6 +7,7 @@ use ship_proto::v1::{
     AppStatus, HostLine, HostWay, ReleaseLine, ReleaseRecord, RolloutView, StepView, Target,
 };
 
+use super::publish::Sent;
 use crate::ui::outcome_name;
 use crate::words::{full_id, rfc3339};
 
@@ -60,6 +61,30 @@ impl From<&ReleaseRecord> for Release {
                 .then(|| rfc3339(record.collected_at_ms))
                 .flatten(),
             pinned: Some(record.pinned.clone()).filter(|pinned| !pinned.is_empty()),
+        }
+    }
+}
+
+/// A release that was just made.
+#[derive(Debug, Serialize)]
+pub struct Published {
+    #[serde(flatten)]
+    pub release: Release,
+    /// Of bundles and deltas, over all tries.
+    pub uploaded_bytes: u64,
+    /// The release against which a delta was sent.
+    pub delta_from: Option<u64>,
+    /// Why none was.
+    pub no_delta: Option<String>,
+}
+
+impl From<&Sent> for Published {
+    fn from(sent: &Sent) -> Self {
+        Self {
+            release: Release::from(&sent.record),
+            uploaded_bytes: sent.uploaded_bytes,
+            delta_from: sent.delta_from,
+            no_delta: sent.no_delta.clone(),
         }
     }
 }
