@@ -23,9 +23,9 @@ use ship_model::name::AppName;
 
 use crate::seen::cache;
 
-/// Of fewer bytes a bundle is made and sent in less time than it takes to read the older files and match the new ones: it has
-/// some 100 KiB, a tenth of a second at 10 Mbit/s.
-pub const LEAST: u64 = 256 << 10;
+/// Of fewer bytes a bundle has some 20 KiB: it is sent within two round trips, in less time than the store takes to lay out what a
+/// delta copies from.
+pub const LEAST: u64 = 64 << 10;
 /// Apps of which the last release is kept.
 const MOST_APPS: usize = 8;
 /// Bytes of all that is kept: a release with a file of 2 GiB has room.

@@ -172,7 +172,10 @@ impl Maker {
         let mut idle = false;
         while let Some(work) = self.next(&mut idle) {
             match work {
-                Work::Wish(way) => self.tried(way, Effort::AT_ONCE),
+                Work::Wish(way) => {
+                    let _turn = self.places.hurrying();
+                    self.tried(way, Effort::AT_ONCE);
+                }
                 Work::Improve(way) => self.tried(way, Effort::THOROUGH),
                 Work::Remove(gone) => self.remove(&gone),
                 // When there is nothing more to do, it is looked again after a while.

@@ -148,6 +148,11 @@ impl Places {
         self.bringing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// For whoever makes or takes a delta that somebody waits for: one takes up to 200 MiB, so that two at once would be too much.
+    pub fn hurrying(&self) -> MutexGuard<'_, ()> {
+        self.hurrying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes that a bundle was made because somebody asked.
     pub fn brought(&self, bundle: BundleDigest) {
         let mut brought = self.brought.lock().unwrap_or_else(PoisonError::into_inner);

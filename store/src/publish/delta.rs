@@ -15,7 +15,6 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
-use std::sync::PoisonError;
 
 use ship_bundle::DEFAULT_LEVEL;
 use ship_bundle::delta::{ApplyError, DeltaError, DeltaFooter, read_manifest as read_target};
@@ -262,8 +261,7 @@ impl DeltaUpload<'_> {
             let announced = offer.delta;
             return Err(DeltaUploadError::Mismatch { announced, found });
         }
-        let decoding = publisher.decoding.lock();
-        let _decoding = decoding.unwrap_or_else(PoisonError::into_inner);
+        let _turn = publisher.places.hurrying();
         let (base, target) = (publisher.manifest(offer.base)?, publisher.manifest(offer.target)?);
         if target.spec().app != offer.app {
             return Err(DeltaUploadError::App {

@@ -68,8 +68,6 @@ pub struct Publisher {
     /// One commit per app at a time in this process; between processes, compare-and-swap decides.
     turns: Mutex<HashMap<AppName, Arc<Mutex<()>>>>,
     large: Mutex<()>,
-    /// Held while a delta is decoded and packed: one takes a frame with its prefix, then the frames of a bundle.
-    decoding: Mutex<()>,
 }
 
 impl Publisher {
@@ -81,7 +79,6 @@ impl Publisher {
             limits,
             turns: Mutex::default(),
             large: Mutex::default(),
-            decoding: Mutex::default(),
         }
     }
 

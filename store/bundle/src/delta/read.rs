@@ -279,6 +279,9 @@ impl<'a, R: Read> DeltaBlobs<'a, R> {
         // Freed before the next ones are taken, so that two frames never lie here together.
         self.raw = Vec::new();
         self.prefix.clear();
+        let old = frame.prefix.iter().map(|span| span.len as usize).sum();
+        // Not by doubling, which holds it twice.
+        self.prefix.reserve_exact(old);
         for span in &frame.prefix {
             let at = self.prefix.len();
             self.prefix.resize(at + span.len as usize, 0);
