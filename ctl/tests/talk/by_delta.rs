@@ -162,7 +162,7 @@ fn a_folder_with_the_earlier_release_serves_where_nothing_is_kept() {
         ..Script::default()
     });
     let base = published_once(&store);
-    std::fs::remove_dir_all(store.folder().join("cache")).unwrap();
+    ship_durable::remove_tree(&store.folder().join("cache")).unwrap();
     large_tree(&store, "old", 1);
     let said = publish_again(&store, &["--base", "old"]);
     assert_eq!(said.json()["delta_from"], 3, "{said:?}");

@@ -11,35 +11,24 @@
 //! A crash anywhere leaves a bundle that no release names, or a delta that leads to none: the next publish uses what lies
 //! there. Whoever is refused uploads a bundle.
 
-use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
+mod decode;
 
-use ship_bundle::DEFAULT_LEVEL;
-use ship_bundle::delta::{ApplyError, DeltaError, DeltaFooter, read_manifest as read_target};
+use std::io::{self, Write as _};
+
+use ship_bundle::delta::{ApplyError, DeltaFooter};
 use ship_durable::fault;
 use ship_model::digest::{BlobDigest, DeltaDigest, ReleaseId};
 use ship_model::manifest::Manifest;
 use ship_model::name::AppName;
 
+use self::decode::Decoded;
 use super::upload::ROOM_STEP;
 use super::{Publisher, UploadedBundle};
-use crate::deltas::{MOST_MANIFESTS, ReadFooterError, footer_in};
-use crate::engine::{BlobsError, Object, ObjectReader, Slice, Staged};
-use crate::keeping::{Laid, LayError, MakeBundleError, Making, OpenDelta};
+use crate::deltas::{MOST_MANIFESTS, ReadFooterError};
+use crate::engine::{BlobsError, Object, Staged};
+use crate::keeping::{LayError, MakeBundleError};
 use crate::ledger::LedgerError;
-use crate::spool::Spool;
 use crate::union::{ReadManifestError, read_manifest};
-
-/// Longest frame of a manifest or an index, before anything of it is read: what they may hold, and what zstd adds.
-const MOST_FRAME: u64 = 33 << 20;
-/// How often each byte of both releases may be read or written while a delta is decoded: who makes one reads few of them twice.
-const WORK: u64 = 8;
-/// What any delta may take besides.
-const LEAST_WORK: u64 = 256 << 20;
-/// And what none may take, whatever sizes the manifests tell: about a minute of copying.
-const MOST_WORK: u64 = 256 << 30;
 
 /// What a publisher says of a delta before it comes.
 #[derive(Debug, Clone)]
@@ -167,67 +156,6 @@ impl Publisher {
     fn manifest(&self, id: ReleaseId) -> Result<Manifest, DeltaUploadError> {
         read_manifest(&*self.blobs, id).map_err(|source| DeltaUploadError::Manifest { id, source })
     }
-
-    /// Those of `given` that the target lacks here; all it lacks must be among them.
-    fn lacking(
-        &self,
-        target: &Manifest,
-        given: &[BlobDigest],
-    ) -> Result<HashSet<BlobDigest>, DeltaUploadError> {
-        let missing = self
-            .places
-            .missing(target.files().map(|(_, _, _, digest)| digest));
-        let (given, lost): (Vec<_>, Vec<_>) = missing
-            .into_iter()
-            .partition(|blob| given.binary_search(blob).is_ok());
-        match lost.len() {
-            0 => Ok(given.into_iter().collect()),
-            count => Err(DeltaUploadError::Lost { count }),
-        }
-    }
-
-    /// Every blob that the delta gives, each as its digest says.
-    fn decoded(&self, delta: &OpenDelta<'_>, given: &[BlobDigest]) -> Result<Spool, DeltaUploadError> {
-        let from = Laid::out(&*self.blobs, &self.places, &delta.needs())?;
-        let mut spool = Spool::new(&*self.blobs)?;
-        let (mut wrong, mut full) = (None, None);
-        let wanted = given.iter().copied().collect();
-        delta.decode(&wanted, &from, |blob, give| {
-            let is_it = spool.add(blob, give)?;
-            full = spool.room(&*self.blobs).err();
-            wrong = (!is_it).then_some(blob);
-            Ok(is_it && full.is_none())
-        })?;
-        match (wrong, full) {
-            (Some(blob), _) => Err(DeltaUploadError::Content { blob }),
-            (None, Some(full)) => Err(full.into()),
-            (None, None) => Ok(spool.ready()),
-        }
-    }
-
-    fn bundled(
-        &self,
-        target: &Manifest,
-        wanted: &HashSet<BlobDigest>,
-        from: &Spool,
-    ) -> Result<UploadedBundle, DeltaUploadError> {
-        let making = Making {
-            blobs: &*self.blobs,
-            places: &self.places,
-            manifest: target,
-            from,
-            level: DEFAULT_LEVEL,
-            whole: false,
-            ask: &|| Ok(()),
-        };
-        let (digest, facts) = making.make(wanted)?;
-        self.places.complete(&*self.blobs);
-        Ok(UploadedBundle {
-            digest,
-            bytes: facts.bytes,
-            blobs: facts.blobs,
-        })
-    }
 }
 
 impl DeltaUpload<'_> {
@@ -269,27 +197,14 @@ impl DeltaUpload<'_> {
                 theirs: target.spec().app.clone(),
             });
         }
-        let given = news(&base, &target);
-        let wanted = publisher.lacking(&target, &given)?;
-        if wanted.is_empty() {
+        let Some(decoded) = Decoded::of(publisher, &staged, &offer, base, &target)? else {
             return Ok(TakenDelta {
                 bundle: None,
                 kept: None,
             });
-        }
-        let incoming = Incoming {
-            file: staged.file(),
-            len: staged.len(),
         };
-        let footer = footer_in(&incoming)?;
-        check_footer(&incoming, &footer, &offer, (&base, &target))?;
-        let both = base.total_bytes().saturating_add(target.total_bytes());
-        let delta = OpenDelta::of(Box::new(incoming), &footer, base, &target)?;
-        check_bounds(&delta, &given, &target, both, publisher.limits.delta_raw_bytes)?;
-        let spool = publisher.decoded(&delta, &given)?;
-        drop(delta);
         fault::point("store.publish.delta.decoded").map_err(DeltaUploadError::Write)?;
-        let bundle = publisher.bundled(&target, &wanted, &spool)?;
+        let bundle = decoded.bundled(publisher, &target)?;
         fault::point("store.publish.delta.bundled").map_err(DeltaUploadError::Write)?;
         let (digest, bytes) = (found, staged.len());
         publisher.blobs.keep(staged, Object::Delta(digest))?;
@@ -297,94 +212,10 @@ impl DeltaUpload<'_> {
         Ok(TakenDelta {
             bundle: Some(bundle),
             kept: Some(KeptForHosts {
-                footer,
+                footer: decoded.footer,
                 digest,
                 bytes,
             }),
         })
-    }
-}
-
-/// What the target has and the base has not, sorted, each once.
-fn news(base: &Manifest, target: &Manifest) -> Vec<BlobDigest> {
-    let there: HashSet<_> = base.files().map(|(_, _, _, digest)| digest).collect();
-    let mut news: Vec<_> = target.files().map(|(_, _, _, digest)| digest).collect();
-    news.retain(|blob| !there.contains(blob));
-    news.sort_unstable();
-    news.dedup();
-    news
-}
-
-/// It leads where it was announced to, and tells the manifest that was begun: hosts will read it too.
-fn check_footer(
-    incoming: &Incoming<'_>,
-    footer: &DeltaFooter,
-    offer: &DeltaOffer,
-    (base, target): (&Manifest, &Manifest),
-) -> Result<(), DeltaUploadError> {
-    if (footer.base, footer.target) != (offer.base, offer.target) {
-        return Err(DeltaUploadError::Way {
-            base: footer.base,
-            target: footer.target,
-        });
-    }
-    let expected = offer.target;
-    let refused = |error: DeltaError| Err(ReadFooterError::from(error).into());
-    if footer.manifest_bytes() != target.encoded().len() as u64 {
-        return refused(DeltaError::Target { expected });
-    }
-    if footer.manifest_len.max(footer.index_len) > MOST_FRAME {
-        return refused(DeltaError::Length { total: incoming.len });
-    }
-    let mut coded = Vec::new();
-    let read = Slice::range(incoming, 0..footer.manifest_len).read_to_end(&mut coded);
-    read.map_err(ReadFooterError::from)?;
-    read_target(footer, &coded, base).map(drop).or_else(refused)
-}
-
-/// What it gives, and what that costs.
-fn check_bounds(
-    delta: &OpenDelta<'_>,
-    given: &[BlobDigest],
-    target: &Manifest,
-    both: u64,
-    limit: u64,
-) -> Result<(), DeltaUploadError> {
-    if delta.gives() != given {
-        return Err(DeltaUploadError::Gives);
-    }
-    let mut counted = HashSet::new();
-    let sizes = target
-        .files()
-        .filter(|(_, _, _, digest)| given.binary_search(digest).is_ok() && counted.insert(*digest));
-    let raw = sizes.fold(0_u64, |sum, (_, _, size, _)| sum.saturating_add(size));
-    if raw > limit {
-        return Err(DeltaUploadError::TooLong { limit });
-    }
-    let (work, most) = (delta.work(), both.saturating_mul(WORK).saturating_add(LEAST_WORK));
-    let most = most.min(MOST_WORK);
-    if work > most {
-        return Err(DeltaUploadError::Work { work, most });
-    }
-    Ok(())
-}
-
-/// What came in and is no object yet.
-#[derive(Debug)]
-struct Incoming<'a> {
-    file: &'a File,
-    len: u64,
-}
-
-impl ObjectReader for Incoming<'_> {
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        match self.len.checked_sub(offset) {
-            None | Some(0) => Ok(0),
-            Some(_) => self.file.read_at(buffer, offset),
-        }
     }
 }
