@@ -12,6 +12,28 @@ use crate::words::{full_id, rfc3339};
 
 pub use host::{FetchedFrom, Host, Wait, phase};
 
+/// A release that the store cannot give whole.
+#[derive(Debug, Serialize)]
+pub struct LostRelease {
+    pub app: String,
+    pub release: u64,
+    /// 0: the manifest itself is lost.
+    pub files: u64,
+    /// The first of them.
+    pub path: Option<String>,
+}
+
+impl From<&ship_proto::v1::LostRelease> for LostRelease {
+    fn from(lost: &ship_proto::v1::LostRelease) -> Self {
+        Self {
+            app: lost.app.clone(),
+            release: lost.release,
+            files: lost.files,
+            path: (!lost.path.is_empty()).then(|| lost.path.clone()),
+        }
+    }
+}
+
 pub fn number(target: Option<&Target>) -> Option<u64> {
     target.map(|target| target.number)
 }

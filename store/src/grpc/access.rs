@@ -49,6 +49,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/ship.v1.Assets/Expired", FETCH),
     ("/ship.v1.Assets/Push", OPERATE),
     ("/ship.v1.Agents/Session", SPEAK),
+    ("/ship.v1.Agents/Give", SPEAK),
 ];
 
 /// Lets a call through with its [`Caller`] as an extension, or answers with the reason why not.

@@ -5,6 +5,7 @@ mod agents;
 mod assets;
 mod face;
 mod fleet;
+mod given;
 mod logs;
 mod pushes;
 mod releases;

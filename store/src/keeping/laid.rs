@@ -54,6 +54,15 @@ pub(crate) struct Laid {
 }
 
 impl Laid {
+    /// What is laid out already.
+    pub fn of(spools: Vec<Spool>) -> Self {
+        Self { spools }
+    }
+
+    pub fn into_spools(self) -> Vec<Spool> {
+        self.spools
+    }
+
     /// Lays `wanted` out. Blocks, and takes as long as chains are deep.
     pub fn out(blobs: &dyn Blobs, places: &Places, wanted: &[BlobDigest]) -> Result<Self, LayError> {
         let mut way = Way::new(blobs, places);
@@ -196,7 +205,7 @@ type Take<'a> = dyn FnMut(
     + 'a;
 
 /// An open delta with both its manifests.
-pub(super) struct KeptDelta {
+pub(crate) struct KeptDelta {
     reader: Box<dyn ObjectReader>,
     base: Manifest,
     index: DeltaIndex,
@@ -263,6 +272,36 @@ impl KeptDelta {
             }
         }
         Ok(true)
+    }
+}
+
+impl KeptDelta {
+    /// Puts what of `wanted` can still be decoded into `spool`, however damaged the rest is.
+    pub fn rescue(&self, wanted: &HashSet<BlobDigest>, from: &dyn BlobBytes, spool: &mut Spool) {
+        for part in self.parts(wanted) {
+            let range = self.index.range(&part);
+            let input = BufReader::new(Slice::range(self.reader.as_ref(), range));
+            let mut blobs = DeltaBlobs::new(&self.index, &part, input, &self.base, from);
+            while let Some((blob, _)) = blobs.next_blob() {
+                let given = match wanted.contains(&blob) {
+                    true => spool.add(blob, |sink| blobs.content(sink)).map(drop),
+                    false => blobs.content(|_| Ok(())),
+                };
+                // What follows in this part is decoded out of the same frames.
+                if given.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// What the delta is decoded against for `wanted`.
+    pub fn needs(&self, wanted: &HashSet<BlobDigest>) -> Vec<BlobDigest> {
+        let parts = self.parts(wanted);
+        let needs = parts
+            .iter()
+            .flat_map(|part| self.index.needs_of(part, &self.base));
+        needs.collect()
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Making<'a> {
     pub manifest: &'a Manifest,
     pub from: &'a Laid,
     pub level: i32,
+    /// Compressors at a time.
+    pub at_once: usize,
     /// Whether to go on.
     pub ask: &'a dyn Fn() -> io::Result<()>,
 }
@@ -58,7 +60,14 @@ impl Making<'_> {
             staged: self.blobs.stage()?,
             ask: self.ask,
         };
-        let packed = pack_blobs(self.from, self.manifest, &parts, self.level, &mut out, &());
+        let packed = pack_blobs(
+            self.from,
+            self.manifest,
+            &parts,
+            (self.level, self.at_once),
+            &mut out,
+            &(),
+        );
         let bundle = packed.map_err(given_way)?.digest;
         let object = Object::Bundle(bundle);
         self.blobs.keep(out.staged, object)?;

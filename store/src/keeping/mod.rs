@@ -41,9 +41,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use ship_model::digest::{BlobDigest, BundleDigest, DeltaDigest, ReleaseId};
 
+pub(crate) use bring::carry;
 pub use bring::{BringError, bring};
-pub(crate) use laid::Laid;
 pub use laid::LayError;
+pub(crate) use laid::{KeptDelta, Laid};
 pub use leave::{LeaveError, Left, leave};
 pub use made::MakeBundleError;
 pub use optimize::{OptimizeError, Optimizer, Turn};

@@ -24,6 +24,8 @@ use crate::yielding::Yielding;
 
 /// zstd's level of keys: nobody waits for them, and every cold host reads one.
 const KEY_LEVEL: i32 = 12;
+/// Compressors at a time.
+const KEY_AT_ONCE: usize = 3;
 
 /// Why a step was not done. Whatever was kept until then stays, and harms nobody.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +75,7 @@ pub enum Turn {
     },
     /// These are not needed any more: [`remove`](super::remove) them when nobody can be reading them.
     Left { objects: Vec<Object>, bytes: u64 },
-    /// A step could not be done, and is left out for now.
+    /// A step could not be done: it is left out until the app's next release, or the next start.
     Failed {
         app: AppName,
         release: Option<ReleaseNumber>,
@@ -246,6 +248,7 @@ impl Optimizer {
                 manifest: &manifest,
                 from: &from,
                 level: KEY_LEVEL,
+                at_once: KEY_AT_ONCE,
                 ask,
             };
             let (bundle, facts) = making.make(&wanted)?;

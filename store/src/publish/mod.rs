@@ -6,7 +6,7 @@
 //! commit  every blob has a place → assets are claimed → one compare-and-swap gives the number
 //! ```
 //! Between begin and commit nothing that the manifest names is collected: begin says durably that a publish has begun before
-//! it tells what is there. Both rely on what has a place ([`Places::rely`]), so that whoever takes something away sees them, or
+//! it tells what is there, and segments of large files that the publisher is told are there are written down with it. Both rely on what has a place ([`Places::rely`]), so that whoever takes something away sees them, or
 //! they see that it is gone.
 //!
 //! A crash anywhere leaves objects that no release names, or a release that is complete. Objects are

@@ -103,6 +103,14 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
                 .await
                 .map(drop),
         ),
+        (
+            "Give",
+            clients
+                .agents
+                .give(stream::iter([v1::GiveChunk::default()]))
+                .await
+                .map(drop),
+        ),
     ]
 }
 
@@ -116,7 +124,7 @@ async fn each_role_may_do_its_part_and_nothing_else() {
     let publish = ["Begin", "Missing", "Upload", "Commit"];
     let operate = ["Promote", "Revert", "Control", "Sweep", "Push", "Pin", "Collect"];
     let fetch = [
-        "Get", "Manifest", "Locate", "Deltas", "Leaves", "Find", "Expired", "Session",
+        "Get", "Manifest", "Locate", "Deltas", "Leaves", "Find", "Expired", "Session", "Give",
     ];
     for (role, allowed) in [
         ("viewer", look.to_vec()),

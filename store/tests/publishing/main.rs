@@ -15,6 +15,7 @@ mod optimize;
 mod publish;
 mod refused;
 mod scene;
+mod scrub;
 mod segments;
 mod sweep;
 mod tree;

@@ -89,7 +89,7 @@ fn examples() -> Vec<Example> {
         "ManifestRequest" ManifestRequest = ManifestRequest { id: digest(8) };
         "Piece" Piece = Piece { data: b"piece".as_slice().into() };
         "LocateRequest" LocateRequest = LocateRequest { blobs: vec![digest(9)], avoid: Vec::new() };
-        "MissingRequest" MissingRequest = MissingRequest { blobs: vec![digest(9)] };
+        "MissingRequest" MissingRequest = MissingRequest { blobs: vec![digest(9)], release: vec![] };
         "Located" Located = Located { bundle: digest(10), bundle_bytes: 18, blobs: vec![digest(11)] };
         "PlanRequest" PlanRequest = PlanRequest {
             app: text("web"), number: 455, env: text("production"), message: text("m"), force: true,
@@ -115,7 +115,7 @@ fn examples() -> Vec<Example> {
         "StatusRequest" StatusRequest = StatusRequest { env: text("production"), app: text("web") };
         "StatusReply" StatusReply = StatusReply {
             apps: vec![app_status()], hosts: vec![host_status()], now_ms: 19, store_version: text("0.1.0"),
-            asset_url: text("http://127.0.0.1:7480"),
+            asset_url: text("http://127.0.0.1:7480"), lost: vec![],
         };
         "AppStatus" AppStatus = app_status();
         "AppHost" AppHost = app_host();
@@ -231,6 +231,18 @@ fn examples() -> Vec<Example> {
         "UpdateFigures sources" UpdateFigures = UpdateFigures {
             fetched_from_mirrors: 6, fetched_from_peers: 7, ..figures()
         };
+        "LostRelease" LostRelease = lost();
+        "StatusReply lost" StatusReply = StatusReply { lost: vec![lost()], ..StatusReply::default() };
+        "Wanted" Wanted = wanted();
+        "StoreMessage wanted" StoreMessage = to_agent(store_message::Message::Wanted(wanted()));
+        "GiveChunk blob" GiveChunk = GiveChunk {
+            number: 4, what: Some(give_chunk::What::Blob(digest(21))), data: b"piece".as_slice().into(),
+        };
+        "GiveChunk manifest" GiveChunk = GiveChunk {
+            number: 4, what: Some(give_chunk::What::Manifest(digest(22))), data: b"piece".as_slice().into(),
+        };
+        "MissingRequest release" MissingRequest = MissingRequest { blobs: vec![digest(9)], release: digest(10) };
+        "GiveReply" GiveReply = GiveReply { taken: 5 };
     }
 }
 

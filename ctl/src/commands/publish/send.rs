@@ -192,7 +192,7 @@ impl Sending<'_> {
             dir, manifest, lists, ..
         } = &self.parcel;
         let lists = segments::cut(dir, manifest, &wanted, lists, self.ui).await?;
-        let segments = segments::known(lists, &self.fleet.client).await?;
+        let segments = segments::known(manifest.id(), lists, &self.fleet.client).await?;
         let packed = Bundle::pack(dir, manifest, wanted, segments, self.ui).await?;
         let packed = Arc::new(packed);
         self.bundle = Some(Arc::clone(&packed));

@@ -401,3 +401,20 @@ pub(super) fn followed() -> SweepFollowed {
         behind: vec![text("production/h2")],
     }
 }
+
+pub(super) fn lost() -> LostRelease {
+    LostRelease {
+        app: text("web"),
+        release: 455,
+        files: 2,
+        path: text("lib/app.js"),
+    }
+}
+
+pub(super) fn wanted() -> Wanted {
+    Wanted {
+        number: 4,
+        blobs: vec![digest(21)],
+        manifests: vec![digest(22)],
+    }
+}
