@@ -18,6 +18,7 @@ mod publishing;
 #[path = "../publishing/scene.rs"]
 #[allow(dead_code, reason = "each user has a use for a part of it")]
 mod scene;
+mod scrubbing;
 mod sweeping;
 #[path = "../publishing/tree.rs"]
 mod tree;
