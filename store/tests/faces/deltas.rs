@@ -1,9 +1,14 @@
 //! Deltas as hosts get them: asked for, waited for, and read in ranges.
 
+use std::time::{Duration, Instant};
+
 use ship_proto::failure_of;
 use ship_proto::v1::{self, FailureKind};
 
 use crate::fleet::{Clients, Store, http};
+
+/// It waits until nothing is wished for in a while.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 fn script(version: u64) -> Vec<u8> {
     let lines = (0..2_000_u64).map(|line| {
@@ -14,11 +19,25 @@ fn script(version: u64) -> Vec<u8> {
 }
 
 async fn publish(clients: &mut Clients, version: u64) -> Vec<u8> {
-    let record = clients
-        .publish("web", &[("app.js", &script(version))])
-        .await
-        .unwrap();
+    published(clients, &script(version)).await
+}
+
+async fn published(clients: &mut Clients, script: &[u8]) -> Vec<u8> {
+    let record = clients.publish("web", &[("app.js", script)]).await.unwrap();
     record.release.unwrap().id
+}
+
+/// A script that a bundler made again: more work makes a smaller delta of it.
+fn bundled(version: u64) -> Vec<u8> {
+    let lines = (0..4_000).map(|line| {
+        let number: u64 = (line + version * 700) % 4_000 + version * 100;
+        let hash = blake3::hash(&number.to_le_bytes()).to_hex();
+        format!(
+            "export function f{number}(request) {{ return handled(request, 0x{}) }}\n",
+            &hash[..8]
+        )
+    });
+    lines.collect::<String>().into_bytes()
 }
 
 fn asked(release: &[u8], bases: &[&[u8]], avoid: &[&[u8]]) -> v1::DeltasRequest {
@@ -119,5 +138,40 @@ async fn a_question_is_bounded_and_well_formed() {
             FailureKind::Invalid,
             "{wrong:?}"
         );
+    }
+}
+
+/// Nothing is promoted: it is the newest release of its app.
+#[tokio::test]
+async fn a_store_that_is_started_again_puts_the_work_into_deltas_that_it_had_not_come_to() {
+    let mut store = Store::start_with(|settings| settings.optimize_when_idle = false).await;
+    let mut clients = Clients::new(store.channel("publisher", "ci").await);
+    let one = published(&mut clients, &bundled(1)).await;
+    let two = published(&mut clients, &bundled(2)).await;
+    let hasty = {
+        let mut agent = Clients::new(store.channel("agent/dev", "h1").await);
+        let found = agent.releases.deltas(asked(&two, &[&one], &[])).await;
+        found.unwrap().into_inner().deltas[0].clone()
+    };
+    store.kill();
+    store.serve().await;
+    let mut agent = Clients::new(store.channel("agent/dev", "h1").await);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = agent.releases.deltas(asked(&two, &[&one], &[])).await.unwrap();
+        let found = found.into_inner().deltas;
+        assert_eq!(found.len(), 1, "there is one all the time");
+        if found[0].delta != hasty.delta {
+            assert!(
+                found[0].bytes < hasty.bytes,
+                "{} of {}",
+                found[0].bytes,
+                hasty.bytes
+            );
+            read(&store, &found[0]).await;
+            return;
+        }
+        assert!(Instant::now() < deadline, "{}", store.log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
