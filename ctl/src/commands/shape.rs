@@ -4,7 +4,8 @@ mod host;
 
 use serde::Serialize;
 use ship_proto::v1::{
-    AppStatus, HostLine, HostWay, ReleaseLine, ReleaseRecord, RolloutView, StepView, Target,
+    AppStatus, GoingBack, HostLine, HostWay, NoReturn, ReleaseLine, ReleaseRecord, RolloutView, StepView,
+    Target,
 };
 
 use crate::ui::outcome_name;
@@ -112,7 +113,50 @@ pub struct Step {
     pub detail: String,
     pub started_at: Option<String>,
     pub ended_at: Option<String>,
+    /// By the last time; null: unknown.
+    pub takes_ms: Option<u64>,
+    /// Only of a plan: what it costs to go back when the step is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub back: Option<Back>,
     pub hosts: Vec<StepHost>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Back {
+    pub hosts: Vec<String>,
+    /// Null: nothing ran there before.
+    pub to: Option<u64>,
+    /// Hosts that do not have it any more.
+    pub fetch: Vec<String>,
+    /// Null: unknown.
+    pub takes_ms: Option<u64>,
+}
+
+impl From<&GoingBack> for Back {
+    fn from(back: &GoingBack) -> Self {
+        Self {
+            hosts: back.hosts.clone(),
+            to: number(back.to.as_ref()),
+            fetch: back.fetch.clone(),
+            takes_ms: back.takes_ms,
+        }
+    }
+}
+
+/// What could not be taken back any more.
+#[derive(Debug, Serialize)]
+pub struct Point {
+    pub step: u32,
+    pub why: String,
+}
+
+impl From<&NoReturn> for Point {
+    fn from(point: &NoReturn) -> Self {
+        Self {
+            step: point.step,
+            why: point.why.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -158,6 +202,8 @@ impl From<&StepView> for Step {
             detail: step.detail.clone(),
             started_at: rfc3339(step.started_at_ms),
             ended_at: rfc3339(step.ended_at_ms),
+            takes_ms: step.takes_ms,
+            back: step.back.as_ref().map(Back::from),
             hosts: step.hosts.iter().map(StepHost::from).collect(),
         }
     }

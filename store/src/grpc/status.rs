@@ -137,6 +137,20 @@ pub fn steer(error: &SteerError) -> Status {
             &format!("{app}@{release}"),
             "`shipstore verify` tells what is damaged; publishing the release again heals it",
         ),
+        SteerError::Environment { env, .. } => refuse(
+            FailureKind::Refused,
+            whole(error),
+            env.as_str(),
+            &format!("apply it anew: shipctl env apply ship.{env}.toml"),
+        ),
+        SteerError::NotProven {
+            app, wanted, release, ..
+        } => refuse(
+            FailureKind::Refused,
+            error.to_string(),
+            &format!("{app}@{release}"),
+            &format!("shipctl promote {app}@{release} -e {wanted}"),
+        ),
         SteerError::Reused => invalid(error.to_string(), "request_id"),
         SteerError::Behind { env, app, .. } => refuse(
             FailureKind::Fenced,
@@ -208,6 +222,18 @@ fn plan_refused(refused: &PlanRefused) -> Status {
                 "`shipctl hosts` tells more; go on without them: shipctl promote{}",
                 without(hosts)
             ),
+        ),
+        PlanRefused::Drifted { .. } => refuse(
+            FailureKind::Refused,
+            message,
+            "plan",
+            "plan again: shipctl plan APP@N --save FILE",
+        ),
+        PlanRefused::StepWithoutHosts { env, .. } => refuse(
+            FailureKind::Refused,
+            message,
+            "step",
+            &format!("`shipctl hosts` lists the hosts, `shipctl env show -e {env}` the steps"),
         ),
         PlanRefused::AlreadyRuns { app, release, .. } => refuse(
             FailureKind::Refused,

@@ -13,13 +13,13 @@ use ship_model::desired::DeployNumber;
 use ship_model::host::HostState;
 use ship_model::name::ClassName;
 use ship_model::rollout::{
-    Effect, EnvState, Event, Plan, PlanStep, Request, Rollout, StartRefused, Switch, step,
+    Effect, EnvState, Event, Plan, PlanStep, Rollout, StartRefused, Switch, record_times, step,
 };
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::controller::Core;
-use super::steer::{Ask, Mailbox, Steer, SteerError, SteerVerb};
+use super::steer::{Ask, Mailbox, Steer, SteerError, SteerVerb, Wanted};
 use super::telling::{acts, tell};
 use crate::engine::Version;
 use crate::ledger::{EnvChange, Made, NotAcceptedError, RequestId, RequestRecord, Stored};
@@ -157,11 +157,11 @@ impl Conductor {
     async fn steer(&mut self, wish: Steer) -> Result<DeployNumber, SteerError> {
         match wish {
             Steer::Start {
-                request,
+                wanted,
                 who,
                 id,
                 asked,
-            } => self.start(&request, &who, Answer { id, asked }).await,
+            } => self.start(&wanted, &who, Answer { id, asked }).await,
             Steer::Control { verb, who } => {
                 let event = match verb {
                     SteerVerb::Pause => Event::Pause { who },
@@ -177,7 +177,7 @@ impl Conductor {
 
     async fn start(
         &mut self,
-        request: &Request,
+        wanted: &Wanted,
         who: &str,
         answer: Answer,
     ) -> Result<DeployNumber, SteerError> {
@@ -186,7 +186,7 @@ impl Conductor {
                 return Ok(deploy);
             }
             self.core.refuse_behind(&self.state)?;
-            let plan = self.core.plan(&self.state, request).await?;
+            let plan = self.core.plan(&self.state, wanted).await?;
             let begun = self.begin(plan, who, &answer).await?;
             if let Some(deploy) = begun {
                 // What hosts have already counts for the new rollout at once.
@@ -263,11 +263,12 @@ impl Conductor {
     /// True when `next` stands, durable and seen; false when another was first and the state was read again.
     async fn store(
         &mut self,
-        next: EnvState,
+        mut next: EnvState,
         effects: &[Effect],
         request: Option<(RequestId, RequestRecord)>,
         now: u64,
     ) -> Result<bool, SteerError> {
+        record_times(&self.state, &mut next, now);
         let next = Arc::new(next);
         let (ledger, expected) = (self.core.ledger.clone(), self.version);
         let acts = acts(&next, effects, now);

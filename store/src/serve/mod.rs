@@ -391,7 +391,7 @@ async fn assemble(
 
 fn policy(settings: &Settings) -> Policy {
     Policy {
-        max_unavailable: settings.max_unavailable,
+        max_unavailable: settings.max_unavailable.map(Into::into),
         optional_asset_hosts: settings.optional_asset_hosts.clone(),
         soak_ms: settings.soak_ms,
         prefetch_deadline_ms: settings.prefetch_deadline_ms,

@@ -67,6 +67,22 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
             rollouts.control(v1::ControlRequest::default()).await.map(drop),
         ),
         (
+            "Apply",
+            clients
+                .environments
+                .apply(v1::ApplyRequest::default())
+                .await
+                .map(drop),
+        ),
+        (
+            "Show",
+            clients
+                .environments
+                .show(v1::ShowEnvironmentRequest::default())
+                .await
+                .map(drop),
+        ),
+        (
             "Status",
             fleet.status(v1::StatusRequest::default()).await.map(drop),
         ),
@@ -111,10 +127,12 @@ async fn each_role_may_do_its_part_and_nothing_else() {
     let store = Store::start().await;
     let look = [
         "List", "Get", "Manifest", "Locate", "Deltas", "Leaves", "Plan", "Watch", "Status", "Logs", "Events",
-        "Look", "Find", "Expired",
+        "Look", "Find", "Expired", "Show",
     ];
     let publish = ["Begin", "Missing", "Upload", "Commit"];
-    let operate = ["Promote", "Revert", "Control", "Sweep", "Push", "Pin", "Collect"];
+    let operate = [
+        "Promote", "Revert", "Control", "Sweep", "Push", "Pin", "Collect", "Apply",
+    ];
     let fetch = [
         "Get", "Manifest", "Locate", "Deltas", "Leaves", "Find", "Expired", "Session",
     ];

@@ -96,8 +96,9 @@ fn examples() -> Vec<Example> {
             request_id: vec![12; 16], revert: true,
             // Came later.
             without: vec![],
+            ..PlanRequest::default()
         };
-        "PlanReply" PlanReply = PlanReply { view: Some(rollout_view()), changes: true, ways: Vec::new() };
+        "PlanReply" PlanReply = PlanReply { view: Some(rollout_view()), changes: true, ..PlanReply::default() };
         "HostWay" HostWay = HostWay {
             host: text("h1"), process: text("web"), strategy: text("stop-start"), gap: text("coexist = false"), gap_ms: Some(1),
             covered_by: text("queue"), standby: true, hold_ms: Some(2),
@@ -231,6 +232,25 @@ fn examples() -> Vec<Example> {
         "UpdateFigures sources" UpdateFigures = UpdateFigures {
             fetched_from_mirrors: 6, fetched_from_peers: 7, ..figures()
         };
+        "PlanRequest saved" PlanRequest = PlanRequest {
+            without: vec![text("h3")], plan: b"plan".to_vec(), profile: text("careful"), ..PlanRequest::default()
+        };
+        "PlanReply expected" PlanReply = PlanReply {
+            plan: b"plan".to_vec(), no_return: vec![no_return()], then: Some(target(454)), ..PlanReply::default()
+        };
+        "NoReturn" NoReturn = no_return();
+        "StepView expected" StepView = StepView { takes_ms: Some(6), back: Some(going_back()), ..step_view() };
+        "GoingBack" GoingBack = going_back();
+        "ApplyRequest" ApplyRequest = ApplyRequest {
+            env: text("production"), text: text("version = 1"), apply: true, parent: 2, message: text("m"),
+        };
+        "ApplyReply" ApplyReply = ApplyReply { version: 3, differences: vec![environment_difference()] };
+        "EnvironmentDifference" EnvironmentDifference = environment_difference();
+        "ShowEnvironmentRequest" ShowEnvironmentRequest = ShowEnvironmentRequest { env: text("production"), version: 2 };
+        "ShowEnvironmentReply" ShowEnvironmentReply = ShowEnvironmentReply {
+            environment: Some(environment_version()), versions: vec![environment_version()],
+        };
+        "EnvironmentVersion" EnvironmentVersion = environment_version();
     }
 }
 

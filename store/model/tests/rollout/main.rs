@@ -11,5 +11,6 @@
 mod fleet;
 mod histories;
 mod invariants;
+mod plans;
 mod stories;
 mod waits;

@@ -167,6 +167,9 @@ pub(super) fn step_view() -> StepView {
         detail: text("1 of 2"),
         started_at_ms: 12,
         ended_at_ms: 13,
+        // Came later.
+        takes_ms: None,
+        back: None,
     }
 }
 
@@ -399,5 +402,39 @@ pub(super) fn followed() -> SweepFollowed {
     SweepFollowed {
         done: vec![text("production/h1")],
         behind: vec![text("production/h2")],
+    }
+}
+
+pub(super) fn no_return() -> NoReturn {
+    NoReturn {
+        step: 4,
+        why: text("nothing ran here before"),
+    }
+}
+
+pub(super) fn going_back() -> GoingBack {
+    GoingBack {
+        hosts: vec![text("h1"), text("h2")],
+        to: Some(target(454)),
+        fetch: vec![text("h2")],
+        takes_ms: Some(7),
+    }
+}
+
+pub(super) fn environment_difference() -> EnvironmentDifference {
+    EnvironmentDifference {
+        key: text("policy.soak"),
+        was: Some(text("1m")),
+        is: Some(text("2m")),
+    }
+}
+
+pub(super) fn environment_version() -> EnvironmentVersion {
+    EnvironmentVersion {
+        version: 2,
+        who: text("operator/alice"),
+        at_ms: 1_760_000_000_005,
+        message: text("m"),
+        text: text("version = 1"),
     }
 }

@@ -9,7 +9,7 @@ use crate::rollout::state::{
 use crate::rollout::step::Turn;
 
 /// Who did what no operator asked for at that moment.
-const BY_ITSELF: &str = "ship";
+pub(super) const BY_ITSELF: &str = "ship";
 
 impl Turn {
     /// Every step is behind it.

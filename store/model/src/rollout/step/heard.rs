@@ -75,6 +75,7 @@ impl Turn {
     /// Takes the host's word for what it runs, under the epoch it was asked under or a newer one.
     fn confirm(&mut self, rollout: &mut Rollout, host: &HostName, app: &AppReport) {
         let to = rollout.plan.to;
+        let waits = rollout.waits_for_an_operator();
         let Some(progress) = rollout.hosts.get_mut(host) else {
             return;
         };
@@ -86,6 +87,14 @@ impl Turn {
                 progress.switch = Switch::Running { epoch };
                 self.announce(rollout, Happening::HostOk { host });
                 self.progressed(rollout);
+            }
+            // It was given up too early, and nobody has taken it back since.
+            Switch::Failed { epoch }
+                if waits && app.epoch >= epoch && runs(Some(to)) && app.failure.is_none() =>
+            {
+                progress.switch = Switch::Running { epoch };
+                progress.failure = None;
+                self.announce(rollout, Happening::HostOk { host });
             }
             Switch::BackAsked { epoch, .. } if app.epoch >= epoch && runs(back_on) => {
                 progress.switch = Switch::Back;

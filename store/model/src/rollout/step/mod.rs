@@ -158,6 +158,9 @@ impl Turn {
             turn.audit(&who, format!("resume deploy {}", rollout.deploy), None);
             turn.announce(rollout, Happening::Resumed { who });
             rollout.paused = None;
+            if rollout.waits_for_an_operator() {
+                turn.try_again(rollout);
+            }
             turn.progressed(rollout);
         });
     }
@@ -166,6 +169,11 @@ impl Turn {
 impl Rollout {
     fn is_revert(&self) -> bool {
         self.plan.kind == DeployKind::Revert
+    }
+
+    /// Whether a failure leaves it as it is until somebody says what to do.
+    fn waits_for_an_operator(&self) -> bool {
+        !self.is_revert() && !self.plan.policy.auto_revert
     }
 
     /// App hosts that count for how many may be away.
