@@ -90,8 +90,8 @@ pub fn of_rollout(rollout: &Rollout) -> v1::RolloutView {
     shown.message = rollout.plan.message.clone().unwrap_or_default();
     shown.excused = excused(&rollout.plan, Some(rollout));
     shown.plan_id = rollout.plan.id.to_string();
-    // What stopped it is worth telling before its end, while touched hosts go back.
-    if let Some(stop) = &rollout.stop {
+    // What stopped it is worth telling before its end, while touched hosts go back or wait for a word about that.
+    if let Some(stop) = rollout.stop.as_ref().or(rollout.waits.as_ref()) {
         shown.reason = reason(stop);
         shown.last_lines.clone_from(&stop.last_lines);
     }

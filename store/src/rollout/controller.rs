@@ -113,7 +113,13 @@ impl Core {
         let (mut views, store) = (self.fleet.views(&state.env), self.policy.clone());
         let now_ms = self.clock.now_ms();
         let planned = self.bridge.run(move || {
-            let policies = Policies::read(&ledger, &store, &state.env)?;
+            let policies = match Policies::read(&ledger, &store, &state.env) {
+                // The way back does not depend on a file.
+                Err(SteerError::Environment { .. }) if wanted.goes_back() => {
+                    Policies::of_the_store(&ledger, &store)
+                }
+                read => read?,
+            };
             let policy = policies.of(wanted.profile());
             let releases = facts.of(&state.app)?;
             wanted.check_readable(&state, &releases)?;
@@ -168,6 +174,10 @@ impl Wanted {
         self.saved
             .as_ref()
             .map_or(self.profile, |saved| saved.policy.profile)
+    }
+
+    fn goes_back(&self) -> bool {
+        matches!(self.request.wish, Wish::Revert { .. })
     }
 
     fn check_readable(&self, state: &EnvState, releases: &Releases) -> Result<(), SteerError> {

@@ -32,6 +32,15 @@ impl<'a> Policies<'a> {
         })
     }
 
+    /// As if no file had ever been applied.
+    pub fn of_the_store(ledger: &'a Ledger, store: &'a Policy) -> Self {
+        Self {
+            ledger,
+            store,
+            environment: None,
+        }
+    }
+
     pub fn of(&self, profile: Profile) -> Policy {
         match &self.environment {
             None => profile.applied(self.store.clone()),

@@ -4,7 +4,7 @@ use ship_proto::failure_of;
 use ship_proto::v1::{self, FailureKind};
 
 use crate::agent::Agent;
-use crate::fleet::{Clients, Store, outcome, plan};
+use crate::fleet::{Clients, Store, outcome, plan, until};
 
 const FILE: &str = "version = 1\nenv = \"dev\"\n[policy]\nsoak = \"50ms\"\nwave = 1\n";
 
@@ -172,4 +172,45 @@ async fn a_plan_of_something_else_is_refused() {
         again.message().contains("h1 ran nothing, now release 1"),
         "{again}"
     );
+}
+
+/// Where operators decide about going back, the view says what they are to decide about, through a kill of the store too.
+#[tokio::test]
+async fn a_failure_waits_for_an_operator_and_is_told() {
+    let mut store = Store::start().await;
+    let (mut clients, agent) = one_host(&store).await;
+    assert_eq!(outcome(&clients.promote(1).await), v1::OutcomeKind::Done);
+    clients.publish_page("two").await;
+    let text = format!("{FILE}auto_revert = false\n");
+    apply(&mut clients, file(&text, true, 0)).await.unwrap();
+    agent.change(|host| {
+        host.broken.insert(2);
+    });
+    let started = clients.rollouts.promote(plan(2)).await.unwrap().into_inner();
+    for restart in [true, false] {
+        let waits = until("the rollout to wait", || {
+            let mut clients = clients.clone();
+            async move {
+                let rollout = clients.status().await.apps[0].rollout.clone()?;
+                rollout.paused.then_some(rollout)
+            }
+        });
+        let waits = waits.await;
+        assert!(waits.reason.starts_with("h1: "), "{waits:?}");
+        if restart {
+            store.kill();
+            store.serve().await;
+            clients = store.operator().await;
+        }
+    }
+    let abort = v1::ControlRequest {
+        app: "web".to_owned(),
+        env: "dev".to_owned(),
+        verb: v1::control_request::Verb::Abort.into(),
+        message: String::new(),
+    };
+    clients.rollouts.control(abort).await.unwrap();
+    let view = clients.end(&started).await;
+    assert_eq!(outcome(&view), v1::OutcomeKind::Aborted, "{view:?}");
+    assert_eq!(agent.running(), Some(1));
 }

@@ -191,6 +191,8 @@ fn rollout(course: Course) -> Rollout {
         deadline_ms: 1_760_000_302_000,
         soak_since_ms: Some(1_760_000_003_000),
         paused: Some("operator/bob".to_owned()),
+        // Came later.
+        waits: None,
         hosts: hosts
             .map(|(nth, switch)| (host(&format!("h{nth}")), progress(switch)))
             .collect(),
@@ -279,6 +281,7 @@ pub fn env_state_later() -> EnvState {
     let Some(rollout) = &mut state.rollout else {
         return state;
     };
+    rollout.waits = Some(stop());
     let plan = &mut rollout.plan;
     plan.min_healthy = 2;
     for step in &mut plan.steps {

@@ -142,7 +142,7 @@ pub fn forecast(
             None if is_first => Some(NoReturn::First {
                 app: plan.app.clone(),
             }),
-            _ => before.gone(plan, wave, &is_kept),
+            _ => before.gone(plan, wave, is_kept),
         };
         StepForecast {
             takes_ms,

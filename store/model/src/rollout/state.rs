@@ -259,6 +259,9 @@ pub struct Rollout {
     pub soak_since_ms: Option<u64>,
     /// Who paused it: no further host is switched, failures still turn it back.
     pub paused: Option<String>,
+    /// What failed, where policy leaves it to an operator whether to go back; none: nothing waits for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<Stop>,
     pub hosts: BTreeMap<HostName, HostProgress>,
     /// Why it turned back or stopped; set once.
     pub stop: Option<Stop>,

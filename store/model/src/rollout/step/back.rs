@@ -16,8 +16,9 @@ impl Turn {
             return;
         }
         if stop.by.is_none() && rollout.waits_for_an_operator() && rollout.touched() {
-            return self.wait_for_an_operator(rollout, stop.reason);
+            return self.wait_for_an_operator(rollout, stop);
         }
+        rollout.waits = None;
         let reason = stop.reason.clone();
         let blamed = stop.by.is_none() && stop.step != BALANCER_STEP;
         rollout.stop = Some(stop);
@@ -40,8 +41,10 @@ impl Turn {
     }
 
     /// Policy leaves it to people whether to go back. The host that failed has put itself back; no further one is switched.
-    fn wait_for_an_operator(&mut self, rollout: &mut Rollout, reason: String) {
+    fn wait_for_an_operator(&mut self, rollout: &mut Rollout, stop: Stop) {
+        let reason = stop.reason.clone();
         rollout.soak_since_ms = None;
+        rollout.waits = Some(stop);
         if rollout.paused.is_some() {
             return;
         }

@@ -67,6 +67,7 @@ impl Turn {
         rollout.ended_ms = Some(self.now);
         rollout.end_step(self.now);
         rollout.paused = None;
+        rollout.waits = None;
         rollout.outcome = Some(outcome.clone());
         let what = format!("deploy {} ended: {}", rollout.deploy, outcome.end.as_str());
         let why = outcome.stop.as_ref().map(|stop| stop.reason.clone());

@@ -158,6 +158,7 @@ impl Turn {
             turn.audit(&who, format!("resume deploy {}", rollout.deploy), None);
             turn.announce(rollout, Happening::Resumed { who });
             rollout.paused = None;
+            rollout.waits = None;
             if rollout.waits_for_an_operator() {
                 turn.try_again(rollout);
             }
