@@ -103,7 +103,14 @@ async fn hostile_files_are_refused_and_nothing_is_kept() {
     let many = format!("{FILE}{}", "[[step]]\nname = \"x\"\nhosts = 1\n".repeat(1000));
     let deep = format!("version = {}", "[".repeat(30_000));
     let other = FILE.replace("dev", "prod");
-    for text in ["", "version = 2", &"#".repeat(65 << 10), &many, &deep, &other] {
+    for text in [
+        "",
+        "version = 2",
+        &format!("{FILE}{}", "#".repeat(65 << 10)),
+        &many,
+        &deep,
+        &other,
+    ] {
         let refused = apply(&mut clients, file(text, true, 0)).await.unwrap_err();
         assert_eq!(kind(&refused), FailureKind::Invalid, "{refused}");
     }

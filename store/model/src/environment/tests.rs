@@ -134,7 +134,7 @@ fn hostile_texts_are_refused_without_harm() {
         "\0",
         "env",
         "version = 2\nenv = \"a\"",
-        &"x".repeat(MAX_TEXT + 1),
+        &format!("version = 1\nenv = \"a\"\n{}", "#".repeat(MAX_TEXT)),
         &deep,
         &many,
     ] {
