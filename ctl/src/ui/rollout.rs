@@ -245,7 +245,7 @@ mod tests {
     fn a_step_says_what_it_did_and_how_long_it_took() {
         assert_eq!(
             plain(&step_line(&step("waiting"), 10, None)),
-            "·  3 one         h1  soak 1 s  about 6 s"
+            "·  3 one         h1  soak 1 s  about 6.0 s"
         );
         assert_eq!(
             plain(&step_line(&step("running"), 10, None)),
@@ -257,7 +257,7 @@ mod tests {
         );
         assert_eq!(
             plain(&step_line(&step("running"), 10, Some(2_100))),
-            "▸  3 one         h1 switching  soak 1 s  2.1 s of about 6 s"
+            "▸  3 one         h1 switching  soak 1 s  2.1 s of about 6.0 s"
         );
     }
 
@@ -265,6 +265,7 @@ mod tests {
     fn many_hosts_are_counted() {
         let mut many = step("waiting");
         many.detail.clear();
+        many.takes_ms = None;
         many.hosts = (1..=10)
             .map(|n| HostLine {
                 host: format!("h{n}"),
