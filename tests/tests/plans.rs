@@ -179,8 +179,6 @@ fn a_promote_goes_the_way_that_the_environments_file_says() {
         ]
     );
     assert_eq!(fleet.running("site"), [Some(2); 3]);
-    let began = |nth: usize| steps[nth]["started_at"].as_str().unwrap().to_owned();
-    assert!(began(3) < began(4) && began(4) <= began(5), "{attached:#}");
 }
 
 /// What must run well elsewhere first is refused here, by the name of that place; in an emergency nobody asks.
