@@ -18,6 +18,7 @@
 //! than policy allows; a silent host is neither switched nor counted as healthy; a rollout turns back at
 //! most once; when the faults stop, it ends.
 
+mod anew;
 pub mod event;
 pub mod hosts;
 pub mod plan;
@@ -26,6 +27,7 @@ pub mod state;
 mod step;
 pub mod view;
 
+pub use anew::{Anew, anew};
 pub use event::{Effect, Event, Happening, RolloutEvent, StartRefused};
 pub use hosts::{HostView, Thresholds};
 pub use plan::{
@@ -36,5 +38,5 @@ pub use state::{
     BadRelease, Course, DeployEntry, DeployKind, End, EnvState, Hold, HostProgress, HostTarget, Incidents,
     Outcome, Rollout, StepTime, Stop, Switch,
 };
-pub use step::step;
+pub use step::{step, step_all};
 pub use view::{HostLine, RolloutView, StepState, StepView, preview, view};

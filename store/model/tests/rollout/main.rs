@@ -13,3 +13,4 @@ mod histories;
 mod invariants;
 mod stories;
 mod waits;
+mod words;

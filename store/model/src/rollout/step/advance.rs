@@ -1,5 +1,7 @@
 //! A rollout goes forward: every step ends by what hosts reported, or by its deadline.
 
+use std::collections::BTreeSet;
+
 use crate::name::HostName;
 use crate::rollout::event::Happening;
 use crate::rollout::plan::PlanStep;
@@ -143,8 +145,9 @@ impl Turn {
             self.ask_if_allowed(rollout, host);
         }
         // Hosts of earlier waves count as well: nothing goes on while one of them is unwell or unknown.
+        let these: BTreeSet<_> = hosts.iter().collect();
         let gone_before = rollout.hosts.iter().filter(|(name, host)| {
-            matches!(host.switch, Switch::Running { .. }) && host.excused.is_none() && !hosts.contains(name)
+            matches!(host.switch, Switch::Running { .. }) && host.excused.is_none() && !these.contains(name)
         });
         let concerned: Vec<_> = gone_before.map(|(name, _)| name).chain(&hosts).collect();
         let unwell = concerned.into_iter().filter(|host| !rollout.runs_well(host));
