@@ -34,6 +34,11 @@ pub enum Happens {
     Tick,
 }
 
+/// A record, what happens to it, and whether by a clock that is behind.
+type Asked = (u32, Vec<Happens>, bool);
+/// The record after it, and what is wrong with the step.
+type Answer = (u32, Option<Rc<Violation>>);
+
 /// See the module.
 pub struct Machine {
     pub states: Interner<EnvState>,
@@ -45,7 +50,7 @@ pub struct Machine {
     /// The hosts that run the app; the others hold assets only.
     pub runs: Vec<bool>,
     pub mutant: Option<Mutant>,
-    stepped: HashMap<(u32, Vec<Happens>, bool), (u32, Option<Rc<Violation>>)>,
+    stepped: HashMap<Asked, Answer>,
     told: HashMap<(u32, u8), Option<u32>>,
     later: HashMap<u32, u32>,
 }

@@ -77,6 +77,13 @@ pub fn small() -> Vec<Setting> {
 /// Searched to the end, or as far as memory lets, in the long run.
 pub fn large() -> Vec<Setting> {
     vec![
+        setting("three hosts", 3, 1, &[(Promote, 1)]),
+        setting(
+            "two and two, a controller crashes",
+            2,
+            2,
+            &[(Promote, 1), (ControllerCrash, 1)],
+        ),
         setting(
             "two hosts, two controllers",
             2,
