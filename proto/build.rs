@@ -12,6 +12,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, ["."])?;
     tonic_prost_build::configure()
         .bytes(".ship.v1.UploadChunk.data")
+        .bytes(".ship.v1.UploadDeltaChunk.data")
+        .bytes(".ship.v1.GiveChunk.data")
         .bytes(".ship.v1.Piece.data")
         .bytes(".ship.v1.LeavesReply.leaves")
         .bytes(".ship.v1.BeginChunk.manifest")

@@ -85,12 +85,9 @@ impl Default for AppRecord {
 impl AppRecord {
     /// Takes a desired state whose epoch is newer than all seen: what had failed under an older one may be tried again, and
     /// a local hold that the newer one answers is over.
-    ///
-    /// A failure is told on, with its own epoch, until something works: a rollout that was turned back raises the epoch at
-    /// once, and whoever looks afterwards must find what stopped it.
     pub fn take(&mut self, desired: DesiredApp) {
         self.epoch = desired.epoch;
-        self.failure = self.failure.take().filter(|failure| !failure.transient);
+        self.failure = self.failure.take().filter(AppFailure::outlives_its_epoch);
         self.held = self.held.take().filter(|held| held.stands_against(&desired));
         self.desired = Some(desired);
     }
@@ -98,16 +95,15 @@ impl AppRecord {
     /// The failure that still counts: nothing is tried again under the epoch under which it failed for good.
     pub fn standing_failure(&self) -> Option<&AppFailure> {
         let failure = self.failure.as_ref();
-        failure.filter(|failure| !failure.transient && failure.epoch == self.epoch)
+        failure.filter(|failure| failure.stands_under(self.epoch))
     }
 
     /// Forgets a failure of an older epoch when `running`, which serves as it should, answers it: the release that failed,
     /// or a newer one.
     pub fn answer_failure(&mut self, running: Target) {
         let epoch = self.epoch;
-        let answered =
-            |failure: &AppFailure| failure.epoch < epoch && failure.release.number <= running.number;
-        self.failure = self.failure.take().filter(|failure| !answered(failure));
+        let stands = |failure: &AppFailure| !failure.is_answered_by(running, epoch);
+        self.failure = self.failure.take().filter(stands);
     }
 }
 

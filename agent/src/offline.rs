@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use ship_durable::{LockError, LockFile};
 use ship_keeper::{AskError, Client};
+use ship_model::converge::previous_after;
 use ship_model::name::AppName;
 use ship_model::release::{ReleaseNumber, Target};
 use ship_model::report::{AppReport, LocalHold};
@@ -20,7 +21,7 @@ use crate::converge::{KEEPER_PATIENCE, View};
 use crate::journal::{Journal, LinkSwitch};
 use crate::keeper::Seen;
 use crate::layout::{AppLayout, HostLayout};
-use crate::revert::{Choice, RevertError, previous_after};
+use crate::revert::{Choice, RevertError};
 use crate::session::chain;
 use crate::stage::{self, Here};
 use crate::switch;

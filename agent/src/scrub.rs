@@ -257,7 +257,7 @@ fn fresh() -> Mark {
 }
 
 /// Folders of releases that are complete, by the stamps beside them.
-fn folders(releases: &Path) -> Vec<String> {
+pub fn folders(releases: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(releases).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     names

@@ -2,6 +2,7 @@
 //!
 //! `current` is never touched here.
 
+mod failed;
 mod plan;
 
 use std::io::Read;
@@ -9,20 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ship_bundle::stage::{
-    self, BlobSource, Depth, FetchError as BlobError, Kept, KeptError, Place, RemoveError, StageError,
-    StageTask, StagedRelease, VerifyReport, VerifyStagedError,
+    self, BlobSource, Depth, Kept, Place, RemoveError, StageError, StageTask, StagedRelease, VerifyReport,
+    VerifyStagedError,
 };
 use ship_model::digest::BundleDigest;
 use ship_model::manifest::Manifest;
 use ship_model::path::TreePath;
 use ship_model::release::{ReleaseNumber, Target};
 use ship_model::spec::ReleaseSpec;
-use thiserror::Error;
 use tokio::runtime::Handle;
 
-use crate::fetch::{BundleSource, FetchError, Fetcher, OpenDelta, RangeError, Received};
-use crate::keeper::{IntentError, fits};
+use crate::fetch::{BundleSource, Fetcher, OpenDelta, Received};
+use crate::keeper::fits;
 use crate::layout::{self, AppLayout, PrepareError};
+pub use failed::StagingError;
 use plan::delta_from;
 
 /// Neighbours that unchanged files are linked from.
@@ -144,89 +145,6 @@ pub fn verify(layout: &AppLayout, target: &Target, depth: Depth) -> Result<Verif
         Ok(place) => stage::verify_staged(place, depth, &()),
         Err(_) => Err(stage::StagedError::Absent { folder }.into()),
     }
-}
-
-/// Why a release was not staged; nothing is switched and `current` is as it was.
-#[derive(Debug, Error)]
-pub enum StagingError {
-    #[error("cannot fetch release {release}")]
-    Fetch { release: String, source: FetchError },
-    #[error("release {release} is of app {is}")]
-    OtherApp { release: String, is: String },
-    #[error("release {release} cannot run on this host")]
-    Unfit { release: String, source: IntentError },
-    #[error("cannot stage release {release}")]
-    Stage {
-        release: String,
-        source: Box<StageError>,
-    },
-    #[error("cannot use what an earlier try of release {release} left")]
-    Kept { release: String, source: Box<KeptError> },
-    #[error("cannot prepare release {release}")]
-    Prepare { release: String, source: PrepareError },
-}
-
-impl StagingError {
-    /// The step it is told under.
-    pub const fn step(&self) -> &'static str {
-        match self {
-            Self::Fetch { .. } => "fetch",
-            _ => "stage",
-        }
-    }
-
-    /// The bundle that does not hold what it should.
-    fn wrong_bundle(&self) -> Option<BundleDigest> {
-        match self {
-            Self::Stage { source, .. } => source.wrong_bundle(),
-            Self::Fetch {
-                source: FetchError::Index { bundle, .. },
-                ..
-            } => Some(*bundle),
-            _ => None,
-        }
-    }
-
-    /// A bundle that the store told of is not there: it was let go meanwhile, and what it held lies elsewhere.
-    fn gone_bundle(&self) -> bool {
-        transfer(self).is_some_and(RangeError::is_absent)
-    }
-
-    fn failed_delta(&self) -> bool {
-        matches!(self, Self::Stage { source, .. } if source.failed_delta())
-    }
-
-    /// Whether trying again later may help by itself.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Fetch { source, .. } => source.is_transient(),
-            Self::Stage { source, .. } => broken_transfer(source),
-            Self::OtherApp { .. } | Self::Unfit { .. } | Self::Kept { .. } | Self::Prepare { .. } => false,
-        }
-    }
-}
-
-/// A bundle's bytes that stayed away, as opposed to wrong ones or a full disk.
-fn broken_transfer(error: &StageError) -> bool {
-    transfer(error).is_some_and(RangeError::is_transient)
-}
-
-/// What kept a bundle's bytes away, if that was it.
-fn transfer<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a RangeError> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(BlobError::Content { .. }) = error.downcast_ref() {
-            return None;
-        }
-        let told = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(RangeError::within);
-        if let Some(range) = told.or_else(|| error.downcast_ref()) {
-            return Some(range);
-        }
-        next = error.source();
-    }
-    None
 }
 
 /// What staging cost.

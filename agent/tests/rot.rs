@@ -22,6 +22,8 @@ use fleet::store::{Store, web};
 use fleet::until;
 use ship_model::release::Target;
 use ship_model::report::AppReport;
+use ship_proto::v1::Wanted;
+use ship_proto::v1::give_chunk::What;
 
 fn runs(target: Target) -> impl Fn(&AppReport) -> bool {
     move |app| app.running == Some(target) && app.healthy
@@ -58,7 +60,7 @@ fn rot_is_found_told_refused_and_mended() {
         runs(two)(app) && app.previous == Some(one) && app.assets.len() == 2
     });
 
-    // Nobody can mend it for now. Both releases have the file; where it is one inode, both turn red by one flip.
+    // Nobody can mend it while the store is sick. Both releases have the file; where it is one inode, both turn red by one flip.
     store.inner.sick.store(true, Ordering::Relaxed);
     let files = [one, two].map(|release| host.app("releases").join(release.folder()).join("same.bin"));
     let inode =
@@ -269,4 +271,54 @@ fn a_bundle_that_is_let_go_in_the_middle_of_a_fetch_costs_a_question() {
     for (path, content) in &files {
         assert_eq!(std::fs::read(host.app("current").join(path)).unwrap(), *content);
     }
+}
+
+#[test]
+fn a_store_that_lost_content_gets_it_back_but_nothing_that_rotted_here() {
+    let store = Store::start();
+    let one = store.publish(1);
+    let mut host = Host::new(&store);
+    host.start();
+    store.desire(vec![web(1, Some(one), &[one])]);
+    store.wait("release 1", runs(one));
+    rot(&host.app("releases").join(one.folder()).join("only.bin"));
+    let (whole, rotten) = (noise(77, 400_000), noise(1, 300_000));
+    let digest = |bytes: &[u8]| blake3::hash(bytes).as_bytes().to_vec();
+    store.inner.wanted.send_replace(Some(Wanted {
+        number: 5,
+        blobs: vec![
+            digest(&whole),
+            digest(&rotten),
+            digest(b"nobody has this"),
+            vec![1],
+        ],
+        manifests: vec![one.id.as_bytes().to_vec(), vec![3; 32]],
+    }));
+    let given = until("the host's answer", || {
+        let given = store.inner.given.borrow().clone();
+        (!given.is_empty()).then_some(given)
+    });
+    assert!(given.iter().all(|chunk| chunk.number == 5));
+    assert_eq!(
+        (&given[0].what, given[0].data.len()),
+        (&None, 0),
+        "it answers at once"
+    );
+    let mut things: Vec<(What, Vec<u8>)> = Vec::new();
+    for chunk in &given[1..] {
+        match &chunk.what {
+            Some(what) => things.push((what.clone(), chunk.data.to_vec())),
+            None => things.last_mut().unwrap().1.extend_from_slice(&chunk.data),
+        }
+    }
+    assert_eq!(
+        things.len(),
+        2,
+        "{:?}",
+        things.iter().map(|thing| &thing.0).collect::<Vec<_>>()
+    );
+    assert_eq!(things[0].0, What::Manifest(one.id.as_bytes().to_vec()));
+    assert_eq!(digest(&things[0].1), one.id.as_bytes());
+    assert_eq!(things[1].0, What::Blob(digest(&whole)));
+    assert!(things[1].1 == whole);
 }

@@ -115,6 +115,7 @@ pub enum Command {
     Unpin(commands::pin::Unpin),
     Gc(commands::gc::Gc),
     // Move.
+    Env(commands::env::Env),
     Plan(commands::plan::Plan),
     Promote(commands::promote::Promote),
     #[command(alias = "rollback")]

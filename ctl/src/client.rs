@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use ship_proto::v1::assets_client::AssetsClient;
+use ship_proto::v1::environments_client::EnvironmentsClient;
 use ship_proto::v1::fleet_client::FleetClient;
 use ship_proto::v1::releases_client::ReleasesClient;
 use ship_proto::v1::rollouts_client::RolloutsClient;
@@ -80,6 +81,11 @@ impl Client {
 
     pub fn assets(&self) -> AssetsClient<Spoken> {
         AssetsClient::with_interceptor(self.channel.clone(), Version)
+            .max_decoding_message_size(ship_proto::MAX_MESSAGE)
+    }
+
+    pub fn environments(&self) -> EnvironmentsClient<Spoken> {
+        EnvironmentsClient::with_interceptor(self.channel.clone(), Version)
             .max_decoding_message_size(ship_proto::MAX_MESSAGE)
     }
 

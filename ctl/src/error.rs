@@ -234,6 +234,13 @@ pub fn is_passing(status: &Status) -> bool {
         )
 }
 
+/// An error with its causes, on one line.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let fault = CommandError::of(Exit::Error, error);
+    let causes = fault.causes.iter().map(|cause| format!(": {cause}"));
+    std::iter::once(fault.message.clone()).chain(causes).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

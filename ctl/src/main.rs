@@ -14,6 +14,7 @@ mod context;
 mod dial;
 mod error;
 mod fleet;
+mod last;
 mod patience;
 mod request;
 mod seen;

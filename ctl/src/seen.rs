@@ -21,6 +21,16 @@ const MOST_BYTES: u64 = 256 << 20;
 const FEW_FILES: usize = 256;
 const FEW_BYTES: u64 = 8 << 20;
 
+/// `$XDG_CACHE_HOME/ship` or `~/.cache/ship`: whatever lies there may go at any time.
+pub fn cache() -> Option<PathBuf> {
+    let folder = |name: &str| {
+        let value = PathBuf::from(std::env::var_os(name)?);
+        value.is_absolute().then_some(value)
+    };
+    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
+    Some(cache.join("ship"))
+}
+
 /// Where it is kept what a folder looked like.
 #[derive(Debug, Clone)]
 pub struct Memory {
@@ -30,14 +40,9 @@ pub struct Memory {
 impl Memory {
     /// None where there is no folder for caches, or no such folder to publish.
     pub fn of(dir: &Path) -> Option<Self> {
-        let folder = |name: &str| {
-            let value = PathBuf::from(std::env::var_os(name)?);
-            value.is_absolute().then_some(value)
-        };
-        let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
         let dir = dir.canonicalize().ok()?;
         let name = blake3::hash(dir.as_os_str().as_bytes()).to_hex();
-        let path = cache.join("ship/seen").join(&name[..32]);
+        let path = cache()?.join("seen").join(&name[..32]);
         Some(Self { path })
     }
 

@@ -56,7 +56,8 @@ and only publish, promote and status wait.
 Exit codes: 0 ended as asked, 1 error (a port that is taken, a folder that another store holds), 2 usage.";
 
 const VERIFY: &str = "\
-Needs the folder for itself: stop the store first. Example:
+Needs the folder for itself: stop the store first. A serving store does the same slowly by itself, as `scrub` in store.toml
+says, and heals from mirrors and hosts. Example:
   shipstore verify --dir D && echo good
 A damaged object heals from another copy (--repair-from: a backup, another store's folder, a mirror's folder or address; every
 byte is checked), or when its release is published again; a damaged index by `rebuild`. Examples:

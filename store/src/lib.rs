@@ -7,6 +7,7 @@
 //! * [`deltas`]: how a release is told by what changed since another one, to hosts that have that.
 //! * [`keeping`]: how older releases are kept as what changed after them.
 //! * [`folder`], [`admin`], [`settings`]: a store's folder as a whole: opened, verified, rebuilt, copied, put back.
+//! * [`scrub`], [`copies`]: what lies here is read again, and healed from wherever it lies whole.
 //! * [`push`]: assets on their way to where a CDN takes them from.
 //! * [`retention`]: how long assets are kept, and why; [`garbage`]: which releases keep their content, and what else goes.
 //! * [`rollout`], [`desired`]: who is there, what each host should run, and how that changes.
@@ -22,6 +23,7 @@ pub mod admin;
 pub mod bridge;
 pub mod ca;
 pub mod clock;
+pub mod copies;
 pub mod deltas;
 pub mod desired;
 pub mod engine;
@@ -41,6 +43,7 @@ pub mod publish;
 pub mod push;
 pub mod retention;
 pub mod rollout;
+pub mod scrub;
 pub mod segments;
 pub mod serve;
 pub mod settings;

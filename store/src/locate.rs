@@ -72,6 +72,8 @@ pub struct Places {
     /// Held while covered blobs are put into bundles, and when each was that was asked for so.
     bringing: Mutex<()>,
     brought: Mutex<HashMap<BundleDigest, Instant>>,
+    /// Held while a delta is made or taken that somebody waits for.
+    hurrying: Mutex<()>,
 }
 
 #[derive(Debug, Default)]

@@ -83,6 +83,69 @@ impl Spool {
         }
     }
 
+    /// Takes what of `wanted` a damaged bundle, whose index is `index`, still gives, or lists and others give.
+    ///
+    /// # Errors
+    /// When nothing can be written.
+    pub fn rescue(
+        blobs: &dyn Blobs,
+        places: &Places,
+        (bundle, index): (BundleDigest, &BundleIndex),
+        wanted: &HashSet<BlobDigest>,
+    ) -> Result<Self, SpoolError> {
+        let mut left = wanted.clone();
+        let mut spool = Self::new(blobs)?;
+        let reader = blobs.open(Object::Bundle(bundle))?;
+        for frame in index.frames() {
+            if !frame.blobs.iter().any(|place| left.contains(&place.digest)) {
+                continue;
+            }
+            spool.room(blobs)?;
+            let input = BufReader::new(Slice::of(reader.as_ref(), frame));
+            let Ok(mut frames) = FrameReader::new(input, frame) else {
+                continue;
+            };
+            for place in &frame.blobs {
+                let blob = place.digest;
+                if !left.contains(&blob) {
+                    continue;
+                }
+                match spool.add(blob, |sink| frames.blob(place, sink)) {
+                    Ok(true) => drop(left.remove(&blob)),
+                    Ok(false) => {}
+                    Err(FrameError::Write(source)) => {
+                        let source = FrameError::Write(source);
+                        return Err(SpoolError::Bundle { bundle, source });
+                    }
+                    // The rest of the frame cannot be had.
+                    Err(_) => break,
+                }
+            }
+        }
+        // Large files lie in several bundles, and may be listed in others.
+        for blob in places.listed(&left.iter().copied().collect::<Vec<_>>()) {
+            spool.room(blobs)?;
+            let gathered = gathered(blobs, places, &[blob])?;
+            let source = StoreSource::of(blobs);
+            for (_, index) in &gathered {
+                let list = index.lists().iter().find(|list| list.blob == blob);
+                let mut read = |list| spool.add(blob, |sink| read_listed(list, &gathered, &source, sink));
+                // One that cannot be read whole is lost here.
+                if let Some(list) = list
+                    && matches!(read(list), Ok(true))
+                {
+                    break;
+                }
+            }
+        }
+        Ok(spool.ready())
+    }
+
+    /// The blobs that lie here.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobDigest> {
+        self.places.iter().map(|(blob, _)| *blob)
+    }
+
     fn frame(
         &mut self,
         bundle: BundleDigest,

@@ -128,10 +128,10 @@ impl Fleet {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
-    /// Deltas that the store made until now.
+    /// Deltas that the store made, or took from publishers, until now.
     pub fn deltas_made(&self) -> usize {
         let log = std::fs::read_to_string(self.dir.join("logs/store.log")).unwrap_or_default();
-        log.matches("delta made").count()
+        log.matches("delta made").count() + log.matches("delta taken").count()
     }
 
     pub fn dir(&self) -> &Path {

@@ -78,11 +78,17 @@ pub fn command(context: Option<&Path>, args: &[&str]) -> Command {
 /// The same with a `shipctl` that lies elsewhere.
 pub fn command_of(program: &Path, context: Option<&Path>, args: &[&str]) -> Command {
     let mut command = Command::new(program);
+    // What is published to a fleet is kept beside it, and goes with it.
+    let beside = context
+        .and_then(Path::parent)
+        .map(|fleet| fleet.with_file_name("cache"));
     command
         .env_remove("SHIP_CONTEXT")
         .env("NO_COLOR", "1")
-        // What is published here lies in folders that nobody publishes again.
-        .env("XDG_CACHE_HOME", crate::bin_dir().join("cache"))
+        .env(
+            "XDG_CACHE_HOME",
+            beside.unwrap_or_else(|| crate::bin_dir().join("cache")),
+        )
         .env_remove("CARGO");
     if let Some(context) = context {
         command.arg("-c").arg(context);

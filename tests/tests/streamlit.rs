@@ -7,7 +7,8 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::disallowed_methods,
-    reason = "tests fail by panicking"
+    clippy::print_stderr,
+    reason = "tests fail by panicking, and tell figures of a run beside their verdict"
 )]
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ fn six_releases_of_streamlit_travel_and_lose_nothing() {
     let fleet = Fleet::start(2);
     let trees = unpack_all(&cache, &fleet.beside("trees"));
     let mut published = Published::new();
+    let mut sent = Vec::new();
 
     for (index, (version, tree)) in trees.iter().enumerate() {
         let number = index as u64 + 1;
@@ -54,9 +56,14 @@ fn six_releases_of_streamlit_travel_and_lose_nothing() {
         });
         fleet.shipctl(&["promote", "streamlit", "-m", version]).expect(0);
         check(&fleet, number, &published);
+        if number > 1 {
+            sent.push(sent_little(number, &done));
+        }
         moved_little(&fleet, number, done["stored_bytes"].as_u64().unwrap());
         load.into_iter().for_each(nothing_lost);
     }
+    let total = |at: usize| sent.iter().map(|both: &[u64; 2]| both[at]).sum::<u64>();
+    assert!(total(0) < total(1) / 8, "sent, and of: {sent:?}");
     assert!(
         published.len() > 100,
         "{} assets are no real test",
@@ -67,6 +74,17 @@ fn six_releases_of_streamlit_travel_and_lose_nothing() {
     fleet.shipctl(&["revert", "streamlit"]).expect(0);
     check(&fleet, trees.len() as u64 - 1, &published);
     nothing_lost(load);
+}
+
+/// From the second release on, the publisher sends what changed, in a small part of the bytes of the bundle that is made of it. Gives
+/// both.
+fn sent_little(number: u64, done: &serde_json::Value) -> [u64; 2] {
+    let both = ["uploaded_bytes", "stored_bytes"].map(|key| done[key].as_u64().unwrap());
+    let [sent, bundle] = both;
+    eprintln!("release {number}: {sent} bytes sent of {bundle}");
+    assert_eq!(done["delta_from"].as_u64(), Some(number - 1), "{done}");
+    assert!(sent < bundle / 3, "{done}");
+    both
 }
 
 /// From the second release on, hosts fetch what changed, in a small part of the bytes of the new files.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ship_keeper::AskError;
 use ship_keeper::protocol::{Intent, Refusal};
+use ship_model::converge::previous_after;
 use ship_model::release::Target;
 
 use super::app::{App, Asked};
@@ -11,7 +12,6 @@ use super::view::View;
 use crate::clock;
 use crate::journal::LinkSwitch;
 use crate::keeper::{self, Order};
-use crate::revert::previous_after;
 use crate::session::chain;
 use crate::stage::{self, Here, Verdict};
 use crate::switch;
@@ -145,20 +145,16 @@ impl App {
         true
     }
 
-    /// Going back is asked as a revert, which is instant while the old generation is warm; what the keeper does not know as
-    /// a way back is asked as a switch.
+    /// Going back is asked as a revert, which is instant while the old generation is warm, and which calls a keeper back that
+    /// is on its way elsewhere; what the keeper does not know as a way back is asked as a switch.
     fn ask(
         &self,
         status: &ship_keeper::protocol::Status,
         intent: Intent,
     ) -> Result<ship_keeper::Taken, AskError> {
         let held = self.record().held.as_ref();
-        let back = held.is_some()
-            || status
-                .revert
-                .to
-                .as_ref()
-                .is_some_and(|to| to.release == intent.release && to.id == intent.id);
+        let mut known = status.revert.to.iter().chain(&status.running);
+        let back = held.is_some() || known.any(|to| to.release == intent.release && to.id == intent.id);
         if back {
             let reason = held.map_or_else(|| format!("deploy {}", intent.deploy), |held| held.reason.clone());
             let epoch = held.is_none().then_some(intent.epoch);

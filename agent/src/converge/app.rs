@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ship_assets::Shelf;
 use ship_keeper::Client;
 use ship_keeper::protocol::Outcome;
-use ship_model::converge::{Action, Failed, Observed, next_action};
+use ship_model::converge::{self, Action, Failed, Observed, next_action};
 use ship_model::desired::DesiredApp;
 use ship_model::release::Target;
 use ship_model::report::{AppFailure, AppMemory, AppPhase, AppReport, LocalHold};
@@ -145,12 +145,7 @@ impl App {
     /// What should run, with everything considered.
     pub fn goal(&self) -> Option<Target> {
         let record = self.record();
-        let run = record.desired.as_ref().filter(|desired| desired.runs_app);
-        record
-            .held
-            .as_ref()
-            .map(|held| held.to)
-            .or(run.and_then(|desired| desired.run))
+        converge::goal(record.desired.as_ref(), record.held.as_ref())
     }
 
     /// Whether what should run needs no keeper; not told before it lies here.
@@ -191,6 +186,13 @@ impl App {
         }
     }
 
+    /// A keeper that was asked for something nobody wants any more takes it live if it is not called back.
+    fn is_leaving(&self, view: &View) -> bool {
+        let goal = self.goal();
+        let elsewhere = view.switching.is_some() && view.switching != goal;
+        self.asked.is_none() && view.running == goal && elsewhere && view.phase == AppPhase::Switching
+    }
+
     fn observed(&self, view: &View) -> Observed {
         Observed {
             fence: Some(self.record().epoch),
@@ -199,6 +201,7 @@ impl App {
             faded: self.faded(),
             running: view.running,
             phase: self.phase(view),
+            leaving: self.is_leaving(view),
             failed: self.failed(),
             held: self.record().held.clone(),
             pinned: self.pinned(view),
@@ -214,10 +217,10 @@ impl App {
             return false;
         }
         let observed = self.observed(view);
-        if let Some(target) = self.held_elsewhere(view, &observed) {
+        let now = clock::steady_ms(clock::now());
+        if let Some(target) = converge::held_elsewhere(&observed, now) {
             return self.switch_to(target, view);
         }
-        let now = clock::steady_ms(clock::now());
         let action = next_action(self.record().desired.as_ref(), &observed, now);
         if !matches!(action, Action::Switch(_)) {
             self.mind_rotation(view);
@@ -252,17 +255,6 @@ impl App {
         let given_up = self.given_up.get(&previous);
         let waits = given_up.is_some_and(|given_up| given_up.retry.is_none_or(|retry| retry > clock::now()));
         damaged && !waits && self.begin(Kind::Stage, previous, view)
-    }
-
-    /// Where a word on this host holds the app, when it is not there and may be tried.
-    fn held_elsewhere(&self, view: &View, observed: &Observed) -> Option<Target> {
-        let held = self.record().held.as_ref()?.to;
-        let tried = observed.failed.iter().any(|failed| {
-            let later = |at| at > clock::steady_ms(clock::now());
-            failed.release == held && failed.retry_at_ms.is_none_or(later)
-        });
-        let busy = observed.phase == AppPhase::Switching;
-        (view.running != Some(held) && !tried && !busy && observed.staged.contains(&held)).then_some(held)
     }
 
     /// Begins a job unless one is under way; one for something nobody wants any more is called off.

@@ -1,6 +1,7 @@
 //! Taking what should be: a newer word is made durable before anything is done about it, an older one is refused.
 
-use ship_model::desired::{DesiredApp, Fence};
+use ship_model::converge::{Offer, offer};
+use ship_model::desired::DesiredApp;
 
 use super::app::App;
 use super::mailbox::Wish;
@@ -18,27 +19,19 @@ impl App {
     /// The fence: a newer epoch is made durable and then acted on; an older one is refused whoever sends it.
     fn offer(&mut self, wish: &Wish) {
         let desired: DesiredApp = wish.app.clone();
-        let record = self.record();
-        if record.desired.as_ref() == Some(&desired) || self.refused.as_ref() == Some(&desired) {
+        if self.refused.as_ref() == Some(&desired) {
             return;
         }
-        let known = record.desired.is_some();
-        let fence = Fence::check(Some(record.epoch).filter(|epoch| epoch.0 > 0), desired.epoch);
+        let record = self.record();
         let (epoch, seen) = (desired.epoch, record.epoch);
-        let wrong = if desired.env != self.config.env {
-            Some("it is for another environment")
-        } else {
-            match fence {
-                Fence::Take => None,
-                Fence::Same if !known => None,
-                Fence::Same => Some("its epoch was taken with other content"),
-                Fence::Refuse => Some("its epoch is older than one seen"),
+        match offer(seen, record.desired.as_ref(), &desired, &self.config.env) {
+            Offer::Known => return,
+            Offer::Take => {}
+            Offer::Refuse(why) => {
+                tracing::warn!(%epoch, %seen, %why, "desired state refused");
+                self.refused = Some(desired);
+                return;
             }
-        };
-        if let Some(why) = wrong {
-            tracing::warn!(%epoch, %seen, why, "desired state refused");
-            self.refused = Some(desired);
-            return;
         }
         let (run, deploy) = (desired.run, desired.deploy);
         let _ = ship_durable::fault::point("agent.fence.before");

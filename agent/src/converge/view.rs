@@ -3,7 +3,7 @@
 use ship_keeper::protocol::Status;
 use ship_model::desired::DeployNumber;
 use ship_model::release::Target;
-use ship_model::report::AppPhase;
+use ship_model::report::{AppPhase, LocalHold};
 
 use crate::keeper::{self, Seen};
 use crate::layout::AppLayout;
@@ -32,11 +32,9 @@ pub struct View {
 }
 
 impl View {
-    /// What a revert to `to` takes away: what runs, or what should run where nobody can tell; where nothing does, what was
-    /// `wanted`. As long as the fleet wants just that, the host stays where it was put.
+    /// What a revert to `to` takes away; `wanted` is what the fleet wants.
     pub fn taken_away(&self, wanted: Option<Target>, to: Target) -> Option<Target> {
-        let there = self.running.or(self.unknown).or(wanted);
-        there.filter(|there| *there != to)
+        LocalHold::taken_away(self.running, self.unknown, wanted, to)
     }
 
     /// Looks at links and keeper. `here` are the complete releases.

@@ -4,6 +4,7 @@
 //! told, and changes nothing else: apps run on, and what was desired last stays desired.
 
 mod asked;
+mod give;
 mod logs;
 
 pub use asked::Asked;
@@ -147,6 +148,7 @@ impl Session {
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Until the store says that it wants to know.
         self.asked.connected(false);
+        let gives = give::Gives::new(self.layout.clone(), Arc::clone(&self.dial));
         let mut logs = logs::Queries::new(self.layout.clone(), self.host.clone(), line.out.clone());
         loop {
             tokio::select! {
@@ -176,6 +178,7 @@ impl Session {
                         Some(v1::store_message::Message::Sources(told)) => {
                             self.sources.send_replace(told.into());
                         }
+                        Some(v1::store_message::Message::Wanted(wanted)) => gives.hear(&wanted),
                         // A newer store may say more than this version understands.
                         None => {}
                     }

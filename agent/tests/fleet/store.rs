@@ -53,6 +53,9 @@ pub struct Inner {
     pub old: AtomicBool,
     /// Where else content is, as it is told.
     pub sources: watch::Sender<v1::Sources>,
+    /// What hosts are asked to give back, and what the last one gave.
+    pub wanted: watch::Sender<Option<v1::Wanted>>,
+    pub given: watch::Sender<Vec<v1::GiveChunk>>,
     logs: Arc<Mutex<HashMap<u64, mpsc::Sender<v1::LogsReply>>>>,
     questions: watch::Sender<Option<v1::LogsQuery>>,
 }
@@ -82,6 +85,8 @@ impl Store {
             no_bytes: AtomicBool::new(false),
             old: AtomicBool::new(false),
             sources: watch::channel(v1::Sources::default()).0,
+            wanted: watch::channel(None).0,
+            given: watch::channel(Vec::new()).0,
             logs: Arc::default(),
             questions: watch::channel(None).0,
         });
@@ -257,6 +262,18 @@ impl Inner {
 
 #[tonic::async_trait]
 impl Agents for Inner {
+    async fn give(
+        &self,
+        request: Request<Streaming<v1::GiveChunk>>,
+    ) -> Result<Answer<v1::GiveReply>, Status> {
+        let (mut chunks, mut given) = (request.into_inner(), Vec::new());
+        while let Some(chunk) = chunks.message().await? {
+            given.push(chunk);
+        }
+        self.given.send_replace(given);
+        Ok(Answer::new(v1::GiveReply::default()))
+    }
+
     type SessionStream = Replies<v1::StoreMessage>;
 
     async fn session(
@@ -275,7 +292,7 @@ impl Agents for Inner {
         desired.mark_changed();
         let report = self.report.clone();
         let logs = Arc::clone(&self.logs);
-        let mut sources = self.sources.subscribe();
+        let (mut sources, mut wanted) = (self.sources.subscribe(), self.wanted.subscribe());
         sources.mark_changed();
         let welcome = v1::Welcome {
             heartbeat_ms: 200,
@@ -296,6 +313,12 @@ impl Agents for Inner {
                         let now = desired.borrow_and_update().clone();
                         if let Some(now) = now {
                             send(&tx, v1::store_message::Message::Desired(now.into())).await;
+                        }
+                    }
+                    _ = wanted.changed() => {
+                        let now = wanted.borrow_and_update().clone();
+                        if let Some(now) = now {
+                            send(&tx, v1::store_message::Message::Wanted(now)).await;
                         }
                     }
                     _ = questions.changed() => {
@@ -420,6 +443,13 @@ impl Releases for Inner {
     }
 
     async fn upload(&self, _: Request<Streaming<v1::UploadChunk>>) -> Result<Answer<v1::Uploaded>, Status> {
+        Err(Status::unimplemented("agents do not publish"))
+    }
+
+    async fn upload_delta(
+        &self,
+        _: Request<Streaming<v1::UploadDeltaChunk>>,
+    ) -> Result<Answer<v1::Uploaded>, Status> {
         Err(Status::unimplemented("agents do not publish"))
     }
 

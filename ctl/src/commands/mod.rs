@@ -7,6 +7,7 @@ pub mod control;
 pub mod demo;
 pub mod diff;
 pub mod doctor;
+pub mod env;
 pub mod events;
 pub mod export;
 pub mod gc;
@@ -29,6 +30,7 @@ mod bundles;
 mod check;
 mod follow;
 mod manifest;
+mod plan_file;
 mod program;
 mod shape;
 mod subject;
@@ -73,6 +75,7 @@ pub async fn run(args: Args, ui: &Ui) -> Outcome {
         Command::Pin(verb) => pin::pin(verb, global, ui).await,
         Command::Unpin(verb) => pin::unpin(verb, global, ui).await,
         Command::Gc(verb) => gc::run(verb, global, ui).await,
+        Command::Env(verb) => env::run(verb, global, ui).await,
         Command::Plan(verb) => plan::run(verb, global, ui).await,
         Command::Promote(verb) => Box::pin(promote::promote(verb, global, ui)).await,
         Command::Revert(verb) => Box::pin(promote::revert(verb, global, ui)).await,

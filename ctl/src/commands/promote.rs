@@ -1,21 +1,23 @@
 //! `shipctl promote` and `shipctl revert`: the same way, with another target.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use ship_model::name::{AppName, HostName};
+use ship_model::name::{AppName, EnvName, HostName};
 use ship_model::release::ReleaseRef;
+use ship_model::rollout::{Plan, Profile};
 use ship_proto::v1::{PlanReply, PlanRequest, Started};
 use tonic::{Response, Status};
 
 use super::wait::{Awaited, wait};
-use super::{Fleet, Outcome, shape, subject};
+use super::{Fleet, Outcome, plan_file, shape, subject};
 use crate::args::Global;
 use crate::error::{CommandError, Exit};
 use crate::patience::{GaveUp, Patience};
 use crate::request::request_id;
 use crate::signals::Stop;
-use crate::ui::{Ui, plan_lines};
+use crate::ui::{Ui, expected_lines, plan_lines};
 use crate::words::{clean, parse_duration};
 
 /// How long a store that is away is waited for before the rollout has begun.
@@ -28,10 +30,13 @@ Examples:
   shipctl promote web              the newest release
   shipctl promote web@5 -m \"faster search\"
   shipctl promote web --without h3 though h3 is away; it catches up when it is back
+  shipctl promote web --profile careful
+  shipctl promote --plan plan.json what `shipctl plan web --save plan.json` wrote, or nothing
   shipctl promote web --detach     returns at once; shipctl attach web shows it again
 
 Every host fetches and checks the release first, every asset host serves its assets,
-then one host is switched, then the rest. A host on which it fails puts itself back at
+then one host is switched, then the rest: or step by step as the environment's file says
+(shipctl env). A host on which it fails puts itself back at
 once; then the others are taken back too, and the exit code is 5. Ctrl-C leaves the
 rollout going (130).")]
 pub struct Promote {
@@ -44,6 +49,12 @@ pub struct Promote {
     /// given again
     #[arg(long, value_name = "HOST")]
     without: Vec<HostName>,
+    /// How careful: careful, normal or emergency, as the environment says
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<Profile>,
+    /// Carry out exactly the plan in this file; refused (4) where anything is not as it was when it was made
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["release", "force", "without", "profile"])]
+    plan: Option<PathBuf>,
 }
 
 /// Take an environment back to an earlier release, at once
@@ -89,7 +100,11 @@ pub struct Way {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Direction {
-    Promote { without: Vec<HostName> },
+    Promote {
+        without: Vec<HostName>,
+        profile: Option<Profile>,
+        saved: Option<Box<Plan>>,
+    },
     Revert,
 }
 
@@ -97,18 +112,36 @@ impl Direction {
     /// Hosts left out by name. A revert leaves nobody out: it waits for no host that is away.
     fn without(&self) -> Vec<String> {
         match self {
-            Self::Promote { without } => without.iter().map(ToString::to_string).collect(),
+            Self::Promote { without, .. } => without.iter().map(ToString::to_string).collect(),
             Self::Revert => Vec::new(),
+        }
+    }
+
+    fn profile(&self) -> String {
+        let profile = match self {
+            Self::Promote { profile, .. } => *profile,
+            Self::Revert => None,
+        };
+        profile.map_or("", Profile::as_str).to_owned()
+    }
+
+    fn saved(&self) -> Option<&Plan> {
+        match self {
+            Self::Promote { saved, .. } => saved.as_deref(),
+            Self::Revert => None,
         }
     }
 }
 
 pub async fn promote(verb: Promote, global: &Global, ui: &Ui) -> Outcome {
+    let saved = verb.plan.as_deref().map(plan_file::read).transpose()?;
     Box::pin(go(
         verb.way,
         verb.force,
         Direction::Promote {
             without: verb.without,
+            profile: verb.profile,
+            saved: saved.map(Box::new),
         },
         global,
         ui,
@@ -126,11 +159,28 @@ async fn go(way: Way, force: bool, direction: Direction, global: &Global, ui: &U
         Direction::Promote { .. } => fault,
         Direction::Revert => fault.hint("with the store dead, on each host: ship-agent revert APP"),
     })?;
-    let subject = subject::subject(way.release.as_ref(), &fleet.context)?;
+    let mut fleet = fleet;
+    let typed = match direction.saved() {
+        Some(saved) => {
+            fleet.context.env = env_of(saved, global)?;
+            Some(ReleaseRef {
+                app: Some(saved.app.clone()),
+                number: Some(saved.to.number),
+            })
+        }
+        None => way.release.clone(),
+    };
+    let subject = subject::subject(typed.as_ref(), &fleet.context)?;
     let mut request = PlanRequest {
         app: subject.app.to_string(),
         number: subject.number.map_or(0, |number| number.0),
         env: fleet.context.env.to_string(),
+        profile: direction.profile(),
+        plan: direction
+            .saved()
+            .map(plan_file::on_the_wire)
+            .transpose()?
+            .unwrap_or_default(),
         message: way.message.clone().unwrap_or_default(),
         force,
         request_id: request_id(),
@@ -142,6 +192,16 @@ async fn go(way: Way, force: bool, direction: Direction, global: &Global, ui: &U
         plan = plan(&fleet, &request, ui) => plan?,
         () = stop.asked() => return Err(CommandError::new(Exit::Interrupted, "interrupted; nothing was begun")),
     };
+    if direction.saved().is_some() && plan.changes && plan.plan.is_empty() {
+        return Err(CommandError::new(
+            Exit::Refused,
+            "the store is too old to keep to a plan from a file; nothing was begun",
+        )
+        .hint(format!(
+            "without a file: shipctl promote {}@{}",
+            subject.app, request.number
+        )));
+    }
     // A terminal shows the same list while it is carried out.
     if way.dry_run || way.detach || !plan.changes || !ui.is_lively() {
         show(&plan, way.dry_run, ui);
@@ -170,6 +230,17 @@ async fn go(way: Way, force: bool, direction: Direction, global: &Global, ui: &U
     Box::pin(wait(&awaited, &fleet, &mut stop, ui)).await
 }
 
+/// The plan's environment; -e, where it was typed, must name the same.
+fn env_of(saved: &Plan, global: &Global) -> Result<EnvName, CommandError> {
+    match &global.env {
+        Some(asked) if *asked != saved.env => Err(CommandError::usage(format!(
+            "the plan is of {}, and -e says {asked}",
+            saved.env
+        ))),
+        _ => Ok(saved.env.clone()),
+    }
+}
+
 fn planned_number(plan: &PlanReply) -> u64 {
     let to = plan.view.as_ref().and_then(|view| view.to.as_ref());
     to.map_or(0, |target| target.number)
@@ -192,7 +263,8 @@ fn show(plan: &PlanReply, only: bool, ui: &Ui) {
         ));
         return;
     }
-    for line in plan_lines(&view) {
+    let expected = expected_lines(plan).into_iter().filter(|_| only);
+    for line in plan_lines(&view).into_iter().chain(expected) {
         if only { ui.line(line) } else { ui.say(line) }
     }
     if !only {

@@ -4,13 +4,37 @@ mod host;
 
 use serde::Serialize;
 use ship_proto::v1::{
-    AppStatus, HostLine, HostWay, ReleaseLine, ReleaseRecord, RolloutView, StepView, Target,
+    AppStatus, GoingBack, HostLine, HostWay, NoReturn, ReleaseLine, ReleaseRecord, RolloutView, StepView,
+    Target,
 };
 
+use super::publish::Sent;
 use crate::ui::outcome_name;
 use crate::words::{full_id, rfc3339};
 
 pub use host::{FetchedFrom, Host, Wait, phase};
+
+/// A release that the store cannot give whole.
+#[derive(Debug, Serialize)]
+pub struct LostRelease {
+    pub app: String,
+    pub release: u64,
+    /// 0: the manifest itself is lost.
+    pub files: u64,
+    /// The first of them.
+    pub path: Option<String>,
+}
+
+impl From<&ship_proto::v1::LostRelease> for LostRelease {
+    fn from(lost: &ship_proto::v1::LostRelease) -> Self {
+        Self {
+            app: lost.app.clone(),
+            release: lost.release,
+            files: lost.files,
+            path: (!lost.path.is_empty()).then(|| lost.path.clone()),
+        }
+    }
+}
 
 pub fn number(target: Option<&Target>) -> Option<u64> {
     target.map(|target| target.number)
@@ -64,6 +88,30 @@ impl From<&ReleaseRecord> for Release {
     }
 }
 
+/// A release that was just made.
+#[derive(Debug, Serialize)]
+pub struct Published {
+    #[serde(flatten)]
+    pub release: Release,
+    /// Of bundles and deltas, over all tries.
+    pub uploaded_bytes: u64,
+    /// The release against which a delta was sent.
+    pub delta_from: Option<u64>,
+    /// Why none was.
+    pub no_delta: Option<String>,
+}
+
+impl From<&Sent> for Published {
+    fn from(sent: &Sent) -> Self {
+        Self {
+            release: Release::from(&sent.record),
+            uploaded_bytes: sent.uploaded_bytes,
+            delta_from: sent.delta_from,
+            no_delta: sent.no_delta.clone(),
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 pub struct Listed {
     #[serde(flatten)]
@@ -112,7 +160,50 @@ pub struct Step {
     pub detail: String,
     pub started_at: Option<String>,
     pub ended_at: Option<String>,
+    /// By the last time; null: unknown.
+    pub takes_ms: Option<u64>,
+    /// Only of a plan: what it costs to go back when the step is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub back: Option<Back>,
     pub hosts: Vec<StepHost>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Back {
+    pub hosts: Vec<String>,
+    /// Null: nothing ran there before.
+    pub to: Option<u64>,
+    /// Hosts that do not have it any more.
+    pub fetch: Vec<String>,
+    /// Null: unknown.
+    pub takes_ms: Option<u64>,
+}
+
+impl From<&GoingBack> for Back {
+    fn from(back: &GoingBack) -> Self {
+        Self {
+            hosts: back.hosts.clone(),
+            to: number(back.to.as_ref()),
+            fetch: back.fetch.clone(),
+            takes_ms: back.takes_ms,
+        }
+    }
+}
+
+/// What could not be taken back any more.
+#[derive(Debug, Serialize)]
+pub struct Point {
+    pub step: u32,
+    pub why: String,
+}
+
+impl From<&NoReturn> for Point {
+    fn from(point: &NoReturn) -> Self {
+        Self {
+            step: point.step,
+            why: point.why.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -158,6 +249,8 @@ impl From<&StepView> for Step {
             detail: step.detail.clone(),
             started_at: rfc3339(step.started_at_ms),
             ended_at: rfc3339(step.ended_at_ms),
+            takes_ms: step.takes_ms,
+            back: step.back.as_ref().map(Back::from),
             hosts: step.hosts.iter().map(StepHost::from).collect(),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 use ship_model::name::AppName;
-use ship_proto::v1::{AppHost, AppStatus, OutcomeKind, StatusReply, StatusRequest};
+use ship_proto::v1::{AppHost, AppStatus, LostRelease, OutcomeKind, StatusReply, StatusRequest};
 
 use super::{Fleet, Outcome, shape};
 use crate::args::Global;
@@ -46,6 +46,8 @@ struct Shown {
     store_version: String,
     store_asset_url: String,
     apps: Vec<shape::App>,
+    /// Releases that the store cannot give whole.
+    lost: Vec<shape::LostRelease>,
 }
 
 impl Shown {
@@ -56,6 +58,7 @@ impl Shown {
             store_version: reply.store_version.clone(),
             store_asset_url: reply.asset_url.clone(),
             apps: reply.apps.iter().map(shape::App::from).collect(),
+            lost: reply.lost.iter().map(shape::LostRelease::from).collect(),
         }
     }
 }
@@ -124,6 +127,31 @@ fn show(reply: &StatusReply, fleet: &Fleet, ui: &Ui) {
 }
 
 fn lines(reply: &StatusReply, fleet: &Fleet) -> Vec<String> {
+    let mut lines = of_apps(reply, fleet);
+    for lost in &reply.lost {
+        lines.push(paint(BAD, format!("the store lost {}", lost_words(lost))));
+    }
+    if !reply.lost.is_empty() {
+        lines.push(format!("  → {LOST_ADVICE}"));
+    }
+    lines
+}
+
+/// What to do about content that the store lost.
+pub const LOST_ADVICE: &str =
+    "publish it again, or stop the store and run: shipstore verify --dir DIR --repair-from COPY";
+
+/// `web@3: 2 files, app.js among them`.
+pub fn lost_words(lost: &LostRelease) -> String {
+    let subject = format!("{}@{}", clean(&lost.app), lost.release);
+    match lost.files {
+        0 => format!("{subject}: its manifest"),
+        1 => format!("{subject}: {}", clean(&lost.path)),
+        files => format!("{subject}: {files} files, {} among them", clean(&lost.path)),
+    }
+}
+
+fn of_apps(reply: &StatusReply, fleet: &Fleet) -> Vec<String> {
     if reply.apps.is_empty() {
         return vec![format!(
             "nothing runs in {} yet, on {}: shipctl publish DIR, then shipctl promote APP",

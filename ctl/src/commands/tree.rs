@@ -123,6 +123,34 @@ pub async fn read_tree_with(
     reading: Option<Reread>,
     ui: &Ui,
 ) -> Result<Walked, CommandError> {
+    let (walked, unread) = walked(dir, spec, reading, ui).await?;
+    unread.iter().for_each(|warning| ui.warn(warning));
+    // The store would refuse these after everything was sent.
+    assets(&walked.manifest)?;
+    for warning in program::check(dir, &walked.manifest)? {
+        ui.warn(warning);
+    }
+    Ok(walked)
+}
+
+/// The release that a folder of an earlier build is: whatever there was to say of it was said then.
+pub async fn read_again(
+    dir: &Path,
+    spec: &ReleaseSpec,
+    reading: Reread,
+    ui: &Ui,
+) -> Result<Manifest, CommandError> {
+    let (walked, _) = walked(dir, spec, Some(reading), ui).await?;
+    Ok(walked.manifest)
+}
+
+/// The tree, and what could not be understood of the build tools' manifests.
+async fn walked(
+    dir: &Path,
+    spec: &ReleaseSpec,
+    reading: Option<Reread>,
+    ui: &Ui,
+) -> Result<(Walked, Vec<String>), CommandError> {
     let bar = Bar::bytes(ui, "read", 1);
     let (folder, spec, told) = (dir.to_owned(), spec.clone(), Told(bar.clone()));
     let walked = tokio::task::spawn_blocking(move || {
@@ -137,15 +165,7 @@ pub async fn read_tree_with(
     });
     let walked = walked.await;
     bar.clear();
-    let walked = walked.map_err(|source| CommandError::internal("read the folder", source))?;
-    let (walked, unread) = walked?;
-    unread.iter().for_each(|warning| ui.warn(warning));
-    // The store would refuse these after everything was sent.
-    assets(&walked.manifest)?;
-    for warning in program::check(dir, &walked.manifest)? {
-        ui.warn(warning);
-    }
-    Ok(walked)
+    walked.map_err(|source| CommandError::internal("read the folder", source))?
 }
 
 /// How a folder is read that was read before.

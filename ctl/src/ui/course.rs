@@ -144,7 +144,14 @@ fn is_worth_telling(step: &StepView, host: &HostLine) -> bool {
 }
 
 fn paused(view: &RolloutView) -> String {
-    format!("paused; go on with: shipctl resume {}", clean(&view.app))
+    let app = clean(&view.app);
+    match view.reason.as_str() {
+        "" => format!("paused; go on with: shipctl resume {app}"),
+        reason => format!(
+            "paused: {}; try again with: shipctl resume {app}, or take it back: shipctl abort {app}",
+            clean(reason)
+        ),
+    }
 }
 
 /// The list in place, at the end of a terminal.
@@ -295,6 +302,13 @@ mod tests {
         assert_eq!(
             plain(&view, 24, 80).last().map(String::as_str),
             Some("  paused; go on with: shipctl resume web")
+        );
+        view.reason = "h2: probe: 500".into();
+        assert_eq!(
+            plain(&view, 24, 120).last().map(String::as_str),
+            Some(
+                "  paused: h2: probe: 500; try again with: shipctl resume web, or take it back: shipctl abort web"
+            )
         );
     }
 

@@ -3,6 +3,7 @@
 
 mod course;
 mod echo;
+mod expected;
 mod progress;
 mod rollout;
 mod table;
@@ -18,6 +19,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 pub use course::Progress;
+pub use expected::expected_lines;
 pub use progress::Bar;
 pub use rollout::{outcome_name, outcome_words, plan_lines};
 pub use table::{Table, state as state_cell};

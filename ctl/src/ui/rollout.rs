@@ -2,6 +2,7 @@
 
 use ship_proto::v1::{HostLine, OutcomeKind, RolloutView, StepView, Target};
 
+use super::expected::back;
 use super::{BAD, BOLD, DIM, DOUBT, GOOD, paint};
 use crate::words::{bytes, clean, millis};
 
@@ -54,6 +55,8 @@ pub fn step_lines(step: &StepView, width: usize, running: Option<u64>) -> Vec<St
     let mut lines = vec![format!("  {}", step_line(step, width, running))];
     if step.state != "done" {
         lines.extend(cost_lines(step, width));
+        let cost = step.back.as_ref().filter(|_| !step.hosts.is_empty());
+        lines.extend(cost.map(|cost| below(width, &back(cost))));
     }
     lines
 }
@@ -94,11 +97,16 @@ fn cost_lines(step: &StepView, width: usize) -> Vec<String> {
             bytes(new),
             bytes(shared)
         );
-        format!("       {:<width$}  {}", "", paint(DIM, text))
+        below(width, &text)
     };
     // What goes back from a host's own disk costs nothing: the step says so itself.
     let costly = costs.into_iter().filter(|_| step.name == "prefetch");
     costly.map(line).collect()
+}
+
+/// A line under a step's name.
+fn below(width: usize, text: &str) -> String {
+    format!("       {:<width$}  {}", "", paint(DIM, text))
 }
 
 fn mark(state: &str) -> String {
@@ -120,7 +128,8 @@ pub fn step_line(step: &StepView, width: usize, running: Option<u64>) -> String 
         clean(&step.name)
     );
     let time = match running {
-        Some(ms) if step.state == "running" && ms >= SHOWN => paint(DIM, millis(ms)),
+        Some(ms) if step.state == "running" && ms >= SHOWN => paint(DIM, of_expected(ms, step.takes_ms)),
+        _ if step.state == "waiting" => expected(step.takes_ms),
         _ => took(step),
     };
     for part in [hosts_of(step), clean(&step.detail), time] {
@@ -153,6 +162,21 @@ fn named(hosts: &[String]) -> String {
         text.push_str(&format!(" and {} more", hosts.len() - NAMED));
     }
     text
+}
+
+fn of_expected(ms: u64, takes_ms: Option<u64>) -> String {
+    match takes_ms {
+        Some(takes) => format!("{} of about {}", millis(ms), millis(takes)),
+        None => millis(ms),
+    }
+}
+
+/// By the last time; what takes none is not worth a figure.
+fn expected(takes_ms: Option<u64>) -> String {
+    match takes_ms {
+        None | Some(0) => String::new(),
+        Some(ms) => paint(DIM, format!("about {}", millis(ms))),
+    }
 }
 
 fn took(step: &StepView) -> String {
@@ -208,6 +232,8 @@ mod tests {
             detail: "soak 1 s".into(),
             started_at_ms: 1_000,
             ended_at_ms: if state == "done" { 1_420 } else { 0 },
+            takes_ms: Some(6_000),
+            ..StepView::default()
         }
     }
 
@@ -219,7 +245,7 @@ mod tests {
     fn a_step_says_what_it_did_and_how_long_it_took() {
         assert_eq!(
             plain(&step_line(&step("waiting"), 10, None)),
-            "·  3 one         h1  soak 1 s"
+            "·  3 one         h1  soak 1 s  about 6.0 s"
         );
         assert_eq!(
             plain(&step_line(&step("running"), 10, None)),
@@ -231,7 +257,7 @@ mod tests {
         );
         assert_eq!(
             plain(&step_line(&step("running"), 10, Some(2_100))),
-            "▸  3 one         h1 switching  soak 1 s  2.1 s"
+            "▸  3 one         h1 switching  soak 1 s  2.1 s of about 6.0 s"
         );
     }
 
@@ -239,6 +265,7 @@ mod tests {
     fn many_hosts_are_counted() {
         let mut many = step("waiting");
         many.detail.clear();
+        many.takes_ms = None;
         many.hosts = (1..=10)
             .map(|n| HostLine {
                 host: format!("h{n}"),

@@ -54,6 +54,7 @@ fn help_teaches() {
         "pin",
         "unpin",
         "gc",
+        "env",
         "plan",
         "promote",
         "revert",
@@ -78,6 +79,39 @@ fn help_teaches() {
         let after = text.rsplit("(NO_COLOR is honoured as well)\n").next().unwrap();
         insta::assert_snapshot!(format!("help_{verb}"), format!("{own}...\n{after}"));
     }
+}
+
+#[test]
+fn parts_of_env_teach_too() {
+    let folder = empty();
+    for part in ["apply", "show"] {
+        let text = shipctl(folder.path(), &["env", part, "-h"]);
+        assert!(text.ends_with("--- exit 0\n"), "{text}");
+        let own = text.split("Everywhere:").next().unwrap();
+        let after = text.rsplit("(NO_COLOR is honoured as well)\n").next().unwrap();
+        insta::assert_snapshot!(format!("help_env_{part}"), format!("{own}...\n{after}"));
+    }
+}
+
+/// What is wrong with a file is told without a store.
+#[test]
+fn an_environments_file_is_checked_here_first() {
+    let folder = empty();
+    let text = "version = 1\nenv = \"dev\"\n[policy]\nmax_unavailabel = 1\nwave = \"0%\"\n";
+    write(folder.path(), "ship.dev.toml", text);
+    insta::assert_snapshot!(
+        "env_mistakes",
+        shipctl(folder.path(), &["env", "apply", "ship.dev.toml"])
+    );
+    insta::assert_snapshot!(
+        "plan_absent",
+        shipctl(folder.path(), &["promote", "--plan", "plan.json"])
+    );
+    write(folder.path(), "plan.json", "{\"version\":7}");
+    insta::assert_snapshot!(
+        "plan_newer",
+        shipctl(folder.path(), &["promote", "--plan", "plan.json"])
+    );
 }
 
 #[test]

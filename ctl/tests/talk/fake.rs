@@ -49,6 +49,13 @@ pub struct Script {
     /// Uploads that are kept though their answer is lost.
     pub unanswered_uploads: u32,
     pub uploads: u32,
+    /// The releases of the app, as List tells them.
+    pub releases: Vec<ReleaseLine>,
+    /// What UploadDelta answers, and lost ones before that; without an answer there is no such call.
+    pub takes_deltas: Option<Result<(), Status>>,
+    pub lost_deltas: u32,
+    /// What each brought.
+    pub deltas: Vec<(DeltaOffer, Vec<u8>)>,
 }
 
 /// Whether one more of `lost` is to be lost.
@@ -135,6 +142,7 @@ impl FakeStore {
             .env_remove("SHIP_APP")
             .env_remove("SHIP_ENV")
             .env("SHIP_CONTEXT", self.folder.path().join("context.toml"))
+            .env("XDG_CACHE_HOME", self.folder.path().join("cache"))
             .env("GIT_CEILING_DIRECTORIES", self.folder.path())
             .stdin(Stdio::null());
         command
@@ -402,6 +410,30 @@ impl Releases for Face {
         }))
     }
 
+    async fn upload_delta(&self, request: Request<Streaming<UploadDeltaChunk>>) -> Answer<Uploaded> {
+        let mut chunks = request.into_inner();
+        let (mut offer, mut delta) = (None, Vec::new());
+        let takes = self.script().takes_deltas.clone();
+        let Some(answer) = takes else {
+            return Err(Status::invalid_argument("this store has no call \"UploadDelta\""));
+        };
+        while let Some(chunk) = chunks.message().await? {
+            offer = offer.or(chunk.offer);
+            delta.extend_from_slice(&chunk.data);
+        }
+        let mut script = self.script();
+        script.deltas.push((offer.unwrap(), delta));
+        lose(&mut script.lost_deltas)?;
+        answer?;
+        let bundle = b"made here".to_vec();
+        let digest = BundleDigest::of(&bundle).as_bytes().to_vec();
+        script.published.get_or_insert_default().bundle = bundle;
+        Ok(Response::new(Uploaded {
+            bundle: digest,
+            stored_bytes: 9,
+        }))
+    }
+
     async fn commit(&self, request: Request<CommitRequest>) -> Answer<ReleaseRecord> {
         let request = request.into_inner();
         let mut script = self.script();
@@ -424,7 +456,9 @@ impl Releases for Face {
     }
 
     async fn list(&self, _: Request<ListReleasesRequest>) -> Answer<ListReleasesReply> {
-        Ok(Response::new(ListReleasesReply::default()))
+        Ok(Response::new(ListReleasesReply {
+            releases: self.script().releases.clone(),
+        }))
     }
 
     async fn get(&self, request: Request<GetReleaseRequest>) -> Answer<ReleaseRecord> {

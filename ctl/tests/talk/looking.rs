@@ -1,7 +1,8 @@
 //! status, logs, doctor; and a store that is not there, or not ours.
 
 use ship_proto::v1::{
-    AppHost, AppReport, AppStatus, HostReport, HostStatus, MissingPrivilege, Privileges, StatusReply, Target,
+    AppHost, AppReport, AppStatus, HostReport, HostStatus, LostRelease, MissingPrivilege, Privileges,
+    StatusReply, Target,
 };
 
 use crate::fake::{FakeStore, Script};
@@ -42,6 +43,7 @@ fn fleet() -> StatusReply {
         now_ms: 1_700_000_000_000,
         store_version: "0.1.0".into(),
         asset_url: "http://127.1.2.200:7480".into(),
+        lost: Vec::new(),
     }
 }
 
@@ -229,4 +231,37 @@ fn doctor_tells_what_hosts_lack_and_what_falls_back() {
         ]
     );
     assert!(of_h3.iter().all(|finding| finding["do"].is_string()));
+}
+
+#[test]
+fn what_the_store_lost_is_told_with_what_to_do() {
+    let lost = |release, files, path: &str| LostRelease {
+        app: "web".into(),
+        release,
+        files,
+        path: path.into(),
+    };
+    let store = FakeStore::start(Script {
+        status: StatusReply {
+            lost: vec![lost(2, 3, "app.js"), lost(1, 0, "")],
+            ..fleet()
+        },
+        ..Script::default()
+    });
+    let told = store.run(&["status"]).stdout;
+    for part in [
+        "web@2: 3 files, app.js among them",
+        "web@1: its manifest",
+        "shipstore verify --dir DIR --repair-from",
+    ] {
+        assert!(told.contains(part), "{part} is not in:\n{told}");
+    }
+    let json = store.run(&["status", "-o", "json"]).json();
+    assert_eq!(json["lost"][0]["files"], 3);
+    assert_eq!(json["lost"][1]["path"], serde_json::Value::Null);
+    let found = store.run(&["doctor", "-o", "json"]).json();
+    let findings = found["findings"].as_array().unwrap();
+    let lost = findings.iter().filter(|found| found["what"] == "store's content");
+    assert!(lost.clone().all(|found| found["grade"] == "bad"));
+    assert_eq!(lost.count(), 2);
 }

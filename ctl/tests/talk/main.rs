@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
 
+mod by_delta;
 mod fake;
 mod looking;
 mod moving;

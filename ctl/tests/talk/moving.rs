@@ -65,9 +65,9 @@ fn view(outcome: OutcomeKind) -> RolloutView {
 fn script(watches: impl IntoIterator<Item = Watched>) -> Script {
     Script {
         plan: Some(Ok(PlanReply {
-            ways: Vec::new(),
             view: Some(view(OutcomeKind::Planned)),
             changes: true,
+            ..PlanReply::default()
         })),
         started: [Ok(Started {
             app: "web".into(),
@@ -261,9 +261,9 @@ fn plan_says_whether_there_is_something_to_do() {
     assert_eq!(json["changes"], true);
     assert_eq!(json["to"], 5);
     store.script.lock().unwrap().plan = Some(Ok(PlanReply {
-        ways: Vec::new(),
         view: Some(view(OutcomeKind::Planned)),
         changes: false,
+        ..PlanReply::default()
     }));
     assert_eq!(store.run(&["plan", "web", "--exit-code"]).code, 0);
     let said = store.run(&["promote", "web"]);

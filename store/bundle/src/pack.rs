@@ -126,10 +126,19 @@ pub fn pack_parts(
         path: root.to_owned(),
         source,
     })?;
-    packed(Source::Tree(&opened), manifest, parts, level, out, progress)
+    let at_once = rayon::current_num_threads();
+    packed(
+        Source::Tree(&opened),
+        manifest,
+        parts,
+        (level, at_once),
+        out,
+        progress,
+    )
 }
 
-/// As [`pack_parts`], of blobs that lie elsewhere than in a tree; `manifest` tells what they are called.
+/// As [`pack_parts`], of blobs that lie elsewhere than in a tree; `manifest` tells what they are called. `at_once`: compressors
+/// that may run at a time; with one, memory is at most about 70 MiB.
 ///
 /// # Errors
 /// [`PackError`].
@@ -137,18 +146,25 @@ pub fn pack_blobs(
     from: &dyn BlobBytes,
     manifest: &Manifest,
     parts: &Parts<'_>,
-    level: i32,
+    (level, at_once): (i32, usize),
     out: impl Write,
     progress: &dyn Progress,
 ) -> Result<Packed, PackError> {
-    packed(Source::Blobs(from), manifest, parts, level, out, progress)
+    packed(
+        Source::Blobs(from),
+        manifest,
+        parts,
+        (level, at_once),
+        out,
+        progress,
+    )
 }
 
 fn packed(
     source: Source<'_>,
     manifest: &Manifest,
     parts: &Parts<'_>,
-    level: i32,
+    (level, at_once): (i32, usize),
     out: impl Write,
     progress: &dyn Progress,
 ) -> Result<Packed, PackError> {
@@ -159,6 +175,7 @@ fn packed(
         source,
         plan: &plan,
         level: level.clamp(1, MAX_LEVEL),
+        at_once,
         progress,
     };
     let mut out = Bundle {
@@ -176,18 +193,20 @@ struct Packing<'a> {
     source: Source<'a>,
     plan: &'a Plan<'a>,
     level: i32,
+    /// Compressors that the caller allows.
+    at_once: usize,
     progress: &'a dyn Progress,
 }
 
 impl Packing<'_> {
     /// Compressors that may run at once: one takes a frame, what becomes of it, and up to 60 MiB at the highest levels.
     fn at_once(&self) -> usize {
-        rayon::current_num_threads().clamp(1, [4, 3, 2][self.weight()])
+        self.at_once.clamp(1, [4, 3, 2][self.weight()])
     }
 
     /// Threads within one large file, whose tables are larger: up to 100 MiB each.
     fn workers(&self) -> u32 {
-        rayon::current_num_threads().clamp(1, [4, 2, 1][self.weight()]) as u32
+        self.at_once.clamp(1, [4, 2, 1][self.weight()]) as u32
     }
 
     fn weight(&self) -> usize {

@@ -11,9 +11,13 @@
 //! 4. everything else that should lie there;
 //! 5. old releases go last, when nothing else is left to do and nobody holds them.
 
+mod word;
+
 use crate::desired::{DesiredApp, Epoch, Fence};
 use crate::release::Target;
 use crate::report::{AppPhase, LocalHold};
+
+pub use word::{Offer, OfferRefused, goal, held_elsewhere, offer, previous_after};
 
 /// What a host has and does of one app.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub struct Observed {
     /// What runs, asked of the process; for static releases, of the link.
     pub running: Option<Target>,
     pub phase: AppPhase,
+    /// The keeper is on its way from what runs, and should run, to something else, and was not called back yet.
+    pub leaving: bool,
     /// What failed here and has not worked since; entries of older epochs mean nothing any more.
     pub failed: Vec<Failed>,
     pub held: Option<LocalHold>,
@@ -56,7 +62,7 @@ pub enum Action {
     /// Put the release's fingerprinted assets into the union; one that is not staged here brings its
     /// assets alone.
     AddAssets(Target),
-    /// Make it run: by the keeper, or by the link where the release is static.
+    /// Make it run, or stay: by the keeper, or by the link where the release is static.
     Switch(Target),
     /// Nothing should run here any more.
     Stop,
@@ -87,14 +93,6 @@ pub enum Rest {
     Held,
     /// What should run failed under this epoch.
     Failed,
-}
-
-impl LocalHold {
-    /// Whether the hold stands against what is desired. A newer epoch ends it, unless it still wants
-    /// exactly what was taken away: that is no answer to the hold, only news of something else.
-    pub fn stands_against(&self, desired: &DesiredApp) -> bool {
-        desired.epoch <= self.epoch || (self.from.is_some() && desired.run == self.from)
-    }
 }
 
 /// What to do next.
@@ -151,8 +149,12 @@ impl Host<'_> {
     /// Brings what should run nearer to running.
     fn run(&self) -> Option<Action> {
         let wanted = self.wanted();
-        if wanted == self.observed.running || self.held() {
+        if self.held() {
             return None;
+        }
+        if wanted == self.observed.running {
+            // What was wanted before must not go live when this host counts as back.
+            return wanted.filter(|_| self.observed.leaving).map(Action::Switch);
         }
         let keeper_is_busy = matches!(self.observed.phase, AppPhase::Switching | AppPhase::Reverting);
         let Some(wanted) = wanted else {

@@ -10,6 +10,7 @@
 //! * [`mirror`], [`leaves`], [`spread`], [`allowance`]: where content is had besides the store, how its parts are checked,
 //!   shared between hosts, and held back.
 //! * [`converge`]: what a host does next.
+//! * [`environment`]: the checked meaning of a `ship.ENV.toml`: the way of a promote through an environment, and its policy.
 //! * [`rollout`]: what an environment runs, the plan to change it, and the machine that carries it out.
 //!
 //! Nothing here may read the time, the environment, a file or a socket, and nothing here is random: the
@@ -23,6 +24,7 @@ pub mod assets;
 pub mod converge;
 pub mod desired;
 pub mod digest;
+pub mod environment;
 pub mod figures;
 pub mod host;
 pub mod leaves;

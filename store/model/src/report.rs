@@ -222,6 +222,16 @@ pub struct AssetRot {
 }
 
 impl AppReport {
+    /// Whether two reports say the same to a rollout: how many connections there are, for one, does not matter to it.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.app == other.app
+            && (self.epoch, self.running, self.healthy) == (other.epoch, other.running, other.healthy)
+            && (&self.staged, &self.assets) == (&other.staged, &other.assets)
+            && (&self.failure, &self.held) == (&other.failure, &other.held)
+            && self.incidents == other.incidents
+            && (self.phase == AppPhase::Switching) == (other.phase == AppPhase::Switching)
+    }
+
     /// A host that knows of `app` and has nothing of it.
     pub fn of(app: AppName) -> Self {
         Self {

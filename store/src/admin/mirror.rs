@@ -1,7 +1,7 @@
 //! A folder that any web server can hand out: bundles and deltas as plain files, for `[[mirror]]`.
 //!
 //! ```text
-//! bundles/3f9a…64 digits   deltas/07c1…   leaves/3f9a…   what hosts check by, when the store is away
+//! bundles/3f9a…64 digits   deltas/07c1…   kepts/9b2e…   leaves/3f9a…   what hosts check by, when the store is away
 //! ```
 //! Additive: nothing is removed, and what was broken off goes on where it was. A file has its name only when it is whole;
 //! its leaves are written last. It can be copied on by anything (rsync, a bucket's own tools): files never change.
@@ -21,7 +21,12 @@ use crate::leaves::{self, LeavesOfError};
 use crate::log::whole;
 
 /// What is mirrored, and the folders it lies in. Manifests are the store's to give.
-const KINDS: [(ObjectKind, &str); 2] = [(ObjectKind::Bundle, "bundles"), (ObjectKind::Delta, "deltas")];
+const KINDS: [(ObjectKind, &str); 3] = [
+    (ObjectKind::Bundle, "bundles"),
+    (ObjectKind::Delta, "deltas"),
+    // Hosts read none of them: a store that lost one takes it back.
+    (ObjectKind::Kept, "kepts"),
+];
 const LEAVES: &str = "leaves";
 /// Bytes copied at once.
 const PIECE: usize = 1 << 20;

@@ -12,12 +12,13 @@ pub use accept::{AcceptRestoreError, Accepted, NUMBERS_SKIPPED, accept_restore};
 pub use backup::{BackupError, BackupReport, backup};
 pub use mirror::{MirrorError, MirrorReport, mirror};
 pub use optimize::{OptimizeReport, optimize};
-pub use repair::{Copies, RepairError, RepairReport, repair};
+pub use repair::{RepairError, RepairReport, repair};
 pub use restore::{RestoreError, restore};
 pub use verify::{VerifyReport, VerifyStoreError, verify};
 
 use std::path::Path;
 
+pub use crate::copies::Copies;
 use crate::engine::catalog::{Opened, SledCatalog};
 use crate::folder::{CATALOG, OpenFolderError, lock};
 

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use ship_bundle::delta::{Effort, MakeDeltaError, delta_needs, make_delta};
+use ship_bundle::delta::{DeltaFooter, Effort, MakeDeltaError, delta_needs, make_delta};
 use ship_model::digest::{DeltaDigest, ReleaseId};
 use ship_model::manifest::Manifest;
 use tokio::sync::watch;
@@ -172,7 +172,10 @@ impl Maker {
         let mut idle = false;
         while let Some(work) = self.next(&mut idle) {
             match work {
-                Work::Wish(way) => self.tried(way, Effort::AT_ONCE),
+                Work::Wish(way) => {
+                    let _turn = self.places.hurrying();
+                    self.tried(way, Effort::AT_ONCE);
+                }
                 Work::Improve(way) => self.tried(way, Effort::THOROUGH),
                 Work::Remove(gone) => self.remove(&gone),
                 // When there is nothing more to do, it is looked again after a while.
@@ -300,20 +303,26 @@ impl Maker {
         let object = Object::Delta(digest);
         self.blobs.keep(staged, object)?;
         let footer = footer_of(&*self.blobs, object)?;
-        self.remove_later(self.deltas.add(footer, digest, bytes).map(Object::Delta));
-        if effort == Effort::AT_ONCE {
-            let mut queue = self.queue();
-            if queue.poor.len() == WAITING {
-                queue.poor.pop_front();
-            }
-            queue.poor.push_back((base, target));
-        }
+        self.offer(footer, digest, bytes);
         Ok(KnownDelta {
             base,
             digest,
             bytes,
             level: footer.level,
         })
+    }
+
+    /// Offers a delta that is durable and known to give its blobs; one that was made in haste is made smaller in idle time.
+    pub fn offer(&self, footer: DeltaFooter, digest: DeltaDigest, bytes: u64) {
+        self.remove_later(self.deltas.add(footer, digest, bytes).map(Object::Delta));
+        let way = (footer.base, footer.target);
+        let mut queue = self.queue();
+        if footer.level < Effort::THOROUGH.level() && !queue.poor.contains(&way) {
+            if queue.poor.len() == WAITING {
+                queue.poor.pop_front();
+            }
+            queue.poor.push_back(way);
+        }
     }
 
     fn written(

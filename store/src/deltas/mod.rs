@@ -1,4 +1,5 @@
-//! Deltas between releases of an app: made here out of bundles, offered to hosts that have the older one.
+//! Deltas between releases of an app: made here out of bundles, or handed in by who published, and offered to hosts that have
+//! the older one.
 //!
 //! A delta's own footer says from where to where it leads, so this map is made anew at each start and nothing of it is
 //! written down. Deltas are derived: one that is lost, damaged or not made yet costs bytes, never a release.
@@ -160,10 +161,14 @@ impl Deltas {
 
 /// The footer of a delta, be it offered or kept.
 pub(crate) fn footer_of(blobs: &dyn Blobs, object: Object) -> Result<DeltaFooter, ReadFooterError> {
-    let reader = blobs.open(object)?;
+    footer_in(blobs.open(object)?.as_ref())
+}
+
+/// The footer of whatever is said to be a delta.
+pub(crate) fn footer_in(reader: &dyn ObjectReader) -> Result<DeltaFooter, ReadFooterError> {
     let total = reader.len();
     let mut tail = vec![0; FOOTER.min(total as usize)];
-    read_exact(reader.as_ref(), &mut tail, total - total.min(FOOTER as u64))?;
+    read_exact(reader, &mut tail, total - total.min(FOOTER as u64))?;
     Ok(DeltaFooter::from_tail(&tail, total)?)
 }
 

@@ -142,6 +142,9 @@ impl Collector<'_> {
         }
         for begun in &roots.begun {
             let who = Needer::Begun(begun.app.clone(), begun.id);
+            for bundle in &begun.bundles {
+                add(&mut needs.bundles, *bundle, &who);
+            }
             match read_manifest(self.blobs, begun.id) {
                 Ok(manifest) => self.of_manifest(begun.id, &manifest, &who, &mut needs),
                 // Said before it was kept.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ship_model::digest::ReleaseId;
+use ship_model::digest::{BundleDigest, ReleaseId};
 use ship_model::name::{AppName, EnvName, HostName};
 use ship_model::release::{ReleaseNumber, ReleaseRecord, Target};
 use ship_model::retention::{ContentReason, KnownRelease, Sight, judge_content};
@@ -61,6 +61,8 @@ impl Judged {
 pub(super) struct Begun {
     pub id: ReleaseId,
     pub app: AppName,
+    /// With segments that it relies on.
+    pub bundles: BTreeSet<BundleDigest>,
     pub version: Version,
 }
 
@@ -95,12 +97,17 @@ impl Collector<'_> {
         for app in &apps {
             roots.releases.extend(self.judged(app, &fleet, now_ms)?);
         }
-        for (id, app, version) in self.ledger.begun_publishes()? {
+        for (id, begun, version) in self.ledger.begun_publishes()? {
             let seen = marks.begun.get(&id.to_string());
             let since = seen
                 .filter(|(of, _)| *of == version.0)
                 .map_or(now_ms, |(_, since_ms)| *since_ms);
-            let begun = Begun { id, app, version };
+            let begun = Begun {
+                id,
+                app: begun.app,
+                bundles: begun.bundles,
+                version,
+            };
             if since.saturating_add(LEASE_MS) <= now_ms {
                 roots.given_up.push(begun);
             } else {

@@ -26,6 +26,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/ship.v1.Releases/Begin", PUBLISH),
     ("/ship.v1.Releases/Missing", PUBLISH),
     ("/ship.v1.Releases/Upload", PUBLISH),
+    ("/ship.v1.Releases/UploadDelta", PUBLISH),
     ("/ship.v1.Releases/Commit", PUBLISH),
     ("/ship.v1.Releases/List", LOOK),
     ("/ship.v1.Releases/Get", FETCH),
@@ -40,6 +41,8 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/ship.v1.Rollouts/Revert", OPERATE),
     ("/ship.v1.Rollouts/Watch", LOOK),
     ("/ship.v1.Rollouts/Control", OPERATE),
+    ("/ship.v1.Environments/Apply", OPERATE),
+    ("/ship.v1.Environments/Show", LOOK),
     ("/ship.v1.Fleet/Status", LOOK),
     ("/ship.v1.Fleet/Logs", LOOK),
     ("/ship.v1.Fleet/Events", LOOK),
@@ -49,6 +52,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/ship.v1.Assets/Expired", FETCH),
     ("/ship.v1.Assets/Push", OPERATE),
     ("/ship.v1.Agents/Session", SPEAK),
+    ("/ship.v1.Agents/Give", SPEAK),
 ];
 
 /// Lets a call through with its [`Caller`] as an extension, or answers with the reason why not.

@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::face::{Answers, Face, caller};
 use super::sessions::Seat;
 use super::sources::Giving;
-use super::status;
+use super::{given, status};
 use crate::identity::Caller;
 
 /// How long an agent may take to say hello, and to take a message in.
@@ -51,6 +51,15 @@ impl Agents for AgentsFace {
         };
         tokio::spawn(session.run());
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+
+    async fn give(
+        &self,
+        request: Request<Streaming<v1::GiveChunk>>,
+    ) -> Result<Response<v1::GiveReply>, Status> {
+        let caller = caller(&request)?;
+        let given = given::give(&self.0, caller, request.into_inner());
+        given.await.map(Response::new)
     }
 }
 
@@ -116,6 +125,8 @@ impl Session {
             self.caller.not_after_ms.saturating_sub(now),
         ));
         tokio::pin!(expiry);
+        let mut asked = self.face.wants.listen();
+        asked.mark_changed();
         loop {
             tokio::select! {
                 message = self.messages.message() => match message {
@@ -125,6 +136,12 @@ impl Session {
                 changed = desired.changed() => {
                     changed.map_err(|_| End::Gone)?;
                     self.tell_desired(desired).await?;
+                }
+                asked_anew = asked.changed() => {
+                    asked_anew.map_err(|_| End::Gone)?;
+                    if let Some(wanted) = given::asked(&mut asked, env, host) {
+                        self.send(store_message::Message::Wanted(wanted)).await?;
+                    }
                 }
                 question = seat.questions.recv() => {
                     // The newer session took the place of this one, and with it the questions' other end.

@@ -21,6 +21,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::retention::Evidence;
 use crate::rollout::Controller;
 use crate::rollout::fleet::Fleet;
+use crate::scrub::{Findings, Wants};
 
 /// The answer of a call that streams.
 pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -39,6 +40,10 @@ pub struct Face {
     pub sources: Arc<Sources>,
     /// What was told of requests for assets.
     pub evidence: Arc<Evidence>,
+    /// What hosts are asked to give back.
+    pub wants: Arc<Wants>,
+    /// What was found damaged, and is lost.
+    pub findings: Arc<Findings>,
     pub heartbeat_ms: u64,
     /// Where the store itself serves assets.
     pub asset_url: String,

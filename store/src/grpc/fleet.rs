@@ -17,6 +17,7 @@ use super::{logs, status, view};
 use crate::engine::Watch;
 use crate::ledger::AuditLink;
 use crate::rollout::fleet::Presence;
+use crate::scrub::Lost;
 
 /// Most lines or links of one answer.
 const MOST: u32 = 10_000;
@@ -122,6 +123,15 @@ fn app_host(state: &EnvState, host: &HostName, presence: Option<&Presence>) -> v
     }
 }
 
+fn lost_release(lost: &Lost) -> v1::LostRelease {
+    v1::LostRelease {
+        app: lost.app.to_string(),
+        release: lost.release.0,
+        files: lost.files,
+        path: lost.path.clone(),
+    }
+}
+
 fn host_status(env: &EnvName, host: &HostName, presence: &Presence) -> v1::HostStatus {
     let mut report: v1::HostReport = match &presence.report {
         Some(report) => ship_model::report::HostReport::clone(report).into(),
@@ -175,6 +185,7 @@ impl Fleet for FleetFace {
             now_ms: self.0.clock.now_ms(),
             store_version: env!("CARGO_PKG_VERSION").to_owned(),
             asset_url: self.0.asset_url.clone(),
+            lost: self.0.findings.lost().iter().map(lost_release).collect(),
         }))
     }
 

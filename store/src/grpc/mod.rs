@@ -3,8 +3,10 @@
 pub mod access;
 mod agents;
 mod assets;
+mod environments;
 mod face;
 mod fleet;
+mod given;
 mod logs;
 mod pushes;
 mod releases;
@@ -24,6 +26,7 @@ use axum::middleware::from_fn_with_state;
 use ship_proto::MAX_MESSAGE;
 use ship_proto::v1::agents_server::AgentsServer;
 use ship_proto::v1::assets_server::AssetsServer;
+use ship_proto::v1::environments_server::EnvironmentsServer;
 use ship_proto::v1::fleet_server::FleetServer;
 use ship_proto::v1::releases_server::ReleasesServer;
 use ship_proto::v1::rollouts_server::RolloutsServer;
@@ -35,10 +38,12 @@ pub fn router(face: Face, rooms: Arc<Rooms>) -> Router {
     let assets = AssetsServer::new(assets::AssetsFace::new(face.clone(), Arc::clone(&rooms)));
     let releases = ReleasesServer::new(releases::ReleasesFace::new(face.clone(), Arc::clone(&rooms)));
     let rollouts = RolloutsServer::new(rollouts::RolloutsFace(face.clone(), rooms));
+    let environments = EnvironmentsServer::new(environments::EnvironmentsFace(face.clone()));
     let fleet = FleetServer::new(fleet::FleetFace(face.clone()));
     let agents = AgentsServer::new(agents::AgentsFace(face));
     Routes::new(releases.max_decoding_message_size(MAX_MESSAGE))
         .add_service(rollouts.max_decoding_message_size(MAX_MESSAGE))
+        .add_service(environments.max_decoding_message_size(MAX_MESSAGE))
         .add_service(fleet.max_decoding_message_size(MAX_MESSAGE))
         .add_service(agents.max_decoding_message_size(MAX_MESSAGE))
         .add_service(assets.max_decoding_message_size(MAX_MESSAGE))

@@ -2,10 +2,12 @@
 
 mod deltas;
 mod keeping;
+mod locate;
+pub(super) mod pieces;
+mod upload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
@@ -15,12 +17,12 @@ use ship_model::manifest::MAX_ENCODED;
 use ship_model::release::{Provenance, ReleaseNumber, ReleaseRecord};
 use ship_proto::v1;
 use ship_proto::v1::releases_server::Releases;
-use ship_proto::{MAX_DIGESTS, MAX_PIECE, digest, digests};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use ship_proto::{MAX_DIGESTS, MAX_PIECE, digest};
 use tonic::{Request, Response, Status, Streaming};
 
 use self::keeping::Marks;
+use self::locate::{asked_blobs, located};
+use self::pieces::{check_piece, heard};
 use super::face::{Answers, Face, caller};
 use super::status;
 use crate::bridge::Bridge;
@@ -30,10 +32,9 @@ use crate::engine::blobs::read_whole;
 use crate::folder::StoreFolder;
 use crate::garbage;
 use crate::identity::Role;
-use crate::keeping::bring;
 use crate::leaves::{LeafLists, LeavesOfError};
 use crate::ledger::RequestId;
-use crate::publish::{Commit, Publisher, UploadError, UploadedBundle};
+use crate::publish::Commit;
 use crate::push::{Pushes, Pushing};
 use crate::retention::tell_expired;
 use crate::settings::Retention;
@@ -41,10 +42,6 @@ use crate::union::Unions;
 
 /// Uploads that are taken in at once; the others wait.
 const UPLOADS: usize = 8;
-/// Pieces of an upload that wait for the disk.
-const AHEAD: usize = 4;
-/// How long a publisher may be silent in the middle of a stream.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Bundles that one question may want avoided.
 const MOST_AVOIDED: usize = 64;
 /// Most releases of one list.
@@ -73,6 +70,8 @@ pub struct Rooms {
     pub leaves: LeafLists,
     /// What nothing needs any more.
     pub garbage: Arc<garbage::Room>,
+    /// Puts what is kept as deltas into bundles, for one after another.
+    pub bringing: Bridge,
 }
 
 impl ReleasesFace {
@@ -121,74 +120,6 @@ impl ReleasesFace {
     }
 }
 
-/// The next message of a publisher; none at the stream's proper end.
-async fn heard<T>(messages: &mut Streaming<T>) -> Result<Option<T>, Status> {
-    match timeout(PATIENCE, messages.message()).await {
-        Ok(message) => message,
-        Err(_) => {
-            let waited = format!("nothing came for {} s", PATIENCE.as_secs());
-            Err(status::unavailable(format!("the upload was given up: {waited}")))
-        }
-    }
-}
-
-fn check_piece(piece: &[u8]) -> Result<(), Status> {
-    if piece.len() <= MAX_PIECE {
-        return Ok(());
-    }
-    let message = format!(
-        "a piece of {} bytes is refused: at most {MAX_PIECE} are allowed",
-        piece.len()
-    );
-    Err(status::invalid(message, "piece"))
-}
-
-/// What travels from a stream to the thread that writes: without the end, nothing is kept.
-enum Piece {
-    Data(Bytes),
-    End,
-}
-
-enum TakeInError {
-    Upload(UploadError),
-    /// The stream broke off; whoever reads it knows why.
-    Unfinished,
-}
-
-fn take_in(
-    publisher: &Publisher,
-    mut pieces: mpsc::Receiver<Piece>,
-    announced: Option<BundleDigest>,
-) -> Result<UploadedBundle, TakeInError> {
-    let mut upload = publisher.upload().map_err(TakeInError::Upload)?;
-    loop {
-        match pieces.blocking_recv() {
-            Some(Piece::Data(data)) => upload.push(&data).map_err(TakeInError::Upload)?,
-            Some(Piece::End) => return upload.finish(announced).map_err(TakeInError::Upload),
-            None => return Err(TakeInError::Unfinished),
-        }
-    }
-}
-
-/// Passes on the pieces of an upload; what went wrong with the stream, if anything.
-async fn pass_on(
-    mut chunks: Streaming<v1::UploadChunk>,
-    first: Bytes,
-    pieces: mpsc::Sender<Piece>,
-) -> Result<(), Status> {
-    let mut next = Some(first);
-    while let Some(data) = next {
-        check_piece(&data)?;
-        if pieces.send(Piece::Data(data)).await.is_err() {
-            // The writer refused; its answer tells why.
-            return Ok(());
-        }
-        next = heard(&mut chunks).await?.map(|chunk| chunk.data);
-    }
-    let _ = pieces.send(Piece::End).await;
-    Ok(())
-}
-
 #[tonic::async_trait]
 impl Releases for ReleasesFace {
     type BeginStream = Answers<v1::MissingBlobs>;
@@ -229,10 +160,10 @@ impl Releases for ReleasesFace {
         &self,
         request: Request<Streaming<v1::MissingRequest>>,
     ) -> Result<Response<Self::MissingStream>, Status> {
-        let (places, questions) = (Arc::clone(&self.rooms.folder.places), request.into_inner());
-        let answers = questions.map(move |question| {
-            let wanted = asked_blobs(&question?.blobs)?;
-            Ok(missing_blobs(&places.missing(wanted)))
+        let (rooms, bridge) = (Arc::clone(&self.rooms), self.face.bridge.clone());
+        let answers = request.into_inner().then(move |question| {
+            let (rooms, bridge) = (Arc::clone(&rooms), bridge.clone());
+            async move { missing_segments(rooms, &bridge, question?).await }
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -241,31 +172,14 @@ impl Releases for ReleasesFace {
         &self,
         request: Request<Streaming<v1::UploadChunk>>,
     ) -> Result<Response<v1::Uploaded>, Status> {
-        let mut chunks = request.into_inner();
-        let first = heard(&mut chunks).await?;
-        let first = first.ok_or_else(|| status::invalid("the stream was empty", "bundle"))?;
-        let announced = first.bundle.as_deref();
-        let announced = announced
-            .map(|bytes| digest(bytes, "bundle", BundleDigest::from_slice))
-            .transpose()
-            .map_err(|error| status::bad_message(&error))?;
-        let (sender, pieces) = mpsc::channel(AHEAD);
-        let rooms = Arc::clone(&self.rooms);
-        let taking = self
-            .uploads
-            .run(move || take_in(&rooms.folder.publisher, pieces, announced));
-        let (passed, taken) = tokio::join!(pass_on(chunks, first.data, sender), taking);
-        match taken.map_err(status::broken_off)? {
-            Ok(bundle) => Ok(Response::new(v1::Uploaded {
-                bundle: bundle.digest.as_bytes().to_vec(),
-                stored_bytes: bundle.bytes,
-            })),
-            Err(TakeInError::Upload(error)) => Err(status::upload(&error)),
-            Err(TakeInError::Unfinished) => {
-                passed?;
-                Err(status::unavailable("the upload broke off"))
-            }
-        }
+        self.bundle(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn upload_delta(
+        &self,
+        request: Request<Streaming<v1::UploadDeltaChunk>>,
+    ) -> Result<Response<v1::Uploaded>, Status> {
+        self.delta(request.into_inner()).await.map(Response::new)
     }
 
     async fn commit(
@@ -388,10 +302,10 @@ impl Releases for ReleasesFace {
         &self,
         request: Request<Streaming<v1::LocateRequest>>,
     ) -> Result<Response<Self::LocateStream>, Status> {
-        let (rooms, bridge) = (Arc::clone(&self.rooms), self.face.bridge.clone());
+        let rooms = Arc::clone(&self.rooms);
         let answers = request.into_inner().then(move |question| {
-            let (rooms, bridge) = (Arc::clone(&rooms), bridge.clone());
-            async move { located(&rooms, &bridge, question?).await }
+            let rooms = Arc::clone(&rooms);
+            async move { located(&rooms, question?).await }
         });
         let answers = answers.flat_map(|answered| {
             stream::iter(match answered {
@@ -445,6 +359,22 @@ fn leaves_wanted(object: Option<v1::leaves_request::Object>) -> Result<Object, S
     .map_err(bad)
 }
 
+async fn missing_segments(
+    rooms: Arc<Rooms>,
+    bridge: &Bridge,
+    question: v1::MissingRequest,
+) -> Result<v1::MissingBlobs, Status> {
+    let wanted = asked_blobs(&question.blobs)?;
+    let release = match &question.release[..] {
+        [] => None,
+        bytes => Some(digest(bytes, "release id", ReleaseId::from_slice)),
+    };
+    let release = release.transpose().map_err(|error| status::bad_message(&error))?;
+    let looked = bridge.run(move || rooms.folder.publisher.missing_segments(release, &wanted));
+    let missing = looked.await.map_err(status::broken_off)?;
+    Ok(missing_blobs(&missing.map_err(|error| status::ledger(&error))?))
+}
+
 fn missing_blobs(part: &[BlobDigest]) -> v1::MissingBlobs {
     v1::MissingBlobs {
         blobs: part.iter().map(|blob| blob.as_bytes().to_vec()).collect(),
@@ -471,52 +401,4 @@ fn commit_of(request: v1::CommitRequest, who: String, at_ms: u64) -> Result<Comm
         who,
         at_ms,
     })
-}
-
-fn asked_blobs(blobs: &[Vec<u8>]) -> Result<Vec<BlobDigest>, Status> {
-    if blobs.len() > MAX_DIGESTS {
-        let message = format!(
-            "{} blobs were asked for at once, {MAX_DIGESTS} may be",
-            blobs.len()
-        );
-        return Err(status::invalid(message, "blobs"));
-    }
-    digests(blobs, "blob", BlobDigest::from_slice).map_err(|error| status::bad_message(&error))
-}
-
-/// Where blobs lie; those that are kept as deltas are put into a bundle first.
-async fn located(
-    rooms: &Arc<Rooms>,
-    bridge: &Bridge,
-    question: v1::LocateRequest,
-) -> Result<Vec<v1::Located>, Status> {
-    let wanted = asked_blobs(&question.blobs)?;
-    if question.avoid.len() > MOST_AVOIDED {
-        let message = format!(
-            "{} bundles were to be avoided, {MOST_AVOIDED} may be",
-            question.avoid.len()
-        );
-        return Err(status::invalid(message, "avoid"));
-    }
-    let avoid = digests(&question.avoid, "bundle", BundleDigest::from_slice);
-    let avoid = avoid.map_err(|error| status::bad_message(&error))?;
-    let places = &rooms.folder.places;
-    if !places.covered_only(&wanted).is_empty() {
-        let (rooms, wanted) = (Arc::clone(rooms), wanted.clone());
-        let brought = bridge.run(move || bring(&*rooms.folder.blobs, &rooms.folder.places, &wanted));
-        if let Err(error) = brought.await.map_err(status::broken_off)? {
-            // The others are told; what is left out is nowhere, for whoever asks.
-            tracing::error!(
-                error = crate::log::whole(&error),
-                "what is kept as deltas is not given"
-            );
-        }
-    }
-    let found = places.locate(&wanted, &avoid);
-    let worded = found.into_iter().map(|found| v1::Located {
-        bundle: found.bundle.as_bytes().to_vec(),
-        bundle_bytes: found.bundle_bytes,
-        blobs: found.blobs.iter().map(|blob| blob.as_bytes().to_vec()).collect(),
-    });
-    Ok(worded.collect())
 }

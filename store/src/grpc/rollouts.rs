@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures::stream;
 use ship_model::name::{AppName, EnvName, HostName};
 use ship_model::release::ReleaseNumber;
-use ship_model::rollout::{EnvState, PlanRefused, Request as Wanted, Wish};
+use ship_model::rollout::{
+    self as model, EnvState, MAX_PLAN_FILE, Plan, PlanRefused, Profile, Wish, read_plan, write_plan,
+};
 use ship_proto::v1::rollouts_server::Rollouts;
 use ship_proto::v1::{self, OutcomeKind, control_request};
 use tokio::sync::watch;
@@ -18,11 +20,12 @@ use super::face::{Answers, Face, caller};
 use super::releases::Rooms;
 use super::{status, view};
 use crate::ledger::RequestId;
+use crate::log::whole;
 use crate::retention::{BringBackError, bring_back, tell_expired};
-use crate::rollout::{Steer, SteerError, SteerVerb};
+use crate::rollout::{Steer, SteerError, SteerVerb, Wanted};
 
 /// Longest message of an operator in bytes.
-const MESSAGE: usize = 1000;
+pub(super) const MESSAGE: usize = 1000;
 /// Most hosts that a request leaves out by name.
 const WITHOUT: usize = 1000;
 
@@ -52,11 +55,16 @@ impl RolloutsFace {
         } else {
             Wish::Promote { release: number }
         };
+        let saved = saved(request, &env, &app, revert)?;
         let wanted = Wanted {
-            wish,
-            force: request.force,
-            message: (!request.message.is_empty()).then(|| request.message.clone()),
-            without: self.without(&env, &request.without)?,
+            request: model::Request {
+                wish,
+                force: request.force,
+                message: (!request.message.is_empty()).then(|| request.message.clone()),
+                without: self.without(&env, &request.without)?,
+            },
+            profile: profile(&request.profile)?,
+            saved,
         };
         Ok(Asked { app, env, wanted })
     }
@@ -83,15 +91,12 @@ impl RolloutsFace {
         let id = RequestId::from_slice(&request.request_id)
             .ok_or_else(|| status::invalid("request_id must be 16 random bytes", "request_id"))?;
         let Asked { app, env, wanted } = self.asked(&request, revert).await?;
-        let mut asked = format!("{:?} force={} {:?}", wanted.wish, wanted.force, wanted.message);
-        for host in &wanted.without {
-            asked.push_str(&format!(" without {host}"));
-        }
+        let asked = words_of(&wanted);
         let _deciding = self.0.deciding.read().await;
         self.bring_back(&env, &app, &wanted).await?;
         let wish = Steer::Start {
             asked: blake3::hash(asked.as_bytes()).to_hex().to_string(),
-            request: wanted,
+            wanted: Box::new(wanted),
             who,
             id,
         };
@@ -131,6 +136,57 @@ impl RolloutsFace {
         let shown = state.and_then(|state| view::of_deploy(&state, deploy));
         shown.ok_or_else(|| no_rollout(env, app, deploy))
     }
+}
+
+/// What was asked, in words: a repeated request asks the same.
+fn words_of(wanted: &Wanted) -> String {
+    let request = &wanted.request;
+    let mut asked = format!("{:?} force={} {:?}", request.wish, request.force, request.message);
+    for host in &request.without {
+        asked.push_str(&format!(" without {host}"));
+    }
+    // What came later is left out while it is not asked for: a client may repeat what it asked an older store.
+    if wanted.profile != Profile::Normal {
+        asked.push_str(&format!(" profile {}", wanted.profile));
+    }
+    if let Some(saved) = &wanted.saved {
+        asked.push_str(&format!(" plan {}", saved.id));
+    }
+    asked
+}
+
+fn profile(name: &str) -> Result<Profile, Status> {
+    match name {
+        "" => Ok(Profile::Normal),
+        name => name
+            .parse::<Profile>()
+            .map_err(|error| status::invalid(error.to_string(), "profile")),
+    }
+}
+
+/// The plan that a request brings, if it is one of what the request is about.
+fn saved(
+    request: &v1::PlanRequest,
+    env: &EnvName,
+    app: &AppName,
+    revert: bool,
+) -> Result<Option<Box<Plan>>, Status> {
+    if request.plan.is_empty() {
+        return Ok(None);
+    }
+    let saved = read_plan(&request.plan).map_err(|error| status::invalid(whole(&error), "plan"))?;
+    let kind = match revert {
+        true => model::DeployKind::Revert,
+        false => model::DeployKind::Promote,
+    };
+    if (&saved.env, &saved.app, saved.kind) != (env, app, kind) {
+        let other = format!(
+            "the plan is of {} in {}, or goes the other way",
+            saved.app, saved.env
+        );
+        return Err(status::invalid(other, "plan"));
+    }
+    Ok(Some(Box::new(saved)))
 }
 
 fn no_rollout(env: &EnvName, app: &AppName, deploy: u64) -> Status {
@@ -197,11 +253,24 @@ impl Rollouts for RolloutsFace {
         let request = request.into_inner();
         let Asked { app, env, wanted } = self.asked(&request, request.revert).await?;
         match self.0.controller.plan(&env, &app, &wanted).await {
-            Ok(plan) => Ok(Response::new(v1::PlanReply {
-                view: Some(view::of_plan(&plan)),
-                changes: true,
-                ways: view::of_ways(self.0.controller.ways(&plan).await),
-            })),
+            Ok(plan) => {
+                let forecast = self.0.controller.forecast(&plan).await;
+                let forecast = forecast.map_err(|error| status::steer(&error))?;
+                // A plan that is too large to be read again is not given away: it is told as from an old store.
+                let written = write_plan(&plan, false).unwrap_or_default();
+                Ok(Response::new(v1::PlanReply {
+                    view: Some(view::of_plan(&plan, &forecast)),
+                    changes: true,
+                    ways: view::of_ways(self.0.controller.ways(&plan).await),
+                    plan: if written.len() <= MAX_PLAN_FILE {
+                        written
+                    } else {
+                        Vec::new()
+                    },
+                    no_return: view::of_no_return(&forecast),
+                    then: forecast.then.map(Into::into),
+                }))
+            }
             Err(SteerError::Plan(PlanRefused::AlreadyRuns { .. })) => {
                 let state = self.0.board.state(&env, &app);
                 let current = state.and_then(|state| state.current).map(v1::Target::from);
@@ -217,7 +286,7 @@ impl Rollouts for RolloutsFace {
                 Ok(Response::new(v1::PlanReply {
                     view: Some(view),
                     changes: false,
-                    ways: Vec::new(),
+                    ..v1::PlanReply::default()
                 }))
             }
             Err(error) => Err(status::steer(&error)),

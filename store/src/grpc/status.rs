@@ -13,13 +13,14 @@ use crate::bridge::BrokenOff;
 use crate::clock::rfc3339;
 use crate::engine::BlobsError;
 use crate::garbage::{CollectError, RootsError};
+use crate::keeping::MakeBundleError;
 use crate::ledger::{
     ACCEPT_HINT, AddReleaseError, ClaimError, Clash, Collected, LedgerError, NotAcceptedError,
 };
 use crate::locate::ReadIndexError;
 use crate::log::whole;
 use crate::near::near_names;
-use crate::publish::{BeginError, CommitError, UploadError};
+use crate::publish::{BeginError, CommitError, DeltaUploadError, UploadError};
 use crate::retention::{BringBackError, LookError, PromisedError, SweepError};
 use crate::rollout::{FactsError, SteerError};
 
@@ -137,6 +138,20 @@ pub fn steer(error: &SteerError) -> Status {
             &format!("{app}@{release}"),
             "`shipstore verify` tells what is damaged; publishing the release again heals it",
         ),
+        SteerError::Environment { env, .. } => refuse(
+            FailureKind::Refused,
+            whole(error),
+            env.as_str(),
+            &format!("apply it anew: shipctl env apply ship.{env}.toml"),
+        ),
+        SteerError::NotProven {
+            app, wanted, release, ..
+        } => refuse(
+            FailureKind::Refused,
+            error.to_string(),
+            &format!("{app}@{release}"),
+            &format!("shipctl promote {app}@{release} -e {wanted}"),
+        ),
         SteerError::Reused => invalid(error.to_string(), "request_id"),
         SteerError::Behind { env, app, .. } => refuse(
             FailureKind::Fenced,
@@ -208,6 +223,18 @@ fn plan_refused(refused: &PlanRefused) -> Status {
                 "`shipctl hosts` tells more; go on without them: shipctl promote{}",
                 without(hosts)
             ),
+        ),
+        PlanRefused::Drifted { .. } => refuse(
+            FailureKind::Refused,
+            message,
+            "plan",
+            "plan again: shipctl plan APP@N --save FILE",
+        ),
+        PlanRefused::StepWithoutHosts { env, .. } => refuse(
+            FailureKind::Refused,
+            message,
+            "step",
+            &format!("`shipctl hosts` lists the hosts, `shipctl env show -e {env}` the steps"),
         ),
         PlanRefused::AlreadyRuns { app, release, .. } => refuse(
             FailureKind::Refused,
@@ -368,6 +395,38 @@ pub fn upload(error: &UploadError) -> Status {
         UploadError::Index(_) => unavailable(whole(error)),
         UploadError::Blobs(error) => blobs(error),
         UploadError::Write(_) => unavailable(whole(error)),
+    }
+}
+
+/// Whatever it is, a bundle may be taken: only what passes by itself is worth another try.
+pub fn upload_delta(error: &DeltaUploadError) -> Status {
+    let message = whole(error);
+    let whole_files = |kind| refuse(kind, message.clone(), "delta", "send what is missing as a bundle");
+    match error {
+        DeltaUploadError::Base { .. } | DeltaUploadError::NotBegun { .. } => {
+            whole_files(FailureKind::NotFound)
+        }
+        DeltaUploadError::App { .. }
+        | DeltaUploadError::Manifests { .. }
+        | DeltaUploadError::TooLong { .. }
+        | DeltaUploadError::Way { .. }
+        | DeltaUploadError::Work { .. } => whole_files(FailureKind::Invalid),
+        DeltaUploadError::Blobs(error) | DeltaUploadError::Make(MakeBundleError::Blobs(error)) => {
+            blobs(error)
+        }
+        DeltaUploadError::Ledger(error) => ledger(error),
+        DeltaUploadError::Write(_) | DeltaUploadError::Make(MakeBundleError::Interrupted(_)) => {
+            unavailable(message)
+        }
+        DeltaUploadError::Manifest { .. }
+        | DeltaUploadError::Mismatch { .. }
+        | DeltaUploadError::Footer(_)
+        | DeltaUploadError::Gives
+        | DeltaUploadError::Lay(_)
+        | DeltaUploadError::Apply(_)
+        | DeltaUploadError::Content { .. }
+        | DeltaUploadError::Lost { .. }
+        | DeltaUploadError::Make(_) => whole_files(FailureKind::Damaged),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use ship_model::report::AppWait;
 use ship_model::rollout::{
-    DeployEntry, DeployKind, End, EnvState, Excuse, Outcome, Plan, Rollout, RolloutView, preview, view,
+    DeployEntry, DeployKind, End, EnvState, Excuse, Forecast, GoingBack, Outcome, Plan, Rollout, RolloutView,
+    preview, takes, view,
 };
 use ship_model::spec::{Gap, Tight, Waiting};
 use ship_proto::v1::{self, OutcomeKind};
@@ -10,12 +11,35 @@ use ship_proto::v1::{self, OutcomeKind};
 use crate::rollout::HostWay;
 
 /// A plan that has not begun.
-pub fn of_plan(plan: &Plan) -> v1::RolloutView {
+pub fn of_plan(plan: &Plan, forecast: &Forecast) -> v1::RolloutView {
     let mut shown = worded(preview(plan));
+    for (step, expected) in shown.steps.iter_mut().zip(&forecast.steps) {
+        step.takes_ms = expected.takes_ms;
+        step.back = expected.back.as_ref().map(of_going_back);
+    }
     shown.message = plan.message.clone().unwrap_or_default();
     shown.excused = excused(plan, None);
     shown.plan_id = plan.id.to_string();
     shown
+}
+
+fn of_going_back(back: &GoingBack) -> v1::GoingBack {
+    v1::GoingBack {
+        hosts: back.hosts.iter().map(ToString::to_string).collect(),
+        to: back.to.map(Into::into),
+        fetch: back.fetch.iter().map(ToString::to_string).collect(),
+        takes_ms: back.takes_ms,
+    }
+}
+
+/// What could not be taken back.
+pub fn of_no_return(forecast: &Forecast) -> Vec<v1::NoReturn> {
+    let steps = (1..).zip(&forecast.steps);
+    let points = steps.filter_map(|(step, expected)| {
+        let why = expected.no_return.as_ref()?.to_string();
+        Some(v1::NoReturn { step, why })
+    });
+    points.collect()
 }
 
 /// How the processes of a plan take over.
@@ -66,8 +90,8 @@ pub fn of_rollout(rollout: &Rollout) -> v1::RolloutView {
     shown.message = rollout.plan.message.clone().unwrap_or_default();
     shown.excused = excused(&rollout.plan, Some(rollout));
     shown.plan_id = rollout.plan.id.to_string();
-    // What stopped it is worth telling before its end, while touched hosts go back.
-    if let Some(stop) = &rollout.stop {
+    // What stopped it is worth telling before its end, while touched hosts go back or wait for a word about that.
+    if let Some(stop) = rollout.stop.as_ref().or(rollout.waits.as_ref()) {
         shown.reason = reason(stop);
         shown.last_lines.clone_from(&stop.last_lines);
     }
@@ -109,7 +133,11 @@ pub fn of_entry(state: &EnvState, entry: &DeployEntry) -> v1::RolloutView {
 /// The rollout of this number (0: the last) as the state tells it.
 pub fn of_deploy(state: &EnvState, deploy: u64) -> Option<v1::RolloutView> {
     match &state.rollout {
-        Some(rollout) if deploy == 0 || rollout.deploy.0 == deploy => Some(of_rollout(rollout)),
+        Some(rollout) if deploy == 0 || rollout.deploy.0 == deploy => {
+            let mut shown = of_rollout(rollout);
+            expect(rollout, state, &mut shown);
+            Some(shown)
+        }
         _ => {
             let entry = state
                 .history
@@ -118,6 +146,17 @@ pub fn of_deploy(state: &EnvState, deploy: u64) -> Option<v1::RolloutView> {
                 .find(|entry| entry.deploy.0 == deploy)?;
             Some(of_entry(state, entry))
         }
+    }
+}
+
+/// Says of steps that are not done how long they may take, while the rollout goes forward.
+fn expect(rollout: &Rollout, state: &EnvState, shown: &mut v1::RolloutView) {
+    if rollout.stop.is_some() || rollout.outcome.is_some() {
+        return;
+    }
+    let steps = shown.steps.iter_mut().zip(takes(&rollout.plan, &state.took));
+    for (step, takes_ms) in steps.filter(|(step, _)| step.state != "done") {
+        step.takes_ms = takes_ms;
     }
 }
 
@@ -172,6 +211,7 @@ fn step((number, step): (u32, ship_model::rollout::StepView)) -> v1::StepView {
         detail: step.detail,
         started_at_ms: step.started_ms.unwrap_or(0),
         ended_at_ms: step.ended_ms.unwrap_or(0),
+        ..v1::StepView::default()
     }
 }
 

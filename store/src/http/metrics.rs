@@ -18,6 +18,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::listen::PortFigures;
 use crate::locate::Places;
 use crate::rollout::fleet::Fleet;
+use crate::scrub::Findings;
 
 /// Where figures come from.
 #[derive(Debug, Clone)]
@@ -29,6 +30,7 @@ pub struct Metrics {
     pub fleet: Arc<Fleet>,
     pub port: Arc<PortFigures>,
     pub assets: Assets,
+    pub findings: Arc<Findings>,
 }
 
 pub(super) async fn get(State(metrics): State<Metrics>) -> Response {
@@ -57,6 +59,7 @@ fn render(metrics: &Metrics, releases: &[(String, u64)]) -> String {
     page.family(("ship_release_newest", Gauge), meaning, newest);
     environments(&mut page, metrics);
     kept(&mut page, &metrics.places);
+    scrubbed(&mut page, &metrics.findings);
     counters(&mut page, metrics);
     let fleet = metrics.fleet.all(None);
     let mut states: BTreeMap<String, u64> = BTreeMap::new();
@@ -132,6 +135,43 @@ fn kept(page: &mut Page, places: &Places) {
         ),
     ] {
         page.single((name, Gauge), meaning, value);
+    }
+}
+
+fn scrubbed(page: &mut Page, findings: &Findings) {
+    for (name, kind, meaning, value) in [
+        (
+            "ship_store_scrubbed_bytes",
+            Counter,
+            "Bytes of the store that were read again to find rot.",
+            findings.read_bytes(),
+        ),
+        (
+            "ship_store_scrubbed_seconds",
+            Gauge,
+            "When everything in the store was last read again, in seconds since 1970; 0: not yet.",
+            findings.ended_ms() / 1000,
+        ),
+        (
+            "ship_store_damaged",
+            Counter,
+            "Objects of the store that were found damaged.",
+            findings.damaged(),
+        ),
+        (
+            "ship_store_healed",
+            Counter,
+            "Damaged objects of which nothing is missing any more.",
+            findings.healed(),
+        ),
+        (
+            "ship_store_lost_releases",
+            Gauge,
+            "Releases that cannot be given whole, and that no mirror or host could heal.",
+            findings.lost().len() as u64,
+        ),
+    ] {
+        page.single((name, kind), meaning, value);
     }
 }
 

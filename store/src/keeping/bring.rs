@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
-use ship_model::digest::{BlobDigest, ReleaseId};
+use ship_model::digest::{BlobDigest, BundleDigest, ReleaseId};
 use ship_model::manifest::{Entry, EntryKind, Manifest, ManifestError};
 use ship_model::path::TreePath;
 use ship_model::spec::ReleaseSpec;
@@ -11,6 +11,7 @@ use ship_model::spec::ReleaseSpec;
 use super::laid::{Laid, LayError, manifest};
 use super::made::{MakeBundleError, Making};
 use crate::engine::Blobs;
+use crate::ledger::BundleFacts;
 use crate::locate::Places;
 
 /// While somebody waits.
@@ -38,31 +39,46 @@ pub fn bring(blobs: &dyn Blobs, places: &Places, wanted: &[BlobDigest]) -> Resul
         return Ok(());
     }
     let _turn = places.bringing();
-    let mut left = places.covered_only(wanted);
+    let left = places.covered_only(wanted);
     if left.is_empty() {
         return Ok(());
     }
     let began = Instant::now();
     let from = Laid::out(blobs, places, &left)?;
-    let count = left.len();
-    let mut named = named(blobs, places, &left)?;
-    while !left.is_empty() {
-        let manifest = one_tree(&mut named, &mut left)?;
-        let making = Making {
-            blobs,
-            places,
-            manifest: &manifest,
-            from: &from,
-            level: LEVEL,
-            ask: &|| Ok(()),
-        };
-        let wanted: HashSet<BlobDigest> = manifest.files().map(|(_, _, _, digest)| digest).collect();
-        let (bundle, facts) = making.make(&wanted)?;
+    let (count, named) = (left.len(), named(blobs, places, &left)?);
+    for (bundle, facts) in carry(blobs, places, named, &from)? {
         places.brought(bundle);
         let ms = began.elapsed().as_millis() as u64;
         tracing::info!(%bundle, blobs = count, bytes = facts.bytes, ms, "blobs that were kept as deltas are in a bundle again");
     }
     Ok(())
+}
+
+/// Puts blobs that are laid out into bundles, each under the name that it has in some release.
+pub(crate) fn carry(
+    blobs: &dyn Blobs,
+    places: &Places,
+    mut named: HashMap<BlobDigest, Entry>,
+    from: &Laid,
+) -> Result<Vec<(BundleDigest, BundleFacts)>, BringError> {
+    let mut made = Vec::new();
+    while !named.is_empty() {
+        let manifest = one_tree(&mut named)?;
+        let making = Making {
+            blobs,
+            places,
+            manifest: &manifest,
+            from,
+            level: LEVEL,
+            // Beside everything else that goes on: in bounded memory rather than on all cores.
+            at_once: 1,
+            whole: true,
+            ask: &|| Ok(()),
+        };
+        let wanted: HashSet<BlobDigest> = manifest.files().map(|(_, _, _, digest)| digest).collect();
+        made.push(making.make(&wanted)?);
+    }
+    Ok(made)
 }
 
 /// What each blob is called in the release whose delta gives it.
@@ -91,32 +107,27 @@ fn named(
     Ok(named)
 }
 
-/// As many of `left` as have names that can stand beside each other in one tree; takes them out. Blobs of several releases may
-/// be called the same.
-fn one_tree(
-    named: &mut HashMap<BlobDigest, Entry>,
-    left: &mut Vec<BlobDigest>,
-) -> Result<Manifest, BringError> {
+/// As many of `named` as can stand beside each other in one tree; takes them out. Blobs of several releases may be called the
+/// same.
+fn one_tree(named: &mut HashMap<BlobDigest, Entry>) -> Result<Manifest, BringError> {
     let mut taken: BTreeMap<TreePath, Entry> = BTreeMap::new();
     let mut folders: HashSet<Vec<u8>> = HashSet::new();
-    left.retain(|blob| {
-        let Some(entry) = named.remove(blob) else {
-            // Its release is no longer kept: bundles carry it.
-            return false;
-        };
+    // In an order that is the same each time.
+    let mut left: Vec<_> = std::mem::take(named).into_iter().collect();
+    left.sort_unstable_by_key(|(blob, _)| *blob);
+    for (blob, entry) in left {
         let path = entry.path.as_bytes();
         let above: Vec<&[u8]> = above(path).collect();
         let file_above = above
             .iter()
             .any(|folder| TreePath::new(folder).is_ok_and(|folder| taken.contains_key(&folder)));
         if taken.contains_key(&entry.path) || folders.contains(path) || file_above {
-            named.insert(*blob, entry);
-            return true;
+            named.insert(blob, entry);
+            continue;
         }
         folders.extend(above.into_iter().map(<[u8]>::to_vec));
         taken.insert(entry.path.clone(), entry);
-        false
-    });
+    }
     let app = ship_model::name::AppName::new("kept").map_err(|_| ManifestError::Spec)?;
     let spec = ReleaseSpec::static_files(app);
     Ok(Manifest::new(spec, taken.into_values().collect())?)
@@ -137,9 +148,8 @@ mod tests {
     fn names_that_exclude_each_other_go_into_trees_of_their_own() {
         let paths = ["a", "a", "a/b", "b/c", "b", "d"];
         let mut named = HashMap::new();
-        let mut left = Vec::new();
         for (number, path) in paths.iter().enumerate() {
-            let digest = BlobDigest::of(&[number as u8]);
+            let digest = BlobDigest::from_bytes([number as u8; 32]);
             let kind = EntryKind::File {
                 executable: false,
                 size: 1,
@@ -147,13 +157,12 @@ mod tests {
             };
             let path = TreePath::new(path.as_bytes()).unwrap();
             named.insert(digest, Entry { path, kind });
-            left.push(digest);
         }
         let mut trees = Vec::new();
-        while !left.is_empty() {
-            let before = left.len();
-            let tree = one_tree(&mut named, &mut left).unwrap();
-            assert!(left.len() < before);
+        while !named.is_empty() {
+            let before = named.len();
+            let tree = one_tree(&mut named).unwrap();
+            assert!(named.len() < before);
             let names: Vec<_> = tree.files().map(|(path, ..)| path.to_string()).collect();
             trees.push(names.join(" "));
         }

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{self, BufReader};
 
-use ship_bundle::delta::{ApplyError, BlobBytes, DeltaBlobs, DeltaError, DeltaFooter, DeltaIndex, FOOTER};
+use ship_bundle::delta::{ApplyError, BlobBytes, DeltaBlobs, DeltaFooter, DeltaIndex, FOOTER};
 use ship_model::digest::{BlobDigest, DeltaDigest, ReleaseId};
 use ship_model::manifest::Manifest;
 
@@ -54,6 +54,15 @@ pub(crate) struct Laid {
 }
 
 impl Laid {
+    /// What is laid out already.
+    pub fn of(spools: Vec<Spool>) -> Self {
+        Self { spools }
+    }
+
+    pub fn into_spools(self) -> Vec<Spool> {
+        self.spools
+    }
+
     /// Lays `wanted` out. Blocks, and takes as long as chains are deep.
     pub fn out(blobs: &dyn Blobs, places: &Places, wanted: &[BlobDigest]) -> Result<Self, LayError> {
         let mut way = Way::new(blobs, places);
@@ -143,7 +152,7 @@ impl<'a> Way<'a> {
             if given.is_empty() {
                 continue;
             }
-            let delta = KeptDelta::open(self.blobs, self.places, release, link, base)?;
+            let delta = OpenDelta::kept(self.blobs, self.places, release, link, base)?;
             let step = Step {
                 release,
                 link,
@@ -170,7 +179,7 @@ struct Step {
 impl Step {
     fn decode(&self, blobs: &dyn Blobs, places: &Places, laid: &Laid) -> Result<Spool, LayError> {
         let base = manifest(blobs, self.link.base)?;
-        let delta = KeptDelta::open(blobs, places, self.release, self.link, base)?;
+        let delta = OpenDelta::kept(blobs, places, self.release, self.link, base)?;
         let mut spool = Spool::new(blobs)?;
         let kept = delta.decode(&self.given, laid, |blob, give| {
             let kept = spool.add(blob, give)?;
@@ -195,15 +204,28 @@ type Take<'a> = dyn FnMut(
     ) -> Result<bool, ApplyError>
     + 'a;
 
-/// An open delta with both its manifests.
-pub(super) struct KeptDelta {
-    reader: Box<dyn ObjectReader>,
+/// An open delta, with the manifest of what it is made against.
+pub(crate) struct OpenDelta<'a> {
+    reader: Box<dyn ObjectReader + 'a>,
     base: Manifest,
     index: DeltaIndex,
 }
 
-impl KeptDelta {
-    pub fn open(
+impl<'a> OpenDelta<'a> {
+    /// Its index is read and checked against both manifests.
+    pub fn of(
+        reader: Box<dyn ObjectReader + 'a>,
+        footer: &DeltaFooter,
+        base: Manifest,
+        target: &Manifest,
+    ) -> Result<Self, ReadFooterError> {
+        let read = index_of(&*reader, footer)?;
+        let index = DeltaIndex::parse(footer, &read, &base, target)?;
+        Ok(Self { reader, base, index })
+    }
+
+    /// One that keeps a release; one that is damaged is put aside.
+    pub fn kept(
         blobs: &dyn Blobs,
         places: &Places,
         release: ReleaseId,
@@ -217,20 +239,33 @@ impl KeptDelta {
         })?;
         let reader = blobs.open(object)?;
         let target = manifest(blobs, release)?;
-        let read = index_of(reader.as_ref(), &footer).map_err(|source| LayError::Footer {
-            delta: link.delta,
-            source: source.into(),
-        })?;
-        let parsed: Result<_, DeltaError> = DeltaIndex::parse(&footer, &read, &base, &target);
-        match parsed {
-            Ok(index) => Ok(Self { reader, base, index }),
-            Err(_) => Err(damaged(blobs, places, release, link.delta)?),
+        match Self::of(reader, &footer, base, &target) {
+            Ok(open) => Ok(open),
+            Err(ReadFooterError::Delta(_)) => Err(damaged(blobs, places, release, link.delta)?),
+            Err(source) => Err(LayError::Footer {
+                delta: link.delta,
+                source,
+            }),
         }
     }
 
-    /// Every blob that it says it gives.
-    pub fn gives(&self) -> impl Iterator<Item = BlobDigest> {
-        self.index.blobs()
+    /// Every blob that it says it gives, sorted; one that it gives twice stands here twice.
+    pub fn gives(&self) -> Vec<BlobDigest> {
+        let mut gives: Vec<_> = self.index.blobs().collect();
+        gives.sort_unstable();
+        gives
+    }
+
+    /// What all of it is decoded against, sorted.
+    pub fn needs(&self) -> Vec<BlobDigest> {
+        let parts = self.index.parts().into_iter();
+        let needs = parts.flat_map(|part| self.index.needs_of(&part, &self.base));
+        needs.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Bytes that decoding all of it reads and writes.
+    pub fn work(&self) -> u64 {
+        self.index.work()
     }
 
     fn parts(&self, wanted: &HashSet<BlobDigest>) -> Vec<ship_bundle::delta::Part> {
@@ -266,7 +301,37 @@ impl KeptDelta {
     }
 }
 
-fn index_of(reader: &dyn ObjectReader, footer: &DeltaFooter) -> io::Result<Vec<u8>> {
+impl OpenDelta<'_> {
+    /// Puts what of `wanted` can still be decoded into `spool`, however damaged the rest is.
+    pub fn rescue(&self, wanted: &HashSet<BlobDigest>, from: &dyn BlobBytes, spool: &mut Spool) {
+        for part in self.parts(wanted) {
+            let range = self.index.range(&part);
+            let input = BufReader::new(Slice::range(self.reader.as_ref(), range));
+            let mut blobs = DeltaBlobs::new(&self.index, &part, input, &self.base, from);
+            while let Some((blob, _)) = blobs.next_blob() {
+                let given = match wanted.contains(&blob) {
+                    true => spool.add(blob, |sink| blobs.content(sink)).map(drop),
+                    false => blobs.content(|_| Ok(())),
+                };
+                // What follows in this part is decoded out of the same frames.
+                if given.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// What the delta is decoded against for `wanted`.
+    pub fn needs_of(&self, wanted: &HashSet<BlobDigest>) -> Vec<BlobDigest> {
+        let parts = self.parts(wanted);
+        let needs = parts
+            .iter()
+            .flat_map(|part| self.index.needs_of(part, &self.base));
+        needs.collect()
+    }
+}
+
+fn index_of(reader: &(dyn ObjectReader + '_), footer: &DeltaFooter) -> io::Result<Vec<u8>> {
     let end = reader.len().saturating_sub(FOOTER as u64);
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut Slice::range(reader, footer.index_at..end), &mut bytes)?;

@@ -69,6 +69,7 @@ pub fn leave(
     // What came since, or is kept otherwise since.
     look.take_in(ledger)?;
     look.take_in_lists()?;
+    look.keys.extend(ledger.relied_on()?);
     let mut left = Left::default();
     for bundle in bundles {
         if look.keys.contains(&bundle) {
@@ -95,7 +96,7 @@ struct Look<'a> {
     /// Those of them that bundles must carry: blobs of releases that are not kept.
     needed: HashSet<BlobDigest>,
     seen: BTreeSet<ReleaseId>,
-    /// Bundles that carry such a release alone.
+    /// Bundles that carry such a release alone, or have segments that a begun publish relies on.
     keys: BTreeSet<BundleDigest>,
     /// Segments of all large files, and whether bundles must carry the file.
     cut: HashSet<(BlobDigest, bool)>,

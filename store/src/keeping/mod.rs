@@ -41,11 +41,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use ship_model::digest::{BlobDigest, BundleDigest, DeltaDigest, ReleaseId};
 
+pub(crate) use bring::carry;
 pub use bring::{BringError, bring};
-pub(crate) use laid::Laid;
 pub use laid::LayError;
+pub(crate) use laid::{Laid, OpenDelta};
 pub use leave::{LeaveError, Left, leave};
 pub use made::MakeBundleError;
+pub(crate) use made::Making;
 pub use optimize::{OptimizeError, Optimizer, Turn};
 pub use plan::MOST_DEPTH;
 pub use survey::{AppSurvey, survey};

@@ -10,7 +10,7 @@ use ship_model::digest::{BlobDigest, BundleDigest, DeltaDigest, ReleaseId};
 use ship_model::name::AppName;
 use ship_model::release::ReleaseNumber;
 
-use super::laid::{KeptDelta, Laid, LayError, manifest};
+use super::laid::{Laid, LayError, OpenDelta, manifest};
 use super::leave::{LeaveError, leave};
 use super::made::{MakeBundleError, Making};
 use super::plan::{Step, Tree, plan};
@@ -24,6 +24,8 @@ use crate::yielding::Yielding;
 
 /// zstd's level of keys: nobody waits for them, and every cold host reads one.
 const KEY_LEVEL: i32 = 12;
+/// Compressors at a time.
+const KEY_AT_ONCE: usize = 3;
 
 /// Why a step was not done. Whatever was kept until then stays, and harms nobody.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +75,7 @@ pub enum Turn {
     },
     /// These are not needed any more: [`remove`](super::remove) them when nobody can be reading them.
     Left { objects: Vec<Object>, bytes: u64 },
-    /// A step could not be done, and is left out for now.
+    /// A step could not be done: it is left out until the app's next release, or the next start.
     Failed {
         app: AppName,
         release: Option<ReleaseNumber>,
@@ -246,6 +248,8 @@ impl Optimizer {
                 manifest: &manifest,
                 from: &from,
                 level: KEY_LEVEL,
+                whole: true,
+                at_once: KEY_AT_ONCE,
                 ask,
             };
             let (bundle, facts) = making.make(&wanted)?;
@@ -335,9 +339,8 @@ impl Optimizer {
         expected: &[BlobDigest],
         ask: Ask<'_>,
     ) -> Result<bool, OptimizeError> {
-        let delta = KeptDelta::open(&*self.blobs, &self.places, release, link, base)?;
-        let mut gives: Vec<_> = delta.gives().collect();
-        gives.sort_unstable();
+        let delta = OpenDelta::kept(&*self.blobs, &self.places, release, link, base)?;
+        let gives = delta.gives();
         if gives != expected {
             return Ok(false);
         }

@@ -1,9 +1,9 @@
 //! What the collection of garbage goes by: publishes that were begun, what hosts have, and since when objects are marked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use ship_model::digest::ReleaseId;
+use ship_model::digest::{BundleDigest, ReleaseId};
 use ship_model::name::{AppName, EnvName, HostName};
 use ship_model::release::Target;
 
@@ -13,11 +13,16 @@ use crate::engine::{Change, Outcome, Version, Write};
 const BEGUN: &str = "begun/";
 const HELD: &str = "held/";
 const MARKS: &str = "store/garbage";
+/// Bundles that one begun publish relies on for their segments.
+pub const MOST_BUNDLES: usize = 4096;
 
 /// A publish that was begun: whatever its manifest names stays for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Begun {
     pub app: AppName,
+    /// Bundles with segments of large files that the publisher was told are there, and does not send.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub bundles: BTreeSet<BundleDigest>,
 }
 
 /// The releases that the hosts of an environment said they have, each host's last word.
@@ -47,12 +52,49 @@ impl Ledger {
     pub fn begin_publish(&self, id: &ReleaseId, app: &AppName) -> Result<(), LedgerError> {
         let key = begun_key(id);
         loop {
-            let current = self.read::<Begun>(&key)?.map(|found| found.version);
-            let change = put(&*key, current, &Begun { app: app.clone() })?;
+            let (version, bundles) = match self.read::<Begun>(&key)? {
+                Some(found) => (Some(found.version), found.record.bundles),
+                None => (None, BTreeSet::new()),
+            };
+            let app = app.clone();
+            let change = put(&*key, version, &Begun { app, bundles })?;
             if let Outcome::Committed(_) = self.commit(vec![change])? {
                 return Ok(());
             }
         }
+    }
+
+    /// Says that a begun publish relies on segments in these bundles; false when none of this tree is begun, or when it would
+    /// rely on more than [`MOST_BUNDLES`]. Durable when it returns true.
+    pub fn rely_on(&self, id: &ReleaseId, bundles: &BTreeSet<BundleDigest>) -> Result<bool, LedgerError> {
+        let key = begun_key(id);
+        loop {
+            let Some(found) = self.read::<Begun>(&key)? else {
+                return Ok(false);
+            };
+            let mut begun = found.record;
+            if begun.bundles.is_superset(bundles) {
+                return Ok(true);
+            }
+            begun.bundles.extend(bundles);
+            if begun.bundles.len() > MOST_BUNDLES {
+                return Ok(false);
+            }
+            let change = put(&*key, Some(found.version), &begun)?;
+            if let Outcome::Committed(_) = self.commit(vec![change])? {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Bundles that begun publishes rely on.
+    pub fn relied_on(&self) -> Result<BTreeSet<BundleDigest>, LedgerError> {
+        let mut found = BTreeSet::new();
+        self.walk::<Begun>(BEGUN, |_, begun| {
+            found.extend(begun.record.bundles);
+            true
+        })?;
+        Ok(found)
     }
 
     /// The begun publish of this tree, by the version that tells one time from the next.
@@ -73,11 +115,11 @@ impl Ledger {
     }
 
     /// Every publish that was begun and not forgotten.
-    pub fn begun_publishes(&self) -> Result<Vec<(ReleaseId, AppName, Version)>, LedgerError> {
+    pub fn begun_publishes(&self) -> Result<Vec<(ReleaseId, Begun, Version)>, LedgerError> {
         let mut found = Vec::new();
         self.walk::<Begun>(BEGUN, |key, begun| {
             let id = key.strip_prefix(BEGUN).and_then(|id| id.parse().ok());
-            found.extend(id.map(|id| (id, begun.record.app, begun.version)));
+            found.extend(id.map(|id| (id, begun.record, begun.version)));
             true
         })?;
         Ok(found)
@@ -137,7 +179,7 @@ impl Ledger {
     }
 
     /// Forgets what a bundle weighed that is no more.
-    pub fn forget_bundle(&self, bundle: &ship_model::digest::BundleDigest) -> Result<(), LedgerError> {
+    pub fn forget_bundle(&self, bundle: &BundleDigest) -> Result<(), LedgerError> {
         let key = super::releases::bundle_key(bundle);
         let Some(found) = self.read::<super::BundleFacts>(&key)? else {
             return Ok(());

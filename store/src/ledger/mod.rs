@@ -15,6 +15,8 @@
 //! store/garbage                      what is marked as needed by nothing, and since when
 //! claim/<token>                      the release that a claim became; void when it never will
 //! env/<env>/<app>                    what an environment runs, and its rollout
+//! environment/<env>                  the file that an environment is told by
+//! environment-version/<env>/<20 digits>  every such file that was applied, by whom and when
 //! host/<env>/<host>                  a host that said hello
 //! request/<id>                       what a request made, so that it is made once
 //! audit/<20 digits>, audit-head      the chain of acts
@@ -27,6 +29,7 @@ mod apps;
 mod assets;
 mod audit;
 mod content;
+mod environment_files;
 mod environments;
 mod expired;
 mod garbage;
@@ -40,6 +43,7 @@ mod restored;
 pub use assets::{AssetClaim, ClaimError, ClaimToken, Clash, PublishedAsset};
 pub use audit::{Act, AuditDefect, AuditLink, AuditReport};
 pub use content::{Collected, Pin, contents};
+pub use environment_files::EnvironmentFile;
 pub use environments::EnvChange;
 pub use expired::{ExpiredAsset, UrlSet};
 pub use garbage::{HeldReleases, Marks};

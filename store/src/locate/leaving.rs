@@ -1,7 +1,7 @@
 //! Bundles that are let go: out of the map at once, from the disk when nobody can be reading them any more.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{MutexGuard, PoisonError, RwLockWriteGuard};
 use std::time::Instant;
 
 use ship_bundle::BundleIndex;
@@ -143,9 +143,15 @@ impl Places {
         self.read().others.iter().map(|(blob, _)| *blob).collect()
     }
 
-    /// For whoever puts covered blobs into bundles, or takes away what they are decoded from.
+    /// For whoever puts covered blobs into bundles, or takes away what they are decoded from. Who relies, or waits until nobody
+    /// does, begins with that: nobody who holds this may do either, or both would wait for each other.
     pub fn bringing(&self) -> MutexGuard<'_, ()> {
         self.bringing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For whoever makes or takes a delta that somebody waits for: one takes up to 200 MiB, so that two at once would be too much.
+    pub fn hurrying(&self) -> MutexGuard<'_, ()> {
+        self.hurrying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that a bundle was made because somebody asked.
@@ -183,6 +189,11 @@ impl Places {
         keep()?;
         self.add(bundle, bytes, index);
         Ok(())
+    }
+
+    /// Nobody keeps a bundle, or takes one away, while this is held.
+    pub fn placing_alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.placing.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the bytes of a bundle away that was let go; not those of one that came again meanwhile.

@@ -1,5 +1,6 @@
 //! The first step: what the release consists of, and what the store lacks of it.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use ship_durable::fault;
@@ -98,5 +99,37 @@ impl Publisher {
             .places
             .missing(manifest.files().map(|(_, _, _, digest)| digest));
         Ok(Begun { id, missing })
+    }
+
+    /// Those of `segments` that no bundle carries, each once, in order. The others stay where they are for the commit of
+    /// `release`, if that was begun; without one nothing is promised.
+    ///
+    /// # Errors
+    /// When what is promised cannot be written down.
+    pub fn missing_segments(
+        &self,
+        release: Option<ReleaseId>,
+        segments: &[BlobDigest],
+    ) -> Result<Vec<BlobDigest>, LedgerError> {
+        // What is told to be there is written down before anybody can take it away.
+        let _relying = self.places.rely();
+        let missing = self.places.absent(segments.iter().copied());
+        let Some(release) = release else {
+            return Ok(missing);
+        };
+        let here = segments
+            .iter()
+            .filter(|segment| missing.binary_search(segment).is_err());
+        let here: Vec<_> = here.copied().collect();
+        let located = self.places.locate(&here, &[]);
+        let bundles: BTreeSet<_> = located.into_iter().map(|found| found.bundle).collect();
+        if bundles.is_empty() || self.ledger.rely_on(&release, &bundles)? {
+            return Ok(missing);
+        }
+        // What cannot be promised is sent.
+        let mut all = segments.to_vec();
+        all.sort_unstable();
+        all.dedup();
+        Ok(all)
     }
 }

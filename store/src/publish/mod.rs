@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! begin   the manifest is checked and kept durable; what the store lacks is told
-//! upload  a bundle is staged, believed only after every byte was checked, and kept durable
+//! upload  a bundle is staged, believed only after every byte was checked, and kept durable; or it is made here, out of a
+//!         delta against a release that is here, which is believed only after every blob was
 //! commit  every blob has a place → assets are claimed → one compare-and-swap gives the number
 //! ```
 //! Between begin and commit nothing that the manifest names is collected: begin says durably that a publish has begun before
-//! it tells what is there. Both rely on what has a place ([`Places::rely`]), so that whoever takes something away sees them, or
+//! it tells what is there, and segments of large files that the publisher is told are there are written down with it. Both rely on what has a place ([`Places::rely`]), so that whoever takes something away sees them, or
 //! they see that it is gone.
 //!
 //! A crash anywhere leaves objects that no release names, or a release that is complete. Objects are
@@ -14,10 +15,12 @@
 
 mod begin;
 mod commit;
+mod delta;
 mod upload;
 
 pub use begin::{BeginError, Begun};
 pub use commit::{Commit, CommitError};
+pub use delta::{DeltaOffer, DeltaUpload, DeltaUploadError, KeptForHosts, TakenDelta};
 pub use upload::{Upload, UploadError, UploadedBundle};
 
 use std::collections::HashMap;
@@ -41,6 +44,8 @@ pub struct Limits {
     pub bundle_bytes: u64,
     /// Most bytes that a bundle may decompress to.
     pub bundle_raw_bytes: u64,
+    /// Most bytes of the blobs that a delta may give, which lie on the disk while it is decoded; also the largest delta.
+    pub delta_raw_bytes: u64,
 }
 
 impl Default for Limits {
@@ -48,6 +53,7 @@ impl Default for Limits {
         Self {
             bundle_bytes: 64 << 30,
             bundle_raw_bytes: 256 << 30,
+            delta_raw_bytes: 8 << 30,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::locate::ReadIndexError;
 use crate::segments::{StoreSource, damaged, gathered, put_aside};
 
 /// Bytes after which an upload asks again whether the disk has room.
-const ROOM_STEP: u64 = 16 << 20;
+pub(super) const ROOM_STEP: u64 = 16 << 20;
 
 /// A bundle on its way in. Dropped, it is gone.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! The conductor of one app in one environment: the only one in this process who changes its state.
 //!
-//! It takes what happened, makes the model's steps in memory, stores the result once by compare-and-swap, and only
-//! then lets anyone see it. On a conflict (another store was first) it reads what stands and steps again. Reports
+//! It takes what happened, makes the model's step in memory, stores the result once by compare-and-swap, and only
+//! then lets anyone see it. On a conflict (another store was first) it reads what stands, takes all it knows of the hosts
+//! for new, and steps again. Reports
 //! are levels: the newest is read from the [`Fleet`](super::fleet::Fleet) when its turn comes, so a burst of
 //! heartbeats costs one step each at most, and a step that could not be stored is made again.
 
@@ -13,13 +14,14 @@ use ship_model::desired::DeployNumber;
 use ship_model::host::HostState;
 use ship_model::name::ClassName;
 use ship_model::rollout::{
-    Effect, EnvState, Event, Plan, PlanStep, Request, Rollout, StartRefused, Switch, step,
+    Anew, Effect, EnvState, Event, Plan, PlanStep, Rollout, StartRefused, Switch, anew, record_times, step,
+    step_all,
 };
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::controller::Core;
-use super::steer::{Ask, Mailbox, Steer, SteerError, SteerVerb};
+use super::steer::{Ask, Mailbox, Steer, SteerError, SteerVerb, Wanted};
 use super::telling::{acts, tell};
 use crate::engine::Version;
 use crate::ledger::{EnvChange, Made, NotAcceptedError, RequestId, RequestRecord, Stored};
@@ -78,8 +80,9 @@ impl Conductor {
                         Ok(())
                     }
                 },
-                () = self.mailbox.wake.notified() => self.listen().await,
-                () = alarm => self.advance(&[Event::Tick]).await.map(drop),
+                () = self.mailbox.wake.notified() => self.listen(None).await.map(drop),
+                // What is heard and not looked at yet is no reason for a deadline to pass.
+                () = alarm => self.listen(None).await.map(drop),
             };
             if let Err(error) = done {
                 tracing::error!(
@@ -118,14 +121,33 @@ impl Conductor {
         }
     }
 
-    /// Takes in what hosts said or failed to say.
-    async fn listen(&mut self) -> Result<(), SteerError> {
+    /// Takes in what hosts said or failed to say, that time has passed, and an operator's wish. When another was first,
+    /// everything that is known of the hosts is looked at again, by what stands then.
+    async fn listen(&mut self, wish: Option<Event>) -> Result<Vec<Effect>, SteerError> {
+        for _ in 0..ATTEMPTS {
+            let mut events = self.news().await;
+            events.extend(wish.clone());
+            match self.advance(&events).await {
+                Ok(Some(effects)) => return Ok(effects),
+                Ok(None) => {}
+                Err(error) => {
+                    // What was heard was not taken in.
+                    self.mailbox.all_changed();
+                    return Err(error);
+                }
+            }
+        }
+        Err(SteerError::Contended)
+    }
+
+    /// What hosts said or failed to say since this was last asked.
+    async fn news(&self) -> Vec<Event> {
         let changed = self.mailbox.take();
         let wanted = match self.state.current {
             Some(current) => self.core.classes_of(current.id).await,
             None => None,
         };
-        let mut events = Vec::new();
+        let mut events = vec![Event::Tick];
         for (host, presence) in self.core.fleet_of(&self.state.env) {
             if !changed.all && !changed.hosts.contains(&host) {
                 continue;
@@ -151,24 +173,24 @@ impl Conductor {
                 }
             }
         }
-        self.advance(&events).await.map(drop)
+        events
     }
 
     async fn steer(&mut self, wish: Steer) -> Result<DeployNumber, SteerError> {
         match wish {
             Steer::Start {
-                request,
+                wanted,
                 who,
                 id,
                 asked,
-            } => self.start(&request, &who, Answer { id, asked }).await,
+            } => self.start(&wanted, &who, Answer { id, asked }).await,
             Steer::Control { verb, who } => {
                 let event = match verb {
                     SteerVerb::Pause => Event::Pause { who },
                     SteerVerb::Resume => Event::Resume { who },
                     SteerVerb::Abort => Event::Abort { who },
                 };
-                let effects = self.advance(&[event]).await?;
+                let effects = self.listen(Some(event)).await?;
                 refusal(&effects)?;
                 Ok(self.state.last_deploy)
             }
@@ -177,7 +199,7 @@ impl Conductor {
 
     async fn start(
         &mut self,
-        request: &Request,
+        wanted: &Wanted,
         who: &str,
         answer: Answer,
     ) -> Result<DeployNumber, SteerError> {
@@ -186,7 +208,7 @@ impl Conductor {
                 return Ok(deploy);
             }
             self.core.refuse_behind(&self.state)?;
-            let plan = self.core.plan(&self.state, request).await?;
+            let plan = self.core.plan(&self.state, wanted).await?;
             let begun = self.begin(plan, who, &answer).await?;
             if let Some(deploy) = begun {
                 // What hosts have already counts for the new rollout at once.
@@ -242,32 +264,23 @@ impl Conductor {
         Ok(stored.then_some(deploy))
     }
 
-    /// Steps through `events`, stores the result if it differs, and lets it be seen.
-    async fn advance(&mut self, events: &[Event]) -> Result<Vec<Effect>, SteerError> {
-        for _ in 0..ATTEMPTS {
-            let now = self.core.clock.now_ms();
-            let mut next = EnvState::clone(&self.state);
-            let mut effects = Vec::new();
-            for event in events {
-                let (stepped, more) = step(&next, event.clone(), now);
-                next = stepped;
-                effects.extend(more);
-            }
-            if next == *self.state || self.store(next, &effects, None, now).await? {
-                return Ok(effects);
-            }
-        }
-        Err(SteerError::Contended)
+    /// Steps through `events`, stores the result if it differs, and lets it be seen; none when another was first.
+    async fn advance(&mut self, events: &[Event]) -> Result<Option<Vec<Effect>>, SteerError> {
+        let now = self.core.clock.now_ms();
+        let (next, effects) = step_all(&self.state, events.iter().cloned(), now);
+        let stands = next == *self.state || self.store(next, &effects, None, now).await?;
+        Ok(stands.then_some(effects))
     }
 
     /// True when `next` stands, durable and seen; false when another was first and the state was read again.
     async fn store(
         &mut self,
-        next: EnvState,
+        mut next: EnvState,
         effects: &[Effect],
         request: Option<(RequestId, RequestRecord)>,
         now: u64,
     ) -> Result<bool, SteerError> {
+        record_times(&self.state, &mut next, now);
         let next = Arc::new(next);
         let (ledger, expected) = (self.core.ledger.clone(), self.version);
         let acts = acts(&next, effects, now);
@@ -284,13 +297,14 @@ impl Conductor {
         });
         match stored.await?? {
             Stored::Done(version) => {
-                let moved_on = place(&self.state) != place(&next);
+                let again = anew(&self.state, &next);
                 self.version = Some(version);
                 self.state = next;
                 self.core.board.put_up(Arc::clone(&self.state));
                 tell(&self.state, effects);
-                if moved_on {
-                    self.mailbox.all_changed();
+                match again {
+                    Anew::All => self.mailbox.all_changed(),
+                    Anew::Hosts(hosts) => hosts.iter().for_each(|host| self.mailbox.changed(host)),
                 }
                 Ok(true)
             }
@@ -302,6 +316,7 @@ impl Conductor {
                 self.state = Arc::new(state);
                 self.version = version;
                 self.core.board.put_up(Arc::clone(&self.state));
+                self.mailbox.all_changed();
                 Ok(false)
             }
         }
@@ -317,16 +332,6 @@ fn part_of(has: &[ClassName], wanted: &BTreeSet<ClassName>) -> Option<bool> {
     has.iter()
         .any(|class| class.as_str() == "assets")
         .then_some(false)
-}
-
-/// Where a state stands: when this changes, what hosts said before may mean something new.
-fn place(state: &EnvState) -> (DeployNumber, Option<usize>, bool) {
-    let rollout = state.rollout.as_ref();
-    (
-        state.last_deploy,
-        rollout.map(|rollout| rollout.reached),
-        rollout.is_some_and(|rollout| rollout.stop.is_some()),
-    )
 }
 
 /// When time alone may change something next; always later than `now`.

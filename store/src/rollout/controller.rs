@@ -9,16 +9,19 @@ use ship_model::desired::DeployNumber;
 use ship_model::digest::ReleaseId;
 use ship_model::name::{AppName, ClassName, EnvName, HostName};
 use ship_model::report::{AssetIncident, HostReport};
-use ship_model::rollout::{EnvState, Plan, PlanRefused, Policy, Request, Wish};
+use ship_model::rollout::{
+    EnvState, Forecast, HostView, Plan, PlanRefused, Policy, Profile, Wish, plan, plan_again,
+};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::conductor::Conductor;
-use super::facts::{Facts, ManifestSource};
+use super::facts::{Facts, ManifestSource, Releases};
 use super::fleet::{Fleet, Known, Presence};
+use super::policies::Policies;
 use super::shares::Shares;
-use super::steer::{Mailbox, Steer, SteerError};
+use super::steer::{Mailbox, Steer, SteerError, Wanted};
 use super::ways::HostWay;
 use crate::bridge::Bridge;
 use crate::clock::Clock;
@@ -103,21 +106,24 @@ impl Core {
         }
     }
 
-    /// The plan for `request`, from what is durable and what hosts said last.
-    pub async fn plan(&self, state: &Arc<EnvState>, request: &Request) -> Result<Plan, SteerError> {
+    /// The plan for what is wanted, from what is durable and what hosts said last.
+    pub async fn plan(&self, state: &Arc<EnvState>, wanted: &Wanted) -> Result<Plan, SteerError> {
         let (facts, shares) = (Arc::clone(&self.facts), Arc::clone(&self.shares));
-        let (state, request) = (Arc::clone(state), request.clone());
-        let (mut views, policy) = (self.fleet.views(&state.env), self.policy.clone());
+        let (state, wanted, ledger) = (Arc::clone(state), wanted.clone(), self.ledger.clone());
+        let (mut views, store) = (self.fleet.views(&state.env), self.policy.clone());
+        let now_ms = self.clock.now_ms();
         let planned = self.bridge.run(move || {
+            let policies = match Policies::read(&ledger, &store, &state.env) {
+                // The way back does not depend on a file.
+                Err(SteerError::Environment { .. }) if wanted.goes_back() => {
+                    Policies::of_the_store(&ledger, &store)
+                }
+                read => read?,
+            };
+            let policy = policies.of(wanted.profile());
             let releases = facts.of(&state.app)?;
-            if let Wish::Promote {
-                release: Some(number),
-            }
-            | Wish::Revert { to: Some(number) } = request.wish
-            {
-                releases.check(&state.app, number)?;
-            }
-            let plan = ship_model::rollout::plan(&state, &views, &releases.infos, &request, &policy);
+            wanted.check_readable(&state, &releases)?;
+            let plan = wanted.plan(&state, &views, &releases, &policy);
             match (&plan, releases.newest_unread()) {
                 // Nobody runs a release of no class: the one that was picked is one that could not be read.
                 (Err(PlanRefused::NoHosts { classes, .. }), Some(unread)) if classes.is_empty() => {
@@ -126,11 +132,18 @@ impl Core {
                 _ => {}
             }
             // Which release it is about is known only now; with the bytes the same plan comes out again.
-            shares.add(&mut views, &state.app, plan?.to.id);
-            let plan = ship_model::rollout::plan(&state, &views, &releases.infos, &request, &policy);
-            Ok(plan?)
+            let plan = plan?;
+            policies.check_after(&state.app, &plan, now_ms)?;
+            shares.add(&mut views, &state.app, plan.to.id);
+            Ok(wanted.plan(&state, &views, &releases, &policy)?)
         });
         planned.await?
+    }
+
+    /// What the app runs in an environment, as it is known here.
+    pub fn state_of(&self, env: &EnvName, app: &AppName) -> Arc<EnvState> {
+        let state = self.board.state(env, app);
+        state.unwrap_or_else(|| Arc::new(EnvState::new(env.clone(), app.clone())))
     }
 
     /// Refuses to lead hosts that have seen a newer epoch than this store ever gave.
@@ -153,6 +166,46 @@ impl Core {
             }
         }
         Ok(())
+    }
+}
+
+impl Wanted {
+    fn profile(&self) -> Profile {
+        self.saved
+            .as_ref()
+            .map_or(self.profile, |saved| saved.policy.profile)
+    }
+
+    fn goes_back(&self) -> bool {
+        matches!(self.request.wish, Wish::Revert { .. })
+    }
+
+    fn check_readable(&self, state: &EnvState, releases: &Releases) -> Result<(), SteerError> {
+        let number = match (&self.saved, self.request.wish) {
+            (Some(saved), _) => Some(saved.to.number),
+            (None, Wish::Promote { release }) => release,
+            (None, Wish::Revert { to }) => to,
+        };
+        match number {
+            Some(number) => Ok(releases.check(&state.app, number)?),
+            None => Ok(()),
+        }
+    }
+
+    fn plan(
+        &self,
+        state: &EnvState,
+        views: &[HostView],
+        releases: &Releases,
+        policy: &Policy,
+    ) -> Result<Plan, PlanRefused> {
+        match &self.saved {
+            None => plan(state, views, &releases.infos, &self.request, policy),
+            Some(saved) => {
+                let message = self.request.message.clone();
+                plan_again(state, views, &releases.infos, saved, message, policy)
+            }
+        }
     }
 }
 
@@ -288,10 +341,15 @@ impl Controller {
         }
     }
 
-    /// What `request` would do, changing nothing.
-    pub async fn plan(&self, env: &EnvName, app: &AppName, request: &Request) -> Result<Plan, SteerError> {
+    /// What would be done, changing nothing.
+    pub async fn plan(&self, env: &EnvName, app: &AppName, wanted: &Wanted) -> Result<Plan, SteerError> {
         self.core.fleet.settled(env).await;
-        self.core.plan(&self.state_of(env, app), request).await
+        self.core.plan(&self.core.state_of(env, app), wanted).await
+    }
+
+    /// What to expect of a plan.
+    pub async fn forecast(&self, plan: &Plan) -> Result<Forecast, SteerError> {
+        self.core.forecast(plan).await
     }
 
     /// How the processes of a plan take over, host by host.
@@ -304,15 +362,10 @@ impl Controller {
         if matches!(wish, Steer::Start { .. }) {
             self.core.fleet.settled(env).await;
         }
-        let state = self.state_of(env, app);
+        let state = self.core.state_of(env, app);
         // An app that never ran here has no record; another store may have made one, which the first step finds.
         let mailbox = self.conductor(&mut self.conductors(), state, None);
         mailbox.ask(env, app, wish).await
-    }
-
-    fn state_of(&self, env: &EnvName, app: &AppName) -> Arc<EnvState> {
-        let state = self.core.board.state(env, app);
-        state.unwrap_or_else(|| Arc::new(EnvState::new(env.clone(), app.clone())))
     }
 
     /// Notices hosts that fell silent.

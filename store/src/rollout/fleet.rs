@@ -216,15 +216,9 @@ fn judge(desired: &DesiredHost, report: &HostReport) -> (bool, bool) {
     verdict
 }
 
-/// Whether two reports are the same to a rollout: how many connections there are, for one, does not matter to it.
+/// Whether two reports are the same to every rollout.
 fn says_the_same(one: &HostReport, other: &HostReport) -> bool {
-    let same = |(a, b): (&AppReport, &AppReport)| {
-        a.app == b.app
-            && (a.epoch, a.running, a.healthy) == (b.epoch, b.running, b.healthy)
-            && (&a.staged, &a.assets) == (&b.staged, &b.assets)
-            && (&a.failure, &a.held) == (&b.failure, &b.held)
-            && a.incidents == b.incidents
-    };
+    let same = |(one, other): (&AppReport, &AppReport)| one.says_the_same(other);
     one.apps.len() == other.apps.len() && one.apps.iter().zip(&other.apps).all(same)
 }
 

@@ -14,8 +14,10 @@
 
 mod conductor;
 mod controller;
+mod expect;
 mod facts;
 pub mod fleet;
+mod policies;
 mod shares;
 mod steer;
 pub(crate) mod telling;
@@ -23,5 +25,5 @@ mod ways;
 
 pub use controller::{Controller, Parts};
 pub use facts::{FactsError, ManifestSource};
-pub use steer::{Steer, SteerError, SteerVerb};
+pub use steer::{Steer, SteerError, SteerVerb, Wanted};
 pub use ways::HostWay;

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use ship_model::desired::DeployNumber;
+use ship_model::environment::{EnvironmentErrors, NotProven};
 use ship_model::name::{AppName, EnvName, HostName};
-use ship_model::rollout::{PlanRefused, Request, StartRefused};
+use ship_model::release::ReleaseNumber;
+use ship_model::rollout::{Plan, PlanRefused, Profile, Request, StartRefused};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::facts::FactsError;
@@ -20,11 +22,21 @@ pub enum SteerVerb {
     Abort,
 }
 
+/// What is to be planned.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub request: Request,
+    pub profile: Profile,
+    /// A plan that was made before: exactly that, or nothing. It goes before the profile and all of the request but its
+    /// message.
+    pub saved: Option<Box<Plan>>,
+}
+
 /// An operator's wish that changes what an environment runs.
 #[derive(Debug)]
 pub enum Steer {
     Start {
-        request: Request,
+        wanted: Box<Wanted>,
         who: String,
         id: RequestId,
         /// Digest of what was asked: a repeated id must ask the same.
@@ -45,6 +57,19 @@ pub enum SteerError {
     Refused(#[from] StartRefused),
     #[error("cannot plan")]
     Facts(#[from] FactsError),
+    #[error("the file of {env}, version {version}, cannot be used by this store")]
+    Environment {
+        env: EnvName,
+        version: u64,
+        source: EnvironmentErrors,
+    },
+    #[error("{app}@{release} may not come here yet: {source}")]
+    NotProven {
+        app: AppName,
+        wanted: EnvName,
+        release: ReleaseNumber,
+        source: NotProven,
+    },
     #[error("this request id was used before for something else; choose a new one")]
     Reused,
     #[error(

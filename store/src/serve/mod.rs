@@ -26,6 +26,7 @@ use self::signals::{Signals, tell_supervisor};
 
 use crate::bridge::{Bridge, BrokenOff};
 use crate::clock::Clock;
+use crate::copies::Copies;
 use crate::deltas::{Deltas, Maker};
 use crate::desired::Board;
 use crate::engine::BlobsError;
@@ -45,6 +46,7 @@ use crate::push::{Pushes, Pushing};
 use crate::retention::{self, Evidence, FromBundles};
 use crate::rollout::fleet::Fleet;
 use crate::rollout::{Controller, Parts, SteerError};
+use crate::scrub::{Findings, MARKS, Scrubber, Wants};
 use crate::settings::{Settings, SettingsError};
 use crate::tls::{LoadTlsError, Tls};
 use crate::union::{Unions, read_manifest};
@@ -90,10 +92,14 @@ pub enum ServeError {
     Maker(#[source] io::Error),
     #[error("cannot use the asset port's certificate")]
     AssetTls(#[from] PortTlsError),
+    #[error("cannot tell which releases there are")]
+    Releases(#[source] LedgerError),
     #[error("cannot tell which assets have expired")]
     Expired(#[source] LedgerError),
     #[error("cannot start the thread that reads assets again")]
     Scrub(#[source] io::Error),
+    #[error("cannot start the thread that reads objects again")]
+    ScrubObjects(#[source] io::Error),
     #[error("cannot keep encoded assets")]
     Encodings(#[from] OpenEncodingsError),
     #[error("cannot load what environments run")]
@@ -241,6 +247,7 @@ impl Store {
             fleet: Arc::clone(&self.face.fleet),
             port: Arc::clone(&self.figures),
             assets: self.assets.clone(),
+            findings: Arc::clone(&self.face.findings),
         };
         http::assets(self.assets.clone(), metrics)
     }
@@ -284,12 +291,7 @@ async fn assemble(
         stop: stop.clone(),
     })
     .await?;
-    for state in board.states() {
-        state
-            .current
-            .into_iter()
-            .for_each(|current| maker.take_up(current.id));
-    }
+    take_up(&maker, &board, &bridge, &ledger).await?;
     // Before the first host hears anything: it keeps what it is not told of, and then fetches what it has let go.
     let (of, on) = (ledger.clone(), Arc::clone(&board));
     bridge
@@ -344,6 +346,25 @@ async fn assemble(
         stop: stop.clone(),
     });
     tokio::spawn(Arc::clone(&garbage).work());
+    let wants = Arc::new(Wants::new(Arc::clone(&folder.blobs)));
+    let findings: Arc<Findings> = Arc::default();
+    let copies = settings.mirror.iter();
+    scrub_objects(Scrubber {
+        blobs: Arc::clone(&folder.blobs),
+        places: Arc::clone(&folder.places),
+        ledger: ledger.clone(),
+        deltas: Arc::clone(&deltas),
+        maker: Arc::clone(&maker),
+        fleet: Arc::clone(&fleet),
+        wants: Arc::clone(&wants),
+        copies: copies.map(|mirror| Copies::Mirror(mirror.url.clone())).collect(),
+        within_ms: settings.content.scrub_ms,
+        limit: settings.content.scrub_limit,
+        marks: dir.join(MARKS),
+        findings: Arc::clone(&findings),
+        clock: clock.clone(),
+        stop: stop.clone(),
+    })?;
     let face = Face {
         ledger,
         bridge,
@@ -354,6 +375,8 @@ async fn assemble(
         sessions: Arc::new(Sessions::default()),
         sources: Arc::new(Sources::new(settings.mirror.clone())),
         evidence,
+        wants,
+        findings,
         heartbeat_ms: settings.heartbeat_ms,
         asset_url: asset_url(&settings, addresses.assets),
         deciding,
@@ -375,6 +398,7 @@ async fn assemble(
         pushes,
         pushing,
         garbage,
+        bringing: Bridge::new(1),
     };
     Ok(Store {
         face,
@@ -391,7 +415,7 @@ async fn assemble(
 
 fn policy(settings: &Settings) -> Policy {
     Policy {
-        max_unavailable: settings.max_unavailable,
+        max_unavailable: settings.max_unavailable.map(Into::into),
         optional_asset_hosts: settings.optional_asset_hosts.clone(),
         soak_ms: settings.soak_ms,
         prefetch_deadline_ms: settings.prefetch_deadline_ms,
@@ -453,6 +477,39 @@ fn scrub(assets: Assets, stop: CancellationToken) -> Result<(), ServeError> {
         .name("asset-scrub".to_owned())
         .spawn(work);
     thread.map(drop).map_err(ServeError::Scrub)
+}
+
+/// What an earlier process did not get to: more work into the deltas to what environments run, and to each app's newest release.
+async fn take_up(
+    maker: &Maker,
+    board: &Board,
+    bridge: &Bridge,
+    ledger: &crate::ledger::Ledger,
+) -> Result<(), ServeError> {
+    let of = ledger.clone();
+    let newest = bridge.run(move || -> Result<Vec<_>, LedgerError> {
+        let newest = of.apps()?.into_iter().map(|app| of.newest_release(&app));
+        newest.filter_map(Result::transpose).collect()
+    });
+    let newest = newest.await?.map_err(ServeError::Releases)?;
+    let running = board
+        .states()
+        .into_iter()
+        .filter_map(|state| Some(state.current?.id));
+    let mut targets: Vec<_> = running
+        .chain(newest.into_iter().map(|release| release.id))
+        .collect();
+    targets.sort_unstable();
+    targets.dedup();
+    targets.into_iter().for_each(|target| maker.take_up(target));
+    Ok(())
+}
+
+/// Reads every object again and again, on a thread of its own that ends with the store.
+fn scrub_objects(scrubber: Scrubber) -> Result<(), ServeError> {
+    let thread = std::thread::Builder::new().name("scrub".to_owned());
+    let spawned = thread.spawn(move || scrubber.run());
+    spawned.map(drop).map_err(ServeError::ScrubObjects)
 }
 
 /// Which deltas there are, and a thread that makes what is wished for.

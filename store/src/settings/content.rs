@@ -24,6 +24,12 @@ pub struct Content {
     pub grace_ms: u64,
     /// Whether the store looks by itself, once a day.
     pub daily: bool,
+    /// Within which everything is read again, slowly, from the disk.
+    #[serde(rename = "scrub", with = "span")]
+    pub scrub_ms: u64,
+    /// Bytes that are read again in a second at most; none: as many as `scrub` asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scrub_limit: Option<u64>,
     /// What is otherwise for one app.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub app: BTreeMap<AppName, OfApp>,
@@ -57,6 +63,8 @@ impl Default for Content {
             ran: usual.ran,
             grace_ms: 3_600_000,
             daily: true,
+            scrub_ms: 7 * 86_400_000,
+            scrub_limit: None,
             app: BTreeMap::new(),
             environment: BTreeMap::new(),
         }
@@ -86,9 +94,15 @@ impl Content {
     pub(super) fn problem(&self) -> Option<(&'static str, &'static str)> {
         let mut newest = self.app.values().filter_map(|of| of.releases);
         let none = self.releases == 0 || newest.any(|releases| releases == 0);
-        none.then_some((
-            "content.releases",
-            "must be at least 1: an app keeps its newest release",
+        if none {
+            return Some((
+                "content.releases",
+                "must be at least 1: an app keeps its newest release",
+            ));
+        }
+        (self.scrub_limit == Some(0)).then_some((
+            "content.scrub_limit",
+            "must be from 1 byte a second up; leave it out to read as fast as `scrub` asks for",
         ))
     }
 }
@@ -109,6 +123,9 @@ ran = 5
 grace = \"1h\"
 # Once a day, when no rollout is under way; false: only by `shipctl gc` and `shipstore gc`.
 daily = true
+# Within this everything that lies here is read again and compared with its digest, slowly. What rotted is brought back from
+# mirrors and hosts that have it. scrub_limit = N bounds the reading: bytes a second.
+scrub = \"7d\"
 ";
 
 #[cfg(test)]
@@ -134,7 +151,7 @@ mod tests {
         let explained: Content = template["content"].clone().try_into().unwrap();
         assert!(explained.is_default());
         assert_eq!(explained.problem(), None);
-        for none in ["releases = 0", "[app.web]\nreleases = 0"] {
+        for none in ["releases = 0", "[app.web]\nreleases = 0", "scrub_limit = 0"] {
             assert!(read(none).unwrap().problem().is_some(), "{none}");
         }
         for bad in [

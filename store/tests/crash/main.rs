@@ -9,6 +9,7 @@
     reason = "tests stop at the first surprise; a scenario tells its parent what it acknowledged"
 )]
 
+mod by_delta;
 mod child;
 mod collecting;
 mod commits;
@@ -18,6 +19,7 @@ mod publishing;
 #[path = "../publishing/scene.rs"]
 #[allow(dead_code, reason = "each user has a use for a part of it")]
 mod scene;
+mod scrubbing;
 mod sweeping;
 #[path = "../publishing/tree.rs"]
 mod tree;

@@ -17,6 +17,7 @@ fn kind(status: &Status) -> FailureKind {
 async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)> {
     let begin = stream::iter([v1::BeginChunk::default()]);
     let upload = stream::iter([v1::UploadChunk::default()]);
+    let delta = stream::iter([v1::UploadDeltaChunk::default()]);
     let locate = stream::iter([v1::LocateRequest::default()]);
     let missing = stream::iter([v1::MissingRequest::default()]);
     let (releases, rollouts, fleet) = (&mut clients.releases, &mut clients.rollouts, &mut clients.fleet);
@@ -25,6 +26,7 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
         ("Begin", releases.begin(begin).await.map(drop)),
         ("Missing", releases.missing(missing).await.map(drop)),
         ("Upload", releases.upload(upload).await.map(drop)),
+        ("UploadDelta", releases.upload_delta(delta).await.map(drop)),
         (
             "Commit",
             releases.commit(v1::CommitRequest::default()).await.map(drop),
@@ -67,6 +69,22 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
             rollouts.control(v1::ControlRequest::default()).await.map(drop),
         ),
         (
+            "Apply",
+            clients
+                .environments
+                .apply(v1::ApplyRequest::default())
+                .await
+                .map(drop),
+        ),
+        (
+            "Show",
+            clients
+                .environments
+                .show(v1::ShowEnvironmentRequest::default())
+                .await
+                .map(drop),
+        ),
+        (
             "Status",
             fleet.status(v1::StatusRequest::default()).await.map(drop),
         ),
@@ -103,6 +121,14 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
                 .await
                 .map(drop),
         ),
+        (
+            "Give",
+            clients
+                .agents
+                .give(stream::iter([v1::GiveChunk::default()]))
+                .await
+                .map(drop),
+        ),
     ]
 }
 
@@ -111,12 +137,14 @@ async fn each_role_may_do_its_part_and_nothing_else() {
     let store = Store::start().await;
     let look = [
         "List", "Get", "Manifest", "Locate", "Deltas", "Leaves", "Plan", "Watch", "Status", "Logs", "Events",
-        "Look", "Find", "Expired",
+        "Look", "Find", "Expired", "Show",
     ];
-    let publish = ["Begin", "Missing", "Upload", "Commit"];
-    let operate = ["Promote", "Revert", "Control", "Sweep", "Push", "Pin", "Collect"];
+    let publish = ["Begin", "Missing", "Upload", "UploadDelta", "Commit"];
+    let operate = [
+        "Promote", "Revert", "Control", "Sweep", "Push", "Pin", "Collect", "Apply",
+    ];
     let fetch = [
-        "Get", "Manifest", "Locate", "Deltas", "Leaves", "Find", "Expired", "Session",
+        "Get", "Manifest", "Locate", "Deltas", "Leaves", "Find", "Expired", "Session", "Give",
     ];
     for (role, allowed) in [
         ("viewer", look.to_vec()),

@@ -15,6 +15,7 @@ use ship_model::manifest::Manifest;
 use ship_model::spec::ReleaseSpec;
 use ship_proto::v1::agents_client::AgentsClient;
 use ship_proto::v1::assets_client::AssetsClient;
+use ship_proto::v1::environments_client::EnvironmentsClient;
 use ship_proto::v1::fleet_client::FleetClient;
 use ship_proto::v1::releases_client::ReleasesClient;
 use ship_proto::v1::rollouts_client::RolloutsClient;
@@ -189,6 +190,7 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) {
 pub struct Clients {
     pub releases: ReleasesClient<Channel>,
     pub rollouts: RolloutsClient<Channel>,
+    pub environments: EnvironmentsClient<Channel>,
     pub fleet: FleetClient<Channel>,
     pub assets: AssetsClient<Channel>,
     pub agents: AgentsClient<Channel>,
@@ -199,6 +201,7 @@ impl Clients {
         Self {
             releases: ReleasesClient::new(channel.clone()),
             rollouts: RolloutsClient::new(channel.clone()),
+            environments: EnvironmentsClient::new(channel.clone()),
             fleet: FleetClient::new(channel.clone()),
             assets: AssetsClient::new(channel.clone()),
             agents: AgentsClient::new(channel),

@@ -12,6 +12,7 @@ mod agent;
 mod assets;
 mod bucket;
 mod deltas;
+mod environments;
 mod fleet;
 mod garbage;
 mod hostile;

@@ -6,7 +6,15 @@ use std::time::{Duration, Instant};
 use futures::stream;
 use ship_bundle::{Expected, verify_bundle};
 use ship_model::digest::BlobDigest;
+use ship_model::name::AppName;
+use ship_model::release::Provenance;
 use ship_proto::v1;
+use ship_store::admin::optimize;
+use ship_store::clock::Clock;
+use ship_store::folder::StoreFolder;
+use ship_store::keeping::MOST_DEPTH;
+use ship_store::ledger::RequestId;
+use ship_store::publish::{Commit, Limits};
 
 use crate::fleet::{Clients, Store, Tree, http, program};
 
@@ -162,4 +170,62 @@ async fn by_hand_it_tells_what_it_does() {
     for version in 1..=3 {
         read(&store, &tree(version)).await;
     }
+}
+
+/// A script of about a megabyte, of which each version is partly new.
+fn long_script(version: u64) -> Vec<u8> {
+    let lines = (0..16_000_u64).map(|line| {
+        let age = version.saturating_sub(line % 64);
+        format!("{}\n", blake3::hash(&(line * 1_000 + age).to_le_bytes()).to_hex())
+    });
+    lines.collect::<String>().into_bytes()
+}
+
+fn publish(folder: &StoreFolder, tree: &Tree, number: u64) {
+    let app: AppName = "web".parse().unwrap();
+    let begun = folder.publisher.begin(&app, tree.manifest.encoded()).unwrap();
+    let mut upload = folder.publisher.upload().unwrap();
+    upload
+        .push(&tree.pack(&begun.missing.iter().copied().collect()))
+        .unwrap();
+    let mut request = [0; 16];
+    request[..8].copy_from_slice(&number.to_le_bytes());
+    let commit = Commit {
+        app,
+        id: begun.id,
+        bundle: Some(upload.finish(None).unwrap().digest),
+        provenance: Provenance::default(),
+        request: RequestId(request),
+        who: "publisher/ci".to_owned(),
+        at_ms: 1_700_000_000_000 + number,
+    };
+    folder.publisher.commit(&commit).unwrap();
+}
+
+fn peak_memory(store: &Store) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", store.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: u64 = line.unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+    kib * 1024
+}
+
+#[tokio::test]
+async fn the_end_of_the_longest_chain_is_read_in_bounded_memory() {
+    let mut store = Store::start_with(|settings| settings.optimize_when_idle = false).await;
+    store.stop();
+    let made = |version| Tree::new("web", &[("app.js", &long_script(version)), ("same", b"same")]);
+    {
+        let (folder, _) = StoreFolder::open(&store.folder(), Limits::default()).unwrap();
+        for version in 1..=MOST_DEPTH as u64 + 1 {
+            publish(&folder, &made(version), version);
+        }
+        let report = optimize(&folder, &Clock::system(), |_| {}).unwrap();
+        assert_eq!((report.failed, report.after[0].deepest), (0, MOST_DEPTH));
+    }
+    store.serve().await;
+    read(&store, &made(MOST_DEPTH as u64 + 1)).await;
+    let before = peak_memory(&store);
+    read(&store, &made(1)).await;
+    let grown = peak_memory(&store) - before;
+    assert!(grown <= 128 << 20, "{grown} bytes");
 }

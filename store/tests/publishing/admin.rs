@@ -16,6 +16,8 @@ use ship_store::engine::{Object, ObjectKind};
 use ship_store::folder::{OpenFolderError, StoreFolder};
 use ship_store::publish::Limits;
 
+use super::deltas::version;
+use super::optimize::{assert_given, optimized};
 use super::tree::{open, prepare, publish, tree, web};
 
 #[test]
@@ -142,14 +144,14 @@ fn rebuild_needs_the_folder_for_itself() {
     assert_eq!(store.ledger.newest_release(&web()).unwrap(), Some(record));
 }
 
-fn file_of(dir: &Path, object: Object) -> PathBuf {
+pub fn file_of(dir: &Path, object: Object) -> PathBuf {
     let hex = object.hex();
     let kind = dir.join("objects").join(object.kind().as_str());
     kind.join(&hex[..2]).join(&hex)
 }
 
 /// A file that is like the old one but for one bit.
-fn flip(path: &Path, at: usize) {
+pub fn flip(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 1 << (at % 8);
     fs::remove_file(path).unwrap();
@@ -157,13 +159,81 @@ fn flip(path: &Path, at: usize) {
 }
 
 /// Without hard links: what rots in one does not rot in the other.
-fn copy_all(dir: &Path, copy: &Path) {
+pub fn copy_all(dir: &Path, copy: &Path) {
     let done = std::process::Command::new("cp")
         .arg("-r")
         .arg(dir)
         .arg(copy)
         .status();
     assert!(done.unwrap().success());
+}
+
+/// A store whose older releases are kept as deltas, in a chain; every object of it.
+fn with_a_chain(dir: &Path) -> Vec<Object> {
+    let store = open(dir);
+    for number in 1..=4 {
+        publish(&store.publisher, &version(number), number).unwrap();
+    }
+    optimized(&store);
+    let kinds = ObjectKind::ALL.into_iter();
+    let listed = kinds.flat_map(|kind| store.blobs.list(kind).unwrap());
+    listed.map(|(object, _)| object).collect()
+}
+
+#[test]
+fn every_flipped_byte_of_a_chain_is_found_and_healed_from_a_copy() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, copy) = (root.path().join("store"), root.path().join("copy"));
+    let objects = with_a_chain(&dir);
+    let kept = objects.iter().filter(|object| object.kind() == ObjectKind::Kept);
+    assert_eq!((kept.count(), objects.len()), (3, 8), "{objects:?}");
+    copy_all(&dir, &copy);
+    let from = [Copies::Folder(copy)];
+    let store = open(&dir);
+    for object in objects {
+        let path = file_of(&dir, object);
+        let len = fs::metadata(&path).unwrap().len() as usize;
+        let mut places: Vec<usize> = (0..len).step_by(len / 7 + 1).collect();
+        places.extend([len / 2, len - 2, len - 1]);
+        for at in places {
+            flip(&path, at);
+            let found = verify(&store).unwrap();
+            assert_eq!(found.lost, [object], "byte {at} of {len}: {found}");
+            let healed = repair(&store, &found, &from).unwrap();
+            assert_eq!(
+                (healed.healed.len(), healed.lost.len()),
+                (1, 0),
+                "byte {at}: {healed}"
+            );
+            let found = verify(&store).unwrap();
+            assert!(found.is_good(), "{object}, byte {at}: {found}");
+        }
+    }
+    (1..=4).for_each(|number| assert_given(&store, &version(number)));
+}
+
+#[test]
+fn a_kept_delta_that_was_lost_earlier_is_brought_back() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, copy) = (root.path().join("store"), root.path().join("copy"));
+    let objects = with_a_chain(&dir);
+    copy_all(&dir, &copy);
+    let kept = objects
+        .into_iter()
+        .filter(|object| object.kind() == ObjectKind::Kept);
+    for object in kept {
+        fs::remove_file(file_of(&dir, object)).unwrap();
+        let store = open(&dir);
+        let found = verify(&store).unwrap();
+        assert!(!found.is_good() && found.lost.is_empty(), "{found}");
+        let healed = repair(&store, &found, &[Copies::Folder(copy.clone())]).unwrap();
+        assert!(
+            healed.healed.iter().any(|(healed, _)| *healed == object),
+            "{healed}"
+        );
+        let found = verify(&store).unwrap();
+        assert!(found.is_good(), "{found}");
+    }
 }
 
 /// Two releases and the delta between them: an object of each kind and a second of two.

@@ -1,8 +1,9 @@
 //! What is collected, what never is, and what comes back.
 
+mod chains;
+mod leases;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ship_model::name::HostName;
@@ -12,14 +13,12 @@ use ship_model::rollout::HostTarget;
 use ship_store::admin::verify;
 use ship_store::deltas::Deltas;
 use ship_store::engine::{Object, ObjectKind};
-use ship_store::garbage::{CollectError, Collector, Fate, LEASE_MS, Line, RootsError, Sweep, Swept};
+use ship_store::garbage::{CollectError, Collector, Fate, Line, RootsError, Sweep, Swept};
 use ship_store::ledger::{EnvChange, HeldReleases, Pin};
-use ship_store::publish::CommitError;
 use ship_store::settings::Content;
 
-use super::optimize::{assert_given, optimized};
 use super::scene::{DAY, Room, name, release};
-use super::tree::{Tree, bundle, prepare, publish, tree, web};
+use super::tree::{Tree, bundle, publish, tree, web};
 
 const HOUR: u64 = 3_600_000;
 
@@ -73,6 +72,11 @@ impl<'a> Gc<'a> {
     fn collect(&self) -> Swept {
         self.collector().mark(self.room.now_ms).unwrap();
         self.sweep(self.room.now_ms, 0).unwrap()
+    }
+
+    /// As often as it changes something: what is let go may let go of more.
+    fn settle(&self) {
+        while self.collect() != Swept::default() {}
     }
 
     fn collected(&self) -> Vec<u64> {
@@ -293,149 +297,6 @@ fn pins_hosts_and_rollouts_keep_releases_and_a_stranger_keeps_all() {
     assert_eq!(gc.collected(), [1, 2, 5]);
 }
 
-#[test]
-fn what_a_begun_publish_found_stays_for_its_commit() {
-    let dir = tempfile::tempdir().unwrap();
-    let (room, _) = published(dir.path(), 3);
-    let gc = Gc::new(&room);
-    // Release 1's tree again: all of it is there, and nothing is uploaded.
-    let commit = prepare(&room.store.publisher, &plain(1), 10);
-    assert_eq!(commit.bundle, None);
-    gc.collect();
-    assert_eq!(gc.collected(), [1, 2]);
-    let added = room.store.publisher.commit(&commit).unwrap();
-    assert_eq!(added.record.number.0, 4);
-    is_whole(&room);
-    // Marked before it was begun, and swept after.
-    gc.collector().mark(room.now_ms).unwrap();
-    let commit = prepare(&room.store.publisher, &plain(3), 11);
-    gc.sweep(room.now_ms, 0).unwrap();
-    assert_eq!(gc.collected(), [1, 2, 3]);
-    room.store.publisher.commit(&commit).unwrap();
-    is_whole(&room);
-    let twice = gc.collect();
-    assert_eq!(
-        twice.objects, 1,
-        "only the tree of 1, which is release 4: {twice:?}"
-    );
-}
-
-#[test]
-fn a_publish_that_was_given_up_is_garbage_and_its_commit_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let (room, _) = published(dir.path(), 2);
-    let gc = Gc::new(&room);
-    let late = prepare(&room.store.publisher, &plain(9), 10);
-    let before = objects(&room);
-    gc.collect();
-    let later = room.now_ms + LEASE_MS - 1;
-    gc.collector().mark(later).unwrap();
-    gc.sweep(later, 0).unwrap();
-    assert!(
-        objects(&room).contains(&Object::Manifest(late.id)),
-        "its lease stands"
-    );
-    gc.collector().mark(later + 1).unwrap();
-    let swept = gc.sweep(later + 1, 0).unwrap();
-    assert_eq!(swept.objects, 2, "{swept:?} of {before:?}");
-    let refused = room.store.publisher.commit(&late).unwrap_err();
-    assert!(
-        matches!(refused, CommitError::NotBegun { .. }),
-        "not a release without its content: {refused:?}"
-    );
-    let record = publish(&room.store.publisher, &plain(9), 10).unwrap();
-    assert_eq!(record.number.0, 3);
-    is_whole(&room);
-}
-
-/// What is decided to go comes back, with the very same bytes, before it is removed.
-#[test]
-fn an_upload_between_decision_and_removal_is_not_removed() {
-    let dir = tempfile::tempdir().unwrap();
-    let (room, _) = published(dir.path(), 3);
-    let gc = Gc::new(&room);
-    gc.collector().mark(room.now_ms).unwrap();
-    let sweep = Sweep {
-        now_ms: room.now_ms,
-        wait_ms: 0,
-        who: "operator/alice",
-        pause: Duration::ZERO,
-    };
-    let decided = gc.collector().decide(&sweep).unwrap();
-    let commit = prepare(&room.store.publisher, &plain(2), 10);
-    assert!(commit.bundle.is_some(), "nobody finds what is to go");
-    let swept = gc.collector().finish(decided, &sweep, &|| false).unwrap();
-    assert_eq!(swept.objects, 1, "the manifest of 1: {swept:?}");
-    room.store.publisher.commit(&commit).unwrap();
-    is_whole(&room);
-}
-
-/// Most of it is like the number before.
-fn like(number: u64) -> Tree {
-    let lines = (0..3_000).map(|line: u64| {
-        let hash = blake3::hash(&(line + number * 40).to_le_bytes()).to_hex();
-        format!("export const c{line} = 0x{}\n", &hash[..12])
-    });
-    let text: String = lines.collect();
-    tree(&web(), &[("app.js", text.as_bytes())])
-}
-
-/// What a pinned release is kept against stays, however collected it is; and goes with the pin.
-#[test]
-fn what_is_kept_as_a_delta_keeps_what_it_is_made_against() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut room = Room::open(dir.path(), &["production"]);
-    for number in 1..=6 {
-        room.publish(&like(number), number);
-    }
-    assert_eq!(optimized(&room.store).after[0].kept, 5);
-    room.now_ms += DAY;
-    let pin = Pin {
-        at_ms: 1,
-        who: "operator/alice".to_owned(),
-        because: "audit".to_owned(),
-    };
-    room.store.ledger.pin(&web(), ReleaseNumber(2), &pin).unwrap();
-    let counted = |room: &Room| {
-        let count = |kind| room.store.blobs.list(kind).unwrap().len();
-        [ObjectKind::Kept, ObjectKind::Bundle, ObjectKind::Manifest].map(count)
-    };
-    {
-        let gc = Gc::new(&room);
-        gc.collect();
-        assert_eq!(gc.collected(), [1, 3, 4, 5]);
-    }
-    assert_eq!(counted(&room), [4, 1, 5], "2 is made against 3, and so on to 6");
-    is_whole(&room);
-    drop(room);
-    let mut room = Room::open(dir.path(), &["production"]);
-    room.now_ms += DAY;
-    assert_given(&room.store, &like(2));
-    // A new release, and what was let go is nobody's base.
-    room.publish(&like(7), 7);
-    optimized(&room.store);
-    is_whole(&room);
-    assert_given(&room.store, &like(2));
-    drop(room);
-    let mut room = Room::open(dir.path(), &["production"]);
-    room.now_ms += 2 * DAY;
-    room.store.ledger.unpin(&web(), ReleaseNumber(2), &pin).unwrap();
-    {
-        let gc = Gc::new(&room);
-        gc.collect();
-        assert_eq!(gc.collected(), [1, 2, 3, 4, 5, 6]);
-    }
-    assert_eq!(counted(&room), [0, 1, 1]);
-    is_whole(&room);
-    assert_given(&room.store, &like(7));
-    room.publish(&like(3), 8);
-    optimized(&room.store);
-    is_whole(&room);
-    for number in [3, 7] {
-        assert_given(&room.store, &like(number));
-    }
-}
-
 /// A store put back from a backup does not know what was published since.
 #[test]
 fn hosts_that_were_never_heard_keep_what_ran() {
@@ -465,52 +326,6 @@ fn hosts_that_were_never_heard_keep_what_ran() {
     room.store.ledger.put_held(&host.env, &said).unwrap();
     gc.collect();
     assert_eq!(gc.collected(), [1, 2, 3]);
-}
-
-/// Publishers of a few trees, again and again, while everything that is unused goes as soon as it is.
-#[test]
-fn whatever_the_order_a_release_has_all_of_its_content() {
-    let dir = tempfile::tempdir().unwrap();
-    let (room, _) = published(dir.path(), 2);
-    let room = Arc::new(room);
-    let gc = Gc::new(&room);
-    let (ended, swept) = (AtomicBool::new(false), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        let publishers: Vec<_> = (0..3_u64)
-            .map(|who| {
-                let (room, swept) = (&room, &swept);
-                scope.spawn(move || {
-                    // Until enough went beside it for this to say something.
-                    let turns =
-                        (0..10_000).take_while(|turn| *turn < 25 || swept.load(Ordering::Relaxed) <= 5);
-                    for turn in turns {
-                        let shared = plain((who + turn) % 4);
-                        let request = 10_000 * (who + 1) + turn;
-                        match publish(&room.store.publisher, &shared, request) {
-                            Ok(record) => {
-                                let files = shared.manifest.files().map(|(_, _, _, digest)| digest);
-                                let missing = room.store.places.missing(files);
-                                let now = room.store.ledger.collected(&web(), record.number).unwrap();
-                                assert!(missing.is_empty() || now.is_some(), "{record:?}");
-                            }
-                            Err(error) => panic!("a lease was broken: {error:?}"),
-                        }
-                    }
-                })
-            })
-            .collect();
-        let collecting = scope.spawn(|| {
-            while !ended.load(Ordering::Relaxed) {
-                swept.fetch_add(gc.collect().objects, Ordering::Relaxed);
-            }
-        });
-        let done: Vec<_> = publishers.into_iter().map(|publisher| publisher.join()).collect();
-        ended.store(true, Ordering::Relaxed);
-        collecting.join().unwrap();
-        assert!(done.iter().all(Result::is_ok));
-    });
-    is_whole(&room);
-    assert!(swept.into_inner() > 5, "this says nothing");
 }
 
 #[test]

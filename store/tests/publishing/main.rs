@@ -9,12 +9,14 @@
 
 mod admin;
 mod audit;
+mod by_delta;
 mod deltas;
 mod garbage;
 mod optimize;
 mod publish;
 mod refused;
 mod scene;
+mod scrub;
 mod segments;
 mod sweep;
 mod tree;

@@ -3,12 +3,13 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ship_bundle::{Expected, verify_bundle};
 use ship_model::digest::BlobDigest;
 use ship_store::admin::{OptimizeReport, backup, optimize, restore, verify};
 use ship_store::clock::Clock;
-use ship_store::engine::{Object, ObjectKind};
+use ship_store::engine::{Blobs, BlobsError, Object, ObjectKind, ObjectReader, Staged};
 use ship_store::folder::StoreFolder;
 use ship_store::keeping::{self, MOST_DEPTH, bring};
 
@@ -319,4 +320,76 @@ fn what_releases_need_is_told_along_their_chains() {
     );
     assert_eq!(needs.objects().count(), 2);
     assert_eq!(keeping::needs(&store.places, [id(3)]).kept.len(), 0);
+}
+
+/// Blobs on a disk that writes kept deltas wrong.
+#[derive(Debug)]
+struct Rotten {
+    blobs: Arc<dyn Blobs>,
+    dir: PathBuf,
+}
+
+impl Blobs for Rotten {
+    fn room(&self) -> Result<(), BlobsError> {
+        self.blobs.room()
+    }
+    fn stage(&self) -> Result<Staged, BlobsError> {
+        self.blobs.stage()
+    }
+    fn keep(&self, staged: Staged, object: Object) -> Result<(), BlobsError> {
+        self.blobs.keep(staged, object)?;
+        if object.kind() == ObjectKind::Kept {
+            flip(&file_of(&self.dir, object), 40);
+        }
+        Ok(())
+    }
+    fn open(&self, object: Object) -> Result<Box<dyn ObjectReader>, BlobsError> {
+        self.blobs.open(object)
+    }
+    fn len(&self, object: Object) -> Result<Option<u64>, BlobsError> {
+        self.blobs.len(object)
+    }
+    fn list(&self, kind: ObjectKind) -> Result<Vec<(Object, u64)>, BlobsError> {
+        self.blobs.list(kind)
+    }
+    fn quarantine(&self, object: Object) -> Result<(), BlobsError> {
+        self.blobs.quarantine(object)
+    }
+    fn quarantined(&self) -> Result<Vec<Object>, BlobsError> {
+        self.blobs.quarantined()
+    }
+    fn remove(&self, object: Object) -> Result<(), BlobsError> {
+        self.blobs.remove(object)
+    }
+}
+
+#[test]
+fn a_delta_that_does_not_give_its_release_keeps_nothing_and_nothing_goes_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let trees = published(&store, 1..=3);
+    let blobs = Arc::new(Rotten {
+        blobs: Arc::clone(&store.blobs),
+        dir: dir.path().to_owned(),
+    });
+    let places = Arc::clone(&store.places);
+    let optimizer = keeping::Optimizer::new(blobs, places, store.ledger.clone(), Clock::system());
+    let mut failed = 0;
+    loop {
+        match optimizer.turn(&|| Ok(())).unwrap() {
+            keeping::Turn::Idle => break,
+            keeping::Turn::Failed { .. } => failed += 1,
+            keeping::Turn::Left { objects, .. } => {
+                for object in objects {
+                    keeping::remove(&*store.blobs, &store.places, object).unwrap();
+                }
+            }
+            keeping::Turn::Key { .. } => {}
+            kept @ keeping::Turn::Kept { .. } => panic!("{kept:?}"),
+        }
+    }
+    assert_eq!(failed, 2);
+    assert_eq!(count(&store, ObjectKind::Kept), 0);
+    assert!(verify(&store).unwrap().is_good());
+    trees.iter().for_each(|tree| assert_given(&store, tree));
 }

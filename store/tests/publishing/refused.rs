@@ -82,6 +82,7 @@ fn a_bundle_beyond_the_limit_is_refused_while_it_comes() {
     let limits = Limits {
         bundle_bytes: 1000,
         bundle_raw_bytes: 1 << 20,
+        ..Limits::default()
     };
     let (store, _) = StoreFolder::open(dir.path(), limits).unwrap();
     let mut upload = store.publisher.upload().unwrap();

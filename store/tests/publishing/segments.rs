@@ -19,7 +19,7 @@ use super::tree::{Tree, open, request, tree, web};
 
 const ASSET: &str = "static/app.f00dfeed12345678.wasm";
 
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new()
         .update(&seed.to_le_bytes())
@@ -28,24 +28,26 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-fn inserted(old: &[u8]) -> Vec<u8> {
+pub fn inserted(old: &[u8]) -> Vec<u8> {
     [&old[..200_000], b"inserted", &old[200_000..]].concat()
 }
 
 /// As a publisher does it: cut, ask, pack what is missing.
 pub struct Parcel {
-    digest: BundleDigest,
+    pub digest: BundleDigest,
     bytes: Vec<u8>,
     lists: Vec<SegmentList>,
 }
 
-fn parcel(store: &StoreFolder, tree: &Tree, lie: impl Fn(&mut SegmentList)) -> Parcel {
+pub fn parcel(store: &StoreFolder, tree: &Tree, lie: impl Fn(&mut SegmentList)) -> Parcel {
     let begun = store.publisher.begin(&web(), &tree.encoded).unwrap();
     let wanted: HashSet<BlobDigest> = begun.missing.into_iter().collect();
     let mut lists = cut_files(tree.dir.path(), &tree.manifest, &wanted, &()).unwrap();
     let segments = lists.iter().flat_map(|list| &list.segments);
     let mut known: HashSet<_> = segments.map(|segment| segment.digest).collect();
-    let missing = store.places.missing(known.iter().copied());
+    let asked: Vec<_> = known.iter().copied().collect();
+    let missing = store.publisher.missing_segments(Some(tree.manifest.id()), &asked);
+    let missing = missing.unwrap();
     known.retain(|segment| !missing.contains(segment));
     lists.iter_mut().for_each(lie);
     let parts = Parts {
@@ -62,13 +64,13 @@ fn parcel(store: &StoreFolder, tree: &Tree, lie: impl Fn(&mut SegmentList)) -> P
     }
 }
 
-fn upload(store: &StoreFolder, parcel: &Parcel) -> Result<UploadedBundle, UploadError> {
+pub fn upload(store: &StoreFolder, parcel: &Parcel) -> Result<UploadedBundle, UploadError> {
     let mut upload = store.publisher.upload()?;
     upload.push(&parcel.bytes)?;
     upload.finish(Some(parcel.digest))
 }
 
-fn commit(store: &StoreFolder, tree: &Tree, bundle: BundleDigest, number: u64) -> ReleaseRecord {
+pub fn commit(store: &StoreFolder, tree: &Tree, bundle: BundleDigest, number: u64) -> ReleaseRecord {
     let commit = Commit {
         app: web(),
         id: tree.manifest.id(),

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
+use ship_bundle::delta::{Effort, TreeBlobs, make_delta};
 use ship_bundle::{pack, walk};
-use ship_model::digest::{BlobDigest, BundleDigest};
+use ship_model::digest::{BlobDigest, BundleDigest, DeltaDigest};
 use ship_model::manifest::Manifest;
 use ship_model::name::AppName;
 use ship_model::path::TreePath;
@@ -13,7 +14,7 @@ use ship_model::release::{Provenance, ReleaseRecord};
 use ship_model::spec::{AssetRoot, ReleaseSpec};
 use ship_store::folder::StoreFolder;
 use ship_store::ledger::RequestId;
-use ship_store::publish::{Commit, CommitError, Limits, Publisher};
+use ship_store::publish::{Commit, CommitError, DeltaOffer, DeltaUploadError, Limits, Publisher, TakenDelta};
 
 /// Files of a tree: path and content.
 pub type Files<'a> = &'a [(&'a str, &'a [u8])];
@@ -57,6 +58,38 @@ pub fn bundle(tree: &Tree, wanted: &[BlobDigest]) -> (BundleDigest, Vec<u8>) {
     (packed.digest, bytes)
 }
 
+/// The delta that leads from `base` to `tree`.
+pub fn delta(base: &Tree, tree: &Tree) -> (DeltaDigest, Vec<u8>) {
+    let from = TreeBlobs::open(base.dir.path(), &base.manifest).unwrap();
+    let to = TreeBlobs::open(tree.dir.path(), &tree.manifest).unwrap();
+    let (old, new) = ((&base.manifest, &from as _), (&tree.manifest, &to as _));
+    let mut bytes = Vec::new();
+    make_delta(old, new, Effort::AT_ONCE, &mut bytes, &()).unwrap();
+    (DeltaDigest::of(&bytes), bytes)
+}
+
+/// What is said of bytes that are, or are not, the delta from `base` to `tree`.
+pub fn offer(base: &Tree, tree: &Tree, bytes: &[u8]) -> DeltaOffer {
+    DeltaOffer {
+        app: tree.manifest.spec().app.clone(),
+        base: base.manifest.id(),
+        target: tree.manifest.id(),
+        delta: DeltaDigest::of(bytes),
+    }
+}
+
+pub fn upload_delta(
+    publisher: &Publisher,
+    offer: DeltaOffer,
+    bytes: &[u8],
+) -> Result<TakenDelta, DeltaUploadError> {
+    let mut upload = publisher.upload_delta(offer)?;
+    for piece in bytes.chunks(1000) {
+        upload.push(piece)?;
+    }
+    upload.finish()
+}
+
 pub fn open(dir: &Path) -> StoreFolder {
     StoreFolder::open(dir, Limits::default()).unwrap().0
 }
@@ -69,8 +102,7 @@ pub fn request(number: u64) -> RequestId {
 
 /// Begin and upload; what is left is the commit.
 pub fn prepare(publisher: &Publisher, tree: &Tree, number: u64) -> Commit {
-    let app = &tree.manifest.spec().app;
-    let begun = publisher.begin(app, &tree.encoded).unwrap();
+    let begun = publisher.begin(&tree.manifest.spec().app, &tree.encoded).unwrap();
     let bundle = (!begun.missing.is_empty()).then(|| {
         let (digest, bytes) = bundle(tree, &begun.missing);
         let mut upload = publisher.upload().unwrap();
@@ -80,9 +112,13 @@ pub fn prepare(publisher: &Publisher, tree: &Tree, number: u64) -> Commit {
         assert_eq!(upload.finish(Some(digest)).unwrap().digest, digest);
         digest
     });
+    commit(tree, bundle, number)
+}
+
+pub fn commit(tree: &Tree, bundle: Option<BundleDigest>, number: u64) -> Commit {
     Commit {
-        app: app.clone(),
-        id: begun.id,
+        app: tree.manifest.spec().app.clone(),
+        id: tree.manifest.id(),
         bundle,
         provenance: Provenance::default(),
         request: request(number),

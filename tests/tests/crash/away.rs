@@ -38,6 +38,54 @@ fn a_store_that_dies_at_every_step_of_a_publish_costs_a_wait_and_no_number() {
     );
 }
 
+/// The same while it takes a release as a delta: what it made of it is not sent again, and the release is made of it.
+#[test]
+fn a_store_that_dies_over_a_delta_costs_a_wait_and_no_number() {
+    const FAULTS: [&str; 4] = [
+        "store.publish.delta.decoded",
+        "store.publish.delta.kept",
+        "store.publish.number.before",
+        "store.publish.number.after",
+    ];
+    let fleet = Fleet::armable(1);
+    let tree = fleet.beside("site");
+    let publish = |version: u64| {
+        let lines = (0..8_000_u64).map(|line| {
+            let number = (line + version * 900) % 8_000;
+            format!("{}\n", blake3::hash(&number.to_le_bytes()).to_hex())
+        });
+        std::fs::write(tree.join("app.js"), lines.collect::<String>()).unwrap();
+        fleet.shipctl(&["publish", tree.to_str().unwrap(), "-a", "site", "-o", "json"])
+    };
+    publish(1).expect(0);
+    let armed = |fault: &str| format!("{fault}=kill@1");
+    fleet.rearm(Victim::Store, &armed(FAULTS[0]));
+    let order = fleet.dir().with_file_name("arm").join("shipstore.store");
+    let ran = std::thread::scope(|scope| {
+        fleet.arm(Victim::Store, &armed(FAULTS[1]));
+        let publishing = scope.spawn(|| publish(2));
+        for fault in &FAULTS[2..] {
+            wait::until("the death before", || (!order.exists()).then_some(()));
+            fleet.arm(Victim::Store, &armed(fault));
+        }
+        publishing.join().unwrap()
+    });
+    assert!(!order.exists(), "not every life of the store ended: {ran}");
+    assert!(ran.stderr.contains("store unreachable, trying again"), "{ran}");
+    let json = ran.expect(0).json();
+    assert_eq!(
+        (&json["release"], &json["delta_from"]),
+        (&2.into(), &1.into()),
+        "{json}"
+    );
+    let listed = fleet.shipctl(&["releases", "site", "-o", "json"]).json();
+    assert_eq!(
+        listed["releases"].as_array().unwrap().len(),
+        2,
+        "one publish, one number"
+    );
+}
+
 #[test]
 fn up_ends_an_app_whose_keeper_is_dead() {
     let mut fleet = Fleet::start(1);

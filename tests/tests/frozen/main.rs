@@ -13,6 +13,7 @@ mod host;
 mod keeper;
 mod kept;
 mod leaves;
+mod plans;
 mod records;
 mod sample;
 mod settings;

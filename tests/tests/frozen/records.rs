@@ -1,5 +1,6 @@
 //! The store's records of every kind, and its journal as a whole: the truth from which everything else is made anew.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -331,16 +332,32 @@ fn what_garbage_is_collected_by_is_read_and_written() {
             writeln!(today, "{}\t{json}", entry.key).unwrap();
         }
     }
+    // What a publish with large files relies on stands in its record.
+    let bundles: BTreeSet<_> = [BundleDigest::from_bytes([23; 32])].into();
+    ledger.begin_publish(&target(3).id, &app()).unwrap();
+    assert!(ledger.rely_on(&target(3).id, &bundles).unwrap());
+    let key = format!("begun/{}", target(3).id);
+    let begun = catalog.get(&key).unwrap().unwrap();
+    let json = begun.bytes.strip_prefix(b"\x01j").unwrap();
+    writes_the_same("store-record-begun-1", json);
     writes_the_same(FILE, today.as_bytes());
 
     let catalog: Arc<dyn Catalog> = Arc::new(MemoryCatalog::default());
-    for line in String::from_utf8(frozen(FILE)).unwrap().lines() {
+    let mut lines: Vec<_> = String::from_utf8(frozen(FILE))
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    let begun = String::from_utf8(frozen("store-record-begun-1")).unwrap();
+    lines.push(format!("{key}\t{begun}"));
+    for line in lines {
         let (key, json) = line.split_once('\t').unwrap();
         let put = Change::put(key, None, [b"\x01j", json.as_bytes()].concat());
         let outcome = catalog.compare_and_swap(vec![put]).unwrap();
         assert!(matches!(outcome, Outcome::Committed(_)));
     }
     let ledger = Ledger::new(catalog);
+    assert_eq!(ledger.relied_on().unwrap(), bundles);
     assert_eq!(ledger.pins(&app()).unwrap(), [(ReleaseNumber(1), pin)].into());
     let all = [
         (ReleaseNumber(2), collected(false)),

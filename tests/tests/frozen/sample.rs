@@ -2,12 +2,12 @@
 
 use ship_model::desired::{DeployNumber, DesiredApp, Epoch};
 use ship_model::digest::{PlanId, ReleaseId};
-use ship_model::name::{AppName, EnvName, HostName};
+use ship_model::name::{AppName, ClassName, EnvName, HostName};
 use ship_model::release::{ReleaseNumber, Target};
 use ship_model::report::{AppFailure, LocalHold, UpdateFigures};
 use ship_model::rollout::{
-    BadRelease, Course, DeployEntry, DeployKind, End, EnvState, Excuse, Hold, HostProgress, HostTarget,
-    Outcome, Plan, PlanStep, PlannedHost, Policy, Rollout, Stop, Switch,
+    Amount, BadRelease, Course, DeployEntry, DeployKind, End, EnvState, Excuse, Hold, HostProgress,
+    HostTarget, Outcome, Plan, PlanStep, PlannedHost, Policy, Profile, Rollout, Stop, Switch, Took, WayStep,
 };
 
 pub fn app() -> AppName {
@@ -122,6 +122,8 @@ fn plan() -> Plan {
             PlanStep::Wave {
                 hosts: hosts(),
                 soak_ms: 5_000,
+                // Came later.
+                name: None,
             },
         ],
         hosts: [(
@@ -133,21 +135,24 @@ fn plan() -> Plan {
                 new_bytes: Some(577_961),
                 // Came later.
                 shared_bytes: None,
+                runs: None,
             },
         )]
         .into(),
         assets: vec![target(454), target(455)],
         max_unavailable: 1,
+        // Came later.
+        min_healthy: 0,
         policy: Policy {
-            max_unavailable: Some(2),
-            min_healthy: Some(3),
+            max_unavailable: Some(Amount::Count(2)),
+            min_healthy: Some(Amount::Count(3)),
             soak_ms: 5_000,
             prefetch_deadline_ms: 1_800_000,
             barrier_deadline_ms: 600_000,
             switch_deadline_ms: 300_000,
             keep: 3,
             // Came later.
-            optional_asset_hosts: Default::default(),
+            ..Policy::default()
         },
         message: Some("spring sale".to_owned()),
     }
@@ -186,6 +191,8 @@ fn rollout(course: Course) -> Rollout {
         deadline_ms: 1_760_000_302_000,
         soak_since_ms: Some(1_760_000_003_000),
         paused: Some("operator/bob".to_owned()),
+        // Came later.
+        waits: None,
         hosts: hosts
             .map(|(nth, switch)| (host(&format!("h{nth}")), progress(switch)))
             .collect(),
@@ -253,5 +260,53 @@ pub fn env_state(course: Course) -> EnvState {
         .into(),
         retained: vec![target(454), target(455)],
         asset_releases: vec![target(453), target(454), target(455)],
+        // Came later.
+        took: Default::default(),
     }
+}
+
+/// What came later: a way of the environment's own, and how long hosts took.
+pub fn env_state_later() -> EnvState {
+    let mut state = env_state(Course::Forward { step: 3 });
+    state.took = [(
+        host("h1"),
+        Took {
+            prefetch_ms: Some(2_100),
+            assets_ms: Some(0),
+            switch_ms: Some(1_200),
+            back_ms: Some(400),
+        },
+    )]
+    .into();
+    let Some(rollout) = &mut state.rollout else {
+        return state;
+    };
+    rollout.waits = Some(stop());
+    let plan = &mut rollout.plan;
+    plan.min_healthy = 2;
+    for step in &mut plan.steps {
+        if let PlanStep::Wave { name, .. } = step {
+            *name = Some("quarter 1/2".to_owned());
+        }
+    }
+    for planned in plan.hosts.values_mut() {
+        planned.runs = Some(target(454));
+    }
+    plan.policy = Policy {
+        max_unavailable: Some(Amount::Percent(25)),
+        min_healthy: Some(Amount::Percent(75)),
+        wave: Some(Amount::Count(1)),
+        progress_deadline_ms: Some(600_000),
+        auto_revert: false,
+        steps: vec![WayStep {
+            name: "quarter".to_owned(),
+            until: Amount::Percent(25),
+            class: ClassName::new("web").ok(),
+            names: vec!["web-*".to_owned()],
+            soak_ms: Some(60_000),
+        }],
+        profile: Profile::Careful,
+        ..plan.policy.clone()
+    };
+    state
 }

@@ -67,6 +67,10 @@ fn examples() -> Vec<Example> {
         "BeginChunk check" BeginChunk = BeginChunk { app: text("web"), check_only: true, ..BeginChunk::default() };
         "MissingBlobs" MissingBlobs = MissingBlobs { blobs: vec![digest(1), digest(2)] };
         "UploadChunk" UploadChunk = UploadChunk { bundle: Some(digest(3)), data: b"data".as_slice().into() };
+        "UploadDeltaChunk" UploadDeltaChunk = UploadDeltaChunk {
+            offer: Some(delta_offer()), data: b"data".as_slice().into(),
+        };
+        "DeltaOffer" DeltaOffer = delta_offer();
         "Uploaded" Uploaded = Uploaded { bundle: digest(4), stored_bytes: 17 };
         "CommitRequest" CommitRequest = CommitRequest {
             app: text("web"), id: digest(5), bundle: Some(digest(6)), label: Some(text("l")), commit: Some(text("c")),
@@ -89,15 +93,16 @@ fn examples() -> Vec<Example> {
         "ManifestRequest" ManifestRequest = ManifestRequest { id: digest(8) };
         "Piece" Piece = Piece { data: b"piece".as_slice().into() };
         "LocateRequest" LocateRequest = LocateRequest { blobs: vec![digest(9)], avoid: Vec::new() };
-        "MissingRequest" MissingRequest = MissingRequest { blobs: vec![digest(9)] };
+        "MissingRequest" MissingRequest = MissingRequest { blobs: vec![digest(9)], release: vec![] };
         "Located" Located = Located { bundle: digest(10), bundle_bytes: 18, blobs: vec![digest(11)] };
         "PlanRequest" PlanRequest = PlanRequest {
             app: text("web"), number: 455, env: text("production"), message: text("m"), force: true,
             request_id: vec![12; 16], revert: true,
             // Came later.
             without: vec![],
+            ..PlanRequest::default()
         };
-        "PlanReply" PlanReply = PlanReply { view: Some(rollout_view()), changes: true, ways: Vec::new() };
+        "PlanReply" PlanReply = PlanReply { view: Some(rollout_view()), changes: true, ..PlanReply::default() };
         "HostWay" HostWay = HostWay {
             host: text("h1"), process: text("web"), strategy: text("stop-start"), gap: text("coexist = false"), gap_ms: Some(1),
             covered_by: text("queue"), standby: true, hold_ms: Some(2),
@@ -115,7 +120,7 @@ fn examples() -> Vec<Example> {
         "StatusRequest" StatusRequest = StatusRequest { env: text("production"), app: text("web") };
         "StatusReply" StatusReply = StatusReply {
             apps: vec![app_status()], hosts: vec![host_status()], now_ms: 19, store_version: text("0.1.0"),
-            asset_url: text("http://127.0.0.1:7480"),
+            asset_url: text("http://127.0.0.1:7480"), lost: vec![],
         };
         "AppStatus" AppStatus = app_status();
         "AppHost" AppHost = app_host();
@@ -231,6 +236,37 @@ fn examples() -> Vec<Example> {
         "UpdateFigures sources" UpdateFigures = UpdateFigures {
             fetched_from_mirrors: 6, fetched_from_peers: 7, ..figures()
         };
+        "PlanRequest saved" PlanRequest = PlanRequest {
+            without: vec![text("h3")], plan: b"plan".to_vec(), profile: text("careful"), ..PlanRequest::default()
+        };
+        "PlanReply expected" PlanReply = PlanReply {
+            plan: b"plan".to_vec(), no_return: vec![no_return()], then: Some(target(454)), ..PlanReply::default()
+        };
+        "NoReturn" NoReturn = no_return();
+        "StepView expected" StepView = StepView { takes_ms: Some(6), back: Some(going_back()), ..step_view() };
+        "GoingBack" GoingBack = going_back();
+        "ApplyRequest" ApplyRequest = ApplyRequest {
+            env: text("production"), text: text("version = 1"), apply: true, parent: 2, message: text("m"),
+        };
+        "ApplyReply" ApplyReply = ApplyReply { version: 3, differences: vec![environment_difference()] };
+        "EnvironmentDifference" EnvironmentDifference = environment_difference();
+        "ShowEnvironmentRequest" ShowEnvironmentRequest = ShowEnvironmentRequest { env: text("production"), version: 2 };
+        "ShowEnvironmentReply" ShowEnvironmentReply = ShowEnvironmentReply {
+            environment: Some(environment_version()), versions: vec![environment_version()],
+        };
+        "EnvironmentVersion" EnvironmentVersion = environment_version();
+        "LostRelease" LostRelease = lost();
+        "StatusReply lost" StatusReply = StatusReply { lost: vec![lost()], ..StatusReply::default() };
+        "Wanted" Wanted = wanted();
+        "StoreMessage wanted" StoreMessage = to_agent(store_message::Message::Wanted(wanted()));
+        "GiveChunk blob" GiveChunk = GiveChunk {
+            number: 4, what: Some(give_chunk::What::Blob(digest(21))), data: b"piece".as_slice().into(),
+        };
+        "GiveChunk manifest" GiveChunk = GiveChunk {
+            number: 4, what: Some(give_chunk::What::Manifest(digest(22))), data: b"piece".as_slice().into(),
+        };
+        "MissingRequest release" MissingRequest = MissingRequest { blobs: vec![digest(9)], release: digest(10) };
+        "GiveReply" GiveReply = GiveReply { taken: 5 };
     }
 }
 

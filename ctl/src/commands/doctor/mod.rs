@@ -11,6 +11,7 @@ use ship_proto::v1::{StatusReply, StatusRequest};
 
 use self::machine::machine;
 use super::Outcome;
+use super::status::{LOST_ADVICE, lost_words};
 use crate::args::Global;
 use crate::client::Client;
 use crate::clock::{Watch, now_ms};
@@ -209,8 +210,31 @@ async fn store(context: &Context) -> Vec<Finding> {
         version(&reply.store_version),
         clock(before, now_ms(), reply.now_ms),
     ];
+    findings.extend(content(&reply));
     findings.extend(hosts(&reply));
     findings
+}
+
+/// What the store cannot give any more.
+fn content(reply: &StatusReply) -> Vec<Finding> {
+    if reply.lost.is_empty() {
+        return vec![Finding::new(
+            "store's content",
+            Grade::Good,
+            "nothing is lost",
+            "",
+        )];
+    }
+    let lost = reply.lost.iter();
+    lost.map(|lost| {
+        Finding::new(
+            "store's content",
+            Grade::Bad,
+            format!("lost {}", lost_words(lost)),
+            LOST_ADVICE,
+        )
+    })
+    .collect()
 }
 
 fn version(store: &str) -> Finding {

@@ -1,30 +1,25 @@
-//! What the store lacks, packed into a file without a name: nothing is left of it whenever this process ends.
+//! What the store lacks, packed into a bundle.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use ship_bundle::{DEFAULT_LEVEL, Parts, pack_parts};
 use ship_model::digest::BlobDigest;
 use ship_model::manifest::Manifest;
-use ship_proto::MAX_PIECE;
-use ship_proto::v1::UploadChunk;
-use tokio::sync::mpsc;
 
 use super::super::tree;
+use super::content::Content;
 use super::segments::Segments;
 use crate::error::{CommandError, Exit};
 use crate::ui::{Bar, Ui};
 
-/// A bundle that can be sent as often as it takes.
+/// A bundle, and what it is there for.
 #[derive(Debug)]
 pub struct Bundle {
-    pub digest: Vec<u8>,
-    pub bytes: u64,
+    pub content: Arc<Content>,
     holds: HashSet<BlobDigest>,
-    file: File,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -57,11 +52,10 @@ impl Bundle {
                 known: &segments.known,
             };
             let packed = pack_parts(&dir, &manifest, &parts, DEFAULT_LEVEL, &mut file, &told)?;
+            let content = Content::new(*packed.digest.as_bytes(), packed.bytes, file);
             Ok(Self {
-                digest: packed.digest.as_bytes().to_vec(),
-                bytes: packed.bytes,
+                content: Arc::new(content),
                 holds: wanted,
-                file,
             })
         });
         let packed = packing.await.unwrap_or(Err(PackError::Lost));
@@ -78,28 +72,5 @@ impl Bundle {
     /// Whether all of `wanted` is in it.
     pub fn covers(&self, wanted: &HashSet<BlobDigest>) -> bool {
         wanted.is_subset(&self.holds)
-    }
-
-    /// Reads it from the start, in pieces. Ends early, and well, when nobody takes the pieces any more.
-    pub fn read(&self, bar: &Bar, pieces: &mpsc::Sender<UploadChunk>) -> io::Result<()> {
-        let mut file = &self.file;
-        file.rewind()?;
-        let mut bundle = Some(self.digest.clone());
-        loop {
-            let mut data = vec![0; MAX_PIECE / 4];
-            let length = file.read(&mut data)?;
-            if length == 0 {
-                return Ok(());
-            }
-            data.truncate(length);
-            let piece = UploadChunk {
-                bundle: bundle.take(),
-                data: data.into(),
-            };
-            if pieces.blocking_send(piece).is_err() {
-                return Ok(());
-            }
-            bar.add(length as u64);
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ship_bundle::segments::{LARGE, MAX_SEGMENTS, SegmentList, cut_files, is_in_the_way};
-use ship_model::digest::BlobDigest;
+use ship_model::digest::{BlobDigest, ReleaseId};
 use ship_model::manifest::Manifest;
 use ship_proto::v1::MissingRequest;
 use ship_proto::{MAX_DIGESTS, digests};
@@ -67,8 +67,9 @@ async fn cut_now(
     cut.map_err(|error| CommandError::of(Exit::Error, &error))
 }
 
-/// Which of the segments the store has. One that does not know of segments gets files whole.
-pub async fn known(lists: Vec<SegmentList>, client: &Client) -> Result<Segments, Status> {
+/// Which of the segments the store has, where they stay until the release that was begun is committed. One that does not know
+/// of segments gets files whole.
+pub async fn known(release: ReleaseId, lists: Vec<SegmentList>, client: &Client) -> Result<Segments, Status> {
     if lists.is_empty() {
         return Ok(Segments::default());
     }
@@ -80,6 +81,7 @@ pub async fn known(lists: Vec<SegmentList>, client: &Client) -> Result<Segments,
         let part = &asked[chunk * MAX_DIGESTS..asked.len().min((chunk + 1) * MAX_DIGESTS)];
         MissingRequest {
             blobs: part.iter().map(|segment| segment.as_bytes().to_vec()).collect(),
+            release: release.as_bytes().to_vec(),
         }
     });
     match missing(tokio_stream::iter(requests), client).await {

@@ -57,6 +57,12 @@ pub struct DeltaFooter {
 }
 
 impl DeltaFooter {
+    /// Bytes of the target's canonical manifest.
+    #[must_use]
+    pub const fn manifest_bytes(&self) -> u64 {
+        self.manifest_raw as u64
+    }
+
     /// Reads it from a delta's last bytes, at least [`FOOTER`] of them; `total` is the delta's length.
     ///
     /// # Errors

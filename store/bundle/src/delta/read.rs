@@ -116,6 +116,19 @@ impl DeltaIndex {
         taken.max().unwrap_or(0)
     }
 
+    /// Bytes that decoding all of it reads and writes: every frame with its prefix, and old bytes that are copied.
+    #[must_use]
+    pub fn work(&self) -> u64 {
+        let spans = self.frames.iter().flat_map(|frame| &frame.prefix);
+        let frames = self
+            .frames
+            .iter()
+            .map(|frame| frame.len.saturating_add(frame.raw_len));
+        let blobs = self.blobs.iter().map(|blob| blob.size);
+        let all = spans.map(|span| span.len).chain(frames).chain(blobs);
+        all.fold(0, u64::saturating_add)
+    }
+
     /// Where in the delta a part's bytes lie.
     #[must_use]
     pub fn range(&self, part: &Part) -> Range<u64> {
@@ -266,6 +279,9 @@ impl<'a, R: Read> DeltaBlobs<'a, R> {
         // Freed before the next ones are taken, so that two frames never lie here together.
         self.raw = Vec::new();
         self.prefix.clear();
+        let old = frame.prefix.iter().map(|span| span.len as usize).sum();
+        // Not by doubling, which holds it twice.
+        self.prefix.reserve_exact(old);
         for span in &frame.prefix {
             let at = self.prefix.len();
             self.prefix.resize(at + span.len as usize, 0);

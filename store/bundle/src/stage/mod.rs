@@ -21,6 +21,7 @@ mod build;
 mod check;
 mod delta;
 mod fetch;
+mod give;
 mod kept;
 mod link;
 mod parts;

@@ -63,6 +63,37 @@ fn failed(epoch: u64, number: u64, retry_at_ms: Option<u64>) -> Failed {
 }
 
 #[test]
+fn a_keeper_on_its_way_to_what_nobody_wants_is_called_back() {
+    use crate::report::AppPhase;
+    let away = Observed {
+        leaving: true,
+        phase: AppPhase::Idle,
+        ..observed(2, Some(1), &[1, 2], &[1, 2])
+    };
+    let wish = desired(2, Some(1), &[1, 2], &[1, 2]);
+    assert_eq!(next_action(Some(&wish), &away, 0), Action::Switch(release(1)));
+    let called = Observed {
+        leaving: false,
+        ..away.clone()
+    };
+    assert_eq!(
+        next_action(Some(&wish), &called, 0),
+        Action::Nothing(Rest::AsDesired)
+    );
+    // The same where a revert on this host keeps it.
+    let held = Observed {
+        held: Some(hold(2, 2, 1)),
+        ..away
+    };
+    assert_eq!(super::held_elsewhere(&held, 0), Some(release(1)));
+    let there = Observed {
+        leaving: false,
+        ..held
+    };
+    assert_eq!(super::held_elsewhere(&there, 0), None);
+}
+
+#[test]
 fn one_action_at_a_time_in_order() {
     use Action::*;
     let wish = desired(2, Some(2), &[2, 1], &[1, 2]);

@@ -18,23 +18,35 @@
 //! than policy allows; a silent host is neither switched nor counted as healthy; a rollout turns back at
 //! most once; when the faults stop, it ends.
 
+mod anew;
+mod drift;
 pub mod event;
+mod forecast;
 pub mod hosts;
 pub mod plan;
+mod plan_file;
 mod planning;
+pub mod policy;
 pub mod state;
 mod step;
+mod took;
 pub mod view;
 
+pub use anew::{Anew, anew};
+pub use drift::{Drift, drift};
 pub use event::{Effect, Event, Happening, RolloutEvent, StartRefused};
+pub use forecast::{Forecast, GoingBack, NoReturn, StepForecast, forecast, takes};
 pub use hosts::{HostView, Thresholds};
 pub use plan::{
-    ByteShare, Content, Excuse, Plan, PlanRefused, PlanStep, PlannedHost, Policy, ReleaseInfo, Request, Wish,
+    ByteShare, Content, Excuse, Plan, PlanRefused, PlanStep, PlannedHost, ReleaseInfo, Request, Wish,
 };
-pub use planning::{ASSET_CLASS, plan};
+pub use plan_file::{MAX_PLAN_FILE, PlanFileError, read_plan, write_plan};
+pub use planning::{ASSET_CLASS, plan, plan_again};
+pub use policy::{Amount, Policy, Profile, WayStep};
 pub use state::{
     BadRelease, Course, DeployEntry, DeployKind, End, EnvState, Hold, HostProgress, HostTarget, Incidents,
     Outcome, Rollout, StepTime, Stop, Switch,
 };
-pub use step::step;
+pub use step::{step, step_all};
+pub use took::{Took, record_times};
 pub use view::{HostLine, RolloutView, StepState, StepView, preview, view};

@@ -8,6 +8,8 @@ use crate::desired::{DeployNumber, Epoch};
 use crate::digest::PlanId;
 use crate::name::{AppName, ClassName, EnvName, HostName};
 use crate::release::{ReleaseNumber, Target};
+use crate::rollout::drift::Drift;
+use crate::rollout::policy::Policy;
 use crate::rollout::state::DeployKind;
 use crate::spec::ReleaseSpec;
 
@@ -97,61 +99,10 @@ impl ReleaseInfo {
     }
 }
 
-/// How careful a rollout is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Policy {
-    /// App hosts that may be away at once, switched ones counted; none: a quarter of them.
-    pub max_unavailable: Option<u32>,
-    /// App hosts that must stay healthy, whatever `max_unavailable` says.
-    pub min_healthy: Option<u32>,
-    /// How long a wave must stay healthy before the next.
-    pub soak_ms: u64,
-    pub prefetch_deadline_ms: u64,
-    pub barrier_deadline_ms: u64,
-    /// For one host, from being asked to being healthy, what the releases' own words let it take included.
-    pub switch_deadline_ms: u64,
-    /// Releases kept on hosts besides the running and the previous good one.
-    pub keep: u32,
-    /// Hosts that only hold assets and that nothing waits for while they do not report.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub optional_asset_hosts: BTreeSet<HostName>,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            max_unavailable: None,
-            min_healthy: None,
-            soak_ms: 5_000,
-            prefetch_deadline_ms: 30 * 60_000,
-            barrier_deadline_ms: 10 * 60_000,
-            switch_deadline_ms: 5 * 60_000,
-            keep: 3,
-            optional_asset_hosts: BTreeSet::new(),
-        }
-    }
-}
-
-impl Policy {
-    /// How many of `total` app hosts may be away at once: a quarter, but one at least, and with more than
-    /// one host never all, unless policy says otherwise. 0: no switch is possible.
-    pub fn allowed_away(&self, total: usize) -> u32 {
-        let total = u32::try_from(total).unwrap_or(u32::MAX);
-        let quarter = (total / 4).max(1);
-        let most = if total > 1 { total - 1 } else { total };
-        let allowed = self.max_unavailable.unwrap_or(quarter).min(most.max(1));
-        match self.min_healthy {
-            Some(healthy) => allowed.min(total.saturating_sub(healthy)),
-            None => allowed,
-        }
-    }
-}
-
 /// What a rollout will do, step by step. Never changed once made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The hash of everything below.
+    /// The hash of everything below but the message, which may be given when it begins.
     pub id: PlanId,
     pub env: EnvName,
     pub app: AppName,
@@ -166,8 +117,29 @@ pub struct Plan {
     pub assets: Vec<Target>,
     /// App hosts that may be away at once.
     pub max_unavailable: u32,
+    /// App hosts that must go on serving while others are switched.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub min_healthy: u32,
     pub policy: Policy,
     pub message: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+impl Plan {
+    /// What its content is known by.
+    pub(super) fn identified(&self) -> PlanId {
+        let nameless = Self {
+            id: PlanId::from_bytes([0; 32]),
+            message: None,
+            ..self.clone()
+        };
+        // Every field has a JSON form: names are text, and no map has other keys.
+        PlanId::of(&serde_json::to_vec(&nameless).unwrap_or_default())
+    }
 }
 
 /// One step; the same list is the plan and the progress.
@@ -181,7 +153,13 @@ pub enum PlanStep {
     /// These hosts must serve the release's assets before any app host is switched.
     Assets { hosts: Vec<HostName> },
     /// These hosts are switched, as many at once as policy allows, and must stay healthy for `soak_ms`.
-    Wave { hosts: Vec<HostName>, soak_ms: u64 },
+    Wave {
+        hosts: Vec<HostName>,
+        soak_ms: u64,
+        /// What the environment calls it; none: it has no steps of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
 }
 
 /// Why nothing waits for a host.
@@ -211,6 +189,9 @@ pub struct PlannedHost {
     pub excused: Option<Excuse>,
     /// Set where somebody reverted on the host itself: it keeps running this until its wave.
     pub held_on: Option<Target>,
+    /// What it runs, by its last report; none: nothing, or it was not heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<Target>,
     /// Bytes it will fetch, where that is known.
     pub new_bytes: Option<u64>,
     /// Bytes it has already, where that is known.
@@ -301,6 +282,14 @@ pub enum PlanRefused {
         "policy lets no host be away ({total} app hosts, {min_healthy} must stay healthy): no switch is possible"
     )]
     PolicyAllowsNone { total: usize, min_healthy: u32 },
+    #[error("step {step:?} of {env} is about {}, and no host there has such a name", .names.join(", "))]
+    StepWithoutHosts {
+        env: EnvName,
+        step: String,
+        names: Vec<String>,
+    },
+    #[error("{}", crate::rollout::drift::words(.drifts))]
+    Drifted { drifts: Vec<Drift> },
 }
 
 fn next(again: Option<ReleaseNumber>) -> String {

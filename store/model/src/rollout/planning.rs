@@ -6,10 +6,12 @@ use crate::digest::PlanId;
 use crate::host::HostState;
 use crate::name::{ClassName, HostName};
 use crate::release::{ReleaseNumber, Target};
+use crate::rollout::drift::drift;
 use crate::rollout::hosts::HostView;
 use crate::rollout::plan::{
-    Content, Excuse, Plan, PlanRefused, PlanStep, PlannedHost, Policy, ReleaseInfo, Request, Wish,
+    Content, Excuse, Plan, PlanRefused, PlanStep, PlannedHost, ReleaseInfo, Request, Wish,
 };
+use crate::rollout::policy::{Policy, WayStep};
 use crate::rollout::state::{DeployKind, EnvState};
 
 /// Hosts of this class hold the assets of every release, whether they run the app or not.
@@ -49,6 +51,7 @@ pub fn plan(
     let allowed = hosts.allowed(policy)?;
     if kind == DeployKind::Promote {
         hosts.check_presence(allowed, policy)?;
+        hosts.check_steps(state, policy)?;
     }
     let mut assets = state.asset_releases.clone();
     assets.extend(releases.values().map(|info| info.target));
@@ -71,13 +74,54 @@ pub fn plan(
         hosts: hosts.planned(state),
         assets,
         max_unavailable: allowed,
+        min_healthy: match kind {
+            DeployKind::Promote => policy.must_stay(hosts.counted()),
+            // What was reverted from serves nobody well.
+            DeployKind::Revert => 0,
+        },
         policy: policy.clone(),
         message: request.message.clone(),
     };
-    // Every field has a JSON form: names are text, and no map has other keys.
-    let content = serde_json::to_vec(&plan).unwrap_or_default();
-    plan.id = PlanId::of(&content);
+    plan.id = plan.identified();
     Ok(plan)
+}
+
+/// Plans what was planned before, and refuses if that is not what would be done now. What may differ is what hosts have
+/// to fetch, and of which other releases they hold assets.
+pub fn plan_again(
+    state: &EnvState,
+    hosts: &[HostView],
+    releases: &BTreeMap<ReleaseNumber, ReleaseInfo>,
+    saved: &Plan,
+    message: Option<String>,
+    policy: &Policy,
+) -> Result<Plan, PlanRefused> {
+    let left_out = |host: &&PlannedHost| host.excused == Some(Excuse::LeftOut);
+    let request = Request {
+        wish: match saved.kind {
+            DeployKind::Promote => Wish::Promote {
+                release: Some(saved.to.number),
+            },
+            DeployKind::Revert => Wish::Revert {
+                to: Some(saved.to.number),
+            },
+        },
+        // Whether it may run here was decided when it was planned; what has changed since is told below.
+        force: true,
+        message: message.or_else(|| saved.message.clone()),
+        without: saved
+            .hosts
+            .iter()
+            .filter(|(_, host)| left_out(host))
+            .map(|(name, _)| name.clone())
+            .collect(),
+    };
+    let now = plan(state, hosts, releases, &request, policy)?;
+    let drifts = drift(saved, &now);
+    if !drifts.is_empty() {
+        return Err(PlanRefused::Drifted { drifts });
+    }
+    Ok(Plan { id: saved.id, ..now })
 }
 
 struct Asked<'a> {
@@ -224,6 +268,8 @@ struct Split<'a> {
     /// Hold assets and do not run the app.
     assets: Vec<&'a HostView>,
     classes: Vec<ClassName>,
+    /// Every host of the environment that is not leaving.
+    known: Vec<&'a HostView>,
     without: &'a BTreeSet<HostName>,
 }
 
@@ -235,6 +281,7 @@ impl<'a> Split<'a> {
             .filter(|host| !matches!(host.state, Retiring | Retired | Archived | Terminated))
             .collect();
         present.sort_by(|a, b| a.name.cmp(&b.name));
+        let known = present.clone();
         let runs = |host: &&HostView| release.runs_on(&host.classes);
         let (app, other): (Vec<_>, Vec<_>) = present.into_iter().partition(runs);
         let holds = |host: &&HostView| host.classes.iter().any(|class| class.as_str() == ASSET_CLASS);
@@ -242,6 +289,7 @@ impl<'a> Split<'a> {
             app,
             assets: other.into_iter().filter(holds).collect(),
             classes: release.classes.iter().cloned().collect(),
+            known,
             without: &request.without,
         }
     }
@@ -296,9 +344,22 @@ impl<'a> Split<'a> {
         match policy.allowed_away(total) {
             0 => Err(PlanRefused::PolicyAllowsNone {
                 total,
-                min_healthy: policy.min_healthy.unwrap_or_default(),
+                min_healthy: policy.must_stay(total),
             }),
             allowed => Ok(allowed),
+        }
+    }
+
+    /// A step's names are typed by hand: what means nobody is a slip of the pen, and would leave out the careful part.
+    fn check_steps(&self, state: &EnvState, policy: &Policy) -> Result<(), PlanRefused> {
+        let means_none = |step: &&WayStep| !self.known.iter().any(|host| step.names(&host.name));
+        match policy.steps.iter().find(means_none) {
+            None => Ok(()),
+            Some(step) => Err(PlanRefused::StepWithoutHosts {
+                env: state.env.clone(),
+                step: step.name.clone(),
+                names: step.names.clone(),
+            }),
         }
     }
 
@@ -307,6 +368,13 @@ impl<'a> Split<'a> {
         let total = self.counted();
         if away.len() > allowed as usize || away.len() >= total {
             return Err(PlanRefused::TooManyAway { away, total, allowed });
+        }
+        let min_healthy = policy.must_stay(total);
+        if min_healthy > 0 && total - away.len() <= min_healthy as usize {
+            return Err(PlanRefused::PolicyAllowsNone {
+                total: total - away.len(),
+                min_healthy,
+            });
         }
         // An asset host that is silent to us may still be asked by users: nothing excuses it but its name.
         let required = |host: &&&HostView| !policy.optional_asset_hosts.contains(&host.name);
@@ -327,7 +395,14 @@ impl<'a> Split<'a> {
         let app = awaited(&self.app);
         if kind == DeployKind::Revert {
             let hosts = self.app.iter().map(|host| host.name.clone()).collect();
-            return vec![PlanStep::Check, PlanStep::Wave { hosts, soak_ms: 0 }];
+            return vec![
+                PlanStep::Check,
+                PlanStep::Wave {
+                    hosts,
+                    soak_ms: 0,
+                    name: None,
+                },
+            ];
         }
         let mut holders = app.clone();
         holders.extend(awaited(&self.assets));
@@ -337,27 +412,70 @@ impl<'a> Split<'a> {
             PlanStep::Assets { hosts: holders },
         ];
         let excused = self.away(&self.app).count();
-        let batch = (allowed as usize).saturating_sub(excused).max(1);
-        for hosts in self.waves(app, batch) {
-            let soak_ms = policy.soak_ms;
-            steps.push(PlanStep::Wave { hosts, soak_ms });
-        }
+        let batch = policy.wave_of((allowed as usize).saturating_sub(excused), self.counted());
+        steps.extend(match policy.steps[..] {
+            [] => self.waves(app, batch, policy),
+            _ => self.way(app, batch, policy),
+        });
         steps
     }
 
     /// One host first, one that is well if there is one; then the rest.
-    fn waves(&self, mut app: Vec<HostName>, batch: usize) -> Vec<Vec<HostName>> {
-        let well = |name: &HostName| {
-            let host = self.app.iter().find(|host| host.name == *name);
-            host.is_some_and(|host| host.state == HostState::Available)
-        };
+    fn waves(&self, mut app: Vec<HostName>, batch: usize, policy: &Policy) -> Vec<PlanStep> {
         if app.is_empty() {
             return Vec::new();
         }
-        let first = app.remove(app.iter().position(well).unwrap_or(0));
-        let mut waves = vec![vec![first]];
-        waves.extend(app.chunks(batch).map(<[_]>::to_vec));
+        let first = app.remove(app.iter().position(|name| self.is_well(name)).unwrap_or(0));
+        let rest = app.chunks(batch).map(<[_]>::to_vec);
+        let waves = std::iter::once(vec![first]).chain(rest);
         waves
+            .map(|hosts| PlanStep::Wave {
+                hosts,
+                soak_ms: policy.soak_ms,
+                name: None,
+            })
+            .collect()
+    }
+
+    fn is_well(&self, name: &HostName) -> bool {
+        let host = self.app.iter().find(|host| host.name == *name);
+        host.is_some_and(|host| host.state == HostState::Available)
+    }
+
+    /// Step by step as the environment says, each in waves of at most `batch`; whoever no step took comes last.
+    fn way(&self, mut left: Vec<HostName>, batch: usize, policy: &Policy) -> Vec<PlanStep> {
+        // The first to try it are well, as far as there is a choice.
+        left.sort_by_key(|name| !self.is_well(name));
+        let all = left.clone();
+        let mut waves = Vec::new();
+        for step in &policy.steps {
+            let meant: Vec<&HostName> = all.iter().filter(|name| self.is_meant(step, name)).collect();
+            let until = step
+                .until
+                .at_least(u32::try_from(meant.len()).unwrap_or(u32::MAX)) as usize;
+            let (to_come, gone): (Vec<&HostName>, Vec<&HostName>) =
+                meant.into_iter().partition(|name| left.contains(name));
+            let take = until.saturating_sub(gone.len()).min(to_come.len());
+            let taken: Vec<HostName> = to_come.into_iter().take(take).cloned().collect();
+            left.retain(|name| !taken.contains(name));
+            waves.extend(named_waves(
+                &step.name,
+                &taken,
+                batch,
+                policy.soak_ms,
+                step.soak_ms,
+            ));
+        }
+        waves.extend(named_waves("the rest", &left, batch, policy.soak_ms, None));
+        waves
+    }
+
+    fn is_meant(&self, step: &WayStep, name: &HostName) -> bool {
+        let of_class = |class: &ClassName| {
+            let host = self.app.iter().find(|host| host.name == *name);
+            host.is_some_and(|host| host.has_class(class))
+        };
+        step.names(name) && step.class.as_ref().is_none_or(of_class)
     }
 
     fn planned(&self, state: &EnvState) -> BTreeMap<HostName, PlannedHost> {
@@ -369,6 +487,7 @@ impl<'a> Split<'a> {
                 runs_app,
                 excused: self.excuse(host),
                 held_on: held_on(state, host),
+                runs: runs(state, host).filter(|_| runs_app),
                 new_bytes: bytes.map(|share| share.new),
                 shared_bytes: bytes.map(|share| share.shared),
             };
@@ -376,6 +495,33 @@ impl<'a> Split<'a> {
         })
         .collect()
     }
+}
+
+/// The waves of one step; the last one soaks as long as the step says.
+fn named_waves(
+    name: &str,
+    hosts: &[HostName],
+    batch: usize,
+    soak_ms: u64,
+    last_soak_ms: Option<u64>,
+) -> Vec<PlanStep> {
+    let count = hosts.chunks(batch).len();
+    let waves = (1..).zip(hosts.chunks(batch));
+    waves
+        .map(|(nth, hosts)| PlanStep::Wave {
+            hosts: hosts.to_vec(),
+            soak_ms: last_soak_ms.filter(|_| nth == count).unwrap_or(soak_ms),
+            name: Some(match count {
+                1 => name.to_owned(),
+                _ => format!("{name} {nth}/{count}"),
+            }),
+        })
+        .collect()
+}
+
+fn runs(state: &EnvState, host: &HostView) -> Option<Target> {
+    let report = host.last_report.as_ref()?;
+    report.apps.iter().find(|report| report.app == state.app)?.running
 }
 
 /// What somebody reverted `host` to, on the host, while it is told to run something else.

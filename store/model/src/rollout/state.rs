@@ -8,6 +8,7 @@ use crate::desired::{DeployNumber, DesiredApp, Epoch};
 use crate::name::{AppName, EnvName, HostName};
 use crate::release::{ReleaseNumber, Target};
 use crate::rollout::plan::{Excuse, Plan, PlanStep};
+use crate::rollout::took::Took;
 
 /// The record's form; a reader refuses what it does not know.
 pub const VERSION: u8 = 1;
@@ -43,6 +44,9 @@ pub struct EnvState {
     pub retained: Vec<Target>,
     /// Releases whose fingerprinted assets every host serves.
     pub asset_releases: Vec<Target>,
+    /// How long each host took the last time; no step goes by it, plans say how long they may take.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub took: BTreeMap<HostName, Took>,
 }
 
 /// Why bytes are not an environment's record.
@@ -73,6 +77,7 @@ impl EnvState {
             hosts: BTreeMap::new(),
             retained: Vec::new(),
             asset_releases: Vec::new(),
+            took: BTreeMap::new(),
         }
     }
 
@@ -136,6 +141,13 @@ impl EnvState {
             .filter(|release| release.number < running.number && !self.is_bad(release.number))
             .filter(|release| may(release.number))
             .max_by_key(|release| release.number)
+    }
+
+    /// Since when `release` runs here, well: when the last deploy of it was done.
+    pub(crate) fn since_ms(&self, release: Target) -> Option<u64> {
+        let mut deploys = self.history.iter().rev();
+        let done = deploys.find(|entry| entry.end == End::Done && entry.release == release)?;
+        Some(done.when_ms)
     }
 
     /// Releases whose deploy was done, newest deploy first; one may come more than once.
@@ -247,6 +259,9 @@ pub struct Rollout {
     pub soak_since_ms: Option<u64>,
     /// Who paused it: no further host is switched, failures still turn it back.
     pub paused: Option<String>,
+    /// What failed, where policy leaves it to an operator whether to go back; none: nothing waits for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<Stop>,
     pub hosts: BTreeMap<HostName, HostProgress>,
     /// Why it turned back or stopped; set once.
     pub stop: Option<Stop>,

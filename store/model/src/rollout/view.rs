@@ -60,7 +60,7 @@ impl StepState {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepView {
-    /// `check`, `prefetch`, `assets`, `one host`, `wave 2 of 4`, `all hosts`.
+    /// `check`, `prefetch`, `assets`, `one host`, `wave 2 of 4`, `all hosts`, or as the environment calls it.
     pub name: String,
     pub state: StepState,
     /// What there is to know of the step as a whole; empty: nothing.
@@ -182,6 +182,7 @@ fn name(plan: &Plan, at: usize, first_wave: usize) -> String {
         None | Some(PlanStep::Check) => "check".to_owned(),
         Some(PlanStep::Prefetch { .. }) => "prefetch".to_owned(),
         Some(PlanStep::Assets { .. }) => "assets".to_owned(),
+        Some(PlanStep::Wave { name: Some(name), .. }) => name.clone(),
         Some(PlanStep::Wave { hosts, .. }) if hosts.len() == 1 && at == first_wave => "one host".to_owned(),
         Some(PlanStep::Wave { .. }) if plan.kind == DeployKind::Revert => "all hosts".to_owned(),
         Some(PlanStep::Wave { .. }) => {

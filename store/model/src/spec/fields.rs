@@ -15,13 +15,13 @@ const MAX_MISTAKES: usize = 100;
 const MAX_KEY: usize = 64;
 
 /// The mistakes found so far, with where they stand.
-pub(super) struct Mistakes<'t> {
+pub(crate) struct Mistakes<'t> {
     text: &'t str,
     found: RefCell<Vec<(usize, SpecError)>>,
 }
 
 impl<'t> Mistakes<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
+    pub(crate) fn new(text: &'t str) -> Self {
         Self {
             text,
             found: RefCell::default(),
@@ -29,7 +29,7 @@ impl<'t> Mistakes<'t> {
     }
 
     /// `at` is a byte offset into the text.
-    pub(super) fn add(&self, at: usize, key: &str, message: impl Into<String>, hint: Option<String>) {
+    pub(crate) fn add(&self, at: usize, key: &str, message: impl Into<String>, hint: Option<String>) {
         if self.found.borrow().len() == MAX_MISTAKES {
             return;
         }
@@ -46,7 +46,7 @@ impl<'t> Mistakes<'t> {
     }
 
     /// Every mistake in the order of the file; none: there were none.
-    pub(super) fn into_errors(self) -> Option<SpecErrors> {
+    pub(crate) fn into_errors(self) -> Option<SpecErrors> {
         let mut found = self.found.into_inner();
         found.sort_by_key(|(at, _)| *at);
         let errors: Vec<_> = found.into_iter().map(|(_, error)| error).collect();
@@ -56,21 +56,21 @@ impl<'t> Mistakes<'t> {
 
 /// The keys a table may have.
 #[derive(Clone, Copy)]
-pub(super) struct Keys {
-    pub(super) known: &'static [&'static str],
+pub(crate) struct Keys {
+    pub(crate) known: &'static [&'static str],
     /// Keys that mean something later, with what they will do.
-    pub(super) later: &'static [(&'static str, &'static str)],
+    pub(crate) later: &'static [(&'static str, &'static str)],
 }
 
 impl Keys {
-    pub(super) const fn only(known: &'static [&'static str]) -> Self {
+    pub(crate) const fn only(known: &'static [&'static str]) -> Self {
         Self { known, later: &[] }
     }
 }
 
 /// A table and its full name.
 #[derive(Clone)]
-pub(super) struct Fields<'t> {
+pub(crate) struct Fields<'t> {
     mistakes: &'t Mistakes<'t>,
     name: String,
     table: &'t DeTable<'t>,
@@ -78,24 +78,24 @@ pub(super) struct Fields<'t> {
 }
 
 /// A value with the place it stands at.
-pub(super) struct Found<'t, T> {
-    pub(super) value: T,
-    pub(super) at: usize,
-    pub(super) key: String,
+pub(crate) struct Found<'t, T> {
+    pub(crate) value: T,
+    pub(crate) at: usize,
+    pub(crate) key: String,
     mistakes: &'t Mistakes<'t>,
 }
 
 impl<T> Found<'_, T> {
-    pub(super) fn bad(&self, message: impl Into<String>) {
+    pub(crate) fn bad(&self, message: impl Into<String>) {
         self.mistakes.add(self.at, &self.key, message, None);
     }
 
-    pub(super) fn bad_with(&self, message: impl Into<String>, hint: impl Into<String>) {
+    pub(crate) fn bad_with(&self, message: impl Into<String>, hint: impl Into<String>) {
         self.mistakes.add(self.at, &self.key, message, Some(hint.into()));
     }
 
     /// What `read` makes of the value, or a mistake with its message.
-    pub(super) fn parse<U, E: ToString>(&self, read: impl FnOnce(&T) -> Result<U, E>) -> Option<U> {
+    pub(crate) fn parse<U, E: ToString>(&self, read: impl FnOnce(&T) -> Result<U, E>) -> Option<U> {
         match read(&self.value) {
             Ok(read) => Some(read),
             Err(error) => {
@@ -108,7 +108,7 @@ impl<T> Found<'_, T> {
 
 impl<'t> Fields<'t> {
     /// Opens a table: keys that are not known are mistakes, `x-…` excepted.
-    pub(super) fn open(
+    pub(crate) fn open(
         mistakes: &'t Mistakes<'t>,
         name: &str,
         table: &'t DeTable<'t>,
@@ -143,7 +143,7 @@ impl<'t> Fields<'t> {
         self.mistakes.add(at, &full, "unknown key", hint);
     }
 
-    pub(super) fn full(&self, key: &str) -> String {
+    pub(crate) fn full(&self, key: &str) -> String {
         if self.name.is_empty() {
             key.to_owned()
         } else {
@@ -151,12 +151,12 @@ impl<'t> Fields<'t> {
         }
     }
 
-    pub(super) fn missing(&self, key: &str, hint: &str) {
+    pub(crate) fn missing(&self, key: &str, hint: &str) {
         let (at, full) = (self.span.start, self.full(key));
         self.mistakes.add(at, &full, "is missing", Some(hint.to_owned()));
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<Found<'t, &'t DeValue<'t>>> {
+    pub(crate) fn get(&self, key: &str) -> Option<Found<'t, &'t DeValue<'t>>> {
         let value = self.table.get(key)?;
         Some(self.found(self.full(key), value))
     }
@@ -171,7 +171,7 @@ impl<'t> Fields<'t> {
     }
 
     /// Every entry of a table whose keys are free.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&'t str, Found<'t, &'t DeValue<'t>>)> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'t str, Found<'t, &'t DeValue<'t>>)> {
         self.table.iter().map(|(key, value)| {
             let name: &'t str = key.get_ref();
             (name, self.found(self.full(name), value))
@@ -179,7 +179,7 @@ impl<'t> Fields<'t> {
     }
 
     /// The place of a key of this table itself, for a mistake about the name.
-    pub(super) fn key(&self, name: &str) -> Found<'t, ()> {
+    pub(crate) fn key(&self, name: &str) -> Found<'t, ()> {
         let at = self.table.get_key_value(name).map(|(key, _)| key.span().start);
         Found {
             value: (),
@@ -189,17 +189,17 @@ impl<'t> Fields<'t> {
         }
     }
 
-    pub(super) fn text(&self, key: &str) -> Option<Found<'t, &'t str>> {
+    pub(crate) fn text(&self, key: &str) -> Option<Found<'t, &'t str>> {
         self.get(key)?.text()
     }
 
-    pub(super) fn flag(&self, key: &str) -> Option<Found<'t, bool>> {
+    pub(crate) fn flag(&self, key: &str) -> Option<Found<'t, bool>> {
         let found = self.get(key)?;
         found.typed(found.value.as_bool(), "true or false")
     }
 
     /// A whole number within `range`.
-    pub(super) fn number(&self, key: &str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+    pub(crate) fn number(&self, key: &str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
         let found = self.get(key)?;
         let wanted = format!("a whole number from {} to {}", range.start(), range.end());
         let integer = found.typed(found.value.as_integer(), &wanted)?;
@@ -213,7 +213,7 @@ impl<'t> Fields<'t> {
     }
 
     /// A list of texts; each with its own place.
-    pub(super) fn texts(&self, key: &str) -> Vec<Found<'t, &'t str>> {
+    pub(crate) fn texts(&self, key: &str) -> Vec<Found<'t, &'t str>> {
         let Some(found) = self.get(key) else {
             return Vec::new();
         };
@@ -226,17 +226,17 @@ impl<'t> Fields<'t> {
             .collect()
     }
 
-    pub(super) fn table(&self, key: &str, keys: Keys) -> Option<Fields<'t>> {
+    pub(crate) fn table(&self, key: &str, keys: Keys) -> Option<Fields<'t>> {
         self.get(key)?.table(Some(keys))
     }
 
     /// A table whose keys are free.
-    pub(super) fn free_table(&self, key: &str) -> Option<Fields<'t>> {
+    pub(crate) fn free_table(&self, key: &str) -> Option<Fields<'t>> {
         self.get(key)?.table(None)
     }
 
     /// The tables of `[[key]]`.
-    pub(super) fn tables(&self, key: &str, keys: Keys) -> Vec<Fields<'t>> {
+    pub(crate) fn tables(&self, key: &str, keys: Keys) -> Vec<Fields<'t>> {
         let Some(found) = self.get(key) else {
             return Vec::new();
         };
@@ -257,7 +257,7 @@ impl<'t> Fields<'t> {
 
 impl<'t> Found<'t, &'t DeValue<'t>> {
     /// The value where it has the wanted type; otherwise a mistake.
-    pub(super) fn typed<T>(&self, value: Option<T>, wanted: &str) -> Option<Found<'t, T>> {
+    pub(crate) fn typed<T>(&self, value: Option<T>, wanted: &str) -> Option<Found<'t, T>> {
         if value.is_none() {
             self.bad(format!("must be {wanted}, not {}", kind(self.value)));
         }
@@ -269,7 +269,7 @@ impl<'t> Found<'t, &'t DeValue<'t>> {
         })
     }
 
-    pub(super) fn text(&self) -> Option<Found<'t, &'t str>> {
+    pub(crate) fn text(&self) -> Option<Found<'t, &'t str>> {
         let value: &'t DeValue<'t> = self.value;
         let text = self.typed(value.as_str(), "a text in quotes")?;
         if text.value.contains('\0') {
@@ -279,7 +279,7 @@ impl<'t> Found<'t, &'t DeValue<'t>> {
         Some(text)
     }
 
-    pub(super) fn table(&self, keys: Option<Keys>) -> Option<Fields<'t>> {
+    pub(crate) fn table(&self, keys: Option<Keys>) -> Option<Fields<'t>> {
         let value: &'t DeValue<'t> = self.value;
         let table = self.typed(value.as_table(), "a table")?;
         let span = self.at..self.at;
@@ -308,7 +308,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
 }
 
 /// The known key that was most likely meant.
-pub(super) fn nearest<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
     if text.len() > MAX_KEY {
         return None;
     }

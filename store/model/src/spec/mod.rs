@@ -6,7 +6,7 @@
 mod assets;
 mod check;
 mod error;
-mod fields;
+pub(crate) mod fields;
 mod hooks;
 mod marks;
 mod memory;
@@ -19,7 +19,7 @@ mod strategy;
 mod template;
 #[cfg(test)]
 mod tests;
-mod values;
+pub(crate) mod values;
 mod waits;
 mod ways;
 

@@ -11,7 +11,7 @@ pub(super) const MAX_DURATION_MS: u64 = 24 * 60 * 60 * 1000;
 const SIGNALS: [&str; 8] = ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "KILL"];
 
 /// `500ms`, `30s`, `2m`, `1h` as milliseconds.
-pub(super) fn duration_ms(text: &str) -> Result<u64, String> {
+pub(crate) fn duration_ms(text: &str) -> Result<u64, String> {
     let bad = || format!("{text:?} is not a duration: write \"500ms\", \"30s\", \"2m\" or \"1h\"");
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);

@@ -10,7 +10,7 @@ use ship_model::release::{ReleaseNumber, Target};
 use ship_model::report::{AppFailure, AppReport, AssetIncident, HostReport, LocalHold};
 use ship_model::rollout::{
     Content, Effect, EnvState, Event, HostView, Plan, PlanRefused, Policy, ReleaseInfo, Request, Wish, plan,
-    step,
+    record_times, step,
 };
 
 pub fn release(number: u64) -> Target {
@@ -239,7 +239,8 @@ impl Fleet {
     }
 
     pub fn step(&mut self, event: Event) -> Vec<Effect> {
-        let (state, effects) = step(&self.state, event, self.now);
+        let (mut state, effects) = step(&self.state, event, self.now);
+        record_times(&self.state, &mut state, self.now);
         let bytes = state.encode().unwrap();
         self.state = EnvState::decode(&bytes).unwrap();
         assert_eq!(self.state, state, "the record does not survive being stored");

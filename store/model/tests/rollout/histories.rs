@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ship_model::name::HostName;
 use ship_model::release::ReleaseNumber;
 use ship_model::report::{AppReport, LocalHold};
-use ship_model::rollout::{DeployKind, EnvState, Event, HostTarget, Switch, Wish, step};
+use ship_model::rollout::{
+    Amount, DeployKind, EnvState, Event, HostTarget, Policy, Switch, WayStep, Wish, step,
+};
 
 use crate::fleet::{Fleet, SimHost, host, release};
 use crate::invariants::{Ledger, Seen};
@@ -89,6 +91,7 @@ impl History {
             hosts: &self.fleet.hosts,
             silent: &self.silent,
             heard: &self.heard,
+            now: self.fleet.now,
         });
         self.fleet.state = after;
         verdict.map_err(|what| format!("{what}, after {event:?}"))
@@ -235,7 +238,41 @@ impl History {
         self.step(Event::Tick)
     }
 
+    /// Another policy for the promotes to come.
+    fn rule(&mut self) {
+        let amount = |chance: &mut Chance| match chance.below(3) {
+            0 => None,
+            1 => Some(Amount::Count(chance.below(4) as u32)),
+            _ => Some(Amount::Percent(chance.below(101) as u8)),
+        };
+        let steps = (0..self.chance.below(3)).map(|nth| WayStep {
+            name: format!("step {nth}"),
+            until: amount(&mut self.chance).unwrap_or(Amount::Percent(50)),
+            class: None,
+            names: match self.chance.below(3) {
+                0 => vec![format!("h{}", self.chance.below(6)), "h*".to_owned()],
+                _ => Vec::new(),
+            },
+            soak_ms: self.chance.one_in(2).then(|| self.chance.below(20_000) as u64),
+        });
+        let steps = steps.collect();
+        let min_healthy = amount(&mut self.chance).filter(|_| self.chance.one_in(2));
+        self.fleet.policy = Policy {
+            max_unavailable: amount(&mut self.chance),
+            min_healthy,
+            wave: amount(&mut self.chance),
+            soak_ms: self.chance.below(15_000) as u64,
+            progress_deadline_ms: self.chance.one_in(3).then_some(90_000),
+            auto_revert: !self.chance.one_in(4),
+            steps,
+            ..self.fleet.policy.clone()
+        };
+    }
+
     fn trouble(&mut self, steps: usize) -> Result<(), String> {
+        if self.chance.one_in(2) {
+            self.rule();
+        }
         let hosts = 1 + self.chance.below(6);
         for number in 0..hosts {
             self.join(number, number == 5)?;
@@ -272,7 +309,7 @@ impl History {
         {
             self.step(Event::Resume { who: "ann".into() })?;
         }
-        for _ in 0..600 {
+        for round in 0..600 {
             let names: Vec<_> = self.fleet.hosts.keys().cloned().collect();
             for name in names {
                 for _ in 0..4 {
@@ -285,6 +322,19 @@ impl History {
             }
             self.fleet.now += 5_000;
             self.step(Event::Tick)?;
+            // Where policy waits for an operator, there is one, and in the end no more patience.
+            if self
+                .fleet
+                .state
+                .running()
+                .is_some_and(|rollout| rollout.paused.is_some())
+            {
+                let who = "ann".to_owned();
+                self.step(match round {
+                    0..100 => Event::Resume { who },
+                    _ => Event::Abort { who },
+                })?;
+            }
             if self.fleet.state.running().is_none() && self.at_rest() {
                 return Ok(());
             }
@@ -398,6 +448,37 @@ fn every_guard_is_needed() {
                 });
                 if let Some(rollout) = running_promote(state) {
                     rollout.plan.policy.soak_ms = 0;
+                }
+            },
+            true,
+        ),
+        (
+            "are left healthy",
+            |state| {
+                if let Some(rollout) = running_promote(state) {
+                    rollout.plan.min_healthy = 0;
+                }
+            },
+            true,
+        ),
+        (
+            "ms of soak",
+            |state| {
+                if let Some(rollout) = running_promote(state) {
+                    for step in &mut rollout.plan.steps {
+                        if let ship_model::rollout::PlanStep::Wave { soak_ms, .. } = step {
+                            *soak_ms = 0;
+                        }
+                    }
+                }
+            },
+            true,
+        ),
+        (
+            "turned back by itself",
+            |state| {
+                if let Some(rollout) = running_promote(state) {
+                    rollout.plan.policy.auto_revert = true;
                 }
             },
             true,

@@ -6,7 +6,7 @@ use ship_model::desired::{DeployNumber, Epoch};
 use ship_model::name::HostName;
 use ship_model::report::AppReport;
 use ship_model::rollout::{
-    Course, DeployKind, Effect, EnvState, Event, Happening, HostProgress, PlanStep, Rollout, Switch,
+    Course, DeployKind, Effect, EnvState, Event, Happening, HostProgress, Plan, PlanStep, Rollout, Switch,
 };
 
 use crate::fleet::SimHost;
@@ -22,6 +22,7 @@ pub struct Seen<'a> {
     pub heard: &'a BTreeMap<HostName, AppReport>,
     /// Hosts that were reported silent and have not reported since.
     pub silent: &'a BTreeSet<HostName>,
+    pub now: u64,
 }
 
 /// What has to be remembered between steps.
@@ -30,6 +31,10 @@ pub struct Ledger {
     turned_back: BTreeSet<DeployNumber>,
     ended: BTreeSet<DeployNumber>,
     newest: Epoch,
+    /// As they were when they began.
+    plans: BTreeMap<DeployNumber, Plan>,
+    /// When a host was last found well on the new release.
+    last_ok: BTreeMap<DeployNumber, u64>,
     told: BTreeMap<HostName, Epoch>,
 }
 
@@ -43,8 +48,10 @@ impl Ledger {
     pub fn check(&mut self, seen: &Seen<'_>) -> Verdict {
         self.epochs_only_grow(seen)?;
         self.one_rollout_and_one_turn(seen)?;
+        self.promises_of_the_plan_are_kept(seen)?;
         nothing_before_the_barrier(seen)?;
         few_at_once(seen)?;
+        enough_stay(seen)?;
         unknown_is_left_alone(seen)?;
         no_advance_on_unknown(seen)?;
         reverts_go_to_good_releases(seen)
@@ -102,6 +109,52 @@ impl Ledger {
                         .map(DeployNumber)
                         .all(|earlier| self.ended.contains(&earlier));
                     must(all, || format!("deploy {deploy} began while another ran"))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// By the plan as it was made: a wave is done only after its soak, and where policy leaves it to operators only they
+    /// turn back what has switched somebody.
+    fn promises_of_the_plan_are_kept(&mut self, seen: &Seen<'_>) -> Verdict {
+        for ok in self.last_ok.values_mut() {
+            // A clock that went back makes the soak begin anew.
+            *ok = seen.now.min(*ok);
+        }
+        for effect in seen.effects {
+            let Effect::Announce(event) = effect else {
+                continue;
+            };
+            if let (Happening::Started { .. }, Event::Start { plan, .. }) = (&event.what, seen.event) {
+                self.plans.insert(event.deploy, Plan::clone(plan));
+            }
+            let Some(plan) = self
+                .plans
+                .get(&event.deploy)
+                .filter(|plan| plan.kind == DeployKind::Promote)
+            else {
+                continue;
+            };
+            match &event.what {
+                Happening::HostOk { .. } => drop(self.last_ok.insert(event.deploy, event.at_ms)),
+                Happening::StepDone { step } => {
+                    let Some(PlanStep::Wave { soak_ms, .. }) = plan.steps.get(*step) else {
+                        continue;
+                    };
+                    let ok = self.last_ok.get(&event.deploy).copied();
+                    let soaked = ok.map_or(*soak_ms, |ok| event.at_ms.saturating_sub(ok));
+                    must(soaked >= *soak_ms, || {
+                        format!("wave {step} was done after {soaked} ms of soak, not {soak_ms}")
+                    })?;
+                }
+                Happening::TurnedBack { .. } => {
+                    let rollout = seen.after.rollout.as_ref();
+                    let by = rollout.and_then(|rollout| rollout.stop.as_ref()?.by.as_ref());
+                    must(plan.policy.auto_revert || by.is_some(), || {
+                        "it turned back by itself".to_owned()
+                    })?;
                 }
                 _ => {}
             }
@@ -174,6 +227,30 @@ fn few_at_once(seen: &Seen<'_>) -> Verdict {
     let fresh = !newly_asked(&before, &after).is_empty();
     must(!fresh || asked <= allowed, || {
         format!("{asked} hosts are away at once, {allowed} may be")
+    })
+}
+
+/// No host that serves is switched when fewer than policy says would go on serving.
+fn enough_stay(seen: &Seen<'_>) -> Verdict {
+    let Some((before, after)) = promote(seen) else {
+        return Ok(());
+    };
+    // Counted anew from the number of hosts, as above.
+    let runs = after.plan.hosts.values().filter(|host| host.runs_app);
+    let total = runs
+        .filter(|host| host.excused != Some(ship_model::rollout::Excuse::LeftOut))
+        .count();
+    let least = after.plan.policy.must_stay(total) as usize;
+    let serves = |host: &&HostProgress| {
+        let counts = host.runs_app && !host.late && host.excused.is_none();
+        counts && host.serving == Some(true) && !host.silent && !host.switch.in_flight()
+    };
+    let took_one = newly_asked(&before, &after)
+        .iter()
+        .any(|(_, host)| host.serving == Some(true) && !host.late);
+    let left = after.hosts.values().filter(serves).count();
+    must(!took_one || left >= least, || {
+        format!("{left} hosts are left healthy, {least} must be")
     })
 }
 

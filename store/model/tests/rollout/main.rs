@@ -11,5 +11,7 @@
 mod fleet;
 mod histories;
 mod invariants;
+mod plans;
 mod stories;
 mod waits;
+mod words;

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use ship_model::digest::ReleaseId;
 use ship_model::release::ReleaseNumber;
 use ship_model::report::LocalHold;
-use ship_model::rollout::{Effect, Event, Happening, Outcome, Wish, preview, view};
+use ship_model::rollout::{
+    Effect, Event, GoingBack, Happening, Outcome, WayStep, Wish, forecast, preview, view,
+};
 
 use crate::fleet::{Fleet, SimHost, host, release};
 
@@ -32,6 +34,11 @@ impl Story {
                     .for_each(|number| self.fleet.publish(number.parse().unwrap()));
             }
             ["allow", count, "away"] => self.fleet.policy.max_unavailable = Some(count.parse().unwrap()),
+            ["keep", count, "healthy"] => self.fleet.policy.min_healthy = Some(count.parse().unwrap()),
+            ["waves", "of", count] => self.fleet.policy.wave = Some(count.parse().unwrap()),
+            ["no", "auto-revert"] => self.fleet.policy.auto_revert = false,
+            ["step", name, "until", until, ref rest @ ..] => self.add_step(name, until, rest),
+            ["forecast", number] => self.forecast(ReleaseNumber(number.parse().unwrap())),
             ["optional", name] => {
                 self.fleet.policy.optional_asset_hosts.insert(host(name));
             }
@@ -68,6 +75,47 @@ impl Story {
         }
     }
 
+    /// `soak 30s`, `named h1 h2`.
+    fn add_step(&mut self, name: &str, until: &str, rest: &[&str]) {
+        let (soak, rest) = match rest {
+            ["soak", soak, rest @ ..] => (Some(*soak), rest),
+            rest => (None, rest),
+        };
+        let names = rest.iter().filter(|word| **word != "named");
+        self.fleet.policy.steps.push(WayStep {
+            name: name.to_owned(),
+            until: until.parse().unwrap(),
+            class: None,
+            names: names.map(|name| (*name).to_owned()).collect(),
+            soak_ms: soak.map(|soak| soak.trim_end_matches('s').parse::<u64>().unwrap() * 1000),
+        });
+    }
+
+    fn forecast(&mut self, release: ReleaseNumber) {
+        let wish = Wish::Promote {
+            release: Some(release),
+        };
+        let plan = self.fleet.plan(wish, false).unwrap();
+        let expected = forecast(
+            &plan,
+            &self.fleet.state,
+            &self.fleet.views(),
+            &self.fleet.releases,
+        );
+        for (step, expected) in preview(&plan).steps.iter().zip(&expected.steps) {
+            let takes = time(expected.takes_ms);
+            let back = back(expected.back.as_ref().unwrap());
+            self.say(format!("{:<12} takes {takes}; back: {back}", step.name));
+            if let Some(why) = &expected.no_return {
+                self.say(format!("  no return: {why}"));
+            }
+        }
+        match expected.then {
+            Some(then) => self.say(format!("then a revert goes to {}", then.number)),
+            None => self.say("then a revert has nothing to go to"),
+        }
+    }
+
     fn add_hosts(&mut self, names: &[&str], asset_only: bool) {
         for name in names {
             let sim = SimHost {
@@ -99,6 +147,7 @@ impl Story {
             ["keeps", "assets", "back"] => sim.keeps_assets_back = true,
             ["takes", "assets"] => sim.keeps_assets_back = false,
             ["hangs"] => sim.hangs = true,
+            ["goes", "on"] => sim.hangs = false,
             ["crashes", "once"] => sim.crash(true),
             ["keeps", "crashing", "and", "is", "back", "on", number] => {
                 sim.crash(false);
@@ -220,6 +269,23 @@ impl Story {
             }
         }
     }
+}
+
+fn time(ms: Option<u64>) -> String {
+    ms.map_or("unknown".to_owned(), |ms| format!("{} s", ms as f64 / 1000.0))
+}
+
+fn back(cost: &GoingBack) -> String {
+    let names: Vec<_> = cost.hosts.iter().map(|host| host.as_str()).collect();
+    if names.is_empty() {
+        return "nothing".to_owned();
+    }
+    let to = cost.to.map_or("nothing".to_owned(), |to| to.number.to_string());
+    let mut text = format!("{} to {to} in {}", names.join(" "), time(cost.takes_ms));
+    if !cost.fetch.is_empty() {
+        write!(text, ", {:?} must fetch it", cost.fetch).unwrap();
+    }
+    text
 }
 
 fn tell(what: Happening) -> String {

@@ -14,6 +14,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::Advice;
 use ship_durable::{LEFTOVER_PREFIX, fault};
 
 use super::{Blobs, BlobsError, Object, ObjectKind, ObjectReader, Staged};
@@ -77,6 +78,11 @@ impl ObjectReader for FsReader {
             return Ok(0);
         }
         self.file.read_at(buffer, offset)
+    }
+
+    fn drop_cached(&self) {
+        // Advice only.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
     }
 }
 
@@ -181,6 +187,23 @@ impl Blobs for FsBlobs {
             action: format!("put {object} into quarantine"),
             source,
         })
+    }
+
+    fn quarantined(&self) -> Result<Vec<Object>, BlobsError> {
+        let folder = self.root.join("quarantine");
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(io_at("list", &folder)(error)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(io_at("list", &folder))?.file_name();
+            let parts = name.to_str().and_then(|name| name.split_once('-'));
+            let kind = parts.and_then(|(kind, hex)| Some((ObjectKind::named(kind)?, hex)));
+            found.extend(kind.and_then(|(kind, hex)| object_named(kind, hex.as_ref())));
+        }
+        Ok(found)
     }
 
     fn remove(&self, object: Object) -> Result<(), BlobsError> {

@@ -33,6 +33,11 @@ pub enum ObjectKind {
 impl ObjectKind {
     pub const ALL: [Self; 4] = [Self::Bundle, Self::Manifest, Self::Delta, Self::Kept];
 
+    /// The kind that is called so.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+
     /// The word for people and for folders: `bundle`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -137,6 +142,9 @@ pub trait ObjectReader: Send + Sync + fmt::Debug {
     /// The bytes are not checked against the object's digest, which only a whole read can do: see
     /// [`read_whole`] and, for a bundle's blobs, their own digests.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Asks that what is read from now on comes from the disk, not out of memory. Where that cannot be had, memory is read.
+    fn drop_cached(&self) {}
 }
 
 /// Objects under their digests. Every method blocks; every method may be called from any thread.
@@ -163,6 +171,9 @@ pub trait Blobs: Send + Sync + fmt::Debug {
     /// Takes a damaged object out of the store's sight, keeping its bytes for whoever wants to look.
     /// An absent object is fine.
     fn quarantine(&self, object: Object) -> Result<(), BlobsError>;
+
+    /// What lies in quarantine, in no order: it may be in the store again by now.
+    fn quarantined(&self) -> Result<Vec<Object>, BlobsError>;
 
     /// Takes away for good what nothing needs any more; who has it open can read it to its end. An absent object is fine.
     fn remove(&self, object: Object) -> Result<(), BlobsError>;

@@ -37,6 +37,10 @@ impl Tree {
         Self { dir, manifest }
     }
 
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     pub fn pack(&self, wanted: &HashSet<BlobDigest>) -> Vec<u8> {
         let mut bundle = Vec::new();
         ship_bundle::pack(self.dir.path(), &self.manifest, wanted, 3, &mut bundle, &()).unwrap();

@@ -10,6 +10,15 @@ pub(super) fn text(text: &str) -> String {
     text.to_owned()
 }
 
+pub(super) fn delta_offer() -> DeltaOffer {
+    DeltaOffer {
+        app: text("web"),
+        base: digest(21),
+        release: digest(22),
+        delta: digest(23),
+    }
+}
+
 pub(super) fn target(number: u64) -> Target {
     Target {
         number,
@@ -167,6 +176,9 @@ pub(super) fn step_view() -> StepView {
         detail: text("1 of 2"),
         started_at_ms: 12,
         ended_at_ms: 13,
+        // Came later.
+        takes_ms: None,
+        back: None,
     }
 }
 
@@ -399,5 +411,56 @@ pub(super) fn followed() -> SweepFollowed {
     SweepFollowed {
         done: vec![text("production/h1")],
         behind: vec![text("production/h2")],
+    }
+}
+
+pub(super) fn no_return() -> NoReturn {
+    NoReturn {
+        step: 4,
+        why: text("nothing ran here before"),
+    }
+}
+
+pub(super) fn going_back() -> GoingBack {
+    GoingBack {
+        hosts: vec![text("h1"), text("h2")],
+        to: Some(target(454)),
+        fetch: vec![text("h2")],
+        takes_ms: Some(7),
+    }
+}
+
+pub(super) fn environment_difference() -> EnvironmentDifference {
+    EnvironmentDifference {
+        key: text("policy.soak"),
+        was: Some(text("1m")),
+        is: Some(text("2m")),
+    }
+}
+
+pub(super) fn environment_version() -> EnvironmentVersion {
+    EnvironmentVersion {
+        version: 2,
+        who: text("operator/alice"),
+        at_ms: 1_760_000_000_005,
+        message: text("m"),
+        text: text("version = 1"),
+    }
+}
+
+pub(super) fn lost() -> LostRelease {
+    LostRelease {
+        app: text("web"),
+        release: 455,
+        files: 2,
+        path: text("lib/app.js"),
+    }
+}
+
+pub(super) fn wanted() -> Wanted {
+    Wanted {
+        number: 4,
+        blobs: vec![digest(21)],
+        manifests: vec![digest(22)],
     }
 }

@@ -39,7 +39,7 @@ pub enum FolderError {
     Durable(#[from] FileError),
 }
 
-/// A folder that is ours for now.
+/// A folder that is held against other pushes until this is dropped.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,

@@ -1,5 +1,7 @@
 //! A rollout goes forward: every step ends by what hosts reported, or by its deadline.
 
+use std::collections::BTreeSet;
+
 use crate::name::HostName;
 use crate::rollout::event::Happening;
 use crate::rollout::plan::PlanStep;
@@ -39,7 +41,7 @@ impl Turn {
         let patience = match rollout.present() {
             Some(PlanStep::Prefetch { .. }) => policy.prefetch_deadline_ms,
             Some(PlanStep::Assets { .. }) => policy.barrier_deadline_ms,
-            Some(PlanStep::Wave { .. }) => policy.switch_deadline_ms,
+            Some(PlanStep::Wave { .. }) => policy.progress_deadline_ms.unwrap_or(policy.switch_deadline_ms),
             Some(PlanStep::Check) | None => 0,
         };
         rollout.since_ms = self.now;
@@ -59,7 +61,7 @@ impl Turn {
             }
             PlanStep::Assets { hosts } => self.gather(rollout, step, &hosts, "assets", |host| host.assets),
             PlanStep::Wave { hosts, .. } if rollout.is_revert() => self.revert_wave(rollout, step, &hosts),
-            PlanStep::Wave { hosts, soak_ms } => self.wave(rollout, step, hosts, soak_ms),
+            PlanStep::Wave { hosts, soak_ms, .. } => self.wave(rollout, step, hosts, soak_ms),
         }
     }
 
@@ -143,8 +145,9 @@ impl Turn {
             self.ask_if_allowed(rollout, host);
         }
         // Hosts of earlier waves count as well: nothing goes on while one of them is unwell or unknown.
+        let these: BTreeSet<_> = hosts.iter().collect();
         let gone_before = rollout.hosts.iter().filter(|(name, host)| {
-            matches!(host.switch, Switch::Running { .. }) && host.excused.is_none() && !hosts.contains(name)
+            matches!(host.switch, Switch::Running { .. }) && host.excused.is_none() && !these.contains(name)
         });
         let concerned: Vec<_> = gone_before.map(|(name, _)| name).chain(&hosts).collect();
         let unwell = concerned.into_iter().filter(|host| !rollout.runs_well(host));
@@ -206,6 +209,33 @@ impl Turn {
         };
     }
 
+    /// Asks hosts that failed once more, under a newer epoch; those that somebody reverted by hand stay as they are.
+    pub(super) fn try_again(&mut self, rollout: &mut Rollout) {
+        let (to, epoch, at_ms) = (rollout.plan.to, self.epoch, self.now);
+        let names: Vec<_> = rollout.hosts.keys().cloned().collect();
+        for name in names {
+            let failed = |host: &&HostProgress| {
+                matches!(host.switch, Switch::Failed { .. }) && host.held_on.is_none() && !host.silent
+            };
+            // It runs what it ran before, and is taken away from that once more.
+            let spared = rollout
+                .hosts
+                .get(&name)
+                .filter(failed)
+                .is_some_and(|host| rollout.can_spare(host));
+            let Some(progress) = rollout.hosts.get_mut(&name).filter(|_| spared) else {
+                continue;
+            };
+            progress.failure = None;
+            progress.switch = Switch::Asked { epoch, at_ms };
+            self.set(&name, |target| {
+                target.run = Some(to);
+                // What it could not do under an older one it tries again under a newer one only.
+                target.epoch = epoch;
+            });
+        }
+    }
+
     /// One host cannot go on: a promote turns back, a revert goes on without it.
     pub(super) fn fail(&mut self, rollout: &mut Rollout, host: &HostName, stop: Stop) {
         self.tell_failed(rollout, host, &stop);
@@ -240,18 +270,24 @@ impl Rollout {
 
     /// Whether a host may be switched now: it is there, has everything, and enough others serve.
     fn may_switch(&self, host: &HostName) -> bool {
-        let Some(host) = self.hosts.get(host) else {
-            return false;
-        };
-        let ready = host.switch == Switch::Untouched && !host.silent && host.staged && host.assets;
+        self.hosts.get(host).is_some_and(|host| {
+            let ready = host.switch == Switch::Untouched && !host.silent && host.staged && host.assets;
+            ready && self.can_spare(host)
+        })
+    }
+
+    /// Whether policy lets one more host be away.
+    fn can_spare(&self, host: &HostProgress) -> bool {
         let allowed = self.plan.max_unavailable as usize;
-        if !ready || self.in_flight() >= allowed {
+        if self.in_flight() >= allowed {
             return false;
         }
         let serving = self
             .counted()
             .filter(|host| host.serving == Some(true) && !host.silent && !host.switch.in_flight());
+        let (serving, total) = (serving.count(), self.counted().count());
+        let enough = serving + allowed > total && serving > self.plan.min_healthy as usize;
         // Switching what does not serve takes nothing away from users.
-        host.serving != Some(true) || host.late || serving.count() + allowed > self.counted().count()
+        host.serving != Some(true) || host.late || enough
     }
 }

@@ -7,6 +7,7 @@ use crate::rollout::event::Happening;
 use crate::rollout::plan::Plan;
 use crate::rollout::state::{Course, HostProgress, Rollout, Stop, Switch};
 use crate::rollout::step::Turn;
+use crate::rollout::step::end::BY_ITSELF;
 
 impl Turn {
     /// Stops a promote, once: touched hosts go back to what they ran.
@@ -14,6 +15,10 @@ impl Turn {
         if rollout.stop.is_some() || rollout.outcome.is_some() {
             return;
         }
+        if stop.by.is_none() && rollout.waits_for_an_operator() && rollout.touched() {
+            return self.wait_for_an_operator(rollout, stop);
+        }
+        rollout.waits = None;
         let reason = stop.reason.clone();
         let blamed = stop.by.is_none() && stop.step != BALANCER_STEP;
         rollout.stop = Some(stop);
@@ -33,6 +38,24 @@ impl Turn {
         if blamed {
             self.mark_bad(rollout.plan.to, rollout.deploy, reason);
         }
+    }
+
+    /// Policy leaves it to people whether to go back. The host that failed has put itself back; no further one is switched.
+    fn wait_for_an_operator(&mut self, rollout: &mut Rollout, stop: Stop) {
+        let reason = stop.reason.clone();
+        rollout.soak_since_ms = None;
+        rollout.waits = Some(stop);
+        if rollout.paused.is_some() {
+            return;
+        }
+        let who = BY_ITSELF.to_owned();
+        self.audit(
+            BY_ITSELF,
+            format!("pause deploy {}", rollout.deploy),
+            Some(reason),
+        );
+        self.announce(rollout, Happening::Paused { who: who.clone() });
+        rollout.paused = Some(who);
     }
 
     pub(super) fn back(&mut self, rollout: &mut Rollout) -> bool {

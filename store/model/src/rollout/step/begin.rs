@@ -76,6 +76,7 @@ impl Turn {
             deadline_ms: self.now,
             soak_since_ms: None,
             paused: None,
+            waits: None,
             hosts: hosts
                 .map(|(name, host)| (name.clone(), HostProgress::planned(host)))
                 .collect(),

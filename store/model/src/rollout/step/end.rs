@@ -9,7 +9,7 @@ use crate::rollout::state::{
 use crate::rollout::step::Turn;
 
 /// Who did what no operator asked for at that moment.
-const BY_ITSELF: &str = "ship";
+pub(super) const BY_ITSELF: &str = "ship";
 
 impl Turn {
     /// Every step is behind it.
@@ -67,6 +67,7 @@ impl Turn {
         rollout.ended_ms = Some(self.now);
         rollout.end_step(self.now);
         rollout.paused = None;
+        rollout.waits = None;
         rollout.outcome = Some(outcome.clone());
         let what = format!("deploy {} ended: {}", rollout.deploy, outcome.end.as_str());
         let why = outcome.stop.as_ref().map(|stop| stop.reason.clone());

@@ -2,7 +2,7 @@
 
 use crate::name::HostName;
 use crate::release::Target;
-use crate::report::{AppFailure, AppReport, LocalHold};
+use crate::report::{AppFailure, AppPhase, AppReport, LocalHold};
 use crate::rollout::event::Happening;
 use crate::rollout::plan::{Excuse, PlanStep};
 use crate::rollout::state::{Rollout, Stop, Switch};
@@ -72,20 +72,32 @@ impl Turn {
         self.announce(rollout, Happening::HostReturned { host });
     }
 
-    /// Takes the host's word for what it runs, under the epoch it was asked under or a newer one.
+    /// Takes the host's word for what it runs, under the epoch it was asked under or a newer one. One that is on its way
+    /// elsewhere does not run it for long.
     fn confirm(&mut self, rollout: &mut Rollout, host: &HostName, app: &AppReport) {
         let to = rollout.plan.to;
+        let waits = rollout.waits_for_an_operator();
         let Some(progress) = rollout.hosts.get_mut(host) else {
             return;
         };
         let back_on = progress.back_on();
-        let runs = |wanted: Option<Target>| app.running == wanted && (wanted.is_none() || app.healthy);
+        let stays = app.phase != AppPhase::Switching;
+        let runs =
+            |wanted: Option<Target>| stays && app.running == wanted && (wanted.is_none() || app.healthy);
         let host = host.clone();
         match progress.switch {
             Switch::Asked { epoch, .. } if app.epoch >= epoch && runs(Some(to)) => {
                 progress.switch = Switch::Running { epoch };
                 self.announce(rollout, Happening::HostOk { host });
                 self.progressed(rollout);
+            }
+            // It was given up too early, and nobody has taken it back since.
+            Switch::Failed { epoch }
+                if waits && app.epoch >= epoch && runs(Some(to)) && app.failure.is_none() =>
+            {
+                progress.switch = Switch::Running { epoch };
+                progress.failure = None;
+                self.announce(rollout, Happening::HostOk { host });
             }
             Switch::BackAsked { epoch, .. } if app.epoch >= epoch && runs(back_on) => {
                 progress.switch = Switch::Back;

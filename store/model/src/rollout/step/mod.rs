@@ -20,6 +20,16 @@ use crate::rollout::state::{DeployKind, Switch};
 /// `now_ms` is milliseconds since 1970 by the caller's clock. A clock that jumps back makes the present
 /// step begin anew; one that jumps forward can at most let the present deadline pass.
 pub fn step(state: &EnvState, event: Event, now_ms: u64) -> (EnvState, Vec<Effect>) {
+    step_all(state, [event], now_ms)
+}
+
+/// Takes several events at once: everything that was said is heard before anything is decided, so that no deadline
+/// passes for want of a word that is here. What they change together is changed under one epoch.
+pub fn step_all(
+    state: &EnvState,
+    events: impl IntoIterator<Item = Event>,
+    now_ms: u64,
+) -> (EnvState, Vec<Effect>) {
     let mut turn = Turn {
         epoch: state.epoch.next(),
         state: state.clone(),
@@ -27,7 +37,7 @@ pub fn step(state: &EnvState, event: Event, now_ms: u64) -> (EnvState, Vec<Effec
         effects: Vec::new(),
         changed: BTreeSet::new(),
     };
-    turn.take(event);
+    events.into_iter().for_each(|event| turn.take(event));
     turn.advance();
     turn.close()
 }
@@ -158,6 +168,10 @@ impl Turn {
             turn.audit(&who, format!("resume deploy {}", rollout.deploy), None);
             turn.announce(rollout, Happening::Resumed { who });
             rollout.paused = None;
+            rollout.waits = None;
+            if rollout.waits_for_an_operator() {
+                turn.try_again(rollout);
+            }
             turn.progressed(rollout);
         });
     }
@@ -166,6 +180,11 @@ impl Turn {
 impl Rollout {
     fn is_revert(&self) -> bool {
         self.plan.kind == DeployKind::Revert
+    }
+
+    /// Whether a failure leaves it as it is until somebody says what to do.
+    fn waits_for_an_operator(&self) -> bool {
+        !self.is_revert() && !self.plan.policy.auto_revert
     }
 
     /// App hosts that count for how many may be away.
