@@ -65,7 +65,7 @@ impl<'a> Policies<'a> {
                 app: app.clone(),
                 wanted: after.env.clone(),
                 release: plan.to.number,
-                source,
+                source: Box::new(source),
             })
     }
 }

@@ -68,7 +68,7 @@ pub enum SteerError {
         app: AppName,
         wanted: EnvName,
         release: ReleaseNumber,
-        source: NotProven,
+        source: Box<NotProven>,
     },
     #[error("this request id was used before for something else; choose a new one")]
     Reused,
