@@ -186,11 +186,13 @@ impl App {
         }
     }
 
-    /// A keeper that was asked for something nobody wants any more takes it live if it is not called back.
+    /// A keeper that was asked for something nobody wants any more takes it live if it is not called back. One that leaves what
+    /// keeps failing is let go.
     fn is_leaving(&self, view: &View) -> bool {
-        let goal = self.goal();
+        let goal = self.goal().filter(|_| !view.given_up);
         let elsewhere = view.switching.is_some() && view.switching != goal;
-        self.asked.is_none() && view.running == goal && elsewhere && view.phase == AppPhase::Switching
+        let stays = goal.is_some() && view.running == goal;
+        self.asked.is_none() && stays && elsewhere && view.phase == AppPhase::Switching
     }
 
     fn observed(&self, view: &View) -> Observed {

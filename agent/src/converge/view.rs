@@ -29,6 +29,8 @@ pub struct View {
     pub keeper_missing: bool,
     /// The keeper's word on the deploy that brought what runs.
     pub deploy: Option<DeployNumber>,
+    /// The keeper has given up what runs, as it kept failing, and leaves it of its own accord.
+    pub given_up: bool,
 }
 
 impl View {
@@ -65,6 +67,11 @@ impl View {
             phase: keeper::phase(status),
             current,
             keeper_missing: false,
+            given_up: status
+                .held
+                .as_ref()
+                .zip(status.running.as_ref())
+                .is_some_and(|(held, running)| held.release == running.release),
             deploy: status
                 .running
                 .as_ref()
