@@ -297,25 +297,27 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_ask_hear_what_is() {
-        let (check, ready) = (free(), free());
-        let all = [
-            settings(Kind::AgentCheck {
-                listen: check,
-                percent: 50,
-                polls: 1,
-            }),
-            settings(Kind::Readiness {
-                listen: ready,
-                drained_status: 404,
-                polls: 1,
-            }),
-        ];
-        let (board, tasks, stop) = (
-            Arc::new(Board::default()),
-            TaskTracker::new(),
-            CancellationToken::new(),
-        );
-        serve(&all, &board, &tasks, &stop).await.unwrap();
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (board, check, ready) = loop {
+            let (check, ready) = (free(), free());
+            let all = [
+                settings(Kind::AgentCheck {
+                    listen: check,
+                    percent: 50,
+                    polls: 1,
+                }),
+                settings(Kind::Readiness {
+                    listen: ready,
+                    drained_status: 404,
+                    polls: 1,
+                }),
+            ];
+            let board = Arc::new(Board::default());
+            // A process that another test starts holds the listener that was closed, until it executes.
+            if serve(&all, &board, &tasks, &stop).await.is_ok() {
+                break (board, check, ready);
+            }
+        };
         let app: AppName = "web".parse().unwrap();
         let get = "GET /web HTTP/1.1\r\nHost: x\r\n\r\n";
         // Nothing is known yet: an agent-check without a word changes nothing.
