@@ -1,13 +1,11 @@
 //! A store that takes a release as a delta, killed at every fault point it passes.
 
 use std::path::Path;
-use std::sync::Mutex;
 
-use ship_durable::fault::FAULT_VARIABLE;
 use ship_store::admin::verify;
 use ship_store::folder::StoreFolder;
 
-use super::child::{ended, inside, points_of, scenario, work_dir};
+use super::child::{inside, kill_everywhere, points_of, work_dir};
 use super::tree::{Tree, commit, delta, offer, open, publish, tree, upload_delta, web};
 
 const SCENARIO: &str = "by_delta::publishes_by_delta";
@@ -77,25 +75,7 @@ fn a_publish_by_delta_killed_anywhere_is_whole_or_absent() {
     ] {
         assert!(points.contains_key(needed), "{needed} was not passed");
     }
-    let mut faults = Vec::new();
-    for (point, times) in points {
-        let mut turns = vec![1, times.div_ceil(2), times];
-        turns.dedup();
-        faults.extend(turns.into_iter().map(|turn| format!("{point}=kill@{turn}")));
-    }
-    let faults = Mutex::new(faults);
-    let next = || faults.lock().unwrap().pop();
-    std::thread::scope(|scope| {
-        for _ in 0..6 {
-            scope.spawn(|| {
-                while let Some(fault) = next() {
-                    let dir = prepared();
-                    let mut command = scenario(SCENARIO, dir.path());
-                    let killed = ended(command.env(FAULT_VARIABLE, &fault)).status;
-                    assert!(!killed.success(), "{fault} did not kill");
-                    check(dir.path(), &fault);
-                }
-            });
-        }
+    kill_everywhere(SCENARIO, points, &[2], prepared, |dir, fault, _| {
+        check(dir, fault)
     });
 }

@@ -1,16 +1,19 @@
 //! Running a test of this file in a process of its own, which may be killed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use ship_durable::fault::{FAULT_VARIABLE, TRACE_VARIABLE};
 
 /// From fork to execution a child holds every lock that this process holds, of a store too: whoever opens that store next would
 /// find it in use. So nothing is started while a store is open here.
 static OPEN: RwLock<()> = RwLock::new(());
+
+/// Scenarios that are killed at a time.
+const AT_ONCE: usize = 6;
 
 const DIR_VARIABLE: &str = "SHIP_STORE_TEST_DIR";
 
@@ -60,6 +63,38 @@ pub fn points_of(name: &str, dir: &Path) -> BTreeMap<String, usize> {
         *points.entry(line.to_owned()).or_insert(0) += 1;
     }
     points
+}
+
+/// Kills the scenario `name` at each of `points`: at its first passage, its last one, and those between that `parts` tell (2: half
+/// of the way). Each kill is in a folder of its own that `prepared` gives; `check` looks at what was left, and is told the
+/// fault and what the scenario had said. Several go at a time, as each mostly waits for a disk.
+pub fn kill_everywhere(
+    name: &str,
+    points: BTreeMap<String, usize>,
+    parts: &[usize],
+    prepared: impl Fn() -> tempfile::TempDir + Sync,
+    check: impl Fn(&Path, &str, &Output) + Sync,
+) {
+    let mut faults = Vec::new();
+    for (point, times) in points {
+        let between = parts.iter().map(|part| times.div_ceil(*part));
+        let turns: BTreeSet<usize> = between.chain([1, times]).collect();
+        faults.extend(turns.into_iter().map(|turn| format!("{point}=kill@{turn}")));
+    }
+    let faults = Mutex::new(faults);
+    let next = || faults.lock().unwrap().pop();
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(fault) = next() {
+                    let dir = prepared();
+                    let killed = ended(scenario(name, dir.path()).env(FAULT_VARIABLE, &fault));
+                    assert!(!killed.status.success(), "{fault} did not kill");
+                    check(dir.path(), &fault, &killed);
+                }
+            });
+        }
+    });
 }
 
 /// A line by which a scenario tells what was acknowledged. Written with one call, so a kill cannot tear it.

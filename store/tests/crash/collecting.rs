@@ -1,10 +1,8 @@
 //! A store that collects garbage and takes some of it in again, killed at every fault point it passes.
 
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::Duration;
 
-use ship_durable::fault::FAULT_VARIABLE;
 use ship_store::admin::verify;
 use ship_store::deltas::Deltas;
 use ship_store::folder::StoreFolder;
@@ -12,7 +10,7 @@ use ship_store::garbage::{Collector, Sweep};
 use ship_store::publish::Limits;
 use ship_store::settings::Content;
 
-use super::child::{ended, inside, points_of, scenario, work_dir};
+use super::child::{ended, inside, kill_everywhere, points_of, scenario, work_dir};
 use super::tree::{Tree, open, publish, tree, web};
 
 const NOW: u64 = 1_800_000_000_000;
@@ -111,25 +109,11 @@ fn a_collection_killed_anywhere_loses_nothing_that_is_kept() {
         let needed = format!("store.gc.{needed}");
         assert!(points.contains_key(&needed), "{needed} was not passed");
     }
-    let mut faults = Vec::new();
-    for (point, times) in points {
-        let mut turns = vec![1, times.div_ceil(3), times.div_ceil(2), times];
-        turns.dedup();
-        faults.extend(turns.into_iter().map(|turn| format!("{point}=kill@{turn}")));
-    }
-    let faults = Mutex::new(faults);
-    let next = || faults.lock().unwrap().pop();
-    std::thread::scope(|scope| {
-        for _ in 0..6 {
-            scope.spawn(|| {
-                while let Some(fault) = next() {
-                    let dir = prepared();
-                    let mut command = scenario("collecting::collects", dir.path());
-                    let killed = ended(command.env(FAULT_VARIABLE, &fault)).status;
-                    assert!(!killed.success(), "{fault} did not kill");
-                    check(dir.path(), &fault);
-                }
-            });
-        }
-    });
+    kill_everywhere(
+        "collecting::collects",
+        points,
+        &[3, 2],
+        prepared,
+        |dir, fault, _| check(dir, fault),
+    );
 }

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
 
-use ship_durable::fault::FAULT_VARIABLE;
 use ship_store::admin::{optimize, verify};
 use ship_store::clock::Clock;
 use ship_store::folder::StoreFolder;
 use ship_store::keeping::bring;
 
-use super::child::{ended, inside, points_of, scenario, work_dir};
+use super::child::{ended, inside, kill_everywhere, points_of, scenario, work_dir};
 use super::tree::{Tree, open, publish, tree, web};
 
 const RELEASES: u64 = 4;
@@ -101,25 +99,11 @@ fn an_optimize_killed_anywhere_loses_nothing() {
     ] {
         assert!(points.contains_key(needed), "{needed} was not passed");
     }
-    let mut faults = Vec::new();
-    for (point, times) in points {
-        let mut turns = vec![1, times.div_ceil(3), times.div_ceil(2), times];
-        turns.dedup();
-        faults.extend(turns.into_iter().map(|turn| format!("{point}=kill@{turn}")));
-    }
-    let faults = Mutex::new(faults);
-    let next = || faults.lock().unwrap().pop();
-    std::thread::scope(|scope| {
-        for _ in 0..6 {
-            scope.spawn(|| {
-                while let Some(fault) = next() {
-                    let dir = prepared();
-                    let mut command = scenario("optimizing::optimizes", dir.path());
-                    let killed = ended(command.env(FAULT_VARIABLE, &fault)).status;
-                    assert!(!killed.success(), "{fault} did not kill");
-                    check(dir.path(), &fault);
-                }
-            });
-        }
-    });
+    kill_everywhere(
+        "optimizing::optimizes",
+        points,
+        &[3, 2],
+        prepared,
+        |dir, fault, _| check(dir, fault),
+    );
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
+use std::process::Output;
 
 use ship_durable::fault::FAULT_VARIABLE;
 use ship_store::admin::verify;
 use ship_store::folder::StoreFolder;
 use ship_store::publish::Limits;
 
-use super::child::{acked, acknowledge, ended, inside, points_of, scenario, work_dir};
+use super::child::{acked, acknowledge, ended, inside, kill_everywhere, points_of, scenario, work_dir};
 use super::tree::{Tree, open, publish, tree, web};
 
 const RELEASES: u64 = 3;
@@ -48,12 +48,10 @@ fn points() -> BTreeMap<String, usize> {
     points_of("publishing::publishes", tempfile::tempdir().unwrap().path())
 }
 
-fn run(dir: &Path, fault: &str) -> (bool, Vec<String>) {
-    let mut command = scenario("publishing::publishes", dir);
-    let output = ended(command.env(FAULT_VARIABLE, fault));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let names = text.lines().filter_map(acked).map(str::to_owned).collect();
-    (output.status.success(), names)
+/// What a scenario said that it had published.
+fn acknowledged(output: &Output) -> Vec<String> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().filter_map(acked).map(str::to_owned).collect()
 }
 
 /// What stands is whole, what was acknowledged is among it, and publishing again makes what is missing.
@@ -108,27 +106,16 @@ fn a_publish_killed_anywhere_is_whole_or_absent() {
             "{step} was not passed"
         );
     }
-    // First, in the middle, and last; several at a time, as each mostly waits for a disk.
-    let mut faults = Vec::new();
-    for (point, times) in points {
-        let mut turns = vec![1, times.div_ceil(2), times];
-        turns.dedup();
-        faults.extend(turns.into_iter().map(|turn| format!("{point}=kill@{turn}")));
-    }
-    let faults = Mutex::new(faults);
-    let next = || faults.lock().unwrap().pop();
-    std::thread::scope(|scope| {
-        for _ in 0..6 {
-            scope.spawn(|| {
-                while let Some(fault) = next() {
-                    let dir = tempfile::tempdir().unwrap();
-                    let (ended, names) = run(dir.path(), &fault);
-                    assert!(!ended, "{fault} did not kill");
-                    check(dir.path(), &fault, &names);
-                }
-            });
-        }
-    });
+    let empty = || tempfile::tempdir().unwrap();
+    kill_everywhere(
+        "publishing::publishes",
+        points,
+        &[2],
+        empty,
+        |dir, fault, killed| {
+            check(dir, fault, &acknowledged(killed));
+        },
+    );
 }
 
 #[test]
@@ -139,7 +126,7 @@ fn a_step_that_fails_leaves_a_store_that_goes_on() {
         }
         let dir = tempfile::tempdir().unwrap();
         let fault = format!("{point}=error@{times}");
-        let (_, names) = run(dir.path(), &fault);
-        check(dir.path(), &fault, &names);
+        let failed = ended(scenario("publishing::publishes", dir.path()).env(FAULT_VARIABLE, &fault));
+        check(dir.path(), &fault, &acknowledged(&failed));
     }
 }

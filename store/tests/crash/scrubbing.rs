@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use ship_durable::fault::FAULT_VARIABLE;
 use ship_model::rollout::Thresholds;
 use ship_store::admin::{Copies, verify};
 use ship_store::clock::Clock;
@@ -15,7 +14,7 @@ use ship_store::rollout::fleet::Fleet;
 use ship_store::scrub::{MARKS, Scrubber, Wants};
 use tokio_util::sync::CancellationToken;
 
-use super::child::{ended, inside, points_of, scenario, work_dir};
+use super::child::{ended, inside, kill_everywhere, points_of, scenario, work_dir};
 use super::tree::{Tree, open, publish, tree, web};
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -131,25 +130,7 @@ fn a_scrub_killed_anywhere_loses_nothing_that_can_be_read() {
     ] {
         assert!(points.contains_key(needed), "{needed} was not passed");
     }
-    let mut faults = Vec::new();
-    for (point, times) in points {
-        let mut turns = vec![1, times.div_ceil(2), times];
-        turns.dedup();
-        faults.extend(turns.into_iter().map(|turn| format!("{point}=kill@{turn}")));
-    }
-    let faults = Mutex::new(faults);
-    let next = || faults.lock().unwrap().pop();
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while let Some(fault) = next() {
-                    let dir = prepared();
-                    let mut command = scenario("scrubbing::scrubs", dir.path());
-                    let killed = ended(command.env(FAULT_VARIABLE, &fault)).status;
-                    assert!(!killed.success(), "{fault} did not kill");
-                    check(dir.path(), &fault);
-                }
-            });
-        }
+    kill_everywhere("scrubbing::scrubs", points, &[2], prepared, |dir, fault, _| {
+        check(dir, fault)
     });
 }

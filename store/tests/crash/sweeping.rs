@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
 
-use ship_durable::fault::FAULT_VARIABLE;
 use ship_model::rollout::DeployKind::Promote;
 use ship_store::admin::verify;
 
-use super::child::{ended, inside, points_of, scenario, work_dir};
+use super::child::{ended, inside, kill_everywhere, points_of, scenario, work_dir};
 use super::scene::{DAY, Room, name, release, url};
 use super::tree::web;
 
@@ -86,25 +84,7 @@ fn a_sweep_killed_anywhere_loses_nothing_that_is_promised() {
     ] {
         assert!(points.contains_key(needed), "{needed} was not passed");
     }
-    let mut faults = Vec::new();
-    for (point, times) in points {
-        let mut turns = vec![1, times.div_ceil(3), times.div_ceil(2), times];
-        turns.dedup();
-        faults.extend(turns.into_iter().map(|turn| format!("{point}=kill@{turn}")));
-    }
-    let faults = Mutex::new(faults);
-    let next = || faults.lock().unwrap().pop();
-    std::thread::scope(|scope| {
-        for _ in 0..6 {
-            scope.spawn(|| {
-                while let Some(fault) = next() {
-                    let dir = prepared();
-                    let mut command = scenario("sweeping::sweeps", dir.path());
-                    let killed = ended(command.env(FAULT_VARIABLE, &fault)).status;
-                    assert!(!killed.success(), "{fault} did not kill");
-                    check(dir.path(), &fault);
-                }
-            });
-        }
+    kill_everywhere("sweeping::sweeps", points, &[3, 2], prepared, |dir, fault, _| {
+        check(dir, fault)
     });
 }
