@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ship_model::name::EnvName;
+use ship_model::name::{EnvName, HostName};
 use ship_store::admin::Copies;
 use ship_store::ca::LEAF_DAYS;
 use ship_store::log::LogFormat;
@@ -102,6 +102,22 @@ they are promised. Examples:
 
 Exit codes: 0 done, 1 error, 2 usage.";
 
+const NOTIFY: &str = "\
+store.toml says who is told of what `shipctl events` shows. The first sink that can be reached is told, the next one when
+it cannot; while none can, events wait in the store. An event may be told twice, with the same `seq`. Example:
+  [[notify]]
+  name = \"pager\"
+  what = [\"revert\", \"deploy *\"]      as the third column of `shipctl events` spells it; * at the end: whatever follows
+  subject = [\"production/*\"]         as the fourth column spells it
+  sinks = [
+    { webhook = \"https://hooks.example.com/ship\", token = \"pager.token\" },
+    { command = [\"/usr/local/bin/page\"], seconds = 20 },
+  ]
+then
+  shipstore notify --dir D pager
+
+Exit codes: 0 every sink took it, 1 one did not, 2 usage.";
+
 const BACKUP: &str = "\
 It holds the fleet's keys: keep it as safe as the store. On the same disk objects are hard links and cost
 nothing; a backup that shall survive the disk goes to another one.
@@ -135,6 +151,8 @@ pub enum Command {
     Optimize(Optimize),
     Backup(Backup),
     Mirror(Mirror),
+    #[command(name = "notify")]
+    Notify(Notify),
     Restore(Restore),
     AcceptRestore(AcceptRestore),
 }
@@ -288,6 +306,19 @@ pub struct Mirror {
     /// The mirror's folder; made when it is not there.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+}
+
+/// Sends a test message to every sink of a `[[notify]]`, and says which of them took it.
+///
+/// The store may go on serving. Nothing is remembered.
+#[derive(Debug, Args)]
+#[command(after_help = NOTIFY)]
+pub struct Notify {
+    #[command(flatten)]
+    pub folder: Folder,
+    /// Its name in store.toml.
+    #[arg(value_name = "NAME")]
+    pub route: HostName,
 }
 
 /// Puts a backup back into an empty folder.

@@ -39,6 +39,7 @@ pub mod listen;
 pub mod locate;
 pub mod log;
 pub mod near;
+pub mod notify;
 pub mod publish;
 pub mod push;
 pub mod retention;

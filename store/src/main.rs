@@ -17,6 +17,7 @@ use ship_store::garbage::{Collector, Fate, Sweep};
 use ship_store::identity::Role;
 use ship_store::keeping::{self, AppSurvey, Turn};
 use ship_store::log;
+use ship_store::notify::{Message, Sink};
 use ship_store::serve::{Options, serve};
 use ship_store::settings::Settings;
 use ship_store::{admin, publish};
@@ -58,6 +59,7 @@ fn run(command: Command, clock: &Clock) -> anyhow::Result<()> {
             say(&format!("backed up to {}", command.out.display()))
         }
         Command::Mirror(command) => mirror(&command),
+        Command::Notify(command) => try_route(&command, clock),
         Command::Restore(command) => {
             let report = admin::restore(&command.from, &command.folder.dir, clock.now_ms());
             report.context("cannot put the backup back")?;
@@ -256,6 +258,45 @@ fn mirror(command: &cli::Mirror) -> anyhow::Result<()> {
     say(&report.to_string())?;
     if !report.damaged.is_empty() {
         bail!("the store is damaged, see above");
+    }
+    Ok(())
+}
+
+fn try_route(command: &cli::Notify, clock: &Clock) -> anyhow::Result<()> {
+    let dir = &command.folder.dir;
+    let settings = Settings::read(dir)?;
+    let found = settings.notify.iter().find(|route| route.name == command.route);
+    let Some(route) = found else {
+        let names: Vec<_> = settings.notify.iter().map(|route| route.name.as_str()).collect();
+        bail!(
+            "store.toml has no [[notify]] called {:?}; it has: {}",
+            command.route.as_str(),
+            if names.is_empty() {
+                "none".to_owned()
+            } else {
+                names.join(", ")
+            }
+        );
+    };
+    let message = Message::test(route, &local(), clock.now_ms()).to_json();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let mut refused = 0;
+    for sink in &route.sinks {
+        let sink = Sink::new(sink.clone(), dir);
+        match runtime.block_on(sink.tell(&message)) {
+            Ok(()) => say(&format!("{} took it", sink.name()))?,
+            Err(error) => {
+                refused += 1;
+                say(&format!("{} did not: {}", sink.name(), log::whole(&error)))?;
+            }
+        }
+    }
+    if refused > 0 {
+        bail!(
+            "{refused} of {} sinks did not take the message",
+            route.sinks.len()
+        );
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ use ship_model::name::HostName;
 use ship_model::rollout::Thresholds;
 use toml_edit::{DocumentMut, Item};
 
+use crate::notify::{NotifyDefect, NotifySettings, settings as notify};
 use crate::push::{self, PushDefect, PushSettings};
 
 /// The form of `store.toml`; another is refused.
@@ -94,6 +95,9 @@ pub struct Settings {
     /// Where hosts may get bundles besides the store, in the order in which they ask.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mirror: Vec<MirrorSettings>,
+    /// Who is told of what is done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<NotifySettings>,
 }
 
 /// Milliseconds of a time as store.toml spells it: `30d`, `12h`, `90m`, `45s`.
@@ -166,6 +170,8 @@ pub enum SettingsError {
     },
     #[error("{}: a [[push]] is not as it should be", path.display())]
     Push { path: PathBuf, source: PushDefect },
+    #[error("{}: a [[notify]] is not as it should be", path.display())]
+    Notify { path: PathBuf, source: NotifyDefect },
     #[error("cannot write {} as TOML", path.display())]
     Render { path: PathBuf, source: toml::ser::Error },
     #[error("cannot write the store's settings")]
@@ -198,6 +204,7 @@ impl Settings {
             push: Vec::new(),
             bundle_limit: None,
             mirror: Vec::new(),
+            notify: Vec::new(),
         }
     }
 
@@ -265,6 +272,9 @@ impl Settings {
             text.push_str(push::TEMPLATE);
         }
         text.push_str(mirror::TEMPLATE);
+        if self.notify.is_empty() {
+            text.push_str(notify::TEMPLATE);
+        }
         Ok(write_file(&path, text.as_bytes())?)
     }
 
@@ -322,6 +332,10 @@ impl Settings {
             });
         }
         push::check(&self.push).map_err(|source| SettingsError::Push {
+            path: path.to_owned(),
+            source,
+        })?;
+        notify::check(&self.notify).map_err(|source| SettingsError::Notify {
             path: path.to_owned(),
             source,
         })?;

@@ -134,6 +134,15 @@ fn lines(reply: &StatusReply, fleet: &Fleet) -> Vec<String> {
     if !reply.lost.is_empty() {
         lines.push(format!("  → {LOST_ADVICE}"));
     }
+    for route in reply.notify.iter().filter(|route| route.trouble_since_ms > 0) {
+        let words = format!(
+            "notify {} cannot tell event {}: {}",
+            clean(&route.name),
+            route.seq,
+            clean(&route.trouble)
+        );
+        lines.push(paint(BAD, words));
+    }
     lines
 }
 

@@ -1,8 +1,8 @@
 //! status, logs, doctor; and a store that is not there, or not ours.
 
 use ship_proto::v1::{
-    AppHost, AppReport, AppStatus, HostReport, HostStatus, LostRelease, MissingPrivilege, Privileges,
-    StatusReply, Target,
+    AppHost, AppReport, AppStatus, HostReport, HostStatus, LostRelease, MissingPrivilege, NotifyRoute,
+    Privileges, StatusReply, Target,
 };
 
 use crate::fake::{FakeStore, Script};
@@ -44,6 +44,7 @@ fn fleet() -> StatusReply {
         store_version: "0.1.0".into(),
         asset_url: "http://127.1.2.200:7480".into(),
         lost: Vec::new(),
+        notify: Vec::new(),
     }
 }
 
@@ -176,6 +177,45 @@ fn doctor_looks_at_everything_it_can_reach() {
     let said = store.run(&["doctor"]);
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.stdout.contains("key.pem"), "{said:?}");
+}
+
+/// One route at which all is well, and one of which no sink answers.
+#[test]
+fn whom_the_store_cannot_tell_is_named() {
+    let notify = vec![
+        NotifyRoute {
+            name: "chat".into(),
+            told: 3,
+            ..NotifyRoute::default()
+        },
+        NotifyRoute {
+            name: "pager".into(),
+            failed: 2,
+            trouble_since_ms: 1_700_000_000_000 - 90_000,
+            seq: 17,
+            trouble: "https://hooks.example.com: it answered with status 500: not\u{1b}[31m today".into(),
+            ..NotifyRoute::default()
+        },
+    ];
+    let store = FakeStore::start(Script {
+        status: StatusReply { notify, ..fleet() },
+        ..Script::default()
+    });
+    let said = store.run(&["doctor"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stdout.contains("notify chat"), "{said:?}");
+    for words in ["event 17 waits for", "status 500", "shipstore notify"] {
+        assert!(said.stdout.contains(words), "{words}: {said:?}");
+    }
+    let status = store.run(&["status"]);
+    assert!(
+        status.stdout.contains("notify pager cannot tell event 17"),
+        "{status:?}"
+    );
+    assert!(!status.stdout.contains("chat"), "{status:?}");
+    for said in [said, status] {
+        assert!(!said.stdout.contains('\u{1b}'), "{said:?}");
+    }
 }
 
 fn host(name: &str, privileges: Option<Privileges>) -> HostStatus {

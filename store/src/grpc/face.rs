@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::desired::Board;
 use crate::identity::Caller;
 use crate::ledger::{Ledger, LedgerError};
+use crate::notify::Routes;
 use crate::retention::Evidence;
 use crate::rollout::Controller;
 use crate::rollout::fleet::Fleet;
@@ -44,6 +45,8 @@ pub struct Face {
     pub wants: Arc<Wants>,
     /// What was found damaged, and is lost.
     pub findings: Arc<Findings>,
+    /// How telling others of events goes.
+    pub routes: Arc<Routes>,
     pub heartbeat_ms: u64,
     /// Where the store itself serves assets.
     pub asset_url: String,

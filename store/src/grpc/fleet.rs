@@ -16,6 +16,7 @@ use super::face::{Answers, Face};
 use super::{logs, status, view};
 use crate::engine::Watch;
 use crate::ledger::AuditLink;
+use crate::notify::RouteState;
 use crate::rollout::fleet::Presence;
 use crate::scrub::Lost;
 
@@ -123,6 +124,18 @@ fn app_host(state: &EnvState, host: &HostName, presence: Option<&Presence>) -> v
     }
 }
 
+fn notify_route((name, state): (HostName, RouteState)) -> v1::NotifyRoute {
+    let trouble = state.trouble;
+    v1::NotifyRoute {
+        name: name.to_string(),
+        told: state.told,
+        failed: state.failed,
+        trouble_since_ms: trouble.as_ref().map_or(0, |trouble| trouble.since_ms),
+        seq: trouble.as_ref().map_or(0, |trouble| trouble.seq),
+        trouble: trouble.map(|trouble| trouble.words).unwrap_or_default(),
+    }
+}
+
 fn lost_release(lost: &Lost) -> v1::LostRelease {
     v1::LostRelease {
         app: lost.app.to_string(),
@@ -186,6 +199,7 @@ impl Fleet for FleetFace {
             store_version: env!("CARGO_PKG_VERSION").to_owned(),
             asset_url: self.0.asset_url.clone(),
             lost: self.0.findings.lost().iter().map(lost_release).collect(),
+            notify: self.0.routes.all().into_iter().map(notify_route).collect(),
         }))
     }
 

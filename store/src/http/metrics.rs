@@ -17,6 +17,7 @@ use crate::desired::Board;
 use crate::ledger::{Ledger, LedgerError};
 use crate::listen::PortFigures;
 use crate::locate::Places;
+use crate::notify::{RouteState, Routes};
 use crate::rollout::fleet::Fleet;
 use crate::scrub::Findings;
 
@@ -31,6 +32,7 @@ pub struct Metrics {
     pub port: Arc<PortFigures>,
     pub assets: Assets,
     pub findings: Arc<Findings>,
+    pub routes: Arc<Routes>,
 }
 
 pub(super) async fn get(State(metrics): State<Metrics>) -> Response {
@@ -60,6 +62,7 @@ fn render(metrics: &Metrics, releases: &[(String, u64)]) -> String {
     environments(&mut page, metrics);
     kept(&mut page, &metrics.places);
     scrubbed(&mut page, &metrics.findings);
+    notified(&mut page, &metrics.routes);
     counters(&mut page, metrics);
     let fleet = metrics.fleet.all(None);
     let mut states: BTreeMap<String, u64> = BTreeMap::new();
@@ -172,6 +175,39 @@ fn scrubbed(page: &mut Page, findings: &Findings) {
         ),
     ] {
         page.single((name, kind), meaning, value);
+    }
+}
+
+type OfRoute = (&'static str, Kind, &'static str, fn(&RouteState) -> u64);
+
+const OF_ROUTES: &[OfRoute] = &[
+    (
+        "ship_notify_told",
+        Counter,
+        "Messages of a [[notify]] that a sink took.",
+        |route| route.told,
+    ),
+    (
+        "ship_notify_failed",
+        Counter,
+        "Tries to hand a message to a sink that failed.",
+        |route| route.failed,
+    ),
+    (
+        "ship_notify_trouble",
+        Gauge,
+        "Whether no sink takes what is to be told.",
+        |route| u64::from(route.trouble.is_some()),
+    ),
+];
+
+fn notified(page: &mut Page, routes: &Routes) {
+    let routes = routes.all();
+    for (name, kind, meaning, value) in OF_ROUTES {
+        let lines = routes
+            .iter()
+            .map(|(name, route)| (format!("{{route=\"{name}\"}}"), value(route)));
+        page.family((name, *kind), meaning, lines);
     }
 }
 

@@ -20,6 +20,7 @@
 //! host/<env>/<host>                  a host that said hello
 //! request/<id>                       what a request made, so that it is made once
 //! audit/<20 digits>, audit-head      the chain of acts
+//! told/<route>                       how far a `[[notify]]` has told the chain of acts
 //! store/restored                     set when the folder was put back from a backup
 //! ```
 //! A value is a version byte, a coding byte (`j` JSON, `z` JSON in zstd) and the record. Every act writes
@@ -39,6 +40,7 @@ mod record;
 mod releases;
 mod requests;
 mod restored;
+mod told;
 
 pub use assets::{AssetClaim, ClaimError, ClaimToken, Clash, PublishedAsset};
 pub use audit::{Act, AuditDefect, AuditLink, AuditReport};

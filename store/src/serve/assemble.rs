@@ -29,6 +29,7 @@ use crate::keeping::Optimizer;
 use crate::leaves::LeafLists;
 use crate::listen::{Limits, Port, PortFigures};
 use crate::log::whole;
+use crate::notify::{self, Routes};
 use crate::push::{Pushes, Pushing};
 use crate::retention::{self, Evidence, FromBundles};
 use crate::rollout::fleet::Fleet;
@@ -81,6 +82,7 @@ impl Store {
             port: Arc::clone(&self.figures),
             assets: self.assets.clone(),
             findings: Arc::clone(&self.face.findings),
+            routes: Arc::clone(&self.face.routes),
         };
         http::assets(self.assets.clone(), metrics)
     }
@@ -109,6 +111,17 @@ pub(super) async fn assemble(
     let ledger = folder.ledger.clone();
     let board = Arc::new(Board::default());
     let fleet = Arc::new(Fleet::new(settings.thresholds(), clock.now_ms()));
+    let routes: Arc<Routes> = Arc::default();
+    // Before rollouts go on, so that a new route hears of what they do.
+    let telling = notify::Parts {
+        ledger: ledger.clone(),
+        bridge: bridge.clone(),
+        clock: clock.clone(),
+        dir: dir.to_owned(),
+        routes: Arc::clone(&routes),
+        stop: stop.clone(),
+    };
+    notify::start(&settings.notify, &telling).await?;
     let manifests = {
         let blobs = Arc::clone(&blobs);
         Arc::new(move |id| read_manifest(&*blobs, id).map_err(|error| whole(&error)))
@@ -210,6 +223,7 @@ pub(super) async fn assemble(
         evidence,
         wants,
         findings,
+        routes,
         heartbeat_ms: settings.heartbeat_ms,
         asset_url: asset_url(&settings, addresses.assets),
         deciding,

@@ -26,6 +26,7 @@ use crate::engine::BlobsError;
 use crate::folder::{FolderReport, OpenFolderError, StoreFolder};
 use crate::http;
 use crate::ledger::LedgerError;
+use crate::notify;
 use crate::publish;
 use crate::rollout::SteerError;
 use crate::settings::{Settings, SettingsError};
@@ -67,6 +68,8 @@ pub enum ServeError {
     Maker(#[source] io::Error),
     #[error("cannot use the asset port's certificate")]
     AssetTls(#[from] PortTlsError),
+    #[error("cannot tell others of what is done")]
+    Notify(#[from] notify::StartError),
     #[error("cannot tell which releases there are")]
     Releases(#[source] LedgerError),
     #[error("cannot tell which assets have expired")]

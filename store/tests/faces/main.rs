@@ -17,6 +17,7 @@ mod fleet;
 mod garbage;
 mod hostile;
 mod memory;
+mod notify;
 mod optimize;
 mod ports;
 mod publishing;

@@ -120,7 +120,7 @@ fn examples() -> Vec<Example> {
         "StatusRequest" StatusRequest = StatusRequest { env: text("production"), app: text("web") };
         "StatusReply" StatusReply = StatusReply {
             apps: vec![app_status()], hosts: vec![host_status()], now_ms: 19, store_version: text("0.1.0"),
-            asset_url: text("http://127.0.0.1:7480"), lost: vec![],
+            asset_url: text("http://127.0.0.1:7480"), lost: vec![], notify: vec![],
         };
         "AppStatus" AppStatus = app_status();
         "AppHost" AppHost = app_host();
@@ -257,6 +257,8 @@ fn examples() -> Vec<Example> {
         "EnvironmentVersion" EnvironmentVersion = environment_version();
         "LostRelease" LostRelease = lost();
         "StatusReply lost" StatusReply = StatusReply { lost: vec![lost()], ..StatusReply::default() };
+        "NotifyRoute" NotifyRoute = notify_route();
+        "StatusReply notify" StatusReply = StatusReply { notify: vec![notify_route()], ..StatusReply::default() };
         "Wanted" Wanted = wanted();
         "StoreMessage wanted" StoreMessage = to_agent(store_message::Message::Wanted(wanted()));
         "GiveChunk blob" GiveChunk = GiveChunk {

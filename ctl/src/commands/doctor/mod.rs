@@ -211,6 +211,7 @@ async fn store(context: &Context) -> Vec<Finding> {
         clock(before, now_ms(), reply.now_ms),
     ];
     findings.extend(content(&reply));
+    findings.extend(routes(&reply));
     findings.extend(hosts(&reply));
     findings
 }
@@ -235,6 +236,26 @@ fn content(reply: &StatusReply) -> Vec<Finding> {
         )
     })
     .collect()
+}
+
+/// Whom the store cannot tell of events.
+fn routes(reply: &StatusReply) -> Vec<Finding> {
+    let routes = reply.notify.iter();
+    routes
+        .map(|route| {
+            let subject = format!("notify {}", clean(&route.name));
+            if route.trouble_since_ms == 0 {
+                return Finding::new(&subject, Grade::Good, "nothing waits", "");
+            }
+            let since = millis(reply.now_ms.saturating_sub(route.trouble_since_ms));
+            Finding::new(
+                &subject,
+                Grade::Bad,
+                format!("event {} waits for {since}: {}", route.seq, clean(&route.trouble)),
+                "mend the sink, or store.toml; on the store's machine: shipstore notify --dir DIR NAME",
+            )
+        })
+        .collect()
 }
 
 fn version(store: &str) -> Finding {

@@ -448,6 +448,17 @@ pub(super) fn environment_version() -> EnvironmentVersion {
     }
 }
 
+pub(super) fn notify_route() -> NotifyRoute {
+    NotifyRoute {
+        name: text("pager"),
+        told: 5,
+        failed: 2,
+        trouble_since_ms: 1_700_000_000_000,
+        seq: 12,
+        trouble: text("it answered with status 500"),
+    }
+}
+
 pub(super) fn lost() -> LostRelease {
     LostRelease {
         app: text("web"),
