@@ -130,13 +130,14 @@ impl Subject {
         })
     }
 
-    /// Without the recipe: it has not heard of any drain, so there is no use in a long one.
+    /// Without the recipe: it has not heard of any drain, so there is no use in a longer one than an answer takes on a busy
+    /// machine.
     #[must_use]
     pub fn plain_uvicorn() -> Option<Self> {
         Some(Self {
             name: "uvicorn, plain",
             env: vec![("PLAIN", "1".to_owned())],
-            drain: Duration::from_secs(1),
+            drain: Duration::from_secs(3),
             websockets: false,
             ..Self::uvicorn()?
         })
