@@ -32,8 +32,17 @@ pub use tree::Tree;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `done` gives something.
-pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut done: impl FnMut() -> F) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, done: impl FnMut() -> F) -> T {
+    until_within(PATIENCE, what, done).await
+}
+
+/// The same, for at most `patience`.
+pub async fn until_within<T, F: Future<Output = Option<T>>>(
+    patience: Duration,
+    what: &str,
+    mut done: impl FnMut() -> F,
+) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(value) = done().await {
             return value;
@@ -68,7 +77,8 @@ fn ran(command: &mut Command) {
 }
 
 impl Store {
-    /// A new store that serves, impatient enough for tests.
+    /// A new store that serves, impatient enough for tests. Its hosts live in the test's own thread, which a loaded machine makes wait:
+    /// that must not be taken for their silence.
     pub async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
@@ -83,8 +93,8 @@ impl Store {
         settings.listen.set_port(0);
         settings.assets_listen.set_port(0);
         settings.heartbeat_ms = 200;
-        settings.uncertain_after_ms = 2_000;
-        settings.unavailable_after_ms = 4_000;
+        settings.uncertain_after_ms = 15_000;
+        settings.unavailable_after_ms = 30_000;
         settings.soak_ms = 100;
         settings.switch_deadline_ms = 20_000;
         change(&mut settings);
