@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::assets::{begin_sweep, end_sweep, store_of_old_releases, sweep};
-use crate::fleet::{PATIENCE, http, outcome, plan, until, until_within};
+use crate::fleet::{PATIENCE, http, outcome, own_ip, plan, until, until_within};
 use crate::push::{asset, begin, pushed, refusal};
 
 /// An S3 server, ended with its test.
@@ -42,9 +42,7 @@ impl Moto {
             skipped("push to a bucket", "moto is not installed: run tests/setup");
             return None;
         }
-        // On a part of the loopback net of this process's own, where nobody else is given the port meanwhile.
-        let [_, a, b, c] = std::process::id().to_be_bytes();
-        let ip = Ipv4Addr::new(127, 128 | a, b, c.max(1));
+        let ip = own_ip();
         let free = std::net::TcpListener::bind((ip, 0)).unwrap();
         let addr = free.local_addr().unwrap();
         drop(free);

@@ -5,6 +5,7 @@ mod tree;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -50,6 +51,12 @@ pub async fn until_within<T, F: Future<Output = Option<T>>>(
         assert!(Instant::now() < deadline, "gave up waiting: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// On a part of the loopback net of this process's own, where nobody else is given a port that was let go.
+pub fn own_ip() -> Ipv4Addr {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 128 | a, b, c.max(1))
 }
 
 pub struct Store {
