@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ship_model::name::HostName;
@@ -42,12 +42,12 @@ impl Moto {
             skipped("push to a bucket", "moto is not installed: run tests/setup");
             return None;
         }
-        let ip = own_ip();
-        let free = std::net::TcpListener::bind((ip, 0)).unwrap();
-        let addr = free.local_addr().unwrap();
-        drop(free);
+        // None of the ports that the kernel gives away; and nobody has bound it to find it free, so that no process that another
+        // test is just starting holds it.
+        static NEXT: AtomicU16 = AtomicU16::new(10_000);
+        let addr = SocketAddr::from((own_ip(), NEXT.fetch_add(1, Ordering::Relaxed)));
         let mut command = Command::new(program);
-        command.args(["-H", &ip.to_string(), "-p", &addr.port().to_string()]);
+        command.args(["-H", &addr.ip().to_string(), "-p", &addr.port().to_string()]);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
