@@ -153,7 +153,9 @@ impl S3 {
             last.shutdown(Shutdown::Write)?;
             last.read_to_end(&mut Vec::new())
         });
-        last.unwrap_or_else(|error| panic!("before the S3 server: {error}"));
+        if let Err(error) = last {
+            panic!("before the S3 server: {error}");
+        }
         wait::until("all connections to the S3 server to end", || {
             (self.gate.open.load(Ordering::SeqCst) == 0).then_some(())
         });
