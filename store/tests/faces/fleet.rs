@@ -84,8 +84,8 @@ fn ran(command: &mut Command) {
 }
 
 impl Store {
-    /// A new store that serves, impatient enough for tests. Its hosts live in the test's own thread, which a loaded machine makes wait:
-    /// that must not be taken for their silence.
+    /// A new store that serves, impatient enough for tests. Its hosts live in the test's own thread; where a loaded machine makes
+    /// that wait, it must not be taken for their silence.
     pub async fn start() -> Self {
         Self::start_with(|_| {}).await
     }

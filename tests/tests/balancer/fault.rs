@@ -4,8 +4,7 @@ use ship_tests::{Fleet, wait};
 
 use crate::scene::{self, APP, Scene};
 
-/// The time is for the balancer to do as it should, which a loaded machine may take its time for, and which it never does while it
-/// is broken: as long a test waits then.
+/// The time is for the balancer to do as it should. A loaded machine needs some of it; while it is broken all of it passes.
 const SOCKET: &str = "websocket = \"/ws\"\nwait_seconds = 10\n";
 
 #[test]
