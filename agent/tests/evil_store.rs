@@ -24,6 +24,7 @@ use fleet::store::{Store, web};
 use ship_model::digest::{BlobDigest, BundleDigest};
 use ship_model::manifest::{MAX_ENCODED, Manifest};
 use ship_model::release::{ReleaseNumber, Target};
+use ship_model::report::AppPhase;
 
 /// 256 MiB bounds every process of ours.
 const MOST_KIB: u64 = 256 << 10;
@@ -256,7 +257,9 @@ fn no_lie_changes_what_runs_or_leaves_a_trace() {
     let mut host = Host::new(&store);
     host.start();
     store.desire(vec![web(1, Some(one), &[])]);
-    store.wait("release 1", |app| app.running == Some(one) && app.healthy);
+    store.wait("release 1", |app| {
+        app.running == Some(one) && app.healthy && app.phase == AppPhase::Idle
+    });
     let before = lies(&host);
     let refused = |target: Target, name: &str, word: &str| {
         store.desire(vec![web(target.number.0, Some(target), &[])]);

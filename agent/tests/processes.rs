@@ -263,7 +263,6 @@ fn a_process_is_switched_kept_and_taken_back() {
 
     // A newer word ends the hold.
     scene.store.desire(vec![web(7, Some(two), &[one, two])]);
-    scene.store.forget_report();
     let report = scene
         .store
         .wait("release 2 again or the hold", |app| app.epoch.0 == 7);

@@ -17,6 +17,7 @@ use std::os::unix::net::UnixListener;
 use fleet::agent::Host;
 use fleet::store::{Store, web};
 use ship_model::release::Target;
+use ship_model::report::AppPhase;
 
 /// A host at rest on release 3, with 2 and 1 behind it, its agent dead.
 fn three_releases() -> (Store, Host, Target) {
@@ -87,10 +88,15 @@ fn an_agent_that_dies_while_it_is_asked_how_things_are_is_done_without() {
 
 /// Points that the agent passes only while it takes the app back.
 fn points() -> BTreeSet<String> {
-    let (_store, mut host, _) = three_releases();
+    let (store, mut host, two) = three_releases();
     let trace = host.path("trace");
+    store.forget_report();
     host.start_with(&[("SHIP_FAULT_TRACE", trace.to_str().unwrap())]);
     host.wait_ready();
+    // Whatever it passes when it starts is behind it.
+    store.wait("rest", |app| {
+        app.previous == Some(two) && app.healthy && app.phase == AppPhase::Idle
+    });
     let read = || -> BTreeSet<String> {
         let trace = std::fs::read_to_string(&trace).unwrap_or_default();
         trace.lines().map(str::to_owned).collect()

@@ -78,6 +78,11 @@ fn run_at(store: &Store, host: &Host, epoch: u64, number: u64, target: Target) -
     report
 }
 
+/// How often somebody else was asked since the first was slow: on a busy machine anybody is, and others give in their place.
+fn asked_too(host: &Host) -> usize {
+    host.log().matches("asked too: the first is slow").count()
+}
+
 #[test]
 fn a_mirror_gives_and_whatever_else_it_does_costs_only_a_look_elsewhere() {
     let store = Store::start();
@@ -98,14 +103,22 @@ fn a_mirror_gives_and_whatever_else_it_does_costs_only_a_look_elsewhere() {
         Manner::Hangs,
         Manner::Drips,
     ];
-    for (number, manner) in (1..).zip(manners) {
-        // Another one each time: nobody is held to what another did.
-        let mirror = Giver::start(None);
-        mirror.behaves(manner);
-        store.inner.sources.send_replace(mirrors(&[mirror.url()]));
-        let transfers = store.inner.transfers.load(Ordering::Relaxed);
-        let target = publish(&store, number, &[&mirror]);
-        let report = run(&store, &host, number, target);
+    let mut number = 0;
+    for manner in manners {
+        let is_slow = matches!(manner, Manner::Hangs | Manner::Drips);
+        let (mirror, transfers, report) = loop {
+            number += 1;
+            // Another one each time: nobody is held to what another did.
+            let mirror = Giver::start(None);
+            mirror.behaves(manner);
+            store.inner.sources.send_replace(mirrors(&[mirror.url()]));
+            let (before, transfers) = (asked_too(&host), store.inner.transfers.load(Ordering::Relaxed));
+            let target = publish(&store, number, &[&mirror]);
+            let report = run(&store, &host, number, target);
+            if is_slow || asked_too(&host) == before {
+                break (mirror, transfers, report);
+            }
+        };
         assert!(mirror.asked() > 0, "{manner:?} was asked");
         let asked_store = store.inner.transfers.load(Ordering::Relaxed) > transfers;
         // One that sends without end sends first what was asked for.
@@ -151,13 +164,18 @@ fn one_who_lied_is_not_asked_again() {
         .sources
         .send_replace(mirrors(&[liar.url(), good.url()]));
     store.inner.no_bytes.store(true, Ordering::Relaxed);
-    let one = publish(&store, 1, &[&liar, &good]);
-    run(&store, &host, 1, one);
+    let mut number = 0;
+    // Where the liar is slow, as anybody is on a busy machine, the other one may be first, and nobody knows of the lie.
+    while store.inner.report.borrow().faults.is_empty() {
+        number += 1;
+        let target = publish(&store, number, &[&liar, &good]);
+        run(&store, &host, number, target);
+    }
     let asked = liar.asked();
     assert!(asked > 0 && good.asked() > 0);
     liar.behaves(Manner::Good);
-    let two = publish(&store, 2, &[&liar, &good]);
-    run(&store, &host, 2, two);
+    let target = publish(&store, number + 1, &[&liar, &good]);
+    run(&store, &host, number + 1, target);
     assert_eq!(liar.asked(), asked, "it is good now, and nobody knows");
 }
 
@@ -238,7 +256,7 @@ fn peers(list: &[(&str, String)]) -> v1::Sources {
 fn giving(store: &Store) -> (Host, String) {
     let more = "peer_listen = \"127.0.0.1:0\"\npeer_cache = 8000000\npeer_limit = 100000000\n";
     let mut host = Host::named(store, "h1", "[\"web\"]", more, tempfile::tempdir().unwrap());
-    host.start();
+    host.start_with(&[("RUST_LOG", "ship_agent=debug")]);
     let address = until("the host's address for others", || {
         store.inner.report.borrow().peer_address.clone()
     });
@@ -257,32 +275,32 @@ fn a_host_asks_the_owner_of_a_piece_and_a_lying_owner_is_told_and_dropped() {
         .send_replace(peers(&[("h1", own), ("h2", peer.address.to_string())]));
     // Which of the two owns a piece is as good as random: some of these are the other's.
     let mut number = 0;
-    let mut until_asked = |before: u64| {
+    let mut until_asked = || {
         for _ in 0..20 {
             number += 1;
+            let (asked, too) = (peer.asked(), asked_too(&host));
             let target = publish(&store, number, &[&peer]);
             let report = run(&store, &host, number, target);
-            if peer.asked() > before {
+            let has_lied = !store.inner.report.borrow().faults.is_empty();
+            if peer.asked() > asked && (has_lied || asked_too(&host) == too) {
                 return report;
             }
         }
         panic!("the peer was never asked");
     };
-    let good = until_asked(0).update;
+    let good = until_asked().update;
     assert!(good.fetched_from_peers as usize > LARGE, "{good:?}");
     assert!(good.fetched_bytes - good.fetched_from_peers < 10_000, "{good:?}");
     // One that dies in the middle: the rest comes from the store.
     peer.behaves(Manner::Dies(100_000));
-    let before = peer.asked();
-    let died = until_asked(before).update;
+    let died = until_asked().update;
     assert!(
         (65_536..LARGE as u64).contains(&died.fetched_from_peers),
         "{died:?}"
     );
     // One that lies, once it is asked again.
     peer.behaves(Manner::Wrong);
-    let before = peer.asked();
-    let lied = until_asked(before).update;
+    let lied = until_asked().update;
     assert!(lied.fetched_bytes > lied.fetched_from_peers, "{lied:?}");
     let faults = store.inner.report.borrow().faults.clone();
     assert_eq!(faults.len(), 1, "{faults:?}");

@@ -218,6 +218,14 @@ impl Fleet {
             .and_then(|child| Pid::from_raw(i32::try_from(child.id()).ok()?))
             .map(|pid| rustix::process::kill_process(pid, signal));
         assert!(matches!(done, Some(Ok(()))), "shipctl up: {done:?}");
+        let Some(up) = self.up.as_ref().filter(|_| still) else {
+            return;
+        };
+        // A signal is sent sooner than it is obeyed: until then what is killed may be started again.
+        wait::until("shipctl up to stand still", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", up.id())).ok()?;
+            stat.rsplit_once(") ")?.1.starts_with('T').then_some(())
+        });
     }
 
     /// Stops it as a user does, with the keyboard's signal, and waits for its end.

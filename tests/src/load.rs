@@ -43,6 +43,8 @@ impl Load {
     pub fn with(words: &[String]) -> Self {
         let mut command = Command::new(crate::bin("ship-load"));
         command.args(["run", "--json", "--progress", "200ms"]).args(words);
+        // A full backlog drops who comes, and the kernel knocks again after 1, 2, 4 and 8 seconds: late is not lost.
+        command.args(["--timeout", "20s", "--connect-timeout", "20s"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command
             .spawn()

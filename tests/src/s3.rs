@@ -2,9 +2,10 @@
 //! written, and can stand in the way.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ struct Gate {
     way: Mutex<Way>,
     /// First lines of requests that write and were let through, and how many of them were answered.
     written: Mutex<(Vec<String>, usize)>,
+    /// Connections that were taken and have not ended.
+    open: AtomicUsize,
 }
 
 impl S3 {
@@ -76,6 +79,7 @@ impl S3 {
         let gate = Arc::new(Gate {
             way: Mutex::new(Way::Open),
             written: Mutex::default(),
+            open: AtomicUsize::new(0),
         });
         let front = certify(&folder.path().join("ca.pem"))
             .and_then(|tls| stand_before(server, tls, &gate))
@@ -139,6 +143,24 @@ impl S3 {
         *lock(&self.gate.way) = way;
     }
 
+    /// Waits until nothing is left of whoever asked and has ended: what it had sent before is met by the way that was told then.
+    ///
+    /// # Panics
+    /// When somebody goes on asking.
+    pub fn quiet(&self) {
+        // Taken after all that were there before, and ended because it says nothing.
+        let last = TcpStream::connect(self.front).and_then(|mut last| {
+            last.shutdown(Shutdown::Write)?;
+            last.read_to_end(&mut Vec::new())
+        });
+        if let Err(error) = last {
+            panic!("before the S3 server: {error}");
+        }
+        wait::until("all connections to the S3 server to end", || {
+            (self.gate.open.load(Ordering::SeqCst) == 0).then_some(())
+        });
+    }
+
     /// First lines of the requests that wrote.
     #[must_use]
     pub fn written(&self) -> Vec<String> {
@@ -191,8 +213,12 @@ fn stand_before(server: SocketAddr, tls: Arc<ServerConfig>, gate: &Arc<Gate>) ->
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let (gate, tls) = (Arc::clone(&gate), Arc::clone(&tls));
-            // Whoever does not believe the certificate goes away in the middle.
-            std::thread::spawn(move || serve(stream, server, tls, &gate).ok());
+            gate.open.fetch_add(1, Ordering::SeqCst);
+            std::thread::spawn(move || {
+                // Whoever does not believe the certificate goes away in the middle.
+                let _ = serve(stream, server, tls, &gate);
+                gate.open.fetch_sub(1, Ordering::SeqCst);
+            });
         }
     });
     Ok(front)

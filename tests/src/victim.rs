@@ -64,9 +64,18 @@ pub(crate) fn make_scripts(beside: &Path) -> std::io::Result<PathBuf> {
     Ok(scripts)
 }
 
-fn link(from: &Path, to: &Path) -> std::io::Result<()> {
-    // Another file system has no hard link for us.
-    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))
+/// Puts a program where it can be run: by a link, or where that is another file system's, by a copy that a child makes, for the
+/// same reason as [`write_script`].
+pub(crate) fn link(from: &Path, to: &Path) -> std::io::Result<()> {
+    if fs::hard_link(from, to).is_ok() {
+        return Ok(());
+    }
+    let done = Command::new("cp").args([from, to]).status()?;
+    if done.success() {
+        Ok(())
+    } else {
+        Err(std::io::Error::other(format!("cp ended with {done}")))
+    }
 }
 
 /// Written by a child: a script that this process held open for writing could not be run while another thread
@@ -89,14 +98,16 @@ fn write_script(path: &Path, text: &str) -> std::io::Result<()> {
 fn script(name: &str, orders: &Path, program: &Path) -> String {
     format!(
         r#"#!/bin/sh
-# Sets a fault for the next life of one process, once.
+# Sets a fault for the next life of one process, once; each line of an order is for one life.
 words="$*" host=store
 case "$words" in */hosts/*) host=${{words#*/hosts/}} host=${{host%%/*}} ;; esac
 order="{orders}/{name}.$host"
 case "$1" in serve | run)
     if mv "$order" "$order.taken" 2>/dev/null; then
-        SHIP_FAULT=$(cat "$order.taken")
+        SHIP_FAULT=$(sed 1q "$order.taken")
         export SHIP_FAULT
+        sed 1d "$order.taken" >"$order.rest"
+        if [ -s "$order.rest" ]; then mv "$order.rest" "$order"; fi
     fi ;;
 esac
 exec "{program}" "$@"
@@ -107,13 +118,18 @@ exec "{program}" "$@"
 }
 
 impl Fleet {
-    /// Orders a fault, such as `agent.ask.before=kill@1`, for the next life of a process.
+    /// Orders a fault, such as `agent.ask.before=kill@1`, for the next life of a process; further lines are for the lives after
+    /// it.
     ///
     /// # Panics
     /// When the fleet was not started with [`Fleet::armable`].
     pub fn arm(&self, victim: Victim, fault: &str) {
         let order = self.order(victim);
-        fs::write(&order, fault).unwrap_or_else(|error| panic!("{}: {error}", order.display()));
+        let draft = order.with_extension("draft");
+        // Whole from its first moment: a process that is just starting takes what is there.
+        fs::write(&draft, fault)
+            .and_then(|()| fs::rename(&draft, &order))
+            .unwrap_or_else(|error| panic!("{}: {error}", order.display()));
     }
 
     fn order(&self, victim: Victim) -> PathBuf {
@@ -196,8 +212,9 @@ impl Fleet {
     pub fn rearm(&self, victim: Victim, fault: &str) -> Pid {
         self.arm(victim, fault);
         let old = self.signal(victim, Signal::KILL);
-        let heard = self.last_heard(victim);
         let pid = self.reborn(victim, old);
+        // What the one that died said last was heard by now.
+        let heard = self.last_heard(victim);
         // `up` notes the process before its script has run.
         let order = self.order(victim);
         wait::until("the order to be taken", || (!order.exists()).then_some(()));

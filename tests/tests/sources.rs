@@ -75,6 +75,8 @@ fn a_mirror_gives_what_the_store_cannot() {
     fleet.shipctl(&["promote", "site"]).expect(0);
     let two = site(&fleet, 2, PAGE);
     publish(&fleet, &two);
+    // Else it comes between two looks of the mirror, which has deltas too.
+    wait::until("the delta to be made", || (fleet.deltas_made() > 0).then_some(()));
     let out = fleet.beside("mirror");
     let said = mirror(&fleet, &out);
     assert!(said.contains(", 0 were there"), "{said}");

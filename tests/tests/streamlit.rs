@@ -153,7 +153,8 @@ app = "streamlit"
 command = ["{}", "-m", "uvicorn", "--fd", "3", "--log-level", "warning", "app:app"]
 class = "web"
 listen = {{ http = "tcp:8501" }}
-probe = {{ http = "/healthz", times = 3 }}
+probe = {{ http = "/healthz", times = 3, timeout = "10s" }}
+ready_timeout = "120s"
 soak = "1s"
 drain = "5s"
 

@@ -25,12 +25,9 @@ struct ByHand {
 
 impl ByHand {
     fn start() -> Self {
-        // Taken and given back: it must know its port, as servers do. On an address where no client is given that port.
-        let [_, a, b, c] = std::process::id().to_be_bytes();
-        let ip = std::net::Ipv4Addr::new(127, 128 | a, b, c.max(1));
-        let probe = std::net::TcpListener::bind((ip, 0)).unwrap();
-        let addr = probe.local_addr().unwrap();
-        drop(probe);
+        // It must know its port, as servers do.
+        let addr = stage::own_address();
+        let addr: SocketAddr = addr.strip_prefix("tcp:").unwrap().parse().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let folder = std::fs::canonicalize(dir.path()).unwrap();
         let child = Command::new(fixture())

@@ -152,6 +152,8 @@ fn begin(stage: &mut Stage, addr: &str, percent: u8, hold_ms: u64, manners: &str
     let trigger = stage.dir.path().join("trigger");
     let mut intent = stage.intent(2, manners, addr);
     intent.processes[0].canary = Some(Canary { percent, hold_ms });
+    // It is probed all the time that users are on it: one that waits for its turn is not one that does not answer.
+    intent.processes[0].probe.as_mut().unwrap().timeout_ms = 20_000;
     intent.processes[0]
         .env
         .insert("FIXTURE_TRIGGER".to_owned(), trigger.display().to_string());
@@ -169,9 +171,14 @@ fn canary(stage: &Stage) -> CanaryStatus {
 #[test]
 fn the_share_is_as_wanted_and_grows_without_moving_anyone_who_is_in() {
     let mut stage = Stage::new();
-    let (intent, _) = begin(&mut stage, ANY, 5, 2_500, "");
+    let (mut intent, _) = begin(&mut stage, ANY, 5, LONG_MS, "");
     let (addr, clients) = (stage.bound(), four(500));
     let crowd = Crowd::on(&clients, addr);
+    // Long enough to look at all of them some times at each stage, on this machine as it is now.
+    let begun = std::time::Instant::now();
+    assert_eq!(on(1, &clients, addr).len(), clients.len());
+    let hold_ms = begun.elapsed().as_millis() as u64 * 4 + 1_000;
+    intent.processes[0].canary = Some(Canary { percent: 5, hold_ms });
     let (epoch, release) = (intent.epoch, intent.release);
     stage.client().switch(intent).unwrap();
     let mut looked = Vec::new();
@@ -235,11 +242,12 @@ fn a_canary_that_breaks_hurts_only_those_in_it_and_ends_by_itself() {
         stage.until("it is gone", |status| status.generations.len() == 1);
         let seen = crowd.end();
         for client in clients {
-            let releases = &seen.releases[&client];
+            // Whoever is in it and comes but once may come when it breaks.
+            let releases = seen.releases.get(&client).map(Vec::as_slice).unwrap_or_default();
             if inside.contains(&client) {
                 assert!(releases.len() <= 2, "{client} saw {releases:?}");
             } else {
-                assert_eq!(releases, &["release 1"], "{client}");
+                assert_eq!(releases, ["release 1"], "{client}");
                 assert_eq!(seen.failed.get(&client), None, "{client} of {manners}");
             }
         }
@@ -253,7 +261,9 @@ fn a_canary_that_breaks_hurts_only_those_in_it_and_ends_by_itself() {
 #[test]
 fn a_revert_in_the_canary_steers_back_and_cuts_nobody() {
     let mut stage = Stage::new();
-    let (intent, _) = begin(&mut stage, ANY, 50, LONG_MS, "");
+    let (mut intent, _) = begin(&mut stage, ANY, 50, LONG_MS, "");
+    // The long answer ends when the test says so.
+    intent.processes[0].drain_ms = 60_000;
     let (addr, clients) = (stage.bound(), four(60));
     stage.client().switch(intent).unwrap();
     canary(&stage);
@@ -287,7 +297,7 @@ fn a_revert_in_the_canary_steers_back_and_cuts_nobody() {
 #[test]
 fn the_next_keeper_goes_on_at_the_same_stage_and_moves_nobody() {
     let mut stage = Stage::new();
-    let (intent, _) = begin(&mut stage, ANY, 10, 1_500, "");
+    let (intent, _) = begin(&mut stage, ANY, 10, 4_000, "");
     let (addr, clients) = (stage.bound(), four(120));
     let (epoch, release) = (intent.epoch, intent.release);
     let crowd = Crowd::on(&clients, addr);

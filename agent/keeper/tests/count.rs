@@ -24,10 +24,10 @@ fn counted(status: &Status) -> u32 {
 fn counts(manners: &str) {
     let mut stage = Stage::new();
     stage.start();
-    assert_eq!(
-        stage.switch(stage.intent(1, manners, ANY)).result,
-        SwitchResult::Switched
-    );
+    let mut first = stage.intent(1, manners, ANY);
+    // Its user leaves it by himself.
+    first.processes[0].drain_ms = 60_000;
+    assert_eq!(stage.switch(first).result, SwitchResult::Switched);
     let addr = stage.bound();
     let users: Vec<_> = (0..USERS).map(|_| TcpStream::connect(addr).unwrap()).collect();
     stage.until("all are counted", |status| counted(status) == USERS);
@@ -40,11 +40,10 @@ fn counts(manners: &str) {
     // One user stays, so the old generation is not idle before its time.
     let user = TcpStream::connect(addr).unwrap();
     stage.until("it is counted", |status| counted(status) == 1);
-    let mut next = Intent {
+    let next = Intent {
         soak_ms: 0,
         ..stage.intent(2, manners, ANY)
     };
-    next.processes[0].drain_ms = 60_000;
     assert_eq!(stage.switch(next).result, SwitchResult::Switched);
     stage.until("1 drains", |status| status.phase == Phase::Draining);
     drop(user);

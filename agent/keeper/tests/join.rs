@@ -13,7 +13,6 @@ mod stage;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use ship_keeper::protocol::*;
 use ship_keeper::{AskError, Taken};
@@ -22,13 +21,8 @@ use stage::{Load, Stage, get, until};
 
 /// A free address that no other test of this machine takes: one of its own, which is nobody else's to connect from.
 fn own_address() -> SocketAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let [_, a, b, c] = std::process::id().to_be_bytes();
-    let ip = [127, 192 | a, b ^ c, NEXT.fetch_add(1, Ordering::Relaxed)];
-    TcpListener::bind((std::net::Ipv4Addr::from(ip), 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    let own = stage::own_address();
+    own.strip_prefix("tcp:").unwrap().parse().unwrap()
 }
 
 /// A release that binds `bind` by itself where `listen` says that it listens.
@@ -44,7 +38,8 @@ fn with_manners(mut intent: Intent, manners: &str) -> Intent {
     intent.processes[0]
         .env
         .insert("FIXTURE".to_owned(), manners.to_owned());
-    intent.processes[0].ready_timeout_ms = 1_500;
+    // So long that it has come up by then.
+    intent.processes[0].ready_timeout_ms = 4_000;
     intent
 }
 

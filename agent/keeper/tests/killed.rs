@@ -198,6 +198,7 @@ fn in_a_canary() {
                 percent: 25,
                 hold_ms: 150,
             });
+            intent.processes[0].probe.as_mut().unwrap().timeout_ms = 20_000;
             if stage.client().switch(intent).is_err() {
                 return 0;
             }
@@ -353,8 +354,9 @@ impl Journey {
             assert_eq!(get(addr, "/").unwrap(), format!("release {running}"), "{fault}");
             let current = stage.link("current").unwrap();
             assert_eq!(current, format!("releases/{running}-{running:08x}"), "{fault}");
-            let alive = stage.processes().len();
-            assert_eq!(alive, stage.status().generations.len(), "{fault}: strays");
+            until(&format!("there are no strays, {fault}"), || {
+                stage.processes().len() == stage.status().generations.len()
+            });
         }
         // Whatever happened, the next switch works.
         let next = Intent {

@@ -234,7 +234,7 @@ fn another_user_can_be_become_by_root() {
     let mut intent = stage.intent(1, "", ANY);
     intent.processes[0].user = Some("nobody".to_owned());
     let copy = intent.dir.join("bin/copy");
-    std::fs::copy(stage::fixture(), &copy).unwrap();
+    stage::copy_program(&stage::fixture(), &copy);
     std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).unwrap();
     intent.processes[0].command = vec!["bin/copy".to_owned()];
     let outcome = stage.switch(intent);

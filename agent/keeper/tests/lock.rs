@@ -18,13 +18,13 @@ const ANY: &str = "tcp:127.0.0.1:0";
 /// The first of all holds its lock until the file `go` is there, and says whether it could take it again then.
 const BUSY: &str = r#"
 cd "$SHIP_RUN_DIR"
+trap 'echo "end $SHIP_RELEASE" >> work; exit 0' TERM
 grep -qs busy work || (
   flock 9
   echo "busy $SHIP_RELEASE" >> work
   while [ ! -e go ]; do sleep 0.02; done
   echo "done $SHIP_RELEASE" >> work
 ) 9> "$SHIP_LOCK_FILE"
-trap 'echo "end $SHIP_RELEASE" >> work; exit 0' TERM
 while :; do flock -n "$SHIP_LOCK_FILE" true || { echo "not now" >> work; sleep 0.2; }; sleep 0.02; done
 "#;
 

@@ -57,7 +57,8 @@ fn twenty_switches_under_load_never_take_more_than_promised() {
             soak_ms: 50,
             ..stage.intent(number, manners, ANY)
         };
-        let intent = drain_within(intent, 100);
+        // As long as an answer may take here; those who stay for longer are cut.
+        let intent = drain_within(intent, 600);
         let outcome = stage.switch(intent);
         assert_eq!(outcome.result, SwitchResult::Switched, "{outcome:?}");
         tell(&format!("switch {number}"), pid);

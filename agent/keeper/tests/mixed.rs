@@ -236,7 +236,7 @@ impl Places<'_> {
 /// The keeper becomes a program in place, the same one under another name.
 fn upgraded(stage: &Stage) {
     let program = std::fs::canonicalize(stage.dir.path()).unwrap().join("second");
-    std::fs::copy(env!("CARGO_BIN_EXE_ship-keeper"), &program).unwrap();
+    stage::copy_program(Path::new(env!("CARGO_BIN_EXE_ship-keeper")), &program);
     stage.client().upgrade(&program).unwrap();
     stage.until("the keeper is the new program", |status| {
         status.counters.upgrades == 1

@@ -23,9 +23,13 @@ fn every_line_says_where_it_comes_from() {
     let mut stage = Stage::new();
     stage.start();
     stage.switch(stage.intent(4, "noisy", ANY));
-    until("all is written", || stage.log().contains("up as generation 1"));
+    let mut log = String::new();
+    until("all is written", || {
+        log = stage.log();
+        let words = ["up as generation 1", "phase idle"];
+        log.ends_with('\n') && words.iter().all(|words| log.contains(words))
+    });
     let pid = stage.status().generations[0].processes[0].pid.unwrap();
-    let log = stage.log();
     let lines: Vec<serde_json::Value> = log
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())

@@ -21,8 +21,8 @@ const ANY: &str = "tcp:127.0.0.1:0";
 const WORKER: &str = r#"
 cd "$SHIP_RUN_DIR"
 mkdir alone || echo "$SHIP_RELEASE beside another" >> work
-echo "begin $SHIP_RELEASE" >> work
 trap 'echo "end $SHIP_RELEASE" >> work; rmdir alone; exit 0' TERM
+echo "begin $SHIP_RELEASE" >> work
 while :; do sleep 0.02; done
 "#;
 
@@ -34,6 +34,8 @@ fn worker(intent: &Intent, script: &str) -> ProcessSpec {
         listen: Vec::new(),
         probe: None,
         notify: false,
+        // For what it is in the middle of, and for what a test does meanwhile.
+        drain_ms: 60_000,
         ..intent.processes[0].clone()
     }
 }
@@ -58,9 +60,11 @@ fn a_worker_without_overlap_ends_before_its_successor_starts() {
     let mut stage = Stage::new();
     stage.start();
     stage.switch(with_worker(stage.intent(1, "", ANY), WORKER));
+    until("it works", || begun(&stage, 1));
     let load = Load::gently(stage.bound());
     let outcome = stage.switch(with_worker(stage.intent(2, "", ANY), WORKER));
     assert_eq!(outcome.result, SwitchResult::Switched, "{outcome:?}");
+    until("the next one works", || begun(&stage, 2));
     assert_eq!(said(&stage, "work"), ["begin 1", "end 1", "begin 2"]);
     // One whose server fails its probe costs the worker nothing.
     let mut sick = with_worker(stage.intent(3, "sick", ANY), WORKER);
@@ -68,7 +72,9 @@ fn a_worker_without_overlap_ends_before_its_successor_starts() {
     assert_eq!(stage.switch(sick).result, SwitchResult::Failed);
     assert_eq!(said(&stage, "work"), ["begin 1", "end 1", "begin 2"]);
     // One whose worker fails gives the old one its place back.
-    let broken = with_worker(stage.intent(4, "", ANY), "echo no luck; exit 3");
+    let mut broken = with_worker(stage.intent(4, "", ANY), "echo no luck; exit 3");
+    // It never counts as up before it has ended.
+    broken.processes[1].notify = true;
     let outcome = stage.switch(broken);
     assert_eq!((outcome.result, outcome.running), (SwitchResult::Failed, Some(2)));
     assert!(outcome.last_lines.contains(&"no luck".to_owned()), "{outcome:?}");
@@ -93,6 +99,7 @@ fn a_worker_that_does_not_end_is_given_its_drain_time_and_then_killed() {
     let outcome = stage.switch(with_worker(stage.intent(2, "", ANY), WORKER));
     assert_eq!(outcome.result, SwitchResult::Switched, "{outcome:?}");
     assert!(outcome.switch_ms >= 500, "{outcome:?}");
+    until("the next one works", || begun(&stage, 2));
     assert_eq!(said(&stage, "work"), ["begin 1", "begin 2"]);
     let notes = stage.status().notes;
     assert!(
@@ -264,6 +271,9 @@ fn hooks_run_at_their_steps_and_those_before_users_can_refuse() {
     slow.hooks.get_mut(&HookPoint::BeforeStart).unwrap()[1].timeout_ms = 100;
     let outcome = stage.switch(slow);
     assert!(outcome.reason.unwrap().contains("took too long"));
+    until("this one says so, too", || {
+        noted(&stage).last() == Some(&"after_failure 4".to_owned())
+    });
     stage.stop();
     assert_eq!(noted(&stage).last(), Some(&"after_stop 2".to_owned()));
     assert_eq!(stage.processes(), Vec::<u32>::new());

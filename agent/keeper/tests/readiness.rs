@@ -55,7 +55,7 @@ fn a_silent_watchdog_ends_the_process_and_it_is_started_again() {
     stage.start();
     let trigger = stage.run.join("trigger");
     let intent = with(stage.intent(1, "beats", ANY), |process| {
-        process.watchdog_ms = Some(1_500);
+        process.watchdog_ms = Some(4_000);
         variable(process, "FIXTURE_TRIGGER", &trigger);
     });
     assert_eq!(stage.switch(intent).result, SwitchResult::Switched);
@@ -107,12 +107,14 @@ fn a_wrapper_names_the_process_to_look_after() {
     stage.start();
     let intent = stage.intent(1, "main-pid", ANY);
     assert_eq!(stage.switch(intent).result, SwitchResult::Switched);
+    // What it wraps may be ready before it is named.
+    stage.until("the wrapper is not the main process any more", |status| {
+        active(status).is_some_and(|found| {
+            let environment = found.pid.map(|pid| std::fs::read_to_string(format!("/proc/{pid}/environ")));
+            matches!(environment, Some(Ok(environment)) if environment.contains("FIXTURE=\0"))
+        })
+    });
     let pid = active(&stage.status()).unwrap().pid.unwrap();
-    let parent = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
-    assert!(
-        parent.contains("FIXTURE=\0"),
-        "the wrapper is still the main process"
-    );
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     stage.until("it is started again", |status| {
@@ -152,7 +154,7 @@ fn strangers_are_not_heard_and_cannot_hold_the_keeper_up() {
     let mut stage = Stage::new();
     stage.start();
     let intent = with(stage.intent(1, "never-ready", ANY), |process| {
-        process.ready_timeout_ms = 1_500;
+        process.ready_timeout_ms = 5_000;
     });
     stage.client().switch(intent).unwrap();
     stage.until("it is started", |status| status.phase == Phase::Spawned);
@@ -178,9 +180,10 @@ fn a_failure_says_what_was_wrong() {
     let reason = failed(&stage.switch(intent));
     assert!(reason.contains("Permission denied"), "{reason}");
 
+    // So long that it has come up by then.
     let intent = with(stage.intent(2, "sick", ANY), |process| {
         process.notify = false;
-        process.ready_timeout_ms = 800;
+        process.ready_timeout_ms = 5_000;
     });
     let reason = failed(&stage.switch(intent));
     assert!(
@@ -191,7 +194,7 @@ fn a_failure_says_what_was_wrong() {
     let intent = with(stage.intent(3, "", ANY), |process| {
         process.command = vec!["sleep".to_owned(), "1000".to_owned()];
         process.notify = false;
-        process.ready_timeout_ms = 800;
+        process.ready_timeout_ms = 3_000;
         probe(process).timeout_ms = 100;
     });
     let reason = failed(&stage.switch(intent));
@@ -207,9 +210,11 @@ fn a_failure_says_what_was_wrong() {
     );
 
     let script = stage.release(5).join("bin/script");
-    std::fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+    let written = stage.dir.path().join("script");
+    std::fs::write(&written, "#!/no/such/interpreter\n").unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&script, mode).unwrap();
+    std::fs::set_permissions(&written, mode).unwrap();
+    stage::copy_program(&written, &script);
     let intent = with(stage.intent(5, "", ANY), |process| {
         process.command = vec!["bin/script".to_owned()];
     });
@@ -259,7 +264,7 @@ fn a_probing_command_that_fails_tells_its_last_line() {
     let reason = failed(&checked(&stage, 2, command(&["bin/nothing"])));
     assert!(reason.contains("cannot run bin/nothing"), "{reason}");
     let intent = with(stage.intent(3, "", ANY), |process| {
-        process.ready_timeout_ms = 1_000;
+        process.ready_timeout_ms = 3_000;
         probe(process).kind = command(&["sleep", "1000"]);
         probe(process).timeout_ms = 100;
     });
@@ -298,7 +303,7 @@ fn the_old_generation_cannot_answer_for_a_new_one_that_does_not_serve() {
     let liar = with(stage.intent(2, "", ANY), |process| {
         process.command = vec!["sleep".to_owned(), "1000".to_owned()];
         process.notify = false;
-        process.ready_timeout_ms = 1_000;
+        process.ready_timeout_ms = 5_000;
     });
     let reason = failed(&stage.switch(liar));
     assert!(
@@ -331,7 +336,7 @@ fn a_stranger_cannot_answer_for_a_process_that_binds_by_itself() {
             signal: "HUP".to_owned(),
         }));
         process.notify = false;
-        process.ready_timeout_ms = 1_000;
+        process.ready_timeout_ms = 5_000;
     });
     let reason = failed(&stage.switch(intent));
     assert!(

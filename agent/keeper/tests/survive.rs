@@ -9,6 +9,9 @@
 
 mod stage;
 
+use std::io::Write;
+use std::net::TcpStream;
+
 use ship_keeper::protocol::*;
 use stage::{Load, Stage, get, until};
 
@@ -69,8 +72,17 @@ fn who_waits_between_two_generations_outlives_the_keeper() {
     };
     let mut stage = Stage::new();
     stage.start();
-    stage.switch(alone(stage.intent(1, "", ANY)));
+    let mut first = alone(stage.intent(1, "", ANY));
+    first.processes[0].drain_ms = 60_000;
+    stage.switch(first);
     let addr = stage.bound();
+    // The old one makes room as long as this user is not through.
+    let mut long = TcpStream::connect(addr).unwrap();
+    long.write_all(b"GET /wait HTTP/1.1\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    stage.until("it is served", |status| {
+        status.generations[0].processes[0].connections == 1
+    });
     stage
         .client()
         .switch(alone(stage.intent(2, "slow", ANY)))
@@ -79,9 +91,11 @@ fn who_waits_between_two_generations_outlives_the_keeper() {
     let waiting: Vec<_> = (0..8)
         .map(|_| std::thread::spawn(move || get(addr, "/")))
         .collect();
-    until("they wait", || connected(addr) >= 8);
+    until("they wait", || connected(addr) >= 9);
     stage.kill_keeper();
     stage.start();
+    long.write_all(b"x").unwrap();
+    drop(long);
     for user in waiting {
         let body = user.join().unwrap();
         assert!(
@@ -130,11 +144,13 @@ fn what_died_with_the_keeper_is_started_again() {
     stage.switch(stage.intent(1, "", ANY));
     let addr = stage.bound();
     stage.kill_keeper();
-    for pid in stage.processes() {
-        let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    }
-    until("the app is gone", || stage.processes().is_empty());
+    until("the app is gone", || {
+        for pid in stage.processes() {
+            let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        stage.processes().is_empty()
+    });
     stage.start();
     until("it answers", || {
         get(addr, "/").is_ok_and(|body| body == "release 1")

@@ -91,7 +91,8 @@ fn a_broken_release_never_sees_a_user() {
     ];
     for (number, (manners, step)) in (2..).zip(cases) {
         let mut intent = stage.intent(number, manners, ANY);
-        intent.processes[0].ready_timeout_ms = 1_500;
+        // So long that it has come up by then.
+        intent.processes[0].ready_timeout_ms = 5_000;
         let epoch = intent.epoch;
         let again = intent.clone();
         let outcome = stage.switch(intent);

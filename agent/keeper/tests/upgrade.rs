@@ -16,6 +16,7 @@ use std::time::Duration;
 use ship_durable::fault::FAULT_VARIABLE;
 use ship_keeper::Client;
 use ship_keeper::protocol::*;
+use ship_model::spec::{Hook, HookPoint};
 use stage::{Load, Stage, exited, refusal, until};
 
 const ANY: &str = "tcp:127.0.0.1:0";
@@ -23,17 +24,19 @@ const ANY: &str = "tcp:127.0.0.1:0";
 /// The keeper's program under another name: what a new version is to the old one.
 fn next(stage: &Stage, name: &str) -> PathBuf {
     let program = std::fs::canonicalize(stage.dir.path()).unwrap().join(name);
-    let own = env!("CARGO_BIN_EXE_ship-keeper");
-    std::fs::hard_link(own, &program)
-        .or_else(|_| std::fs::copy(own, &program).map(drop))
-        .unwrap();
+    let own = Path::new(env!("CARGO_BIN_EXE_ship-keeper"));
+    if std::fs::hard_link(own, &program).is_err() {
+        stage::copy_program(own, &program);
+    }
     program
 }
 
 fn script(stage: &Stage, name: &str, text: &str) -> PathBuf {
     let program = std::fs::canonicalize(stage.dir.path()).unwrap().join(name);
-    std::fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let written = program.with_extension("sh");
+    std::fs::write(&written, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(&written, std::fs::Permissions::from_mode(0o755)).unwrap();
+    stage::copy_program(&written, &program);
     program
 }
 
@@ -138,14 +141,27 @@ fn a_switch_is_not_interrupted() {
     let mut stage = Stage::new();
     stage.start();
     stage.switch(stage.intent(1, "", ANY));
-    let slow = stage.intent(2, "slow", ANY);
-    stage.client().switch(slow).unwrap();
+    // Nothing is copied, and the switch does not end, between the two words.
     let program = next(&stage, "second");
+    let hook = Hook {
+        command: [
+            "/bin/sh",
+            "-c",
+            "while [ ! -e \"$SHIP_RUN_DIR/on\" ]; do sleep 0.02; done",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        timeout_ms: 60_000,
+    };
+    let mut slow = stage.intent(2, "", ANY);
+    slow.hooks.insert(HookPoint::BeforeSwitch, vec![hook]);
+    stage.client().switch(slow).unwrap();
     stage.client().upgrade(&program).unwrap();
     stage.until("it waits", |status| {
         let stage = status.upgrade.as_ref().map(|upgrade| &upgrade.stage);
         matches!(stage, Some(UpgradeStage::Waiting(what)) if what == "the switch")
     });
+    std::fs::write(stage.run.join("on"), b"").unwrap();
     let name = program.display().to_string();
     let status = stage.until("it is the new program", |status| status.program == name);
     assert_eq!(status.running.unwrap().release, 2);

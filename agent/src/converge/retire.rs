@@ -131,7 +131,9 @@ mod tests {
         }
         let program = releases.join("2-exe/bin/cat");
         let cat = std::fs::canonicalize("/bin/cat").unwrap();
-        std::fs::copy(cat, &program).unwrap();
+        // By a child: a process that another test is just starting would hold open what this one writes, and it could not be run.
+        let copied = Command::new("cp").arg(cat).arg(&program).status().unwrap();
+        assert!(copied.success());
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let inside = living(Command::new("cat").current_dir(releases.join("1-cwd/bin")));
         let running = living(Command::new(&program).current_dir("/"));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::Stream;
@@ -34,6 +34,8 @@ pub struct Inner {
     pub shelf: Mutex<Shelf>,
     pub desired: watch::Sender<Option<DesiredHost>>,
     pub report: watch::Sender<HostReport>,
+    /// How often what was reported was forgotten: sessions that began before are of agents that have ended since.
+    forgotten: Arc<AtomicUsize>,
     /// Ends every transfer of a bundle after so many bytes; 0: never.
     pub cut_after: AtomicUsize,
     pub transfers: AtomicUsize,
@@ -75,6 +77,7 @@ impl Store {
             shelf: Mutex::default(),
             desired: watch::channel(None).0,
             report: watch::channel(HostReport::default()).0,
+            forgotten: Arc::default(),
             cut_after: AtomicUsize::new(0),
             transfers: AtomicUsize::new(0),
             goes_at: AtomicUsize::new(0),
@@ -93,23 +96,25 @@ impl Store {
         let mut store = Self {
             authority,
             inner,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            address: own_address(),
             runtime: None,
         };
         store.listen();
         store
     }
 
-    /// Serves at the address it has, or at a free port the first time.
+    /// Serves at the address it has.
     pub fn listen(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap();
-        let listener = std::net::TcpListener::bind(self.address).unwrap();
+        // A process that another test is just starting may still hold the listener that was there.
+        let listener = super::until("the store's port", || {
+            std::net::TcpListener::bind(self.address).ok()
+        });
         listener.set_nonblocking(true).unwrap();
-        self.address = listener.local_addr().unwrap();
         let tls = tokio_rustls::TlsAcceptor::from(self.authority.server());
         let router = router(Arc::clone(&self.inner));
         runtime.spawn(async move {
@@ -154,9 +159,12 @@ impl Store {
             .publish(number, &static_spec(), &files)
     }
 
-    /// What was reported until now does not count any more.
+    /// What was reported until now does not count any more, nor does what an agent that has ended said and nobody has read yet.
     pub fn forget_report(&self) {
-        self.inner.report.send_replace(HostReport::default());
+        self.inner.report.send_modify(|report| {
+            self.inner.forgotten.fetch_add(1, Ordering::Relaxed);
+            *report = HostReport::default();
+        });
     }
 
     pub fn desire(&self, apps: Vec<DesiredApp>) {
@@ -220,6 +228,15 @@ impl Drop for Store {
             runtime.shutdown_background();
         }
     }
+}
+
+/// An address of the loopback net that nobody else takes while nobody listens there: of this process's own, and with none of
+/// the ports that the kernel gives away.
+fn own_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(11_000);
+    let port = NEXT.fetch_add(1, Ordering::Relaxed);
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    SocketAddr::from(([127, 128 | a, b, c.max(1)], port))
 }
 
 fn web_app() -> AppName {
@@ -291,6 +308,8 @@ impl Agents for Inner {
         let (mut desired, mut questions) = (self.desired.subscribe(), self.questions.subscribe());
         desired.mark_changed();
         let report = self.report.clone();
+        let forgotten = Arc::clone(&self.forgotten);
+        let begun = forgotten.load(Ordering::Relaxed);
         let logs = Arc::clone(&self.logs);
         let (mut sources, mut wanted) = (self.sources.subscribe(), self.wanted.subscribe());
         sources.mark_changed();
@@ -330,7 +349,14 @@ impl Agents for Inner {
                     message = heard.message() => match message {
                         Ok(Some(message)) => match message.message {
                             Some(v1::agent_message::Message::Report(said)) => {
-                                report.send_replace(HostReport::try_from(said).unwrap());
+                                let said = HostReport::try_from(said).unwrap();
+                                report.send_if_modified(|report| {
+                                    let counts = forgotten.load(Ordering::Relaxed) == begun;
+                                    if counts {
+                                        *report = said;
+                                    }
+                                    counts
+                                });
                             }
                             Some(v1::agent_message::Message::Logs(reply)) => {
                                 let asker = logs.lock().unwrap().get(&reply.request).cloned();

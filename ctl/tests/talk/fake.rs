@@ -1,6 +1,7 @@
 //! A store in this process: real TLS in both directions, scripted answers.
 
 use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Command, Output, Stdio};
@@ -12,7 +13,7 @@ use ship_proto::v1::fleet_server::{Fleet, FleetServer};
 use ship_proto::v1::releases_server::ReleasesServer;
 use ship_proto::v1::rollouts_server::{Rollouts, RolloutsServer};
 use ship_proto::v1::*;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -86,7 +87,7 @@ struct Face(Arc<Mutex<Script>>);
 pub struct FakeStore {
     pub script: Arc<Mutex<Script>>,
     folder: tempfile::TempDir,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -173,6 +174,14 @@ impl Said {
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
+}
+
+/// An address that refuses connections as long as the socket is held: nobody listens there, and nobody else can.
+pub fn closed() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 pub fn write(path: &Path, bytes: &[u8]) {

@@ -5,7 +5,7 @@ use ship_proto::v1::{
     Privileges, StatusReply, Target,
 };
 
-use crate::fake::{FakeStore, Script};
+use crate::fake::{FakeStore, Script, closed};
 
 fn fleet() -> StatusReply {
     let target = Some(Target {
@@ -123,11 +123,7 @@ fn the_stores_own_words_arrive() {
 #[test]
 fn no_store_answers() {
     let store = store();
-    // A port that nobody listens on: it was ours a moment ago.
-    let gone = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let (_closed, gone) = closed();
     let text = std::fs::read_to_string(store.folder().join("context.toml")).unwrap();
     let text: String = text
         .lines()

@@ -8,7 +8,7 @@ use ship_proto::refuse;
 use ship_proto::v1::{FailureKind, HostLine, OutcomeKind, PlanReply, RolloutView, Started, StepView, Target};
 use tonic::Status;
 
-use crate::fake::{FakeStore, Said, Script, Watched};
+use crate::fake::{FakeStore, Said, Script, Watched, closed};
 
 fn view(outcome: OutcomeKind) -> RolloutView {
     let target = |number| {
@@ -318,10 +318,7 @@ fn json_of_an_end() {
 #[test]
 fn a_revert_without_a_store_says_how_to_do_without() {
     let store = FakeStore::start(script([]));
-    let dead = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let (_closed, dead) = closed();
     let context = std::fs::read_to_string(store.folder().join("context.toml")).unwrap();
     let line = context.lines().find(|line| line.starts_with("store =")).unwrap();
     let context = context.replace(line, &format!("store = \"https://{dead}\""));

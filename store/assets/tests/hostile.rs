@@ -377,8 +377,9 @@ fn a_head_that_does_not_come_is_not_waited_for() {
     let mut start = Start::of(&[(JS, b"0123456789")]);
     start.port = Port {
         limits: Limits {
-            head: Duration::from_millis(400),
-            idle: Duration::from_millis(400),
+            // Also for the good request at the end, whose client may be made to wait.
+            head: Duration::from_secs(3),
+            idle: Duration::from_secs(3),
             grace: Duration::from_millis(200),
             ..Limits::default()
         },

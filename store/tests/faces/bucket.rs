@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ship_model::name::HostName;
@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::assets::{begin_sweep, end_sweep, store_of_old_releases, sweep};
-use crate::fleet::{http, outcome, plan, until};
+use crate::fleet::{PATIENCE, http, outcome, own_ip, plan, until, until_within};
 use crate::push::{asset, begin, pushed, refusal};
 
 /// An S3 server, ended with its test.
@@ -42,18 +42,22 @@ impl Moto {
             skipped("push to a bucket", "moto is not installed: run tests/setup");
             return None;
         }
-        let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let addr = free.local_addr().unwrap();
-        drop(free);
+        // None of the ports that the kernel gives away; and nobody has bound it to find it free, so that no process that another
+        // test is just starting holds it.
+        static NEXT: AtomicU16 = AtomicU16::new(10_000);
+        let addr = SocketAddr::from((own_ip(), NEXT.fetch_add(1, Ordering::Relaxed)));
         let mut command = Command::new(program);
-        command.args(["-H", "127.0.0.1", "-p", &addr.port().to_string()]);
+        command.args(["-H", &addr.ip().to_string(), "-p", &addr.port().to_string()]);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let child = command.spawn().unwrap();
         let moto = Self { child, addr };
-        until("the S3 server", || async { TcpStream::connect(addr).await.ok() }).await;
+        until_within(PATIENCE * 3, "the S3 server", || async {
+            TcpStream::connect(addr).await.ok()
+        })
+        .await;
         Some(moto)
     }
 
@@ -113,6 +117,8 @@ struct Front {
     written: Arc<Mutex<Vec<String>>>,
     /// How many of them were answered.
     answered: Arc<AtomicUsize>,
+    /// Connections that were taken and have not ended.
+    open: Arc<AtomicUsize>,
 }
 
 impl Front {
@@ -123,14 +129,33 @@ impl Front {
             way: Arc::new(Mutex::new(Way::Open)),
             written: Arc::default(),
             answered: Arc::default(),
+            open: Arc::default(),
         };
         let serving = front.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serving.clone().serve(stream, of));
+                let serving = serving.clone();
+                serving.open.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(async move {
+                    let open = Arc::clone(&serving.open);
+                    serving.serve(stream, of).await;
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
         front
+    }
+
+    /// Waits until nothing is left of a store that is dead: what it had sent before is met by the way that was told then.
+    async fn quiet(&self) {
+        // Taken after all that were there before.
+        let mut last = TcpStream::connect(self.addr).await.unwrap();
+        last.shutdown().await.unwrap();
+        last.read_to_end(&mut Vec::new()).await.unwrap();
+        until("all connections of the dead store to end", || async {
+            (self.open.load(Ordering::SeqCst) == 0).then_some(())
+        })
+        .await;
     }
 
     fn goes(&self, way: Way) {
@@ -161,7 +186,8 @@ impl Front {
                 let answer = format!("HTTP/1.1 {status}\r\n{end}\r\ncontent-length: {length}\r\n\r\n{body}");
                 stream.write_all(answer.as_bytes()).await.ok()
             }
-            Err(None) => std::future::pending().await,
+            // Until whoever asked has gone.
+            Err(None) => stream.read_u8().await.ok().map(drop),
         }
     }
 
@@ -330,6 +356,7 @@ async fn a_push_that_was_killed_sends_only_what_lacks() {
     .await;
     assert_eq!(web.running(), Some(1));
     store.kill();
+    front.quiet().await;
     front.goes(Way::Open);
     store.serve().await;
     let mut clients = store.operator().await;
@@ -419,6 +446,7 @@ async fn a_bucket_that_gives_up_half_ends_it_or_takes_it_back() {
     end_sweep(&mut progress).await.unwrap();
     until("one to go", || async { (front.deleted() == 1).then_some(()) }).await;
     store.kill();
+    front.quiet().await;
     front.goes(Way::Refuse("503 Slow Down"));
     store.serve().await;
     let mut clients = store.operator().await;

@@ -7,7 +7,7 @@ use ship_bundle::delta::{Effort, TreeBlobs, make_delta};
 use ship_proto::v1::{self, FailureKind};
 use ship_proto::{MAX_PIECE, failure_of};
 
-use crate::fleet::{Clients, Store, Tree, http, request_id};
+use crate::fleet::{Clients, Store, Tree, http, request_id, until};
 
 /// It waits until nothing is wished for in a while.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -51,6 +51,18 @@ fn asked(release: &[u8], bases: &[&[u8]], avoid: &[&[u8]]) -> v1::DeltasRequest 
     }
 }
 
+/// What the store tells once it has one: it waits for one that is being made, and a host asks again when that takes too long.
+async fn told(agent: &Clients, request: v1::DeltasRequest) -> Vec<v1::Delta> {
+    until("a delta", || {
+        let (mut agent, request) = (agent.clone(), request.clone());
+        async move {
+            let reply = agent.releases.deltas(request).await.unwrap().into_inner();
+            (!reply.deltas.is_empty()).then_some(reply.deltas)
+        }
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_host_gets_a_delta_from_what_it_has_be_it_the_last_release_or_an_old_one() {
     let store = Store::start().await;
@@ -63,7 +75,7 @@ async fn a_host_gets_a_delta_from_what_it_has_be_it_the_last_release_or_an_old_o
     // Made at publish, and made because it is asked for: the answer waits for both.
     for base in [1, 0] {
         let request = asked(&ids[2], &[&ids[base]], &[]);
-        let found = agent.releases.deltas(request).await.unwrap().into_inner().deltas;
+        let found = told(&agent, request).await;
         assert_eq!(found.len(), 1, "from release {}", base + 1);
         assert_eq!(found[0].base, ids[base]);
         read(&store, &found[0]).await;
@@ -271,9 +283,8 @@ async fn a_store_that_is_started_again_puts_the_work_into_deltas_that_it_had_not
     let one = published(&mut clients, &bundled(1)).await;
     let two = published(&mut clients, &bundled(2)).await;
     let hasty = {
-        let mut agent = Clients::new(store.channel("agent/dev", "h1").await);
-        let found = agent.releases.deltas(asked(&two, &[&one], &[])).await;
-        found.unwrap().into_inner().deltas[0].clone()
+        let agent = Clients::new(store.channel("agent/dev", "h1").await);
+        told(&agent, asked(&two, &[&one], &[])).await.remove(0)
     };
     store.kill();
     store.serve().await;

@@ -5,6 +5,7 @@ mod tree;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -29,11 +30,20 @@ pub use line::{channel, connect, http, tls};
 pub use tree::Tree;
 
 /// How long anything may take before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until `done` gives something.
-pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut done: impl FnMut() -> F) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, done: impl FnMut() -> F) -> T {
+    until_within(PATIENCE, what, done).await
+}
+
+/// The same, for at most `patience`.
+pub async fn until_within<T, F: Future<Output = Option<T>>>(
+    patience: Duration,
+    what: &str,
+    mut done: impl FnMut() -> F,
+) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(value) = done().await {
             return value;
@@ -41,6 +51,12 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut done: impl 
         assert!(Instant::now() < deadline, "gave up waiting: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// On a part of the loopback net of this process's own, where nobody else is given a port that was let go.
+pub fn own_ip() -> Ipv4Addr {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 128 | a, b, c.max(1))
 }
 
 pub struct Store {
@@ -68,7 +84,8 @@ fn ran(command: &mut Command) {
 }
 
 impl Store {
-    /// A new store that serves, impatient enough for tests.
+    /// A new store that serves, impatient enough for tests. Its hosts live in the test's own thread; where a loaded machine makes
+    /// that wait, it must not be taken for their silence.
     pub async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
@@ -83,8 +100,8 @@ impl Store {
         settings.listen.set_port(0);
         settings.assets_listen.set_port(0);
         settings.heartbeat_ms = 200;
-        settings.uncertain_after_ms = 2_000;
-        settings.unavailable_after_ms = 4_000;
+        settings.uncertain_after_ms = 15_000;
+        settings.unavailable_after_ms = 30_000;
         settings.soak_ms = 100;
         settings.switch_deadline_ms = 20_000;
         change(&mut settings);

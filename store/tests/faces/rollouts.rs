@@ -249,7 +249,8 @@ async fn the_same_request_starts_one_rollout() {
 
 #[tokio::test]
 async fn a_store_that_is_killed_goes_on_where_it_was() {
-    let mut store = Store::start().await;
+    // The deadline runs through four starts of the store.
+    let mut store = Store::start_with(|settings| settings.switch_deadline_ms = 120_000).await;
     let (mut clients, agents) = three(&store).await;
     clients.promote(1).await;
     // A host that does not answer holds the rollout up in its wave.
@@ -381,7 +382,11 @@ async fn a_plan_tells_what_each_host_fetches_and_a_rollout_when_its_steps_were()
 
 #[tokio::test]
 async fn a_host_that_is_away_is_left_out_by_name() {
-    let store = Store::start().await;
+    let store = Store::start_with(|settings| {
+        settings.uncertain_after_ms = 3_000;
+        settings.unavailable_after_ms = 6_000;
+    })
+    .await;
     let (mut clients, agents) = three(&store).await;
     for agent in &agents[1..] {
         agent.change(|host| host.mute = true);

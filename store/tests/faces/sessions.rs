@@ -130,20 +130,26 @@ async fn the_newest_session_of_a_host_wins() {
     drop(keep);
 }
 
+/// Each in a store of its own, in which it lasts: between the two a test that is made to wait would see only the second.
 #[tokio::test]
 async fn silence_is_seen_and_a_word_mends_it() {
-    let store = Store::start().await;
-    let mut clients = store.operator().await;
-    let (h1, _h2) = (
-        Agent::start(&store, "h1", &["web"]),
-        Agent::start(&store, "h2", &["web"]),
-    );
-    clients.hosts(&[("h1", "available"), ("h2", "available")]).await;
-    h1.change(|host| host.mute = true);
-    clients.hosts(&[("h1", "uncertain"), ("h2", "available")]).await;
-    clients.hosts(&[("h1", "unavailable"), ("h2", "available")]).await;
-    h1.change(|host| host.mute = false);
-    clients.hosts(&[("h1", "available"), ("h2", "available")]).await;
+    for (silent, unavailable_after_ms) in [("uncertain", 3_600_000), ("unavailable", 4_000)] {
+        let store = Store::start_with(|settings| {
+            settings.uncertain_after_ms = 2_000;
+            settings.unavailable_after_ms = unavailable_after_ms;
+        })
+        .await;
+        let mut clients = store.operator().await;
+        let (h1, _h2) = (
+            Agent::start(&store, "h1", &["web"]),
+            Agent::start(&store, "h2", &["web"]),
+        );
+        clients.hosts(&[("h1", "available"), ("h2", "available")]).await;
+        h1.change(|host| host.mute = true);
+        clients.hosts(&[("h1", silent), ("h2", "available")]).await;
+        h1.change(|host| host.mute = false);
+        clients.hosts(&[("h1", "available"), ("h2", "available")]).await;
+    }
 }
 
 #[tokio::test]

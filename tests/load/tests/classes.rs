@@ -299,6 +299,8 @@ fn an_idle_connection_that_the_server_closes_loses_nothing() {
         rate: 0,
         keep_alive_rate: 50,
         connections: 1,
+        // Requests that are begun late have connections of their own: some must be in time.
+        duration: Some(Duration::from_secs(1)),
         ..plan(&url)
     });
     // A request may meet the close on its way; then it is a cut, and nothing else.

@@ -152,7 +152,8 @@ fn limits_are_told_and_the_answer_survives_what_the_client_still_sends() {
 #[test]
 fn a_slow_client_is_told_and_does_not_hold_others_up() {
     let server = Server::start(&Start {
-        arguments: vec!["--patience-ms", "1000"],
+        // Enough for the quick one, whose client may be made to wait.
+        arguments: vec!["--patience-ms", "4000"],
         ..Start::default()
     });
     let mut slow = server.connect();

@@ -11,8 +11,8 @@ impl Subject {
     fn binds(name: &'static str, command: Vec<String>, files: &[(&str, &'static str)]) -> Self {
         Self {
             strategy: Strategy::BindJoin,
-            // They keep what idle users keep, so there is no use in a long one.
-            drain: Duration::from_secs(2),
+            // They keep what idle users keep, so there is no use in a longer one than an answer takes on a busy machine.
+            drain: Duration::from_secs(4),
             ..Self::new(name, command, files)
         }
     }

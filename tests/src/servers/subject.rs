@@ -57,9 +57,9 @@ pub(super) fn program(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// A link where that is possible: a program just copied cannot be run while a thread that starts another holds it open.
+/// So that it can be run at once, should it be a program.
 pub(super) fn place(from: &Path, to: &Path) -> std::io::Result<()> {
-    std::fs::hard_link(from, to).or_else(|_| std::fs::copy(from, to).map(drop))
+    crate::victim::link(from, to)
 }
 
 impl Subject {
@@ -130,13 +130,14 @@ impl Subject {
         })
     }
 
-    /// Without the recipe: it has not heard of any drain, so there is no use in a long one.
+    /// Without the recipe: it has not heard of any drain, so there is no use in a longer one than an answer takes on a busy
+    /// machine.
     #[must_use]
     pub fn plain_uvicorn() -> Option<Self> {
         Some(Self {
             name: "uvicorn, plain",
             env: vec![("PLAIN", "1".to_owned())],
-            drain: Duration::from_secs(1),
+            drain: Duration::from_secs(3),
             websockets: false,
             ..Self::uvicorn()?
         })

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ship_tests::{Fleet, bin, shipctl, skipped};
+use ship_tests::{Fleet, bin, shipctl, skipped, wait};
 
 use crate::state::{good, of, refused, tree, with_one_release};
 
@@ -35,6 +35,10 @@ fn a_taken_port_and_a_damaged_index_are_told_and_healed() {
         "{ran}"
     );
     drop(holder);
+    // A process that another test is just starting goes on listening there until it executes.
+    wait::until("nobody to listen where the store does", || {
+        TcpStream::connect(&store).is_err().then_some(())
+    });
 
     let index = fleet.dir().join("store/catalog/index");
     for file in ["db", "conf"] {

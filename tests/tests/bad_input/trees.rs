@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
-use ship_tests::{Fleet, Ran, shipctl};
+use ship_tests::{Fleet, Ran, shipctl, wait};
 
 use crate::state::{good, of, refused, with_one_release};
 
@@ -158,16 +158,18 @@ fn busy(fleet: &Fleet, before: &[String]) {
     let root = good(fleet, "busy");
     let file = fs::File::create(root.join("log")).unwrap();
     file.set_len(64 << 20).unwrap();
-    let done = AtomicBool::new(false);
+    let (done, begun) = (AtomicBool::new(false), AtomicBool::new(false));
     let ran = std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut end = 64 << 20;
             while !done.load(Ordering::Relaxed) {
                 end += 1;
                 file.set_len(end).unwrap();
+                begun.store(true, Ordering::Relaxed);
                 std::thread::yield_now();
             }
         });
+        wait::until("it to grow", || begun.load(Ordering::Relaxed).then_some(()));
         let ran = fleet.shipctl(&["publish", root.to_str().unwrap()]);
         done.store(true, Ordering::Relaxed);
         ran
@@ -213,9 +215,11 @@ fn as_nobody(fleet: &Fleet, args: &[&str]) -> Ran {
     }
     let program = own.join("shipctl");
     let shipctl = ship_tests::bin("shipctl");
-    fs::hard_link(&shipctl, &program)
-        .or_else(|_| fs::copy(&shipctl, &program).map(drop))
-        .unwrap();
+    if fs::hard_link(&shipctl, &program).is_err() {
+        // By a process: what this one holds open for writing cannot be run while another test is starting something.
+        let copied = Command::new("cp").args([&shipctl, &program]).status();
+        assert!(copied.unwrap().success());
+    }
     fs::set_permissions(fleet.dir().parent().unwrap(), PermissionsExt::from_mode(0o755)).unwrap();
     let mut command = Command::new(&program);
     command.arg("-c").arg(context).args(args).current_dir("/");

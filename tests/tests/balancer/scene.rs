@@ -224,7 +224,7 @@ fn ship_toml() -> String {
          class = \"web\"\n\
          listen = {{ http = \"tcp:{PORT}\" }}\n\
          strategy = \"stop-start\"\n\
-         probe = {{ http = \"/healthz\" }}\n\
+         probe = {{ http = \"/healthz\", timeout = \"5s\" }}\n\
          soak = \"50ms\"\n\
          drain = \"100ms\"\n\
          stop_timeout = \"5s\"\n\

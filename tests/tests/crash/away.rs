@@ -18,15 +18,9 @@ fn a_store_that_dies_at_every_step_of_a_publish_costs_a_wait_and_no_number() {
     let armed = |fault: &str| format!("{fault}=kill@1");
     fleet.rearm(Victim::Store, &armed(FAULTS[0]));
     let order = fleet.dir().with_file_name("arm").join("shipstore.store");
-    let ran = std::thread::scope(|scope| {
-        fleet.arm(Victim::Store, &armed(FAULTS[1]));
-        let publishing = scope.spawn(|| fleet.shipctl(&["publish", &tree.to_string_lossy(), "-o", "json"]));
-        for fault in &FAULTS[2..] {
-            wait::until("the death before", || (!order.exists()).then_some(()));
-            fleet.arm(Victim::Store, &armed(fault));
-        }
-        publishing.join().unwrap()
-    });
+    let later: Vec<_> = FAULTS[1..].iter().map(|fault| armed(fault)).collect();
+    fleet.arm(Victim::Store, &later.join("\n"));
+    let ran = fleet.shipctl(&["publish", &tree.to_string_lossy(), "-o", "json"]);
     assert!(!order.exists(), "not every life of the store ended: {ran}");
     assert!(ran.stderr.contains("store unreachable, trying again"), "{ran}");
     assert_eq!(ran.expect(0).json()["release"], 1);
@@ -61,15 +55,9 @@ fn a_store_that_dies_over_a_delta_costs_a_wait_and_no_number() {
     let armed = |fault: &str| format!("{fault}=kill@1");
     fleet.rearm(Victim::Store, &armed(FAULTS[0]));
     let order = fleet.dir().with_file_name("arm").join("shipstore.store");
-    let ran = std::thread::scope(|scope| {
-        fleet.arm(Victim::Store, &armed(FAULTS[1]));
-        let publishing = scope.spawn(|| publish(2));
-        for fault in &FAULTS[2..] {
-            wait::until("the death before", || (!order.exists()).then_some(()));
-            fleet.arm(Victim::Store, &armed(fault));
-        }
-        publishing.join().unwrap()
-    });
+    let later: Vec<_> = FAULTS[1..].iter().map(|fault| armed(fault)).collect();
+    fleet.arm(Victim::Store, &later.join("\n"));
+    let ran = publish(2);
     assert!(!order.exists(), "not every life of the store ended: {ran}");
     assert!(ran.stderr.contains("store unreachable, trying again"), "{ran}");
     let json = ran.expect(0).json();

@@ -37,6 +37,7 @@ fn a_push_to_a_bucket_goes_on_where_it_was_killed() {
         "five to be there",
         || s3.answered() == answered + 5,
     );
+    s3.quiet();
     s3.goes(Way::Open);
     let rest = run(by_hand(&fleet, &s3, &["site@1", "--to", TO, "-o", "json"])).json();
     assert_eq!(pushed(&rest), (8, 5, 0), "{rest:#}");
@@ -111,6 +112,7 @@ fn what_a_bucket_refuses_is_told_and_waiting_for_it_ends() {
     ))
     .expect(1);
     assert!(slow.stderr.contains("did not answer as it should"), "{slow}");
+    s3.quiet();
     assert_eq!(s3.answered(), 1);
     s3.goes(Way::Open);
     let rest = run(by_hand(&fleet, &s3, &["site", "--to", TO, "-o", "json"])).json();

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use ship_keeper::protocol::*;
 use ship_keeper::{AskError, Client, Taken};
 
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Long enough for a loaded machine; nothing is measured by it.
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 pub struct Stage {
     pub dir: tempfile::TempDir,
@@ -28,8 +29,9 @@ pub struct Stage {
     epoch: AtomicU64,
 }
 
-/// Not a port of the range that the kernel gives away, at an address of the loopback net of its own.
-fn own_address() -> String {
+/// Not a port of the range that the kernel gives away, at an address of the loopback net of its own. Nobody has bound it to
+/// find it free: a process that another test is just starting would hold it still.
+pub fn own_address() -> String {
     static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(9_000);
     let port = NEXT.fetch_add(1, Ordering::Relaxed);
     let [_, a, b, c] = std::process::id().to_be_bytes();
@@ -44,6 +46,13 @@ pub fn fixture() -> PathBuf {
         "build it with `cargo build -p ship-keeper --example fixture`"
     );
     fixture
+}
+
+/// Puts a program where it can be run at once. A child does that: what this process had open for writing may be held open by
+/// a process that another test is just starting, and cannot be run so long.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(from).arg(to).status();
+    assert!(copied.unwrap().success(), "{} is not copied", from.display());
 }
 
 impl Stage {
@@ -258,7 +267,9 @@ impl Stage {
             let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             let zombie = stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'));
-            !zombie
+            // One that has ended between the two looks has no such line.
+            !stat.is_empty()
+                && !zombie
                 && environment
                     .windows(mark.len())
                     .any(|window| window == mark.as_bytes())
