@@ -110,7 +110,9 @@ fn a_wrapper_names_the_process_to_look_after() {
     // What it wraps may be ready before it is named.
     stage.until("the wrapper is not the main process any more", |status| {
         active(status).is_some_and(|found| {
-            let environment = found.pid.map(|pid| std::fs::read_to_string(format!("/proc/{pid}/environ")));
+            let environment = found
+                .pid
+                .map(|pid| std::fs::read_to_string(format!("/proc/{pid}/environ")));
             matches!(environment, Some(Ok(environment)) if environment.contains("FIXTURE=\0"))
         })
     });

@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::fleet::{Store, program, until};
+use crate::fleet::{Store, http, program, until};
 
 fn command(script: &str) -> SinkSettings {
     let words = ["/bin/sh", "-c", script].map(str::to_owned);
@@ -81,7 +81,7 @@ fn set_down(place: &Path, down: bool) {
 
 /// Until the store says what is wrong with its one route, or that nothing is.
 async fn until_trouble(store: &Store, part: Option<&str>) -> v1::NotifyRoute {
-    let mut clients = store.operator().await;
+    let clients = store.operator().await;
     until(&format!("trouble: {part:?}"), || {
         let mut clients = clients.clone();
         async move {
@@ -267,8 +267,8 @@ async fn a_webhook_gets_the_message_and_its_token() {
 }
 
 async fn metrics(store: &Store) -> String {
-    let url = format!("http://{}/metrics", store.addresses().assets);
-    reqwest::get(url).await.unwrap().text().await.unwrap()
+    let (_, _, page) = http(store.addresses().assets, None, "GET", "/metrics", "").await;
+    String::from_utf8_lossy(&page).into_owned()
 }
 
 /// The same with TLS, and a certificate that only its own file vouches for.
