@@ -7,6 +7,7 @@
 mod addresses;
 mod adopt;
 mod adopted;
+mod announce;
 mod asking;
 mod canary;
 mod count;
