@@ -251,7 +251,7 @@ fn enter_group(spec: &ProcessSpec) -> bool {
     let groups = Groups::find(Path::new("/proc"), &GroupsAt::Auto, &format!("{GROUP}{pid}"));
     groups.tidy(GROUP);
     let held = groups.prepare(0, &spec.name, limits);
-    held.memory && groups.enter(0, &spec.name, pid).is_ok()
+    held.memory && groups.enter(0, &spec.name, pid, false).is_ok()
 }
 
 fn failed(failure: StartFailure, words: &[String]) -> ExecError {

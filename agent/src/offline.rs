@@ -137,8 +137,14 @@ pub fn revert(
         if scene.keeper.status().is_none() {
             scene.start_keeper(config)?;
         }
-        let rotation = Rotation::leave(config, &scene, target, &mut journal, say);
-        let asked = ask_keeper(&scene, target, wish.reason);
+        let mut rotation = Rotation::leave(config, &scene, target, &mut journal, say);
+        let notice = rotation
+            .is_none()
+            .then(|| rotation::notice(config, app))
+            .flatten();
+        let asked = ask_keeper(&scene, target, wish.reason, notice, || {
+            rotation = Rotation::leave_now(config, &scene, &mut journal, say);
+        });
         let back = rotation.map_or(Ok(()), |rotation| rotation.come_back(&mut journal));
         asked?;
         settle(app, target, back, say)?;
@@ -211,19 +217,42 @@ fn note(scene: &Scene, target: Target, reason: &str) -> Result<Journal, RevertEr
     Ok(journal)
 }
 
-fn ask_keeper(scene: &Scene, target: Target, reason: &str) -> Result<(), RevertError> {
+/// Asks the keeper and waits for what comes of it. With `notice` it tells of a gap that shows on the way, and waits for that
+/// long until `leave` has been done.
+fn ask_keeper(
+    scene: &Scene,
+    target: Target,
+    reason: &str,
+    notice: Option<Duration>,
+    mut leave: impl FnMut(),
+) -> Result<(), RevertError> {
     let failed = |source: AskError| RevertError::Keeper {
         app: scene.layout.app.clone(),
         source: Box::new(source),
     };
     let before = scene.keeper.status().and_then(|status| status.outcome.clone());
-    scene
-        .client
+    let client = scene.client.clone();
+    let client = match notice {
+        Some(notice) => client.with_notice(notice),
+        None => client,
+    };
+    client
         .revert(Some(target.number.0), reason, None)
         .map_err(failed)?;
-    let deadline = Instant::now() + PATIENCE;
+    let mut deadline = Instant::now() + PATIENCE;
     loop {
-        let status = scene.client.status().map_err(failed)?;
+        let status = client.status().map_err(failed)?;
+        if status
+            .announced
+            .as_ref()
+            .is_some_and(|gap| gap.release == target.number.0)
+        {
+            leave();
+            // Refused when its time is over: it goes on by itself then.
+            let _ = client.may_clear(target.number.0);
+            deadline = Instant::now() + PATIENCE;
+            continue;
+        }
         let going = status.switching_to.is_some() || status.queued.is_some();
         let runs = crate::keeper::running(&status) == Some(target);
         if runs && !going {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::protocol::{
-    Intent, MAX_LINE, PROTOCOL_VERSION, ProcessSpec, Refusal, Reply, ReplyLine, Request, RequestLine,
-    SOCKET_NAME, Status,
+    Intent, MAX_LINE, MAX_NOTICE_MS, PROTOCOL_VERSION, ProcessSpec, Refusal, Reply, ReplyLine, Request,
+    RequestLine, SOCKET_NAME, Status,
 };
 
 /// Why a keeper could not be asked, or said no.
@@ -69,6 +69,7 @@ pub enum Taken {
 pub struct Client {
     socket: PathBuf,
     timeout: Duration,
+    notice: Option<Duration>,
 }
 
 impl Client {
@@ -78,7 +79,23 @@ impl Client {
         Self {
             socket: run.join(SOCKET_NAME),
             timeout,
+            notice: None,
         }
+    }
+
+    /// The same for one who leads users elsewhere before a gap: switches and reverts asked by it wait for
+    /// [`Client::may_clear`] when there is one, for so long at most.
+    #[must_use]
+    pub fn with_notice(self, notice: Duration) -> Self {
+        Self {
+            notice: Some(notice),
+            ..self
+        }
+    }
+
+    fn notice_ms(&self) -> Option<u64> {
+        let millis = self.notice?.as_millis();
+        Some(u64::try_from(millis).map_or(MAX_NOTICE_MS, |millis| millis.min(MAX_NOTICE_MS)))
     }
 
     /// Asks for a switch; [`Client::watch`] tells how it goes.
@@ -89,6 +106,7 @@ impl Client {
     pub fn switch(&self, intent: Intent) -> Result<Taken, AskError> {
         self.change(Request::Switch {
             intent: Box::new(intent),
+            notice_ms: self.notice_ms(),
         })
     }
 
@@ -101,7 +119,16 @@ impl Client {
             to,
             reason: reason.to_owned(),
             epoch,
+            notice_ms: self.notice_ms(),
         })
+    }
+
+    /// Says that users were led elsewhere: the gap announced on the way to `release` may begin.
+    ///
+    /// # Errors
+    /// [`Refusal::NothingAnnounced`] when none is, or its time is over.
+    pub fn may_clear(&self, release: u64) -> Result<Taken, AskError> {
+        self.change(Request::MayClear { release })
     }
 
     /// Asks the keeper to look after a process that it has not started; see [`Request::Adopt`].

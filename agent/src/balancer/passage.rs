@@ -22,6 +22,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const QUIET: Duration = Duration::from_secs(1);
 /// For what should be so already.
 const SOON: Duration = Duration::from_secs(5);
+/// For an agent that was stopped meanwhile to be started again.
+const SLACK: Duration = Duration::from_secs(30);
 
 /// Why a host did not leave rotation, or did not come back.
 #[derive(Debug, Error)]
@@ -68,6 +70,14 @@ pub struct Passage {
     pub board: Arc<Board>,
     /// Set by whoever wants it no more.
     pub called_off: Arc<AtomicBool>,
+}
+
+/// The longest that [`Passage::look`] and [`Passage::leave`] take together, on a machine that is very busy: whoever waits for
+/// them that long may take this agent for dead.
+pub fn longest(settings: &[Settings]) -> Duration {
+    // Of each: asked for the first time; told; waited for to be asked; waited for to be empty.
+    let waits = settings.iter().map(|one| one.wait * 4 + SOON);
+    waits.sum::<Duration>() + SLACK
 }
 
 impl Passage {

@@ -152,13 +152,14 @@ impl App {
         status: &ship_keeper::protocol::Status,
         intent: Intent,
     ) -> Result<ship_keeper::Taken, AskError> {
+        let client = self.asking();
         let held = self.record().held.as_ref();
         let mut known = status.revert.to.iter().chain(&status.running);
         let back = held.is_some() || known.any(|to| to.release == intent.release && to.id == intent.id);
         if back {
             let reason = held.map_or_else(|| format!("deploy {}", intent.deploy), |held| held.reason.clone());
             let epoch = held.is_none().then_some(intent.epoch);
-            match self.client.revert(Some(intent.release), &reason, epoch) {
+            match client.revert(Some(intent.release), &reason, epoch) {
                 Err(AskError::Refused {
                     refusal: Refusal::NothingToRevertTo,
                     ..
@@ -166,7 +167,7 @@ impl App {
                 other => return other,
             }
         }
-        self.client.switch(intent)
+        client.switch(intent)
     }
 
     fn refused_by_keeper(&mut self, target: Target, error: &AskError) {

@@ -224,7 +224,7 @@ impl App {
             return self.switch_to(target, view);
         }
         let action = next_action(self.record().desired.as_ref(), &observed, now);
-        if !matches!(action, Action::Switch(_)) {
+        if !matches!(action, Action::Switch(_)) && !self.heed_gap(view) {
             self.mind_rotation(view);
         }
         match action {

@@ -1,5 +1,8 @@
 //! Out of rotation before a switch that has a gap, back in when the app serves; see [`crate::balancer`].
 //!
+//! Most gaps are known before the keeper is asked. One that shows on the way (no memory for two generations, an upgrade from
+//! inside that fails) it announces, and waits until the host is out.
+//!
 //! That the host is out is in the record before any balancer is told. Killed at any line, the next agent finds it there
 //! and goes on: out again for a switch that is still wanted, else back in.
 
@@ -7,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use ship_keeper::Client;
 use ship_model::release::Target;
 use ship_model::report::{AppFailure, BALANCER_STEP as STEP};
 use ship_model::spec::ReleaseSpec;
@@ -15,7 +19,7 @@ use super::app::App;
 use super::mailbox::Mailbox;
 use super::view::View;
 use crate::balancer::rule::{self, Before, Stand, Way};
-use crate::balancer::{Board, Direct, Passage, PassageError, Settings};
+use crate::balancer::{Board, Direct, Passage, PassageError, Settings, passage};
 use crate::clock;
 use crate::fetch::Backoff;
 use crate::journal::OutOfRotation;
@@ -111,6 +115,64 @@ impl App {
                 false
             }
         }
+    }
+
+    /// Through whom the keeper is asked to switch: it tells of a gap that shows on the way while the host is in rotation.
+    pub(super) fn asking(&self) -> Client {
+        let client = self.client.clone();
+        if self.rotation.settings.is_empty() || self.rotation.left || self.rotation.regardless.is_some() {
+            return client;
+        }
+        client.with_notice(passage::longest(&self.rotation.settings))
+    }
+
+    /// The release that the keeper can only start when what runs has ended, as it found out on the way, and why.
+    fn announced(&self, view: &View) -> Option<(Target, String)> {
+        let announced = self.keeper.status()?.announced.as_ref()?;
+        let wanted = self.goal().filter(|goal| view.switching == Some(*goal))?;
+        (announced.release == wanted.number.0).then(|| (wanted, announced.reason.clone()))
+    }
+
+    /// Takes the host out for a gap that the keeper announces, and lets it begin then; false when there is none.
+    pub(super) fn heed_gap(&mut self, view: &View) -> bool {
+        let Some((release, reason)) = self.announced(view) else {
+            return false;
+        };
+        let due = match self.rotation.regardless == Some(release) {
+            true => Before::Switch,
+            false => rule::before_switch(true, self.stand()),
+        };
+        match due {
+            Before::Switch => {
+                let _ = ship_durable::fault::point("agent.gap.left");
+                match self.client.may_clear(release.number.0) {
+                    Ok(_) => tracing::info!(release = %release.number, reason, "the gap may begin"),
+                    Err(error) => {
+                        tracing::warn!(release = %release.number, error = chain(&error), "keeper not told that the gap may begin");
+                    }
+                }
+            }
+            Before::Begin(way) => {
+                tracing::info!(release = %release.number, deploy = %self.deploy(), reason, ?way, "balancer");
+                self.begin_passage(way, view);
+            }
+            Before::Wait => {}
+            Before::CallOff => self.call_off(),
+        }
+        true
+    }
+
+    /// Nobody will take the host out for the gap that the keeper announces: it stays with what runs.
+    fn refuse_gap(&self, reason: &str) -> bool {
+        let status = self.keeper.status();
+        let announced = status.filter(|status| status.announced.is_some());
+        let Some(running) = announced.and_then(|status| status.running.as_ref()) else {
+            return false;
+        };
+        if let Err(error) = self.client.revert(Some(running.release), reason, None) {
+            tracing::error!(error = chain(&error), "keeper not called back");
+        }
+        true
     }
 
     fn running_spec(&self, view: &View) -> Option<&ReleaseSpec> {
@@ -228,7 +290,10 @@ impl App {
         let Some(goal) = self.goal() else { return };
         self.rotation.regardless = self.record().held.as_ref().map(|held| held.to);
         let reason = "nothing was stopped: the record could not be saved".to_owned();
-        self.fail(goal, STEP, reason, Vec::new(), true);
+        let goes_on = self.rotation.regardless == Some(goal);
+        // One that was called back is not taken again under this epoch.
+        let called_back = !goes_on && self.refuse_gap(&reason);
+        self.fail(goal, STEP, reason, Vec::new(), !called_back);
     }
 
     fn returned(&mut self) {
@@ -262,6 +327,7 @@ impl App {
             self.rotation.regardless = Some(goal);
         } else {
             let reason = format!("nothing was stopped: {}", chain(error));
+            self.refuse_gap(&reason);
             self.fail(goal, STEP, reason, Vec::new(), false);
         }
     }

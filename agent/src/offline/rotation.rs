@@ -5,7 +5,9 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use ship_model::name::AppName;
 use ship_model::release::Target;
 use ship_model::spec::ReleaseSpec;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Scene;
 use crate::balancer::board::ServeError;
-use crate::balancer::{Board, Direct, Kind, Passage, PassageError, Settings, board, rule};
+use crate::balancer::{Board, Direct, Kind, Passage, PassageError, Settings, board, passage, rule};
 use crate::clock;
 use crate::config::Config;
 use crate::journal::{Journal, OutOfRotation};
@@ -30,6 +32,17 @@ pub struct Rotation<'a> {
     _answering: Option<Answering>,
 }
 
+/// How long taking the host out may take; none where no balancer is to be told.
+pub fn notice(config: &Config, app: &AppName) -> Option<Duration> {
+    let own = of(config, app);
+    (!own.is_empty()).then(|| passage::longest(&own))
+}
+
+fn of(config: &Config, app: &AppName) -> Vec<Settings> {
+    let own = config.balancers.iter().filter(|one| one.app == *app);
+    own.cloned().collect()
+}
+
 impl<'a> Rotation<'a> {
     /// Takes the host out if nobody serves for a moment on the way to `target`, or if an agent died while it was out. A
     /// balancer that cannot be told is said and passed over: what runs is bad, and users stay with it otherwise.
@@ -40,10 +53,8 @@ impl<'a> Rotation<'a> {
         journal: &mut Journal,
         say: &dyn Fn(&str),
     ) -> Option<Self> {
-        let app = &scene.layout.app;
-        let own = config.balancers.iter().filter(|one| one.app == *app);
-        let own: Vec<Settings> = own.cloned().collect();
-        let out = journal.record().out.clone();
+        let own = of(config, &scene.layout.app);
+        let out = &journal.record().out;
         let gap = || {
             let (running, wanted) = (scene.spec(scene.view.running?)?, scene.spec(target)?);
             rule::gap(running, wanted, &config.classes)
@@ -51,6 +62,18 @@ impl<'a> Rotation<'a> {
         if own.is_empty() || (out.is_none() && gap().is_none()) {
             return None;
         }
+        Self::leave_now(config, scene, journal, say)
+    }
+
+    /// As [`Self::leave`], whether or not a gap was to be seen before.
+    pub fn leave_now(
+        config: &'a Config,
+        scene: &'a Scene,
+        journal: &mut Journal,
+        say: &dyn Fn(&str),
+    ) -> Option<Self> {
+        let own = of(config, &scene.layout.app);
+        let out = journal.record().out.clone();
         let mut rotation = Self::prepare(config, scene, own, say);
         match rotation.go(out, journal) {
             Ok(left) => {

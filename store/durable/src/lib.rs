@@ -21,7 +21,7 @@ pub use file::{
     write_private_file,
 };
 pub use journal::{Cut, Journal, JournalError, OpenError, Record, Recovered};
-pub use link::{LinkError, replace_symlink};
+pub use link::{LinkError, replace_symlink, swap_symlink};
 pub use lock::{LockError, LockFile};
 pub use sweep::{LEFTOVER_PREFIX, sweep_leftovers};
 pub use tree::{RemoveTreeError, remove_tree};

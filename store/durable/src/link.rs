@@ -51,6 +51,19 @@ pub enum LinkError {
 /// # Errors
 /// [`LinkError`]; the old link stands, except after [`LinkError::Sync`].
 pub fn replace_symlink(link: &Path, target: &Path) -> Result<(), LinkError> {
+    let dir = swap_symlink(link, target)?;
+    sync_dir(dir).map_err(|source| LinkError::Sync {
+        link: link.to_owned(),
+        source,
+    })
+}
+
+/// As [`replace_symlink`], but nothing is synced: until the folder it gives is, the link may be the old one again after a
+/// crash of the machine.
+///
+/// # Errors
+/// [`LinkError`]; the old link stands.
+pub fn swap_symlink<'a>(link: &'a Path, target: &Path) -> Result<&'a Path, LinkError> {
     let dir = parent_of(link).ok_or_else(|| LinkError::NoName {
         link: link.to_owned(),
     })?;
@@ -71,10 +84,7 @@ pub fn replace_symlink(link: &Path, target: &Path) -> Result<(), LinkError> {
         swap(dir, link, target).map_err(swap_error)?;
     }
     fault::point("durable.link.swap.after").map_err(swap_error)?;
-    sync_dir(dir).map_err(|source| LinkError::Sync {
-        link: link.to_owned(),
-        source,
-    })
+    Ok(dir)
 }
 
 fn swap(dir: &Path, link: &Path, target: &Path) -> io::Result<()> {

@@ -9,6 +9,7 @@
 
 mod alone;
 mod fault;
+mod late;
 mod scene;
 
 use std::net::SocketAddr;

@@ -8,6 +8,8 @@ use rustix::process::Signal;
 use ship_tests::{Fleet, Haproxy, Nginx, Victim};
 
 pub const APP: &str = "plain";
+/// The manner of a release that is to be upgraded from inside, which never works: the keeper finds out on the way.
+pub const UPGRADES: &str = "upgrades";
 const PORT: u16 = 8090;
 /// Where agents answer balancers that ask: by agent-check, and by HTTP.
 const CHECKED: u16 = 8091;
@@ -159,6 +161,11 @@ impl Scene {
 
     /// Tells the agents of their balancers, and serves release 1.
     pub fn begin(&self, tables: impl Fn(&Host) -> String) {
+        self.begin_as("", tables);
+    }
+
+    /// As [`Scene::begin`], with a first release of this manner.
+    pub fn begin_as(&self, manner: &str, tables: impl Fn(&Host) -> String) {
         for host in &self.hosts {
             let path = config(&self.fleet, host.name);
             let text = fs::read_to_string(&path).unwrap() + &tables(host);
@@ -176,7 +183,7 @@ impl Scene {
             self.fleet.reborn(agent, old);
         }
         self.fleet.whole();
-        self.publish(1, "");
+        self.publish(1, manner);
         self.promote(1);
     }
 
@@ -206,7 +213,11 @@ impl Scene {
             fs::write(tree.join(manner), self.gate().display().to_string()).unwrap();
         }
         fs::write(tree.join("release"), number.to_string()).unwrap();
-        fs::write(tree.join("ship.toml"), ship_toml()).unwrap();
+        let strategy = match manner {
+            UPGRADES => "\"command\"\nupgrade = { install = [\"false\"] }",
+            _ => "\"stop-start\"",
+        };
+        fs::write(tree.join("ship.toml"), ship_toml(strategy)).unwrap();
         assert_eq!(self.fleet.publish_tree(&tree), number);
     }
 
@@ -216,14 +227,14 @@ impl Scene {
     }
 }
 
-fn ship_toml() -> String {
+fn ship_toml(strategy: &str) -> String {
     format!(
         "app = \"{APP}\"\n\
          [process.web]\n\
          command = [\"{}\", \"server.py\", \"{PORT}\"]\n\
          class = \"web\"\n\
          listen = {{ http = \"tcp:{PORT}\" }}\n\
-         strategy = \"stop-start\"\n\
+         strategy = {strategy}\n\
          probe = {{ http = \"/healthz\", timeout = \"5s\" }}\n\
          soak = \"50ms\"\n\
          drain = \"100ms\"\n\

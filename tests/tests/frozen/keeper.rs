@@ -1,6 +1,7 @@
 //! What a keeper is told, tells and remembers. Keepers live for years: today's agent speaks to yesterday's keeper, and
 //! today's keeper takes over what yesterday's left running.
 
+mod announced;
 mod memory;
 
 use std::fmt::Write as _;
@@ -132,6 +133,7 @@ fn status(phase: Phase, role: Role, state: ProcessState, steering: Steering) -> 
         running: Some(reference.clone()),
         switching_to: Some(reference.clone()),
         waits: None,
+        announced: None,
         queued: Some(reference.clone()),
         revert: RevertReadiness {
             to: Some(reference),
@@ -254,11 +256,13 @@ fn requests() -> Vec<Request> {
     vec![
         Request::Switch {
             intent: Box::new(intent(455)),
+            notice_ms: None,
         },
         Request::Revert {
             to: Some(454),
             reason: text("blank"),
             epoch: Some(42),
+            notice_ms: None,
         },
         Request::Status,
         Request::Watch,

@@ -49,6 +49,7 @@ impl Keeper {
             }
             Effect::Hold { generation } => self.hold(*generation),
             Effect::Overrule { generation } => self.overrule(*generation),
+            Effect::Unheeded { generation } => self.unheeded(*generation),
             Effect::Drain { generation } => self.drain(*generation),
             Effect::Stop { generation } => self.stop(*generation),
             Effect::Kill { generation } => self.kill(*generation),
@@ -97,6 +98,7 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::Share { .. } => "share",
         Effect::Hold { .. } => "hold",
         Effect::Overrule { .. } => "overrule",
+        Effect::Unheeded { .. } => "unheeded",
         Effect::Drain { .. } => "drain",
         Effect::Stop { .. } => "stop",
         Effect::Kill { .. } => "kill",

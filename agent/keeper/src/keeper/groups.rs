@@ -4,6 +4,7 @@
 //! it is. So a generation's group is ended only when no other generation has a process from there.
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 
 use super::{Keeper, Running};
 use crate::machine::Generation;
@@ -21,13 +22,19 @@ impl Keeper {
         held.memory
     }
 
-    /// Puts a forked process, which waits to be let go, into its groups.
-    pub(super) fn enter_groups(&mut self, generation: &Generation, slot: usize, pid: u32) {
+    /// The group that a process which is about to be forked can be born in.
+    pub(super) fn group_to_be_born_in(&self, generation: &Generation, slot: usize) -> Option<OwnedFd> {
+        let spec = generation.intent.processes.get(slot)?;
+        self.groups.door(generation.home(slot).0, &spec.name)
+    }
+
+    /// Puts a forked process, which waits to be let go, into its groups, as far as it was not born there.
+    pub(super) fn enter_groups(&mut self, generation: &Generation, slot: usize, child: &processes::Child) {
         let Some(spec) = generation.intent.processes.get(slot) else {
             return;
         };
         let (home, _) = generation.home(slot);
-        if let Err(error) = self.groups.enter(home, &spec.name, pid) {
+        if let Err(error) = self.groups.enter(home, &spec.name, child.pid, child.grouped) {
             // Users come first: it runs without.
             let name = &spec.name;
             self.note(format!(

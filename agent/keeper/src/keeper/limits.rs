@@ -78,7 +78,9 @@ fn signal_fd() -> io::Result<OwnedFd> {
 }
 
 /// The most of this process that may be in memory before it gives back what it can, in bytes.
-const RESIDENT: u64 = 2_560 * 1024;
+///
+/// What it does before the next look comes on top, up to a megabyte.
+const RESIDENT: u64 = 2 * 1024 * 1024;
 /// How long it keeps what it has at least: code that is given back in every turn of a busy keeper comes back in the next,
 /// page by page, while users wait.
 const KEEP_MS: u64 = 50;

@@ -1,4 +1,8 @@
 //! The links `current` and `previous`.
+//!
+//! They are seen at once, and synced with the next [`Keeper::make_durable`]: before anybody is told, and before the keeper
+//! waits, but not before users are led to the new release. When the machine goes down in between, it comes up on what the link
+//! names then, the one release or the other, and nobody who was served is there any more.
 
 use std::path::Path;
 
@@ -6,11 +10,13 @@ use super::{Keeper, chain};
 
 impl Keeper {
     /// `previous` first: a crash between the two leaves a way back that is too early, never a wrong `current`.
-    pub(super) fn link(&self, current: Option<&Path>, previous: Option<&Path>) -> Result<(), String> {
+    pub(super) fn link(&mut self, current: Option<&Path>, previous: Option<&Path>) -> Result<(), String> {
+        self.unsynced_links = true;
         let home = &self.config.home;
         let relative = |dir: &Path| dir.strip_prefix(home).unwrap_or(dir).to_owned();
         let point = |name: &str, dir: &Path| {
-            ship_durable::replace_symlink(&home.join(name), &relative(dir)).map_err(|error| chain(&error))
+            let swapped = ship_durable::swap_symlink(&home.join(name), &relative(dir)).map(drop);
+            swapped.map_err(|error| chain(&error))
         };
         match previous {
             Some(previous) => point("previous", previous)?,
@@ -25,8 +31,16 @@ impl Keeper {
         if !is_link {
             return Ok(());
         }
-        std::fs::remove_file(&link)
-            .map_err(|error| format!("cannot remove link {}: {error}", link.display()))?;
-        ship_durable::sync_dir(&self.config.home).map_err(|error| chain(&error))
+        std::fs::remove_file(&link).map_err(|error| format!("cannot remove link {}: {error}", link.display()))
+    }
+
+    /// Makes links that were moved outlive the machine.
+    pub(super) fn sync_links(&mut self) {
+        if !std::mem::take(&mut self.unsynced_links) {
+            return;
+        }
+        if let Err(error) = ship_durable::sync_dir(&self.config.home) {
+            self.note(format!("after a boot the links may be older: {}", chain(&error)));
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! The edge: one thread, one poll(2), that tells the machine what happens and does what it says.
 //!
 //! Every change of the machine's state is in the journal before any of its effects begins, and on the disk before any that
-//! outlives a boot, before anybody is told of it, and before the keeper waits for what comes next; see [`Keeper::apply`].
+//! outlives a boot (of links: before the first that names a release), before anybody is told of it, and before the keeper waits
+//! for what comes next; see [`Keeper::apply`].
 
 mod addresses;
 mod adopt;
 mod adopted;
+mod announce;
 mod asking;
 mod canary;
 mod count;
@@ -180,6 +182,10 @@ pub struct Keeper {
     state: State,
     /// The last state could not be written.
     unsaved: bool,
+    /// Generations below this number are known after a boot.
+    durable_below: u64,
+    /// Links were moved that are not synced.
+    unsynced_links: bool,
     events: VecDeque<Event>,
     listeners: Listeners,
     groups: Groups,
@@ -307,6 +313,8 @@ impl Keeper {
             memory: parts.memory,
             state: parts.state,
             unsaved: false,
+            durable_below: 0,
+            unsynced_links: false,
             events: VecDeque::new(),
             listeners: Listeners::default(),
             groups,
@@ -391,8 +399,8 @@ impl Keeper {
 
     /// One step of the machine: the new state is written before its effects begin, so that the next keeper knows of them.
     ///
-    /// It is synced before those that outlive a boot. The others leave nothing that a boot does not end, and users or the
-    /// start of a process would wait for the disk; it is synced while these go on.
+    /// It is synced before those that outlive a boot and could not be understood after it. The others leave nothing that a
+    /// boot does not end, and users or the start of a process would wait for the disk; it is synced while these go on.
     ///
     /// A state that cannot be written does not stop a switch that has begun, nor a revert: users come first, and the note
     /// in the status says what the next keeper would not know. New switches are refused meanwhile.
@@ -405,7 +413,7 @@ impl Keeper {
         self.complete_crash(&mut next);
         self.adopt_state(next);
         for effect in effects {
-            if effect.outlives_a_boot() {
+            if self.waits_for_the_disk(&effect) {
                 self.make_durable();
             }
             self.carry_out(&effect);

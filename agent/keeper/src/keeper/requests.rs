@@ -20,8 +20,14 @@ impl Keeper {
                 self.control.watch(client);
                 return;
             }
-            Ok(Request::Switch { intent }) => self.answer_switch(intent),
-            Ok(Request::Revert { to, reason, epoch }) => self.answer_revert(to, reason, epoch),
+            Ok(Request::Switch { intent, notice_ms }) => self.answer_switch(intent, notice_ms),
+            Ok(Request::Revert {
+                to,
+                reason,
+                epoch,
+                notice_ms,
+            }) => self.answer_revert(to, reason, epoch, notice_ms),
+            Ok(Request::MayClear { release }) => self.answer_may_clear(release),
             Ok(Request::Adopt { pid, process }) => self.answer_adopt(pid, *process),
             Ok(Request::Upgrade { program }) => self.answer_upgrade(program),
             Ok(Request::Stop) => {
@@ -36,7 +42,7 @@ impl Keeper {
         self.work_off();
     }
 
-    fn answer_switch(&mut self, intent: Box<Intent>) -> Reply {
+    fn answer_switch(&mut self, intent: Box<Intent>, notice_ms: Option<u64>) -> Reply {
         match judge_switch(&self.state, &intent) {
             Verdict::Refuse(refusal, message) => return refused(refusal, message),
             Verdict::Already => return Reply::Already,
@@ -63,7 +69,7 @@ impl Keeper {
                 format!("{folder} cannot be written; free some space and try again"),
             );
         }
-        self.apply(&Event::Switch(intent));
+        self.apply(&Event::Switch { intent, notice_ms });
         Reply::Accepted
     }
 
@@ -86,7 +92,13 @@ impl Keeper {
         }
     }
 
-    fn answer_revert(&mut self, to: Option<u64>, reason: String, epoch: Option<u64>) -> Reply {
+    fn answer_revert(
+        &mut self,
+        to: Option<u64>,
+        reason: String,
+        epoch: Option<u64>,
+        notice_ms: Option<u64>,
+    ) -> Reply {
         let missing = self.state.good.iter().filter(|intent| !intent.dir.is_dir());
         let missing: Vec<_> = missing.map(|intent| intent.release).collect();
         for release in missing {
@@ -97,7 +109,12 @@ impl Keeper {
             Verdict::Already | Verdict::Renew => Reply::Already,
             Verdict::Accept => {
                 self.tell(None, &format!("revert asked for: {reason}"));
-                self.apply(&Event::Revert { to, reason, epoch });
+                self.apply(&Event::Revert {
+                    to,
+                    reason,
+                    epoch,
+                    notice_ms,
+                });
                 Reply::Accepted
             }
         }

@@ -4,7 +4,7 @@ use ship_model::spec::starts_beside;
 
 use super::Keeper;
 use crate::machine::Generation;
-use crate::processes::{Table, Tree, amount, resident};
+use crate::processes::{Table, Tree, amount, mapped, resident};
 use crate::protocol::ProcessSpec;
 
 impl Keeper {
@@ -15,9 +15,9 @@ impl Keeper {
         let active = self.state.active.as_ref().filter(|active| active.is_living())?;
         let tree = Tree::look();
         let far = if tree.is_none() { Some(Table::read()) } else { None };
-        let used = |found: &Generation, slot: usize| {
+        let family = |found: &Generation, slot: usize| {
             let Some(spec) = found.intent.processes.get(slot) else {
-                return 0;
+                return Vec::new();
             };
             let (home, _) = found.home(slot);
             let mains: Vec<_> = found
@@ -34,23 +34,28 @@ impl Keeper {
             let marks = self.marks(home, Some(&spec.name));
             let near = tree.as_ref().map(|tree| tree.family(&mains, &others, &marks));
             let far = || far.as_ref().map(|table| table.family(&mains, &others, &marks));
-            let family = near.or_else(far).unwrap_or_default();
-            family.into_iter().map(resident).sum::<u64>()
+            near.or_else(far).unwrap_or_default()
         };
+        let sum = |pids: &[u32], of: fn(u32) -> u64| pids.iter().copied().map(of).sum::<u64>();
         let twice = |spec: &&ProcessSpec| spec.overlap && runs_twice(spec, rising);
         let processes = active.intent.processes.iter().enumerate();
-        let old: u64 = processes
+        let old: Vec<_> = processes
             .filter(|(_, spec)| twice(spec))
-            .map(|(slot, _)| used(active, slot))
-            .sum();
-        if old == 0 {
+            .flat_map(|(slot, _)| family(active, slot))
+            .collect();
+        if old.is_empty() {
             return None;
         }
-        let leaving = self.state.retiring.iter().map(|leaving| &leaving.generation);
-        let leaving: u64 = leaving
-            .map(|found| (0..found.slots.len()).map(|slot| used(found, slot)).sum::<u64>())
-            .sum();
         let (free, whose) = self.groups.available(&self.config.machine)?;
+        // Too much, and known at once: most hosts have even that. The kernel walks through all of a process to tell its share
+        // of what it shares, and holds it up meanwhile.
+        if free >= ship_model::spec::wanted(sum(&old, mapped)) {
+            return None;
+        }
+        let old = sum(&old, resident);
+        let leaving = self.state.retiring.iter().map(|leaving| &leaving.generation);
+        let leaving = leaving.flat_map(|found| (0..found.slots.len()).flat_map(|slot| family(found, slot)));
+        let leaving = sum(&leaving.collect::<Vec<_>>(), resident);
         (free.saturating_add(leaving) < ship_model::spec::wanted(old)).then(|| {
             format!(
                 "{} available {whose}, and release {} uses {}, of which a fifth more is wanted",

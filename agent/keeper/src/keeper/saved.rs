@@ -5,7 +5,7 @@ use ship_durable::fault;
 use super::{Keeper, QUIET_MS, chain};
 use crate::clock::{now_ms, rfc3339_now};
 use crate::log::Tail;
-use crate::machine::State;
+use crate::machine::{Effect, State};
 
 impl Keeper {
     pub(super) fn adopt_state(&mut self, next: State) {
@@ -37,13 +37,25 @@ impl Keeper {
         }
     }
 
-    /// Makes what was saved outlive the machine.
+    /// Makes what was saved, and links that were moved, outlive the machine.
     pub(super) fn make_durable(&mut self) {
+        self.sync_links();
         if self.unsaved {
             return;
         }
-        if let Err(error) = self.memory.sync(&self.state) {
-            self.could_not_save(chain(&error));
+        match self.memory.sync(&self.state) {
+            Ok(()) => self.durable_below = self.state.next_generation,
+            Err(error) => self.could_not_save(chain(&error)),
+        }
+    }
+
+    /// Whether the journal must be on the disk before this is done. Links name a release, and after a boot it is enough to
+    /// know that one: of a generation that is on the disk they move at once.
+    pub(super) fn waits_for_the_disk(&self, effect: &Effect) -> bool {
+        let known = |generation: u64| generation < self.durable_below;
+        match effect {
+            Effect::Link { generation, .. } => !known(*generation),
+            effect => effect.outlives_a_boot(),
         }
     }
 

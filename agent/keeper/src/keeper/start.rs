@@ -61,9 +61,10 @@ impl Keeper {
         if self.prepare_groups(&found, slot) {
             launch.memory = None;
         }
+        launch.group = self.group_to_be_born_in(&found, slot);
         let child = processes::fork(&launch).map_err(|error| chain(&error))?;
         let pid = child.pid;
-        self.enter_groups(&found, slot, pid);
+        self.enter_groups(&found, slot, &child);
         let pidfd = Pid::from_raw(pid.cast_signed())
             .ok_or(io::ErrorKind::NotFound.into())
             .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from))

@@ -46,6 +46,7 @@ impl Keeper {
             running: state.active.as_ref().map(|active| active.intent.reference()),
             switching_to: rising.map(|rising| rising.generation.intent.reference()),
             waits: self.waits(),
+            announced: self.announced(),
             queued: state.queued_reference(),
             revert: self.revert_readiness(),
             held: state.held.clone(),

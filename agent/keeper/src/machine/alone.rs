@@ -36,7 +36,7 @@ impl Turn {
             reason: reason.to_owned(),
         });
         let (cause, attempt, asked_at) = (rising.cause.clone(), rising.attempt, rising.asked_at);
-        let lock_until = rising.lock_until;
+        let (lock_until, notice_ms) = (rising.lock_until, rising.notice_ms);
         rising.phase = RisingPhase::Aborting;
         rising.deadline = now + super::retire::KILL_AGAIN_MS;
         self.state.queued = Some(Queued {
@@ -47,6 +47,7 @@ impl Turn {
             attempt,
             rungs,
             lock_until,
+            notice_ms,
         });
         self.drop_hooks(generation);
         self.push(Effect::EndProbes { generation });

@@ -54,8 +54,11 @@ impl Turn {
         })
     }
 
-    /// Ends the active generation first, after its stop hooks.
+    /// Ends the active generation first, once users are led elsewhere, and after its stop hooks.
     pub(super) fn clear(&mut self) {
+        if self.announce() {
+            return;
+        }
         let Some(active) = self.state.active.clone() else {
             return;
         };

@@ -50,6 +50,7 @@ impl Turn {
             attempt,
             rungs: Vec::new(),
             lock_until: None,
+            notice_ms: None,
         });
     }
 
@@ -141,6 +142,7 @@ impl Turn {
             attempt,
             rungs: rising.rungs.clone(),
             lock_until: rising.lock_until,
+            notice_ms: rising.notice_ms,
         });
     }
 }

@@ -149,6 +149,21 @@ pub fn judge_revert(state: &State, to: Option<u64>, epoch: Option<u64>) -> Verdi
     }
 }
 
+/// Judges the word that users were led elsewhere on the way to `release`.
+#[must_use]
+pub fn judge_may_clear(state: &State, release: u64) -> Verdict {
+    let rising = state.rising.as_ref();
+    let rising = rising.filter(|rising| rising.generation.intent.release == release);
+    match rising {
+        Some(rising) if rising.phase == RisingPhase::Announced => Verdict::Accept,
+        Some(rising) if rising.may_clear && rising.phase != RisingPhase::Aborting => Verdict::Already,
+        _ => refuse(
+            Refusal::NothingAnnounced,
+            format!("no gap is announced on the way to release {release}, or its time is over"),
+        ),
+    }
+}
+
 /// What shall run next, if anything is on its way.
 fn on_its_way(state: &State) -> Option<&Intent> {
     let queued = state.queued.as_ref().map(|queued| &queued.intent);

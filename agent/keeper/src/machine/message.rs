@@ -13,7 +13,12 @@ pub enum Event {
     /// Time has passed.
     Tick,
     /// A switch, judged acceptable.
-    Switch(Box<Intent>),
+    Switch {
+        /// What to run.
+        intent: Box<Intent>,
+        /// See [`Rising::notice_ms`](super::Rising::notice_ms).
+        notice_ms: Option<u64>,
+    },
     /// A revert, judged acceptable.
     Revert {
         /// Where to; none: the best there is.
@@ -22,7 +27,11 @@ pub enum Event {
         reason: String,
         /// Its fence.
         epoch: Option<u64>,
+        /// See [`Rising::notice_ms`](super::Rising::notice_ms).
+        notice_ms: Option<u64>,
     },
+    /// Users were led elsewhere, judged to be about the gap that is announced.
+    MayClear,
     /// The app is to be stopped for good.
     Stop,
     /// A process that no keeper has started is looked after from now on, judged acceptable; its listeners are.
@@ -262,6 +271,11 @@ pub enum Effect {
     /// Tell that the active generation is replaced though a process of it holds its lock.
     Overrule {
         /// Which is replaced.
+        generation: u64,
+    },
+    /// Tell that the active generation is stopped though nobody has said that its users were led elsewhere.
+    Unheeded {
+        /// The one that is started instead.
         generation: u64,
     },
     /// Let the drain file appear.

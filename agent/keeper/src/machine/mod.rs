@@ -6,7 +6,7 @@
 //! done again.
 //!
 //! ```text
-//! rising:   PREPARED → (LOCKED) → (CLEARING) → (LINKING) → SPAWNED → READY → (YIELDING → SPAWNED → READY) → (CANARY) → (LOCKED) → PROBED → LINKED → steered: becomes active
+//! rising:   PREPARED → (LOCKED) → (ANNOUNCED) → (CLEARING) → (LINKING) → SPAWNED → READY → (YIELDING → SPAWNED → READY) → (CANARY) → (LOCKED) → PROBED → LINKED → steered: becomes active
 //!               └──────────┴────────────┴──────────┴────────┴────────┴────────│────────┴──▶ ABORTING → gone
 //!                                                                             └──▶ retiring
 //! retiring: WARM (soak) → (STANDBY) → (PARTING) → DRAINING → STOPPING → KILLING → gone
@@ -19,6 +19,7 @@
 
 mod adopted;
 mod alone;
+mod announce;
 mod canary;
 mod clear;
 mod fail;
@@ -43,7 +44,7 @@ mod tests;
 mod view;
 mod way;
 
-pub use judge::{Verdict, judge_adopt, judge_revert, judge_switch};
+pub use judge::{Verdict, judge_adopt, judge_may_clear, judge_revert, judge_switch};
 pub use message::{Effect, Event};
 pub use recover::{Living, recover};
 pub use state::{

@@ -224,6 +224,7 @@ impl Turn {
             attempt: 0,
             rungs: Vec::new(),
             lock_until: None,
+            notice_ms: None,
         });
     }
 

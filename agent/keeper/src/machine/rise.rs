@@ -31,6 +31,8 @@ impl Turn {
             tight: None,
             lock_until: queued.lock_until,
             unlocked: false,
+            notice_ms: queued.notice_ms,
+            may_clear: false,
         });
         self.push(Effect::Bind { generation: number });
     }
@@ -158,6 +160,7 @@ impl Turn {
             return;
         };
         match rising.phase {
+            RisingPhase::Announced => self.unheeded(),
             RisingPhase::Clearing(stage) => self.clear_further(stage),
             RisingPhase::Yielding(_) => self.end_by_force(),
             RisingPhase::Locked { .. } => self.locked_for_long(),

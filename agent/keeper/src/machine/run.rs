@@ -122,7 +122,7 @@ impl Turn {
         }
         self.hold(release, &reason);
         self.state.good.retain(|intent| intent.release != release);
-        self.enqueue(target, Cause::Fallback(reason));
+        self.enqueue(target, Cause::Fallback(reason), None);
     }
 
     pub(super) fn tick_active(&mut self) {

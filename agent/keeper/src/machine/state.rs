@@ -202,6 +202,13 @@ pub struct Rising {
     /// The app lets itself be replaced, or is not asked any more.
     #[serde(default, skip_serializing_if = "is_false")]
     pub unlocked: bool,
+    /// How long the active generation goes on serving after it was announced that it must end first; none: nobody wants to
+    /// be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice_ms: Option<u64>,
+    /// Users were led elsewhere, or are not waited for any more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub may_clear: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
@@ -214,6 +221,8 @@ fn is_false(flag: &bool) -> bool {
 pub enum RisingPhase {
     /// Its listeners are being bound.
     Prepared,
+    /// It is told that the active generation must end first; users are being led elsewhere.
+    Announced,
     /// The active generation, which may not run beside it, is ending.
     Clearing(Leaving),
     /// The links are moved first, since a process that lives on finds its release by them.
@@ -305,6 +314,9 @@ pub struct Queued {
     /// As [`Rising::lock_until`], of the time it was begun before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_until: Option<u64>,
+    /// See [`Rising::notice_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice_ms: Option<u64>,
 }
 
 impl Leaving {

@@ -34,8 +34,14 @@ impl Turn {
     fn take(&mut self, event: &Event) {
         match event {
             Event::Tick => self.tick(),
-            Event::Switch(intent) => self.switch(intent),
-            Event::Revert { to, reason, epoch } => self.revert(*to, reason, *epoch),
+            Event::Switch { intent, notice_ms } => self.switch(intent, *notice_ms),
+            Event::Revert {
+                to,
+                reason,
+                epoch,
+                notice_ms,
+            } => self.revert(*to, reason, *epoch, *notice_ms),
+            Event::MayClear => self.may_clear(),
             Event::Stop => self.stop(),
             Event::Adopted {
                 intent,
@@ -123,16 +129,16 @@ impl Turn {
         self.tick_active();
     }
 
-    fn switch(&mut self, intent: &Intent) {
+    fn switch(&mut self, intent: &Intent, notice_ms: Option<u64>) {
         self.state.epoch = self.state.epoch.max(intent.epoch);
         self.state.held = None;
         self.state.stopped = false;
         let superseded = format!("superseded by release {}", intent.release);
         self.abort(&superseded, false);
-        self.enqueue(intent.clone(), Cause::Switch);
+        self.enqueue(intent.clone(), Cause::Switch, notice_ms);
     }
 
-    pub(super) fn enqueue(&mut self, intent: Intent, cause: Cause) {
+    pub(super) fn enqueue(&mut self, intent: Intent, cause: Cause, notice_ms: Option<u64>) {
         self.state.queued = Some(Queued {
             intent,
             cause,
@@ -141,6 +147,7 @@ impl Turn {
             attempt: 0,
             rungs: Vec::new(),
             lock_until: None,
+            notice_ms,
         });
     }
 
@@ -157,7 +164,7 @@ impl Turn {
         }
     }
 
-    fn revert(&mut self, to: Option<u64>, reason: &str, epoch: Option<u64>) {
+    fn revert(&mut self, to: Option<u64>, reason: &str, epoch: Option<u64>, notice_ms: Option<u64>) {
         self.state.epoch = self.state.epoch.max(epoch.unwrap_or(0));
         self.state.queued = None;
         let rising = self
@@ -195,7 +202,7 @@ impl Turn {
         {
             self.turn_back(reason, false);
         } else {
-            self.enqueue(target, Cause::Revert(reason.to_owned()));
+            self.enqueue(target, Cause::Revert(reason.to_owned()), notice_ms);
         }
     }
 
@@ -303,6 +310,7 @@ impl Turn {
     pub(super) fn phase_word(phase: RisingPhase) -> Phase {
         match phase {
             RisingPhase::Prepared
+            | RisingPhase::Announced
             | RisingPhase::Linking
             | RisingPhase::Locked { proven: false }
             | RisingPhase::Hooking(HookPoint::BeforeStart) => Phase::Prepared,

@@ -118,6 +118,7 @@ pub fn assemble(
             Strategy::BindJoin => Binds::Joined,
             _ => Binds::Untold,
         },
+        group: None,
     })
 }
 

@@ -13,7 +13,7 @@ mod user;
 
 pub use binds::{Binds, News, nudge, receive, told_binds};
 pub use environment::{Environment, EnvironmentError, environment};
-pub use groups::{Controller, Groups, GroupsAt, Held, amount, keeper_name, resident};
+pub use groups::{Controller, Groups, GroupsAt, Held, amount, keeper_name, mapped, resident};
 pub use in_place::{become_command, hold};
 pub use launch::{Place, assemble, surroundings};
 pub use rlimits::{LimitError, check_limits};

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 pub use intent::{Intent, Limits, ListenSpec, ProbeKind, ProbeSpec, ProcessSpec};
 pub use status::{
-    CanaryStatus, Counters, Crash, GenerationStatus, Held, ListenerStatus, Outcome, Phase, ProcessState,
-    ProcessStatus, ReleaseRef, RevertReadiness, Role, Rung, StandbyStatus, Status, Steering, SwitchResult,
-    UpgradeStage, Upgrading, Waits,
+    Announced, CanaryStatus, Counters, Crash, GenerationStatus, Held, ListenerStatus, Outcome, Phase,
+    ProcessState, ProcessStatus, ReleaseRef, RevertReadiness, Role, Rung, StandbyStatus, Status, Steering,
+    SwitchResult, UpgradeStage, Upgrading, Waits,
 };
 
 /// The `v` of every line.
@@ -24,6 +24,8 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub const MAX_LINE: usize = 512 * 1024;
 /// The control socket's name inside the run folder.
 pub const SOCKET_NAME: &str = "keeper.sock";
+/// The longest notice of a gap that a keeper gives, in milliseconds; a longer one that is asked for counts as this.
+pub const MAX_NOTICE_MS: u64 = 3_600_000;
 /// Lines of the app's output kept in an [`Outcome`].
 pub const LAST_LINES: usize = 50;
 
@@ -55,6 +57,10 @@ pub enum Request {
     Switch {
         /// The release and how to run it.
         intent: Box<Intent>,
+        /// Whoever asks leads users elsewhere before nobody serves for a moment: where that must be, it is told
+        /// ([`Status::announced`]), and nothing is stopped before [`Request::MayClear`], or for so long at most.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        notice_ms: Option<u64>,
     },
     /// Go back to an earlier release; within the soak no process is started for it.
     Revert {
@@ -66,6 +72,14 @@ pub enum Request {
         /// The fence; without it the revert is a local one, always taken, and holds until a newer epoch arrives.
         #[serde(default)]
         epoch: Option<u64>,
+        /// As of [`Request::Switch`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        notice_ms: Option<u64>,
+    },
+    /// Users of what runs were led elsewhere: the gap that was announced on the way to this release may begin.
+    MayClear {
+        /// The release on its way.
+        release: u64,
     },
     /// Tell the state once.
     Status,
@@ -139,6 +153,8 @@ pub enum Refusal {
     },
     /// No earlier good release is known and present.
     NothingToRevertTo,
+    /// No gap is announced on the way to that release, or not any more.
+    NothingAnnounced,
     /// The journal cannot be written (a full disk?); nothing was begun.
     Journal,
     /// The keeper is stopping.

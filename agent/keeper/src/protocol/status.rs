@@ -27,6 +27,11 @@ pub struct Status {
     /// What the switch waits for before it takes anything from what runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<Waits>,
+    /// Nobody will serve for a moment on the way to that release; nothing is stopped yet. See [`Request::MayClear`].
+    ///
+    /// [`Request::MayClear`]: super::Request::MayClear
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced: Option<Announced>,
     /// Accepted, and begun when the machine is free.
     pub queued: Option<ReleaseRef>,
     /// What a revert would go to now.
@@ -96,6 +101,17 @@ pub struct Waits {
     pub until: u64,
     /// The switch goes on then all the same; if not, it fails.
     pub overrules: bool,
+}
+
+/// A gap that has not begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// The release that is started when what runs has been stopped.
+    pub release: u64,
+    /// Why both may not run at once.
+    pub reason: String,
+    /// When it begins without a word, in seconds of Unix time.
+    pub until: u64,
 }
 
 impl std::fmt::Display for Waits {

@@ -52,7 +52,7 @@ fn active() -> Generation {
     }
 }
 
-fn rising(phase: RisingPhase, cause: Cause) -> Rising {
+pub(super) fn rising(phase: RisingPhase, cause: Cause) -> Rising {
     Rising {
         rungs: Vec::new(),
         generation: generation(13, 456),
@@ -69,6 +69,8 @@ fn rising(phase: RisingPhase, cause: Cause) -> Rising {
         tight: None,
         lock_until: None,
         unlocked: false,
+        notice_ms: None,
+        may_clear: false,
     }
 }
 
@@ -82,7 +84,7 @@ fn retiring(phase: Leaving) -> Retiring {
     }
 }
 
-fn state(phase: RisingPhase, cause: Cause) -> State {
+pub(super) fn state(phase: RisingPhase, cause: Cause) -> State {
     State {
         boot_id: text("b007"),
         next_generation: 14,
@@ -108,6 +110,7 @@ fn state(phase: RisingPhase, cause: Cause) -> State {
             attempt: 1,
             rungs: Vec::new(),
             lock_until: None,
+            notice_ms: None,
         }),
         outcome: Some(outcome(SwitchResult::Reverted)),
         outcome_of: Some(13),

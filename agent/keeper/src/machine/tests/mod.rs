@@ -6,6 +6,7 @@
     reason = "tests stop at the first surprise"
 )]
 
+mod announced;
 mod world;
 
 use std::collections::BTreeSet;
@@ -29,7 +30,7 @@ fn random_lives_with_every_strategy_keep_their_promises() {
 }
 
 fn lives(many: u64, ways: &[(Strategy, Option<Restart>)]) {
-    let mut shares = 0;
+    let (mut shares, mut announced) = (0, 0);
     for seed in 0..many {
         eprintln!("seed {seed} with {ways:?}");
         let mut world = World::new(seed);
@@ -43,6 +44,7 @@ fn lives(many: u64, ways: &[(Strategy, Option<Restart>)]) {
                 7 if world.dice.roll(3) == 0 => world.crash_the_keeper(),
                 8 if world.dice.roll(12) == 0 => world.boot(),
                 8 => world.unlock(),
+                9 => world.lead_elsewhere(),
                 _ => world.deliver(),
             }
         }
@@ -69,10 +71,19 @@ fn lives(many: u64, ways: &[(Strategy, Option<Restart>)]) {
         }
         assert!(world.exited, "seed {seed}: does not stop: {:#?}", world.state);
         shares += world.shares;
+        announced += world.announced;
     }
     let outside = ways.iter().all(|(strategy, _)| strategy.is_outside());
     // So few lives may have none.
     assert!(shares > 0 || outside || many < 100, "only {shares} canaries");
+    assert!(announced > 0 || many < 100, "no gap was ever announced");
+}
+
+fn switch(intent: Intent) -> Event {
+    Event::Switch {
+        intent: Box::new(intent),
+        notice_ms: None,
+    }
 }
 
 fn ran(release: u64) -> State {
@@ -115,6 +126,7 @@ fn a_revert_asked_for_twice_is_one() {
         to: Some(to),
         reason: "test".to_owned(),
         epoch: None,
+        notice_ms: None,
     };
     let (state, effects) = step(&ran(3), &revert(1), 5);
     assert!(matches!(effects[..], [Effect::Bind { .. }]), "{effects:?}");
@@ -182,6 +194,7 @@ fn a_boot_goes_on_with_the_way_back_that_had_begun() {
         to: None,
         reason: "test".to_owned(),
         epoch: None,
+        notice_ms: None,
     };
     let (cold, _) = step(&state, &revert, 5);
     assert!(cold.rising.is_some());
@@ -223,6 +236,7 @@ fn an_adopted_process_is_gone_back_to_while_it_is_warm_and_never_started() {
         to: None,
         reason: "test".to_owned(),
         epoch: None,
+        notice_ms: None,
     };
     let (back, _) = step(&state, &back, 5);
     assert_eq!(back.active.unwrap().number, adopted.number);
@@ -249,7 +263,7 @@ fn a_canary_beside_an_adopted_process_that_ends_gets_all_users() {
     world.adopt();
     let adopted = world.state.active.clone().unwrap();
     let mut state = world.state.clone();
-    let switch = Event::Switch(Box::new(intent(1, 1, true)));
+    let switch = switch(intent(1, 1, true));
     state = step(&state, &switch, 5).0;
     let rising = state.rising.as_mut().unwrap();
     (rising.phase, rising.canary, rising.deadline) = (RisingPhase::Canary, Some(0), u64::MAX);
@@ -269,7 +283,7 @@ fn a_canary_beside_an_adopted_process_that_ends_gets_all_users() {
 #[test]
 fn who_is_slow_to_say_ready_costs_no_busy_waiting() {
     let mut world = World::new(1);
-    world.take(&Event::Switch(Box::new(intent(1, 1, true))));
+    world.take(&switch(intent(1, 1, true)));
     while let Some(at) = world
         .answers
         .iter()
@@ -305,7 +319,7 @@ fn locked(wait_ms: u64, overrule: bool) -> World {
     }
     (world.state.active, world.state.next_generation, world.state.epoch) = (Some(active), 2, 1);
     world.proven.insert(1);
-    world.take(&Event::Switch(Box::new(intent(2, 2, true))));
+    world.take(&switch(intent(2, 2, true)));
     let generation = 2;
     world.answers.clear();
     world.take(&Event::Bound {
@@ -382,6 +396,7 @@ fn a_revert_ends_the_wait_for_a_lock_and_waits_for_a_moment_itself() {
         to: None,
         reason: "bad".to_owned(),
         epoch: None,
+        notice_ms: None,
     };
     let (state, _) = step(&world.state, &revert, world.now);
     assert_eq!(state.phase(), Phase::Aborting);

@@ -1,8 +1,9 @@
 //! One keeper's groups in one hierarchy.
 
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -117,6 +118,15 @@ impl Folder {
             return Ok(());
         }
         write(&group.join("cgroup.procs"), &pid.to_string())
+    }
+
+    /// The process's group here, to be born in; none where it has none, or nothing can be born in one.
+    pub(super) fn door(&self, generation: u64, process: &str) -> Option<OwnedFd> {
+        if self.version != Version::Two {
+            return None;
+        }
+        let group = File::open(self.of(generation, Some(process))).ok()?;
+        Some(group.into())
     }
 
     pub(super) fn kill(&self, generation: u64, process: Option<&str>) {

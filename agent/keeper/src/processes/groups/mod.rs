@@ -17,12 +17,13 @@ mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use folder::Folder;
+use folder::{Folder, Version};
 pub use limit::amount;
 use place::Machine;
-pub use room::resident;
+pub use room::{mapped, resident};
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::Limits;
@@ -233,12 +234,21 @@ impl Groups {
         held
     }
 
-    /// Puts a process, which must not have any children yet, into its groups.
+    /// The group that a process can be born in, rather than be put into later.
+    #[must_use]
+    pub fn door(&self, generation: u64, process: &str) -> Option<OwnedFd> {
+        let mut folders = self.folders().into_iter();
+        folders.find_map(|folder| folder.door(generation, process))
+    }
+
+    /// Puts a process, which must not have any children yet, into its groups; `born` in the one that [`Groups::door`] gave, it
+    /// is there already.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn enter(&self, generation: u64, process: &str, pid: u32) -> io::Result<()> {
-        for folder in self.folders() {
+    pub fn enter(&self, generation: u64, process: &str, pid: u32, born: bool) -> io::Result<()> {
+        let others = self.folders().into_iter();
+        for folder in others.filter(|folder| !born || folder.version() != Version::Two) {
             folder.enter(generation, process, pid)?;
         }
         Ok(())

@@ -73,9 +73,12 @@ pub fn resident(pid: u32) -> u64 {
     let share = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let share = share.lines().find_map(|line| line.strip_prefix("Pss:"));
     let share = share.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    if let Some(kib) = share {
-        return kib.saturating_mul(1024);
-    }
+    share.map_or_else(|| mapped(pid), |kib| kib.saturating_mul(1024))
+}
+
+/// Bytes of memory that a process has, all that it shares with others included.
+#[must_use]
+pub fn mapped(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
     let pages: Option<u64> = text.split(' ').nth(1).and_then(|pages| pages.parse().ok());
     pages
@@ -90,12 +93,14 @@ mod tests {
         clippy::disallowed_methods,
         reason = "tests stop at the first surprise"
     )]
-    use super::{host, left, resident};
+    use super::{host, left, mapped, resident};
     use crate::processes::groups::folder::Version;
 
     #[test]
     fn memory_is_what_the_narrowest_leaves() {
-        assert!(resident(std::process::id()) > 1 << 20);
+        let own = std::process::id();
+        assert!(resident(own) > 1 << 20 && mapped(own) > 1 << 20);
+        assert_eq!((resident(u32::MAX), mapped(u32::MAX)), (0, 0));
         let folder = tempfile::tempdir().unwrap();
         let write = |file: &str, text: &str| std::fs::write(folder.path().join(file), text).unwrap();
         write("meminfo", "MemTotal: 9 kB\nMemAvailable:     2048 kB\n");

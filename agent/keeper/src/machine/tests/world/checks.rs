@@ -43,6 +43,30 @@ impl World {
         );
     }
 
+    /// While users are being led elsewhere nothing is taken from what runs.
+    pub(super) fn check_announced(&self, effect: &Effect) {
+        let announced = self
+            .state
+            .rising
+            .as_ref()
+            .filter(|rising| rising.phase == RisingPhase::Announced);
+        let (Some(_), Some(active)) = (announced, &self.state.active) else {
+            return;
+        };
+        let taken = match effect {
+            Effect::Hold { generation }
+            | Effect::Drain { generation }
+            | Effect::Stop { generation }
+            | Effect::Kill { generation }
+            | Effect::End { generation, .. } => *generation == active.number,
+            Effect::Link { current, .. } => current
+                .as_ref()
+                .is_some_and(|current| *current != active.intent.dir),
+            _ => false,
+        };
+        assert!(!taken, "{effect:?} while users may be there: {:#?}", self.state);
+    }
+
     pub(in super::super) fn check(&self) {
         let state = &self.state;
         assert!(

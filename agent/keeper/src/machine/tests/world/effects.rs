@@ -8,6 +8,7 @@ use super::World;
 impl World {
     pub(in super::super) fn carry_out(&mut self, effect: Effect) {
         self.check_lock(&effect);
+        self.check_announced(&effect);
         match effect {
             Effect::Bind { generation } => {
                 let sockets = if self.dice.roll(20) == 0 {
@@ -212,6 +213,7 @@ impl World {
                 self.shared.take_if(|shared| *shared == generation);
             }
             Effect::Overrule { .. }
+            | Effect::Unheeded { .. }
             | Effect::Undo { .. }
             | Effect::Confirm { .. }
             | Effect::Pause { .. }

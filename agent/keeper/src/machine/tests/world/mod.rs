@@ -11,7 +11,7 @@ mod checks;
 mod effects;
 mod wishes;
 
-pub(super) use wishes::{all_ways, intent};
+pub(super) use wishes::{all_ways, http, intent};
 
 /// A small generator of numbers that look random and are the same each time.
 pub(super) struct Dice(pub(super) u64);
@@ -40,6 +40,8 @@ pub(super) struct World {
     pub(super) shared: Option<u64>,
     /// How often users came to a canary.
     pub(super) shares: usize,
+    /// How often users were led elsewhere before a gap.
+    pub(super) announced: usize,
     pub(super) current: Option<std::path::PathBuf>,
     pub(super) next_pid: u32,
     pub(super) epoch: u64,
@@ -64,6 +66,7 @@ impl World {
             steered: None,
             shared: None,
             shares: 0,
+            announced: 0,
             current: None,
             next_pid: 100,
             epoch: 0,
@@ -105,6 +108,14 @@ impl World {
         {
             let generation = rising.generation.number;
             self.take(&Event::Unlocked { generation });
+        }
+    }
+
+    /// Users were led elsewhere.
+    pub(super) fn lead_elsewhere(&mut self) {
+        if self.state.announced().is_some() {
+            self.announced += 1;
+            self.take(&Event::MayClear);
         }
     }
 

@@ -41,6 +41,13 @@ pub(in super::super) fn process(name: &str, probed: bool) -> ProcessSpec {
     }
 }
 
+pub(in super::super) fn http() -> Vec<ListenSpec> {
+    vec![ListenSpec {
+        name: "http".to_owned(),
+        addr: "tcp:127.0.0.1:0".to_owned(),
+    }]
+}
+
 pub(in super::super) fn intent(release: u64, epoch: u64, coexist: bool) -> Intent {
     Intent {
         release,
@@ -119,6 +126,7 @@ impl World {
         self.epoch += 1;
         let release = 1 + self.dice.roll(6) as u64;
         let coexist = self.dice.roll(4) > 0;
+        let notice_ms = (self.dice.roll(2) == 0).then(|| 1 + self.dice.roll(4_000) as u64);
         if self.dice.roll(3) > 0 {
             let mut wanted = intent(release, self.epoch, coexist);
             wanted.processes[1].overlap = self.dice.roll(3) > 0;
@@ -138,10 +146,10 @@ impl World {
                     percent: 20,
                     hold_ms: 500,
                 });
-                web.listen = vec![ListenSpec {
-                    name: "http".to_owned(),
-                    addr: "tcp:127.0.0.1:0".to_owned(),
-                }];
+                web.listen = http();
+            }
+            if notice_ms.is_some() {
+                web.listen = http();
             }
             (web.strategy, web.restart) = self.ways[self.dice.roll(self.ways.len())].clone();
             if web.strategy == Strategy::CutOver {
@@ -149,7 +157,10 @@ impl World {
                 wanted.standby = Some(Standby { hold_ms });
             }
             match judge_switch(&self.state, &wanted) {
-                Verdict::Accept => self.take(&Event::Switch(Box::new(wanted))),
+                Verdict::Accept => self.take(&Event::Switch {
+                    intent: Box::new(wanted),
+                    notice_ms,
+                }),
                 Verdict::Renew => self.take(&Event::Renew(Box::new(wanted))),
                 Verdict::Already | Verdict::Refuse(..) => {}
             }
@@ -160,6 +171,7 @@ impl World {
                     to,
                     reason: "test".to_owned(),
                     epoch: None,
+                    notice_ms,
                 });
             }
         }
