@@ -24,7 +24,7 @@ Exit codes:
     3  plan --exit-code: changes     8  another rollout is under way
     4  refused, nothing changed    130  interrupted, the rollout goes on
 
-Not yet: approve (there are no gates but the probe) and host (drain, retire).";
+Not yet: host (drain, retire).";
 
 /// Puts a new release on every server without losing a request or an asset, and takes it back in an instant.
 #[derive(Debug, Parser)]
@@ -121,6 +121,9 @@ pub enum Command {
     #[command(alias = "rollback")]
     Revert(commands::promote::Revert),
     Attach(commands::attach::Attach),
+    Approve(commands::answer::Approve),
+    Reject(commands::answer::Reject),
+    Ack(commands::answer::Ack),
     Pause(commands::control::Pause),
     Resume(commands::control::Resume),
     Abort(commands::control::Abort),

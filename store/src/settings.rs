@@ -1,10 +1,12 @@
 //! `store.toml`: what a store's folder is told, and the addresses it remembers.
 
 mod content;
+mod gates;
 mod mirror;
 mod retention;
 
 pub use content::Content;
+pub use gates::{GateSettings, GateSite};
 pub use mirror::MirrorSettings;
 pub use retention::{Retention, Uncounted};
 
@@ -86,6 +88,9 @@ pub struct Settings {
     /// Which releases keep their content.
     #[serde(default, skip_serializing_if = "Content::is_default")]
     pub content: Content,
+    /// What gates of environments may use on this machine.
+    #[serde(default, skip_serializing_if = "GateSettings::is_default")]
+    pub gates: GateSettings,
     /// How assets are handed out. Tables come last: in TOML one ends the keys before it.
     #[serde(default, skip_serializing_if = "is_usual")]
     pub asset_port: PortSettings,
@@ -201,6 +206,7 @@ impl Settings {
             optional_asset_hosts: BTreeSet::new(),
             retention: Retention::default(),
             content: Content::default(),
+            gates: GateSettings::default(),
             push: Vec::new(),
             bundle_limit: None,
             mirror: Vec::new(),
@@ -272,6 +278,7 @@ impl Settings {
             text.push_str(push::TEMPLATE);
         }
         text.push_str(mirror::TEMPLATE);
+        text.push_str(gates::TEMPLATE);
         if self.notify.is_empty() {
             text.push_str(notify::TEMPLATE);
         }
@@ -341,6 +348,9 @@ impl Settings {
         })?;
         if let Some((key, problem)) = self.content.problem() {
             return Err(wrong(key, problem));
+        }
+        if let Some(problem) = self.gates.defect() {
+            return Err(wrong("gates", &problem));
         }
         if self.bundle_limit == Some(0) {
             return Err(wrong(

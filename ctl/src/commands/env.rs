@@ -44,10 +44,18 @@ who and when. A rollout under way goes on by the plan that it began with. The fi
   step.hosts = 1               how many run the release when it is done, or \"25%\"
   step.label, step.class       only these hosts
   step.soak = \"10m\"            and then so long
+  step.gates                   then these must hold, by name, in a list; hosts = 0: before all
+  gate.NAME.approval = 2       so many operators (others = true: not who promoted; by: who may)
+  gate.NAME.manual = \"TEXT\"    done by hand: shipctl ack NAME
+  gate.NAME.command            a program of the store's gates folder and its words, in a list
+  gate.NAME.http = \"URL\"       of a site in store.toml, with status = 200, json = \"/POINTER\" and
+    at_least, at_most or equals
+  gate.NAME.every = \"10s\", for = \"0s\", timeout = \"10s\", fails = 2   of command and http
   policy.max_unavailable = \"25%\", min_healthy = 2, wave = \"10%\", soak = \"1m\",
     progress_deadline = \"10m\", prefetch_deadline, barrier_deadline, switch_deadline,
     auto_revert = true, keep = 3, optional_asset_hosts
-  profile.careful, profile.normal, profile.emergency: the same keys, for promote --profile
+  profile.careful, profile.normal, profile.emergency: the same keys, for promote --profile;
+    gates = false goes without gates, and the audit says who did
 Example:
   shipctl env apply ship.production.toml -y -m \"slower through the night\"")]
 struct Apply {

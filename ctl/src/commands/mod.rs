@@ -1,5 +1,6 @@
 //! One file for each verb: what it takes, and what it does.
 
+pub mod answer;
 pub mod asset;
 pub mod attach;
 pub mod completion;
@@ -80,6 +81,9 @@ pub async fn run(args: Args, ui: &Ui) -> Outcome {
         Command::Promote(verb) => Box::pin(promote::promote(verb, global, ui)).await,
         Command::Revert(verb) => Box::pin(promote::revert(verb, global, ui)).await,
         Command::Attach(verb) => Box::pin(attach::run(verb, global, ui)).await,
+        Command::Approve(verb) => answer::approve(verb, global, ui).await,
+        Command::Reject(verb) => answer::reject(verb, global, ui).await,
+        Command::Ack(verb) => answer::ack(verb, global, ui).await,
         Command::Pause(verb) => control::pause(verb, global, ui).await,
         Command::Resume(verb) => control::resume(verb, global, ui).await,
         Command::Abort(verb) => Box::pin(control::abort(verb, global, ui)).await,

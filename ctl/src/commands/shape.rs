@@ -4,8 +4,8 @@ mod host;
 
 use serde::Serialize;
 use ship_proto::v1::{
-    AppStatus, GoingBack, HostLine, HostWay, NoReturn, ReleaseLine, ReleaseRecord, RolloutView, StepView,
-    Target,
+    AppStatus, GateLine, GoingBack, HostLine, HostWay, NoReturn, ReleaseLine, ReleaseRecord, RolloutView,
+    StepView, Target,
 };
 
 use super::publish::Sent;
@@ -149,6 +149,9 @@ pub struct Rollout {
     pub paused: bool,
     pub excused: Vec<String>,
     pub plan: String,
+    /// Gates of the environment that this one goes without.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped_gates: Vec<String>,
     pub steps: Vec<Step>,
 }
 
@@ -166,6 +169,37 @@ pub struct Step {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub back: Option<Back>,
     pub hosts: Vec<StepHost>,
+    /// What must hold before the next step begins; absent: the step is no gate.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<Gate>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Gate {
+    pub gate: String,
+    /// `approval`, `manual`, `command`, `http`.
+    pub kind: String,
+    /// `waiting`, `passes`, `fails`, `unknown`.
+    pub state: String,
+    /// What it asks for, or what it said last.
+    pub detail: String,
+    /// Operators who said yes, with their note.
+    pub by: Vec<String>,
+    /// Operators who are still to say yes.
+    pub wanted: u32,
+}
+
+impl From<&GateLine> for Gate {
+    fn from(line: &GateLine) -> Self {
+        Self {
+            gate: line.gate.clone(),
+            kind: line.kind.clone(),
+            state: line.state.clone(),
+            detail: line.detail.clone(),
+            by: line.by.clone(),
+            wanted: line.wanted,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -235,6 +269,7 @@ impl From<&RolloutView> for Rollout {
             paused: view.paused,
             excused: view.excused.clone(),
             plan: view.plan_id.clone(),
+            skipped_gates: view.skipped_gates.clone(),
             steps: view.steps.iter().map(Step::from).collect(),
         }
     }
@@ -252,6 +287,7 @@ impl From<&StepView> for Step {
             takes_ms: step.takes_ms,
             back: step.back.as_ref().map(Back::from),
             hosts: step.hosts.iter().map(StepHost::from).collect(),
+            gates: step.gates.iter().map(Gate::from).collect(),
         }
     }
 }

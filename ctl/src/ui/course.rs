@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ship_proto::v1::{HostLine, RolloutView, StepView};
 
 use super::echo::NoEcho;
+use super::gates::{gate_line, skipped_line, waits_for};
 use super::rollout::{excused_lines, name_width, step_line, step_lines, title};
 use super::{BOLD, DIM, DOUBT, Ui, paint};
 use crate::clock;
@@ -24,6 +25,8 @@ pub struct Progress<'a> {
     /// The step that the last line on a pipe was about.
     last: u32,
     paused: bool,
+    /// What a pipe was told that people are waited for.
+    waits: Option<String>,
 }
 
 impl<'a> Progress<'a> {
@@ -37,6 +40,7 @@ impl<'a> Progress<'a> {
             told: HashMap::new(),
             last: 0,
             paused: false,
+            waits: None,
         }
     }
 
@@ -104,6 +108,26 @@ impl<'a> Progress<'a> {
                 self.tell_step(step, width);
             }
             self.told.insert(key, step.state.clone());
+            if step.state == "running" {
+                self.tell_gates(step, width);
+            }
+        }
+        let waits = waits_for(view);
+        if let Some(waits) = waits.as_ref().filter(|_| waits != self.waits) {
+            self.ui.say(format!("  {waits}"));
+        }
+        self.waits = waits;
+    }
+
+    /// A line for each gate that stands otherwise than it was told.
+    fn tell_gates(&mut self, step: &StepView, width: usize) {
+        for gate in &step.gates {
+            let key = (step.number, format!("gate {}", gate.gate));
+            let now = format!("{} {}", gate.state, gate.by.len());
+            if self.told.get(&key) != Some(&now) {
+                self.ui.say(format!("       {:<width$}  {}", "", gate_line(gate)));
+                self.told.insert(key, now);
+            }
         }
     }
 
@@ -218,6 +242,8 @@ fn screen(view: &RolloutView, now_ms: u64, height: usize, width: usize) -> Vec<S
         ));
     }
     lines.extend(excused_lines(view));
+    lines.extend(skipped_line(view));
+    lines.extend(waits_for(view).map(|waits| format!("  {}", paint(DOUBT, waits))));
     if view.paused {
         lines.push(format!("  {}", paint(DOUBT, paused(view))));
     }

@@ -33,6 +33,14 @@ pub fn expected_lines(plan: &PlanReply) -> Vec<String> {
 
 fn in_all(steps: &[StepView]) -> String {
     let unknown = steps.iter().filter(|step| step.takes_ms.is_none());
+    let people = |step: &StepView| {
+        step.gates
+            .iter()
+            .any(|gate| matches!(gate.kind.as_str(), "approval" | "manual"))
+    };
+    if unknown.clone().next().is_some() && unknown.clone().all(people) {
+        return "as long as people take, who are waited for".to_owned();
+    }
     let unknown: Vec<String> = unknown.map(|step| step.number.to_string()).collect();
     if unknown.is_empty() {
         let sum = steps.iter().filter_map(|step| step.takes_ms).sum();

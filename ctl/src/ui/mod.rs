@@ -4,6 +4,7 @@
 mod course;
 mod echo;
 mod expected;
+mod gates;
 mod progress;
 mod rollout;
 mod table;

@@ -3,6 +3,7 @@
 use ship_proto::v1::{HostLine, OutcomeKind, RolloutView, StepView, Target};
 
 use super::expected::back;
+use super::gates::{gate_lines, skipped_line, waits_for};
 use super::{BAD, BOLD, DIM, DOUBT, GOOD, paint};
 use crate::words::{bytes, clean, millis};
 
@@ -47,12 +48,15 @@ pub fn plan_lines(view: &RolloutView) -> Vec<String> {
         lines.extend(step_lines(step, width, None));
     }
     lines.extend(excused_lines(view));
+    lines.extend(skipped_line(view));
+    lines.extend(waits_for(view).map(|waits| format!("  {}", paint(DOUBT, waits))));
     lines
 }
 
 /// One step, and while it is not done what it costs. `running` is how long it has been under way, where that is shown.
 pub fn step_lines(step: &StepView, width: usize, running: Option<u64>) -> Vec<String> {
     let mut lines = vec![format!("  {}", step_line(step, width, running))];
+    lines.extend(gate_lines(step).iter().map(|line| indented(width, line)));
     if step.state != "done" {
         lines.extend(cost_lines(step, width));
         let cost = step.back.as_ref().filter(|_| !step.hosts.is_empty());
@@ -106,7 +110,11 @@ fn cost_lines(step: &StepView, width: usize) -> Vec<String> {
 
 /// A line under a step's name.
 fn below(width: usize, text: &str) -> String {
-    format!("       {:<width$}  {}", "", paint(DIM, text))
+    indented(width, &paint(DIM, text))
+}
+
+fn indented(width: usize, text: &str) -> String {
+    format!("       {:<width$}  {text}", "")
 }
 
 fn mark(state: &str) -> String {

@@ -31,6 +31,9 @@ pub struct Script {
     /// One list for each Watch; after the last view the stream ends, or stays open for ever.
     pub watches: VecDeque<Watched>,
     pub control: Option<Result<RolloutView, Status>>,
+    pub answer: Option<Result<RolloutView, Status>>,
+    /// What was answered at gates.
+    pub answered: Vec<AnswerRequest>,
     pub status: StatusReply,
     pub asked: Vec<PlanRequest>,
     pub published: Option<Published>,
@@ -301,6 +304,12 @@ impl Rollouts for Face {
                 Box::pin(items(all(views)).chain(futures::stream::pending()))
             }
         }))
+    }
+
+    async fn answer(&self, request: Request<AnswerRequest>) -> Answer<RolloutView> {
+        let mut script = self.script();
+        script.answered.push(request.into_inner());
+        script.answer.clone().unwrap().map(Response::new)
     }
 
     async fn control(&self, _: Request<ControlRequest>) -> Answer<RolloutView> {

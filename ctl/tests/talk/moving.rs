@@ -5,7 +5,10 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 use ship_proto::refuse;
-use ship_proto::v1::{FailureKind, HostLine, OutcomeKind, PlanReply, RolloutView, Started, StepView, Target};
+use ship_proto::v1::{
+    AnswerRequest, FailureKind, GateLine, HostLine, OutcomeKind, PlanReply, RolloutView, Started, StepView,
+    Target,
+};
 use tonic::Status;
 
 use crate::fake::{FakeStore, Said, Script, Watched, closed};
@@ -328,4 +331,128 @@ fn a_revert_without_a_store_says_how_to_do_without() {
     assert!(said.stderr.contains("ship-agent revert"), "{said:?}");
     let said = store.run(&["-c", "dead.toml", "promote", "web"]);
     assert!(said.code == 1 && !said.stderr.contains("ship-agent"), "{said:?}");
+}
+
+fn at_a_gate(wanted: u32) -> RolloutView {
+    let mut view = view(OutcomeKind::Running);
+    view.steps.push(StepView {
+        number: 5,
+        name: "one: gates".into(),
+        state: "running".into(),
+        gates: vec![
+            GateLine {
+                gate: "go".into(),
+                kind: "approval".into(),
+                state: if wanted == 0 { "passes" } else { "waiting" }.into(),
+                detail: "approval by 1 operator".into(),
+                by: if wanted == 0 {
+                    vec!["operator/bob".into()]
+                } else {
+                    Vec::new()
+                },
+                wanted,
+            },
+            GateLine {
+                gate: "smoke".into(),
+                kind: "command".into(),
+                state: "unknown".into(),
+                detail: "exit status: 3\nno metrics yet".into(),
+                ..GateLine::default()
+            },
+        ],
+        ..StepView::default()
+    });
+    view
+}
+
+#[test]
+fn who_waits_is_told_what_is_waited_for_and_what_to_type() {
+    let store = FakeStore::start(script([Watched::Views(vec![
+        at_a_gate(1),
+        at_a_gate(0),
+        view(OutcomeKind::Done),
+    ])]));
+    let said = store.run(&["attach", "web"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    for words in [
+        "· go  approval by 1 operator",
+        "? smoke  command unknown: exit status: 3",
+        "waits for approval by 1 operator: shipctl approve web",
+        "✓ go  approval by 1 operator  by operator/bob",
+    ] {
+        assert!(said.stderr.contains(words), "{words:?} in {said:?}");
+    }
+}
+
+#[test]
+fn an_answer_says_what_it_is_about() {
+    for (words, word, gate) in [
+        (&["approve", "web", "--step", "5", "-m", "fine"][..], 1, ""),
+        (&["reject", "web", "--step", "5", "-m", "fine"], 2, ""),
+        (
+            &["ack", "dns", "-a", "web", "--step", "5", "-m", "fine"],
+            3,
+            "dns",
+        ),
+    ] {
+        let store = FakeStore::start(Script {
+            answer: Some(Ok(at_a_gate(0))),
+            ..Script::default()
+        });
+        let said = store.run(words);
+        assert_eq!(said.code, 0, "{said:?}");
+        assert!(said.stdout.starts_with("deploy 7 of web "), "{said:?}");
+        let asked = AnswerRequest {
+            app: "web".into(),
+            env: "dev".into(),
+            word,
+            gate: gate.into(),
+            step: 5,
+            note: "fine".into(),
+            ..AnswerRequest::default()
+        };
+        assert_eq!(store.script.lock().unwrap().answered, [asked]);
+    }
+}
+
+#[test]
+fn an_answer_that_is_refused_or_not_understood() {
+    for (status, words) in [
+        (
+            refuse(
+                FailureKind::Refused,
+                "deploy 7 waits for no approval",
+                "rollout",
+                "shipctl status",
+            ),
+            "deploy 7 waits for no approval",
+        ),
+        (
+            Status::unimplemented("no such call"),
+            "this store is too old to have gates",
+        ),
+    ] {
+        let store = FakeStore::start(Script {
+            answer: Some(Err(status)),
+            ..Script::default()
+        });
+        let said = store.run(&["approve", "web"]);
+        assert_eq!(said.code, 4, "{said:?}");
+        assert!(said.stderr.contains(words), "{said:?}");
+    }
+}
+
+#[test]
+fn gates_have_their_keys_in_json() {
+    let store = FakeStore::start(Script {
+        answer: Some(Ok(at_a_gate(1))),
+        ..Script::default()
+    });
+    let json = store.run(&["approve", "web", "-o", "json"]).json();
+    let gate = &json["steps"][1]["gates"][0];
+    assert_eq!(
+        (gate["gate"].as_str(), gate["wanted"].as_u64()),
+        (Some("go"), Some(1))
+    );
+    assert!(json["steps"][0].get("gates").is_none());
 }

@@ -41,6 +41,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/ship.v1.Rollouts/Revert", OPERATE),
     ("/ship.v1.Rollouts/Watch", LOOK),
     ("/ship.v1.Rollouts/Control", OPERATE),
+    ("/ship.v1.Rollouts/Answer", OPERATE),
     ("/ship.v1.Environments/Apply", OPERATE),
     ("/ship.v1.Environments/Show", LOOK),
     ("/ship.v1.Fleet/Status", LOOK),

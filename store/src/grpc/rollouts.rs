@@ -8,10 +8,11 @@ use futures::stream;
 use ship_model::name::{AppName, EnvName, HostName};
 use ship_model::release::ReleaseNumber;
 use ship_model::rollout::{
-    self as model, EnvState, MAX_PLAN_FILE, Plan, PlanRefused, Profile, Wish, read_plan, write_plan,
+    self as model, Answer, AnswerWord, EnvState, MAX_PLAN_FILE, Plan, PlanRefused, Profile, Wish, read_plan,
+    write_plan,
 };
 use ship_proto::v1::rollouts_server::Rollouts;
-use ship_proto::v1::{self, OutcomeKind, control_request};
+use ship_proto::v1::{self, OutcomeKind, answer_request, control_request};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -352,4 +353,43 @@ impl Rollouts for RolloutsFace {
         let deploy = done.map_err(|error| status::steer(&error))?;
         Ok(Response::new(self.view_of(&env, &app, deploy.0)?))
     }
+
+    async fn answer(&self, request: Request<v1::AnswerRequest>) -> Result<Response<v1::RolloutView>, Status> {
+        let who = caller(&request)?.to_string();
+        let request = request.into_inner();
+        let env = self.0.known_env(&request.env)?;
+        let app = self.0.known_app(&request.app).await?;
+        let answer = answer_of(&request)?;
+        let told = self.0.controller.steer(&env, &app, Steer::Answer { answer, who });
+        let deploy = told.await.map_err(|error| status::steer(&error))?;
+        Ok(Response::new(self.view_of(&env, &app, deploy.0)?))
+    }
+}
+
+fn answer_of(request: &v1::AnswerRequest) -> Result<Answer, Status> {
+    for (text, name) in [(&request.note, "note"), (&request.gate, "gate")] {
+        if text.len() > MESSAGE {
+            return Err(status::invalid(
+                format!("the {name} is longer than {MESSAGE} bytes"),
+                name,
+            ));
+        }
+    }
+    let word = match request.word() {
+        answer_request::Word::Approve => AnswerWord::Approve,
+        answer_request::Word::Reject => AnswerWord::Reject,
+        answer_request::Word::Acknowledge => AnswerWord::Acknowledge(request.gate.clone()),
+        answer_request::Word::Unspecified => {
+            return Err(status::invalid(
+                "the word is none of approve, reject and acknowledge",
+                "word",
+            ));
+        }
+    };
+    Ok(Answer {
+        word,
+        deploy: (request.deploy > 0).then_some(request.deploy),
+        step: (request.step as usize).checked_sub(1),
+        note: (!request.note.is_empty()).then(|| request.note.clone()),
+    })
 }

@@ -255,9 +255,15 @@ fn without(hosts: &[HostName]) -> String {
 fn start_refused(refused: &StartRefused) -> Status {
     let kind = match refused {
         StartRefused::Busy { .. } | StartRefused::Drifted { .. } => FailureKind::Busy,
-        StartRefused::NothingRuns | StartRefused::GoesBack { .. } | StartRefused::NotPaused { .. } => {
-            FailureKind::Refused
-        }
+        StartRefused::NothingRuns
+        | StartRefused::GoesBack { .. }
+        | StartRefused::NotPaused { .. }
+        | StartRefused::NoGate { .. }
+        | StartRefused::NoApproval { .. }
+        | StartRefused::NoManualGate { .. }
+        | StartRefused::OtherDeploy { .. }
+        | StartRefused::OtherStep { .. }
+        | StartRefused::NotHis { .. } => FailureKind::Refused,
     };
     refuse(kind, refused.to_string(), "rollout", "shipctl status")
 }

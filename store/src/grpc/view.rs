@@ -2,8 +2,8 @@
 
 use ship_model::report::AppWait;
 use ship_model::rollout::{
-    DeployEntry, DeployKind, End, EnvState, Excuse, Forecast, GoingBack, Outcome, Plan, Rollout, RolloutView,
-    preview, takes, view,
+    DeployEntry, DeployKind, End, EnvState, Excuse, Forecast, GateLine, GoingBack, Outcome, Plan, Rollout,
+    RolloutView, preview, takes, view,
 };
 use ship_model::spec::{Gap, Tight, Waiting};
 use ship_proto::v1::{self, OutcomeKind};
@@ -20,6 +20,7 @@ pub fn of_plan(plan: &Plan, forecast: &Forecast) -> v1::RolloutView {
     shown.message = plan.message.clone().unwrap_or_default();
     shown.excused = excused(plan, None);
     shown.plan_id = plan.id.to_string();
+    shown.skipped_gates.clone_from(&plan.policy.skipped_gates);
     shown
 }
 
@@ -90,6 +91,7 @@ pub fn of_rollout(rollout: &Rollout) -> v1::RolloutView {
     shown.message = rollout.plan.message.clone().unwrap_or_default();
     shown.excused = excused(&rollout.plan, Some(rollout));
     shown.plan_id = rollout.plan.id.to_string();
+    shown.skipped_gates.clone_from(&rollout.plan.policy.skipped_gates);
     // What stopped it is worth telling before its end, while touched hosts go back or wait for a word about that.
     if let Some(stop) = rollout.stop.as_ref().or(rollout.waits.as_ref()) {
         shown.reason = reason(stop);
@@ -211,7 +213,19 @@ fn step((number, step): (u32, ship_model::rollout::StepView)) -> v1::StepView {
         detail: step.detail,
         started_at_ms: step.started_ms.unwrap_or(0),
         ended_at_ms: step.ended_ms.unwrap_or(0),
+        gates: step.gates.into_iter().map(gate).collect(),
         ..v1::StepView::default()
+    }
+}
+
+fn gate(line: GateLine) -> v1::GateLine {
+    v1::GateLine {
+        gate: line.gate,
+        kind: line.kind,
+        state: line.state.as_str().to_owned(),
+        detail: line.detail,
+        by: line.by,
+        wanted: line.wanted,
     }
 }
 

@@ -20,6 +20,7 @@ use ship_model::rollout::{
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::checks::Checks;
 use super::controller::Core;
 use super::steer::{Ask, Mailbox, Steer, SteerError, SteerVerb, Wanted};
 use super::telling::{acts, tell};
@@ -38,6 +39,7 @@ pub(super) struct Conductor {
     core: Arc<Core>,
     mailbox: Arc<Mailbox>,
     asks: mpsc::Receiver<Ask>,
+    checks: Checks,
     state: Arc<EnvState>,
     version: Option<Version>,
 }
@@ -52,10 +54,12 @@ impl Conductor {
     pub fn new(core: Arc<Core>, state: Arc<EnvState>, version: Option<Version>) -> (Self, Arc<Mailbox>) {
         let (sender, asks) = mpsc::channel(WAITING);
         let mailbox = Arc::new(Mailbox::new(sender));
+        let checks = Checks::new(Arc::clone(&core.offers));
         let conductor = Self {
             core,
             mailbox: Arc::clone(&mailbox),
             asks,
+            checks,
             state,
             version,
         };
@@ -69,6 +73,7 @@ impl Conductor {
         // What was reported before this conductor began.
         self.mailbox.all_changed();
         loop {
+            self.checks.tend(&self.state);
             let alarm = self.alarm();
             let done = tokio::select! {
                 () = self.core.stop.cancelled() => return,
@@ -80,6 +85,8 @@ impl Conductor {
                         Ok(())
                     }
                 },
+                // A word that could not be stored is lost: its gate is asked again.
+                word = self.checks.next() => self.listen(Some(word)).await.map(drop),
                 () = self.mailbox.wake.notified() => self.listen(None).await.map(drop),
                 // What is heard and not looked at yet is no reason for a deadline to pass.
                 () = alarm => self.listen(None).await.map(drop),
@@ -191,6 +198,11 @@ impl Conductor {
                     SteerVerb::Abort => Event::Abort { who },
                 };
                 let effects = self.listen(Some(event)).await?;
+                refusal(&effects)?;
+                Ok(self.state.last_deploy)
+            }
+            Steer::Answer { answer, who } => {
+                let effects = self.listen(Some(Event::Answer { answer, who })).await?;
                 refusal(&effects)?;
                 Ok(self.state.last_deploy)
             }

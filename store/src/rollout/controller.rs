@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::checks::Offers;
 use super::conductor::Conductor;
 use super::facts::{Facts, ManifestSource, Releases};
 use super::fleet::{Fleet, Known, Presence};
@@ -28,6 +29,7 @@ use crate::clock::Clock;
 use crate::desired::Board;
 use crate::engine::Version;
 use crate::ledger::{Act, HostRecord, Ledger, LedgerError, NotAcceptedError, Restored, Stored};
+use crate::settings::GateSettings;
 
 /// What a controller works with.
 pub struct Parts {
@@ -38,6 +40,8 @@ pub struct Parts {
     pub fleet: Arc<Fleet>,
     pub policy: Policy,
     pub manifests: Arc<ManifestSource>,
+    /// What gates may use on this machine.
+    pub gates: GateSettings,
     pub stop: CancellationToken,
 }
 
@@ -52,6 +56,7 @@ pub(super) struct Core {
     pub held: Option<NotAcceptedError>,
     pub(super) fleet: Arc<Fleet>,
     policy: Policy,
+    pub(super) offers: Arc<Offers>,
     pub(super) facts: Arc<Facts>,
     shares: Arc<Shares>,
     /// Asset incidents that stand in the events, at most [`MOST_INCIDENTS`]: a host cannot fill the chain with them.
@@ -216,7 +221,12 @@ impl Controller {
         let facts = Facts::new(parts.ledger.clone(), parts.manifests);
         let ledger = parts.ledger.clone();
         let mark = parts.bridge.run(move || ledger.restored()).await??;
+        let offers = Offers {
+            settings: parts.gates,
+            bridge: parts.bridge.clone(),
+        };
         let core = Core {
+            offers: Arc::new(offers),
             held: mark.map(Restored::not_accepted),
             ledger: parts.ledger,
             bridge: parts.bridge,

@@ -12,6 +12,7 @@
 //! What a crash loses is announcements only: what hosts should do is in the state, and a store that starts again
 //! loads every state and goes on.
 
+mod checks;
 mod conductor;
 mod controller;
 mod expect;

@@ -7,7 +7,7 @@ use ship_model::desired::DeployNumber;
 use ship_model::environment::{EnvironmentErrors, NotProven};
 use ship_model::name::{AppName, EnvName, HostName};
 use ship_model::release::ReleaseNumber;
-use ship_model::rollout::{Plan, PlanRefused, Profile, Request, StartRefused};
+use ship_model::rollout::{Answer, Plan, PlanRefused, Profile, Request, StartRefused};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::facts::FactsError;
@@ -44,6 +44,11 @@ pub enum Steer {
     },
     Control {
         verb: SteerVerb,
+        who: String,
+    },
+    /// A word at the gates that it waits at.
+    Answer {
+        answer: Answer,
         who: String,
     },
 }

@@ -134,6 +134,7 @@ pub(super) async fn assemble(
         fleet: Arc::clone(&fleet),
         policy: policy(&settings),
         manifests,
+        gates: settings.gates.clone().within(dir),
         stop: stop.clone(),
     })
     .await?;

@@ -69,6 +69,10 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
             rollouts.control(v1::ControlRequest::default()).await.map(drop),
         ),
         (
+            "Answer",
+            rollouts.answer(v1::AnswerRequest::default()).await.map(drop),
+        ),
+        (
             "Apply",
             clients
                 .environments
@@ -141,7 +145,7 @@ async fn each_role_may_do_its_part_and_nothing_else() {
     ];
     let publish = ["Begin", "Missing", "Upload", "UploadDelta", "Commit"];
     let operate = [
-        "Promote", "Revert", "Control", "Sweep", "Push", "Pin", "Collect", "Apply",
+        "Promote", "Revert", "Control", "Answer", "Sweep", "Push", "Pin", "Collect", "Apply",
     ];
     let fetch = [
         "Get", "Manifest", "Locate", "Deltas", "Leaves", "Find", "Expired", "Session", "Give",

@@ -15,6 +15,7 @@ mod deltas;
 mod environments;
 mod fleet;
 mod garbage;
+mod gates;
 mod hostile;
 mod memory;
 mod notify;

@@ -15,7 +15,7 @@ use ship_store::engine::Catalog;
 use ship_store::engine::catalog::MemoryCatalog;
 use ship_store::ledger::{Act, EnvironmentFile, Ledger};
 
-use super::sample::{app, env, env_state_later, host, target};
+use super::sample::{app, env, env_state_gated, env_state_later, host, target};
 use super::{frozen, writes_the_same};
 
 #[test]
@@ -24,6 +24,25 @@ fn a_state_with_a_way_of_its_own_is_read_and_written() {
     let state = env_state_later();
     writes_the_same(FILE, &state.encode().unwrap());
     assert_eq!(EnvState::decode(&frozen(FILE)).unwrap(), state);
+}
+
+#[test]
+fn a_state_at_its_gates_is_read_and_written() {
+    const FILE: &str = "env-state-gates-1.json";
+    let state = env_state_gated();
+    writes_the_same(FILE, &state.encode().unwrap());
+    assert_eq!(EnvState::decode(&frozen(FILE)).unwrap(), state);
+}
+
+#[test]
+fn an_environments_gates_are_read() {
+    let text = String::from_utf8(frozen("environment-gates-1.toml")).unwrap();
+    let read = read_environment(&text).unwrap();
+    let normal = read.policy(&Policy::default(), Profile::Normal);
+    let gates: Vec<_> = normal.steps.iter().map(|step| step.gates.len()).collect();
+    assert_eq!(gates, [1, 3]);
+    let emergency = read.policy(&Policy::default(), Profile::Emergency);
+    assert_eq!(emergency.skipped_gates, ["dns", "errors", "go", "smoke"]);
 }
 
 fn planned() -> Plan {

@@ -6,8 +6,9 @@ use ship_model::name::{AppName, ClassName, EnvName, HostName};
 use ship_model::release::{ReleaseNumber, Target};
 use ship_model::report::{AppFailure, LocalHold, UpdateFigures};
 use ship_model::rollout::{
-    Amount, BadRelease, Course, DeployEntry, DeployKind, End, EnvState, Excuse, Hold, HostProgress,
-    HostTarget, Outcome, Plan, PlanStep, PlannedHost, Policy, Profile, Rollout, Stop, Switch, Took, WayStep,
+    Amount, Ask, BadRelease, Course, DeployEntry, DeployKind, End, EnvState, Excuse, Expect, Figure, Gate,
+    GateProgress, Hold, HostProgress, HostTarget, JsonTest, Outcome, Pace, PersonWord, Plan, PlanStep,
+    PlannedHost, Policy, Profile, Rollout, Stop, Switch, Took, Verdict, WayStep,
 };
 
 pub fn app() -> AppName {
@@ -193,6 +194,7 @@ fn rollout(course: Course) -> Rollout {
         paused: Some("operator/bob".to_owned()),
         // Came later.
         waits: None,
+        gates: Vec::new(),
         hosts: hosts
             .map(|(nth, switch)| (host(&format!("h{nth}")), progress(switch)))
             .collect(),
@@ -304,9 +306,109 @@ pub fn env_state_later() -> EnvState {
             class: ClassName::new("web").ok(),
             names: vec!["web-*".to_owned()],
             soak_ms: Some(60_000),
+            gates: Vec::new(),
         }],
         profile: Profile::Careful,
         ..plan.policy.clone()
     };
     state
+}
+
+/// What came later still: gates of every kind, and what was said about them.
+pub fn env_state_gated() -> EnvState {
+    let mut state = env_state(Course::Forward { step: 4 });
+    let Some(rollout) = &mut state.rollout else {
+        return state;
+    };
+    let gates = gates();
+    rollout.plan.steps.push(PlanStep::Gate {
+        name: "quarter".to_owned(),
+        gates: gates.clone(),
+    });
+    rollout.plan.policy.steps = vec![WayStep {
+        name: "quarter".to_owned(),
+        until: Amount::Percent(25),
+        class: None,
+        names: Vec::new(),
+        soak_ms: None,
+        gates,
+    }];
+    rollout.plan.policy.skipped_gates = vec!["old".to_owned()];
+    let known = |gate: &str, verdict: Option<Verdict>| GateProgress {
+        step: 4,
+        gate: gate.to_owned(),
+        words: match verdict {
+            None => vec![PersonWord {
+                who: "operator/bob".to_owned(),
+                note: Some("fine".to_owned()),
+                at_ms: 1_760_000_003_100,
+            }],
+            Some(_) => Vec::new(),
+        },
+        verdict,
+        said: verdict.map(|_| "exit status: 0".to_owned()).unwrap_or_default(),
+        heard_ms: 1_760_000_003_200,
+        passing_since_ms: (verdict == Some(Verdict::Pass)).then_some(1_760_000_003_000),
+        fails: u32::from(verdict == Some(Verdict::Fail)),
+    };
+    rollout.gates = vec![
+        known("go", None),
+        known("smoke", Some(Verdict::Pass)),
+        known("errors", Some(Verdict::Fail)),
+        known("other", Some(Verdict::Unknown)),
+    ];
+    state
+}
+
+fn gates() -> Vec<Gate> {
+    let gate = |name: &str, ask: Ask| Gate {
+        name: name.to_owned(),
+        ask,
+    };
+    let pace = Pace {
+        every_ms: 5_000,
+        for_ms: 60_000,
+        timeout_ms: 20_000,
+        fails: 3,
+    };
+    let json = JsonTest {
+        pointer: "/data/value".to_owned(),
+        at_least: Figure::new("0").ok(),
+        at_most: Figure::new("0.01").ok(),
+        equals: Some("0".to_owned()),
+    };
+    vec![
+        gate(
+            "go",
+            Ask::Approval {
+                count: 2,
+                others: true,
+                by: ["operator/ann".to_owned(), "operator/bob".to_owned()].into(),
+            },
+        ),
+        gate(
+            "dns",
+            Ask::Manual {
+                text: "Move the weight".to_owned(),
+            },
+        ),
+        gate(
+            "smoke",
+            Ask::Command {
+                argv: vec!["smoke".to_owned(), "--fast".to_owned()],
+                pace,
+            },
+        ),
+        gate(
+            "errors",
+            Ask::Http {
+                url: "http://prometheus:9090/api".to_owned(),
+                expect: Expect {
+                    status: 200,
+                    json: Some(json),
+                },
+                pace,
+            },
+        ),
+    ]
 }

@@ -6,7 +6,7 @@ use std::fs;
 use ship_agent::config::Config;
 use ship_assets::serve::{Encoding, Origins, PortSettings, ResourcePolicy};
 use ship_store::push::{BucketSettings, PushSettings};
-use ship_store::settings::Settings;
+use ship_store::settings::{GateSettings, GateSite, Settings};
 
 use super::{frozen, path, writes_the_same};
 
@@ -56,6 +56,26 @@ fn store_toml_is_read_and_written() {
         "store-1.toml",
         &fs::read(folder.path().join("store.toml")).unwrap(),
     );
+}
+
+/// `[gates]` of a store's file.
+#[test]
+fn what_gates_may_use_is_read_and_written() {
+    let text = String::from_utf8(frozen("gates-1.toml")).unwrap();
+    let read: BTreeMap<String, GateSettings> = toml::from_str(&text).unwrap();
+    let site = |url: &str, headers: Option<&str>| GateSite {
+        url: url.to_owned(),
+        headers: headers.map(Into::into),
+    };
+    let expected = GateSettings {
+        programs: Some("/etc/ship/gates".into()),
+        site: vec![
+            site("http://prometheus:9090/", Some("/etc/ship/prometheus.headers")),
+            site("https://metrics.example.com/api/", None),
+        ],
+    };
+    assert_eq!(read, BTreeMap::from([("gates".to_owned(), expected)]));
+    writes_the_same("gates-1.toml", toml::to_string(&read).unwrap().as_bytes());
 }
 
 /// `[[push]]` of a store's file.

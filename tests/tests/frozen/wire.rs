@@ -269,6 +269,13 @@ fn examples() -> Vec<Example> {
         };
         "MissingRequest release" MissingRequest = MissingRequest { blobs: vec![digest(9)], release: digest(10) };
         "GiveReply" GiveReply = GiveReply { taken: 5 };
+        "AnswerRequest" AnswerRequest = AnswerRequest {
+            app: text("web"), env: text("production"), word: answer_request::Word::Acknowledge.into(), gate: text("dns"),
+            deploy: 7, step: 5, note: text("weight is at 50"),
+        };
+        "GateLine" GateLine = gate_line();
+        "StepView gates" StepView = StepView { gates: vec![gate_line()], ..step_view() };
+        "RolloutView gates" RolloutView = RolloutView { skipped_gates: vec![text("smoke")], ..rollout_view() };
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Environment, PolicyWords};
+use super::read::words_of as span;
+use super::{Environment, PolicyWords, gates};
 use crate::rollout::WayStep;
 
 /// One key of which the two say something else.
@@ -41,6 +42,9 @@ fn said(environment: &Environment) -> BTreeMap<String, String> {
     for (nth, step) in (1..).zip(&environment.steps) {
         said.insert(format!("step[{nth}]"), step_words(step));
     }
+    for gate in environment.steps.iter().flat_map(|step| &step.gates) {
+        said.insert(format!("gate.{}", gate.name), gates::told(gate));
+    }
     policy_words("policy", &environment.policy, &mut said);
     for (profile, words) in &environment.profiles {
         policy_words(&format!("profile.{profile}"), words, &mut said);
@@ -59,6 +63,10 @@ fn step_words(step: &WayStep) -> String {
     }
     if let Some(soak) = step.soak_ms {
         words.push_str(&format!("; soak {}", span(soak)));
+    }
+    if !step.gates.is_empty() {
+        let gates: Vec<_> = step.gates.iter().map(|gate| gate.name.as_str()).collect();
+        words.push_str(&format!("; then gates {}", gates.join(", ")));
     }
     words
 }
@@ -83,6 +91,7 @@ fn policy_words(name: &str, words: &PolicyWords, said: &mut BTreeMap<String, Str
     say("auto_revert", words.auto_revert.map(|set| set.to_string()));
     say("keep", words.keep.map(|count| count.to_string()));
     say("steps", words.steps.map(|set| set.to_string()));
+    say("gates", words.gates.map(|set| set.to_string()));
     let hosts = words.optional_asset_hosts.as_ref();
     say(
         "optional_asset_hosts",
@@ -94,15 +103,4 @@ fn policy_words(name: &str, words: &PolicyWords, said: &mut BTreeMap<String, Str
                 .join(", ")
         }),
     );
-}
-
-/// As the file spells it.
-fn span(ms: u64) -> String {
-    match ms {
-        0 => "0s".to_owned(),
-        _ if ms.is_multiple_of(3_600_000) => format!("{}h", ms / 3_600_000),
-        _ if ms.is_multiple_of(60_000) => format!("{}m", ms / 60_000),
-        _ if ms.is_multiple_of(1000) => format!("{}s", ms / 1000),
-        _ => format!("{ms}ms"),
-    }
 }

@@ -13,6 +13,22 @@
 //! hosts = 1                  # done when so many of the meant hosts run the release: a count, or "25%"
 //! label = "canary"           # and, or, class = "web": the meant hosts; without both all that run the app
 //! soak = "10m"
+//! gates = ["smoke", "go"]    # then all of these must hold before the next step begins; with hosts = 0 before the first host
+//! [gate.smoke]               # a program that the store's settings offer: exit 0 passes, 1 fails, else it is unknown
+//! command = ["smoke", "--fast"]
+//! every = "10s"
+//! for = "1m"                 # it must pass for so long without a break
+//! timeout = "10s"
+//! fails = 2                  # so many failed checks in a row turn the rollout back
+//! [gate.errors]              # a server that the store's settings offer
+//! http = "http://prometheus:9090/api/v1/query?query=…"
+//! json = "/data/result/0/value/1"
+//! at_most = 0.01
+//! [gate.go]                  # so many operators
+//! approval = 2
+//! others = true              # not the one who promoted
+//! [gate.dns]                 # done by hand, and acknowledged by name
+//! manual = "Move half of the DNS weight"
 //! [policy]                   # what is not said is as store.toml says
 //! max_unavailable = "25%"
 //! min_healthy = 2
@@ -22,9 +38,12 @@
 //! auto_revert = true
 //! [profile.careful]          # the same keys, for `promote --profile careful`
 //! soak = "1h"
+//! [profile.emergency]
+//! gates = false              # goes without gates; the audit says who did
 //! ```
 
 mod difference;
+mod gates;
 mod read;
 
 pub use difference::{Difference, difference};
@@ -70,6 +89,8 @@ pub struct PolicyWords {
     pub optional_asset_hosts: Option<BTreeSet<HostName>>,
     /// Only of a profile: whether it goes by the environment's steps.
     pub steps: Option<bool>,
+    /// Only of a profile: whether the environment's gates hold it.
+    pub gates: Option<bool>,
 }
 
 /// Why a release may not come here yet.
@@ -101,12 +122,16 @@ impl Environment {
             steps: self.steps.clone(),
             ..self.policy.said_of(store.clone())
         };
+        let words = self.profiles.get(&profile);
+        let skips = words.is_some_and(|words| words.gates == Some(false));
+        let own = if skips { own.without_gates() } else { own };
         let chosen = profile.applied(own);
-        let Some(words) = self.profiles.get(&profile) else {
+        let Some(words) = words else {
             return chosen;
         };
         let steps = match words.steps {
             None => chosen.steps.clone(),
+            Some(true) if skips => bare(&self.steps),
             Some(true) => self.steps.clone(),
             Some(false) => Vec::new(),
         };
@@ -149,6 +174,15 @@ impl Environment {
     }
 }
 
+/// Steps without what ends them.
+fn bare(steps: &[WayStep]) -> Vec<WayStep> {
+    let bare = |step: &WayStep| WayStep {
+        gates: Vec::new(),
+        ..step.clone()
+    };
+    steps.iter().map(bare).collect()
+}
+
 impl PolicyWords {
     fn said_of(&self, policy: Policy) -> Policy {
         Policy {
@@ -168,6 +202,7 @@ impl PolicyWords {
             },
             steps: policy.steps,
             profile: policy.profile,
+            skipped_gates: policy.skipped_gates,
         }
     }
 }

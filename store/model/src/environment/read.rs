@@ -5,9 +5,9 @@ use std::fmt;
 
 use toml::de::{DeTable, DeValue};
 
-use super::{After, Environment, PolicyWords};
+use super::{After, Environment, PolicyWords, gates};
 use crate::name::{ClassName, EnvName, HostName};
-use crate::rollout::{Amount, Profile, WayStep};
+use crate::rollout::{Amount, Gate, Profile, WayStep};
 use crate::spec::SpecError;
 use crate::spec::fields::{Fields, Found, Keys, Mistakes, nearest};
 use crate::spec::values::duration_ms;
@@ -25,9 +25,11 @@ const MAX_NAMES: usize = 1000;
 const MAX_NAME: usize = 64;
 const MAX_PATTERN: usize = 63;
 
-const KEYS: Keys = Keys::only(&["version", "env", "after", "labels", "step", "policy", "profile"]);
+const KEYS: Keys = Keys::only(&[
+    "version", "env", "after", "labels", "step", "gate", "policy", "profile",
+]);
 const AFTER: Keys = Keys::only(&["env", "soak"]);
-const STEP: Keys = Keys::only(&["name", "hosts", "class", "label", "soak"]);
+const STEP: Keys = Keys::only(&["name", "hosts", "class", "label", "soak", "gates"]);
 const POLICY: Keys = Keys::only(&[
     "max_unavailable",
     "min_healthy",
@@ -54,6 +56,7 @@ const PROFILE: Keys = Keys::only(&[
     "keep",
     "optional_asset_hosts",
     "steps",
+    "gates",
 ]);
 
 /// Every mistake of an environment's file, in the order of the file; never empty.
@@ -121,14 +124,18 @@ fn read<'t>(mistakes: &'t Mistakes<'t>, table: &'t DeTable<'t>) -> Option<Enviro
         }
     };
     let labels = labels(&fields);
+    let gates = gates::gates(&fields);
     let policy = fields.table("policy", POLICY).map(|fields| policy(&fields));
     let read = Environment {
         after: after(&fields),
-        steps: steps(&fields, &labels),
+        steps: steps(&fields, &labels, &gates),
         policy: policy.unwrap_or_default(),
         profiles: profiles(&fields),
         env: env?,
     };
+    let used = read.steps.iter().flat_map(|step| &step.gates);
+    gates::check_used(&fields, &gates, &used.map(|gate| gate.name.as_str()).collect());
+    check_profiles(&fields, &read);
     let itself = read.after.as_ref().filter(|after| after.env == read.env);
     if itself.is_some()
         && let Some(after) = fields.get("after")
@@ -193,12 +200,16 @@ fn pattern(text: &str) -> Result<String, String> {
     }
 }
 
-fn is_word(text: &str) -> bool {
+pub(super) fn is_word(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(plain)
 }
 
-fn steps(fields: &Fields<'_>, labels: &BTreeMap<String, Vec<String>>) -> Vec<WayStep> {
+fn steps(
+    fields: &Fields<'_>,
+    labels: &BTreeMap<String, Vec<String>>,
+    gates: &BTreeMap<String, Gate>,
+) -> Vec<WayStep> {
     let tables = fields.tables("step", STEP);
     if tables.len() > MAX_STEPS
         && let Some(found) = fields.get("step")
@@ -207,7 +218,7 @@ fn steps(fields: &Fields<'_>, labels: &BTreeMap<String, Vec<String>>) -> Vec<Way
     }
     let mut names = BTreeSet::new();
     let read = tables.iter().take(MAX_STEPS).filter_map(|table| {
-        let step = step(table, labels)?;
+        let step = step(table, labels, gates)?;
         if !names.insert(step.name.clone()) {
             table.key("name").bad("another step has this name");
         }
@@ -216,7 +227,11 @@ fn steps(fields: &Fields<'_>, labels: &BTreeMap<String, Vec<String>>) -> Vec<Way
     read.collect()
 }
 
-fn step(table: &Fields<'_>, labels: &BTreeMap<String, Vec<String>>) -> Option<WayStep> {
+fn step(
+    table: &Fields<'_>,
+    labels: &BTreeMap<String, Vec<String>>,
+    gates: &BTreeMap<String, Gate>,
+) -> Option<WayStep> {
     let name = match table.text("name") {
         Some(name) => name.parse(|text| step_name(text)),
         None => {
@@ -252,12 +267,14 @@ fn step(table: &Fields<'_>, labels: &BTreeMap<String, Vec<String>>) -> Option<Wa
         },
     };
     let soak_ms = duration(table, "soak");
+    let gates = gates::of_step(table, gates);
     Some(WayStep {
         name: name?,
         until: until?,
         class,
         names,
         soak_ms,
+        gates,
     })
 }
 
@@ -293,6 +310,22 @@ fn profiles(fields: &Fields<'_>) -> BTreeMap<Profile, PolicyWords> {
     profiles
 }
 
+/// A profile that leaves out steps must not leave out their gates without a word.
+fn check_profiles(fields: &Fields<'_>, read: &Environment) {
+    let gated = read.steps.iter().any(|step| !step.gates.is_empty());
+    let Some(table) = fields.free_table("profile") else {
+        return;
+    };
+    for (profile, words) in &read.profiles {
+        if gated && words.steps == Some(false) && words.gates != Some(false) {
+            table.key(profile.as_str()).bad_with(
+                "leaves out the steps that end with gates",
+                "say gates = false as well",
+            );
+        }
+    }
+}
+
 fn policy(fields: &Fields<'_>) -> PolicyWords {
     let of = |key: &str| fields.get(key).and_then(|found| amount(&found));
     let wave = of("wave");
@@ -320,6 +353,7 @@ fn policy(fields: &Fields<'_>) -> PolicyWords {
                 .collect()
         }),
         steps: fields.flag("steps").map(|found| found.value),
+        gates: fields.flag("gates").map(|found| found.value),
     }
 }
 
@@ -338,6 +372,17 @@ fn amount(found: &Found<'_, &DeValue<'_>>) -> Option<Amount> {
 
 fn duration(fields: &Fields<'_>, key: &str) -> Option<u64> {
     fields.text(key)?.parse(|text| duration_ms(text))
+}
+
+/// A time as the file spells it.
+pub(super) fn words_of(ms: u64) -> String {
+    match ms {
+        0 => "0s".to_owned(),
+        _ if ms.is_multiple_of(3_600_000) => format!("{}h", ms / 3_600_000),
+        _ if ms.is_multiple_of(60_000) => format!("{}m", ms / 60_000),
+        _ if ms.is_multiple_of(1000) => format!("{}s", ms / 1000),
+        _ => format!("{ms}ms"),
+    }
 }
 
 /// A time to give up after: nothing is done in none.

@@ -228,3 +228,176 @@ fn only_what_ran_well_elsewhere_may_come() {
         "another one runs there now"
     );
 }
+
+const GATED: &str = r#"
+version = 1
+env = "production"
+[[step]]
+name = "before"
+hosts = 0
+gates = ["go"]
+[[step]]
+name = "one"
+hosts = 1
+gates = ["smoke", "errors", "dns"]
+[gate.go]
+approval = 2
+others = true
+by = ["operator/ann", "operator/bob"]
+[gate.dns]
+manual = "Move half of the DNS weight"
+[gate.smoke]
+command = ["smoke", "--fast"]
+every = "5s"
+for = "1m"
+timeout = "20s"
+fails = 3
+[gate.errors]
+http = "http://prometheus:9090/api/v1/query?query=errors"
+json = "/data/result/0/value/1"
+at_most = 0.01
+[profile.emergency]
+soak = "1s"
+"#;
+
+#[test]
+fn gates_are_read_and_end_their_steps() {
+    use crate::rollout::{Ask, Gate, Pace};
+
+    let read = read_environment(GATED).unwrap();
+    let names = |gates: &[Gate]| gates.iter().map(|gate| gate.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&read.steps[0].gates), ["go"]);
+    assert_eq!(names(&read.steps[1].gates), ["smoke", "errors", "dns"]);
+    let Ask::Command { argv, pace } = &read.steps[1].gates[0].ask else {
+        unreachable!("{:?}", read.steps[1].gates[0]);
+    };
+    assert_eq!(argv, &["smoke", "--fast"]);
+    let asked = Pace {
+        every_ms: 5_000,
+        for_ms: 60_000,
+        timeout_ms: 20_000,
+        fails: 3,
+    };
+    assert_eq!(*pace, asked);
+    let Ask::Http { expect, pace, .. } = &read.steps[1].gates[1].ask else {
+        unreachable!("{:?}", read.steps[1].gates[1]);
+    };
+    assert_eq!((expect.status, *pace), (200, Pace::default()));
+    assert_eq!(
+        expect
+            .judge(200, br#"{"data":{"result":[{"value":[1,"0.02"]}]}}"#)
+            .0,
+        crate::rollout::Verdict::Fail
+    );
+
+    let told = difference(None, &read);
+    let of = |key: &str| {
+        told.iter()
+            .find(|found| found.key == key)
+            .and_then(|found| found.is.clone())
+    };
+    assert_eq!(
+        of("gate.go").as_deref(),
+        Some("approval by 2 of operator/ann, operator/bob, not by whom it was promoted")
+    );
+    assert!(of("gate.smoke").is_some_and(|told| told.contains("every 5s, for 1m, timeout 20s, fails at 3")));
+    assert!(of("step[2]").is_some_and(|told| told.ends_with("; then gates smoke, errors, dns")));
+}
+
+#[test]
+fn an_emergency_skips_gates_only_where_the_file_says_so() {
+    let store = Policy::default();
+    let read = read_environment(GATED).unwrap();
+    let held = read.policy(&store, Profile::Emergency);
+    assert!(held.has_gates() && held.skipped_gates.is_empty(), "{held:?}");
+    assert_eq!((held.steps.len(), held.soak_ms), (2, 1_000));
+
+    let says = GATED.replace("soak = \"1s\"", "gates = false");
+    let read = read_environment(&says).unwrap();
+    let free = read.policy(&store, Profile::Emergency);
+    assert!(free.steps.is_empty() && !free.has_gates());
+    assert_eq!(free.skipped_gates, ["dns", "errors", "go", "smoke"]);
+    assert!(read.policy(&store, Profile::Normal).has_gates());
+    let steps = GATED.replace("soak = \"1s\"", "gates = false\nsteps = true");
+    let free = read_environment(&steps)
+        .unwrap()
+        .policy(&store, Profile::Emergency);
+    assert!(free.steps.len() == 2 && !free.has_gates() && free.skipped_gates.len() == 4);
+}
+
+#[test]
+fn mistakes_in_gates_are_told() {
+    let errors = read_environment(
+        r#"
+version = 1
+env = "production"
+[[step]]
+name = "one"
+hosts = 1
+gates = ["smok", "smoke", "smoke"]
+[gate.smoke]
+command = ["smoke"]
+[gate."a b"]
+approval = 1
+[gate.none]
+[gate.two]
+approval = 1
+manual = "x"
+[gate.shell]
+command = ["/bin/sh", "-c", "true"]
+[gate.empty]
+command = []
+[gate.file]
+http = "file:///etc/passwd"
+[gate.limitless]
+http = "http://a/"
+json = "/x"
+[gate.pointerless]
+http = "http://a/"
+at_most = 1
+[gate.number]
+http = "http://a/"
+json = "/x"
+at_most = "inf"
+[gate.quick]
+command = ["x"]
+every = "1ms"
+[gate.many]
+approval = 21
+[gate.few]
+approval = 2
+by = ["operator/ann"]
+[gate.lines]
+manual = "a\nb"
+[gate.odd]
+approval = 1
+every = "1s"
+[profile.emergency]
+steps = false
+"#,
+    )
+    .unwrap_err();
+    let told = errors.to_string();
+    for words in [
+        "no such gate (did you mean \"smoke\"?)",
+        "the step has this gate already",
+        "gate.a b: a gate's name is made of",
+        "gate.none: a gate asks for one thing",
+        "gate.two: a gate asks for one thing",
+        "\"/bin/sh\" is no program's name",
+        "gate.empty.command: names no program",
+        "gate.file.http: must be http://",
+        "nothing is said of the value",
+        "gate.pointerless.json: is missing",
+        "\"inf\" is no number",
+        "gate.quick.every: must be from 1s to 3600s",
+        "gate.many.approval: must be a whole number from 1 to 20",
+        "names fewer operators than must approve",
+        "gate.lines.manual: must be one line",
+        "gate.odd.every: unknown key",
+        "no step has this gate (gates = [\"few\"] in a step)",
+        "profile.emergency: leaves out the steps that end with gates",
+    ] {
+        assert!(told.contains(words), "{words:?} is not told:\n{told}");
+    }
+}

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::desired::{DeployNumber, Epoch};
 use crate::name::HostName;
 use crate::report::AppReport;
+use crate::rollout::gates::{Answer, Verdict};
 use crate::rollout::plan::Plan;
 use crate::rollout::state::{DeployKind, Outcome};
 
@@ -47,6 +48,19 @@ pub enum Event {
         who: String,
     },
     Resume {
+        who: String,
+    },
+    /// A check of a gate came to this. It counts only while that deploy is at that step, counted from 0.
+    GateSaid {
+        deploy: DeployNumber,
+        step: usize,
+        gate: String,
+        verdict: Verdict,
+        said: String,
+    },
+    /// An operator answers what the rollout waits for.
+    Answer {
+        answer: Answer,
         who: String,
     },
 }
@@ -122,6 +136,19 @@ pub enum Happening {
     Resumed {
         who: String,
     },
+    /// A check of a gate came to something else than the one before.
+    GateSaid {
+        step: usize,
+        gate: String,
+        verdict: Verdict,
+        said: String,
+    },
+    /// An operator said yes at a gate.
+    GateAnswered {
+        step: usize,
+        gate: String,
+        who: String,
+    },
     Ended {
         outcome: Outcome,
     },
@@ -140,4 +167,36 @@ pub enum StartRefused {
     GoesBack { deploy: DeployNumber },
     #[error("deploy {deploy} is not paused")]
     NotPaused { deploy: DeployNumber },
+    #[error("deploy {deploy} is at no gate: nothing waits for an answer")]
+    NoGate { deploy: DeployNumber },
+    #[error("deploy {deploy} waits for no approval")]
+    NoApproval { deploy: DeployNumber },
+    #[error("no manual gate {name:?} is waited for{}", there_is(.known))]
+    NoManualGate { name: String, known: Vec<String> },
+    #[error("the answer is about deploy {asked}, and deploy {deploy} is under way")]
+    OtherDeploy { asked: u64, deploy: DeployNumber },
+    #[error("the answer is about step {asked}, and step {waits} waits")]
+    OtherStep { asked: usize, waits: usize },
+    #[error("gate {gate} asks for {asks}{}", not_his(.who, *.own))]
+    NotHis {
+        gate: String,
+        who: String,
+        asks: String,
+        /// Whoever promoted may not approve it.
+        own: bool,
+    },
+}
+
+fn there_is(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        names => format!("; there is {}", names.join(", ")),
+    }
+}
+
+fn not_his(who: &str, own: bool) -> String {
+    match own {
+        true => format!("; {who} promoted it"),
+        false => format!("; you are {who}"),
+    }
 }

@@ -21,7 +21,7 @@ pub struct Forecast {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StepForecast {
-    /// Its soak included; none: unknown, for a host never did it before.
+    /// Its soak included; none: unknown, for a host never did it before, or people are waited for.
     pub takes_ms: Option<u64>,
     /// What it costs to go back when this step is done. None: this is a way back itself.
     pub back: Option<GoingBack>,
@@ -95,6 +95,11 @@ pub fn takes(plan: &Plan, took: &BTreeMap<HostName, Took>) -> Vec<Option<u64>> {
             });
             one.map(|one| in_turns(plan, hosts.len(), one).saturating_add(*soak_ms))
         }
+        // Nobody knows how long people take.
+        PlanStep::Gate { gates, .. } => {
+            let mut longest = gates.iter().map(|gate| Some(gate.pace()?.for_ms));
+            longest.try_fold(0, |longest: u64, one| Some(longest.max(one?)))
+        }
     };
     plan.steps.iter().map(step).collect()
 }
@@ -134,7 +139,9 @@ pub fn forecast(
         }
         let wave: &[HostName] = match step {
             PlanStep::Wave { hosts, .. } => hosts,
-            PlanStep::Check | PlanStep::Prefetch { .. } | PlanStep::Assets { .. } => &[],
+            PlanStep::Check | PlanStep::Prefetch { .. } | PlanStep::Assets { .. } | PlanStep::Gate { .. } => {
+                &[]
+            }
         };
         let is_first = touched.is_empty() && !wave.is_empty();
         touched.extend(wave.iter().cloned());

@@ -7,21 +7,22 @@
 //! changes nothing returns an equal state and need not be stored: heartbeats are not journalled.
 //!
 //! ```text
-//! promote  check → prefetch everywhere → asset barrier → one host → the rest, batch by batch → done
-//!                        │ a host fails: nothing was switched        │ a host fails, or a deadline passes
-//!                        └──────────────▶ failed                     └──▶ touched hosts go back → reverted
+//! promote  check → prefetch everywhere → asset barrier → one host → gates → the rest, batch by batch → done
+//!                        │ a host fails: nothing was switched      │ a host or a gate fails, or a deadline passes
+//!                        └──────────────▶ failed                   └──▶ touched hosts go back → reverted
 //! revert   check → all hosts, in batches that keep enough serving → done, and sticky
 //! ```
 //!
 //! What is true whatever happens, tested after every step of random histories: the epoch only grows; no app
 //! host is switched before every required host serves the new assets; no more hosts are switched at once
-//! than policy allows; a silent host is neither switched nor counted as healthy; a rollout turns back at
-//! most once; when the faults stop, it ends.
+//! than policy allows; a silent host is neither switched nor counted as healthy; no step behind a gate begins
+//! before the gate is open; a rollout turns back at most once; when the faults stop, and people answer, it ends.
 
 mod anew;
 mod drift;
 pub mod event;
 mod forecast;
+pub mod gates;
 pub mod hosts;
 pub mod plan;
 mod plan_file;
@@ -36,6 +37,10 @@ pub use anew::{Anew, anew};
 pub use drift::{Drift, drift};
 pub use event::{Effect, Event, Happening, RolloutEvent, StartRefused};
 pub use forecast::{Forecast, GoingBack, NoReturn, StepForecast, forecast, takes};
+pub use gates::{
+    Answer, AnswerWord, Ask, Expect, Figure, Gate, GateLine, GateProgress, GateState, JsonTest, Pace,
+    PersonWord, Verdict,
+};
 pub use hosts::{HostView, Thresholds};
 pub use plan::{
     ByteShare, Content, Excuse, Plan, PlanRefused, PlanStep, PlannedHost, ReleaseInfo, Request, Wish,

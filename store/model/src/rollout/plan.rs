@@ -9,6 +9,7 @@ use crate::digest::PlanId;
 use crate::name::{AppName, ClassName, EnvName, HostName};
 use crate::release::{ReleaseNumber, Target};
 use crate::rollout::drift::Drift;
+use crate::rollout::gates::Gate;
 use crate::rollout::policy::Policy;
 use crate::rollout::state::DeployKind;
 use crate::spec::ReleaseSpec;
@@ -130,6 +131,14 @@ const fn is_zero(count: &u32) -> bool {
 }
 
 impl Plan {
+    /// Whether no wave comes after this step.
+    pub(super) fn is_last_wave(&self, step: usize) -> bool {
+        let later = self.steps.iter().skip(step + 1);
+        !later
+            .into_iter()
+            .any(|step| matches!(step, PlanStep::Wave { .. }))
+    }
+
     /// What its content is known by.
     pub(super) fn identified(&self) -> PlanId {
         let nameless = Self {
@@ -160,6 +169,18 @@ pub enum PlanStep {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
     },
+    /// All of these must hold before the next step begins; `name` is that of the environment's step which they end.
+    Gate { name: String, gates: Vec<Gate> },
+}
+
+impl PlanStep {
+    /// The hosts it is about.
+    pub fn hosts(&self) -> &[HostName] {
+        match self {
+            Self::Check | Self::Gate { .. } => &[],
+            Self::Prefetch { hosts } | Self::Assets { hosts } | Self::Wave { hosts, .. } => hosts,
+        }
+    }
 }
 
 /// Why nothing waits for a host.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::name::{ClassName, HostName};
+use crate::rollout::gates::Gate;
 
 /// So many hosts: a count, or a share of those that are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +117,8 @@ pub enum Profile {
     /// As the environment says.
     #[default]
     Normal,
-    /// One host, then as many at once as may be away, without soak, unless the environment says otherwise.
+    /// One host, then as many at once as may be away, without soak, unless the environment says otherwise. Where its steps
+    /// have gates, steps and gates stay: only the environment can say that they are skipped.
     Emergency,
 }
 
@@ -148,7 +150,10 @@ impl Profile {
             Self::Emergency => Policy {
                 wave: None,
                 soak_ms: 0,
-                steps: Vec::new(),
+                steps: match policy.has_gates() {
+                    true => policy.steps,
+                    false => Vec::new(),
+                },
                 ..policy
             },
         }
@@ -191,6 +196,9 @@ pub struct WayStep {
     /// None: as policy says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soak_ms: Option<u64>,
+    /// What must hold after that, before the next step begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<Gate>,
 }
 
 impl WayStep {
@@ -253,6 +261,9 @@ pub struct Policy {
     /// The word by which this policy was chosen.
     #[serde(default, skip_serializing_if = "is_normal")]
     pub profile: Profile,
+    /// Gates that its environment has and this profile goes without, by the environment's own word.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped_gates: Vec<String>,
 }
 
 const fn yes() -> bool {
@@ -285,11 +296,27 @@ impl Default for Policy {
             auto_revert: true,
             steps: Vec::new(),
             profile: Profile::Normal,
+            skipped_gates: Vec::new(),
         }
     }
 }
 
 impl Policy {
+    pub fn has_gates(&self) -> bool {
+        self.steps.iter().any(|step| !step.gates.is_empty())
+    }
+
+    /// The same without gates; it knows which ones.
+    #[must_use]
+    pub fn without_gates(mut self) -> Self {
+        let gates = self.steps.iter_mut().flat_map(|step| step.gates.drain(..));
+        let mut names: Vec<String> = gates.map(|gate| gate.name).collect();
+        names.sort();
+        names.dedup();
+        self.skipped_gates = names;
+        self
+    }
+
     /// How many of `total` app hosts may be away at once: a quarter, but one at least, and with more than
     /// one host never all, whatever policy says. 0: no switch is possible.
     pub fn allowed_away(&self, total: usize) -> u32 {
@@ -410,6 +437,7 @@ mod tests {
                 class: None,
                 names: Vec::new(),
                 soak_ms: None,
+                gates: Vec::new(),
             }],
             ..Policy::default()
         };

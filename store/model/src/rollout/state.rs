@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::desired::{DeployNumber, DesiredApp, Epoch};
 use crate::name::{AppName, EnvName, HostName};
 use crate::release::{ReleaseNumber, Target};
+use crate::rollout::gates::GateProgress;
 use crate::rollout::plan::{Excuse, Plan, PlanStep};
 use crate::rollout::took::Took;
 
@@ -262,6 +263,9 @@ pub struct Rollout {
     /// What failed, where policy leaves it to an operator whether to go back; none: nothing waits for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<Stop>,
+    /// What is known of gates, those of steps that are done included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateProgress>,
     pub hosts: BTreeMap<HostName, HostProgress>,
     /// Why it turned back or stopped; set once.
     pub stop: Option<Stop>,
@@ -427,7 +431,7 @@ impl Switch {
 pub struct Stop {
     /// The host it happened on, if one.
     pub host: Option<HostName>,
-    /// `prefetch`, `assets`, `switch`, or the host's own: `probe`, `ready`, `spawn`, …
+    /// `prefetch`, `assets`, `switch`, `gate`, or the host's own: `probe`, `ready`, `spawn`, …
     pub step: String,
     pub reason: String,
     /// The app's last lines, at most 50.

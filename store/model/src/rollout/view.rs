@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::desired::DeployNumber;
 use crate::name::{AppName, EnvName, HostName};
 use crate::release::Target;
+use crate::rollout::gates::{GateLine, GateProgress};
 use crate::rollout::plan::{ByteShare, Plan, PlanStep, PlannedHost};
 use crate::rollout::state::{Course, DeployKind, End, HostProgress, Outcome, Rollout, Switch};
 
@@ -69,6 +70,8 @@ pub struct StepView {
     pub started_ms: Option<u64>,
     pub ended_ms: Option<u64>,
     pub hosts: Vec<HostLine>,
+    /// What must hold before the next step begins; empty: this is no gate.
+    pub gates: Vec<GateLine>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +100,8 @@ pub fn preview(plan: &Plan) -> RolloutView {
             detail: detail(plan, step),
             started_ms: None,
             ended_ms: None,
-            hosts: hosts(step).iter().map(line).collect(),
+            hosts: step.hosts().iter().map(line).collect(),
+            gates: gate_lines(step, |_| None),
         }
     });
     RolloutView {
@@ -128,7 +132,8 @@ pub fn view(rollout: &Rollout) -> RolloutView {
         let time = rollout.times.get(at);
         shown.started_ms = time.map(|time| time.started_ms);
         shown.ended_ms = time.and_then(|time| time.ended_ms);
-        if at + 1 == rollout.plan.steps.len() {
+        shown.gates = gate_lines(step, |gate| rollout.gate(at, gate));
+        if matches!(step, PlanStep::Wave { .. }) && rollout.plan.is_last_wave(at) {
             add_late(rollout, shown);
         }
         for line in &mut shown.hosts {
@@ -165,10 +170,10 @@ fn add_late(rollout: &Rollout, shown: &mut StepView) {
     }
 }
 
-fn hosts(step: &PlanStep) -> &[HostName] {
+fn gate_lines<'a>(step: &PlanStep, known: impl Fn(&str) -> Option<&'a GateProgress>) -> Vec<GateLine> {
     match step {
-        PlanStep::Check => &[],
-        PlanStep::Prefetch { hosts } | PlanStep::Assets { hosts } | PlanStep::Wave { hosts, .. } => hosts,
+        PlanStep::Gate { gates, .. } => gates.iter().map(|gate| gate.line(known(&gate.name))).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -182,6 +187,7 @@ fn name(plan: &Plan, at: usize, first_wave: usize) -> String {
         None | Some(PlanStep::Check) => "check".to_owned(),
         Some(PlanStep::Prefetch { .. }) => "prefetch".to_owned(),
         Some(PlanStep::Assets { .. }) => "assets".to_owned(),
+        Some(PlanStep::Gate { name, .. }) => format!("{name}: gates"),
         Some(PlanStep::Wave { name: Some(name), .. }) => name.clone(),
         Some(PlanStep::Wave { hosts, .. }) if hosts.len() == 1 && at == first_wave => "one host".to_owned(),
         Some(PlanStep::Wave { .. }) if plan.kind == DeployKind::Revert => "all hosts".to_owned(),
@@ -197,7 +203,7 @@ fn bytes(plan: &Plan, step: &PlanStep, host: &HostName) -> Option<ByteShare> {
     let fetches = match step {
         PlanStep::Prefetch { .. } => true,
         PlanStep::Wave { .. } => plan.kind == DeployKind::Revert,
-        PlanStep::Check | PlanStep::Assets { .. } => false,
+        PlanStep::Check | PlanStep::Assets { .. } | PlanStep::Gate { .. } => false,
     };
     plan.hosts.get(host).filter(|_| fetches)?.bytes()
 }
@@ -267,7 +273,7 @@ fn host_state(step: &PlanStep, host: &HostProgress, step_state: StepState) -> (S
         (false, state) => (state, None),
     };
     let (state, note) = match (step, host.switch) {
-        (PlanStep::Check, _) => (step_state, None),
+        (PlanStep::Check | PlanStep::Gate { .. }, _) => (step_state, None),
         (PlanStep::Prefetch { .. }, _) => gathered(host.staged),
         (PlanStep::Assets { .. }, _) => gathered(host.assets),
         // Unknown is not failed, though others in its wave are.

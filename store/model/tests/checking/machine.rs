@@ -10,7 +10,9 @@ use std::rc::Rc;
 use ship_model::desired::DesiredApp;
 use ship_model::name::HostName;
 use ship_model::report::AppReport;
-use ship_model::rollout::{EnvState, Event, Plan, Policy, Rollout, StepTime, Switch, step_all};
+use ship_model::rollout::{
+    Answer, AnswerWord, EnvState, Event, Plan, Policy, Rollout, StepTime, Switch, Verdict, step_all,
+};
 
 use crate::intern::Interner;
 use crate::mutants::Mutant;
@@ -20,6 +22,10 @@ use crate::properties::{Step, Violation};
 pub const NOW: u64 = 1_000_000;
 /// What every soak takes, and by how much the clock goes on at once.
 pub const UNIT: u64 = 10_000;
+/// The gate that is asked of a check.
+pub const CHECK: &str = "errors";
+/// A word of it that is as old as that counts for nothing.
+const OLD_WORD: u64 = 70_000;
 
 /// What happens to a record; hosts by their place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,12 +38,21 @@ pub enum Happens {
     Pause,
     Resume,
     Tick,
+    /// The check of the gate that is waited at comes to this; by its place in [`VERDICTS`].
+    GateSays(u8),
+    /// One of [`OPERATORS`] approves.
+    Approves(u8),
 }
+
+/// What a check may come to.
+pub const VERDICTS: [Verdict; 3] = [Verdict::Pass, Verdict::Fail, Verdict::Unknown];
+/// The first one starts everything.
+pub const OPERATORS: [&str; 2] = ["ann", "bob"];
 
 /// A record, what happens to it, and whether by a clock that is behind.
 type Asked = (u32, Vec<Happens>, bool);
 /// The record after it, and what is wrong with the step.
-type Answer = (u32, Option<Rc<Violation>>);
+type Outcome = (u32, Option<Rc<Violation>>);
 
 /// See the module.
 pub struct Machine {
@@ -50,7 +65,7 @@ pub struct Machine {
     /// The hosts that run the app; the others hold assets only.
     pub runs: Vec<bool>,
     pub mutant: Option<Mutant>,
-    stepped: HashMap<Asked, Answer>,
+    stepped: HashMap<Asked, Outcome>,
     told: HashMap<(u32, u8), Option<u32>>,
     later: HashMap<u32, u32>,
 }
@@ -82,7 +97,10 @@ impl Machine {
         }
         let before = self.states.get(state);
         let now = if back { NOW - UNIT } else { NOW };
-        let events: Vec<_> = happens.iter().map(|happens| self.event(*happens)).collect();
+        let events: Vec<_> = happens
+            .iter()
+            .map(|happens| self.event(*happens, &before))
+            .collect();
         let (mut bent, mut bent_events) = (EnvState::clone(&before), events.clone());
         if let Some(bend) = self.mutant.as_ref().and_then(|mutant| mutant.before) {
             bent_events.iter_mut().for_each(|event| bend(&mut bent, event));
@@ -116,7 +134,7 @@ impl Machine {
         self.stepped.clear();
     }
 
-    fn event(&self, happens: Happens) -> Event {
+    fn event(&self, happens: Happens, before: &EnvState) -> Event {
         let who = || "ann".to_owned();
         let host = |at: u8| self.names[at as usize].clone();
         match happens {
@@ -137,6 +155,22 @@ impl Machine {
             Happens::Pause => Event::Pause { who: who() },
             Happens::Resume => Event::Resume { who: who() },
             Happens::Tick => Event::Tick,
+            Happens::GateSays(verdict) => Event::GateSaid {
+                deploy: before.last_deploy,
+                step: before.running().map_or(0, |rollout| rollout.reached),
+                gate: CHECK.to_owned(),
+                verdict: VERDICTS[verdict as usize],
+                said: String::new(),
+            },
+            Happens::Approves(operator) => Event::Answer {
+                answer: Answer {
+                    word: AnswerWord::Approve,
+                    deploy: None,
+                    step: None,
+                    note: None,
+                },
+                who: OPERATORS[operator as usize].to_owned(),
+            },
         }
     }
 
@@ -183,6 +217,11 @@ pub fn canonical(mut state: EnvState, by: u64, patience: u64) -> EnvState {
         rollout.deadline_ms = age(rollout.deadline_ms, 0);
         rollout.soak_since_ms = rollout.soak_since_ms.map(|at| age(at, UNIT));
         age_switches(rollout, |at| age(at, patience));
+        for gate in &mut rollout.gates {
+            gate.words.iter_mut().for_each(|word| word.at_ms = 0);
+            gate.heard_ms = age(gate.heard_ms, OLD_WORD);
+            gate.passing_since_ms = gate.passing_since_ms.map(|at| age(at, UNIT));
+        }
     }
     state
 }

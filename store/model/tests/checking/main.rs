@@ -124,6 +124,7 @@ fn survives(mutant: &Mutant) -> Option<String> {
         hosts: mutant.hosts,
         asset_host: mutant.asset_host,
         controllers: mutant.controllers,
+        gated: mutant.gated,
         limits: mutant.limits.to_vec(),
     };
     let began = Instant::now();

@@ -4,6 +4,8 @@
 //! agent's rules look at an observation in which what the guard asks for is always true; the machine steps from a record, or
 //! hears a report, in which it is; the ledger stores without comparing. The properties always look at what was really so.
 
+mod gates;
+
 use ship_model::desired::Epoch;
 use ship_model::report::AppPhase;
 use ship_model::rollout::{Course, DeployKind, EnvState, Event, HostProgress, PlanStep, Rollout, Switch};
@@ -38,6 +40,7 @@ pub struct Mutant {
     pub hosts: usize,
     pub asset_host: bool,
     pub controllers: usize,
+    pub gated: bool,
     pub limits: &'static [(Dimension, u8)],
 }
 
@@ -54,6 +57,7 @@ const NONE: Mutant = Mutant {
     hosts: 2,
     asset_host: false,
     controllers: 1,
+    gated: false,
     limits: &[],
 };
 
@@ -119,6 +123,7 @@ pub fn all() -> Vec<Mutant> {
     all.extend(of_waves());
     all.extend(of_hearing());
     all.extend(of_ends());
+    all.extend(gates::of_gates());
     all
 }
 

@@ -1,6 +1,9 @@
 //! What must be true whatever happens, one by one. The numbers are those of the list of invariants that the project began
 //! with; those of the store's disk, of signatures and of the journal are proven where they live.
 
+#[path = "properties/gates.rs"]
+mod gates;
+
 use std::collections::BTreeSet;
 
 use ship_model::name::HostName;
@@ -36,6 +39,13 @@ pub enum Property {
     WavesAreBaked,
     /// I9: a host is asked in its own wave only.
     WavesInOrder,
+    /// I9: what stands behind a gate begins only when enough people said yes and every check has passed for long enough, by a
+    /// word that is not old.
+    GatesHold,
+    /// I8: a check that comes to nothing turns no rollout back.
+    UnknownTurnsNothingBack,
+    /// I19: a revert that fits what stands begins, whatever is waited for.
+    RevertsWaitForNoGate,
     /// I10: no host is switched before every required host said that it has the assets.
     AssetsFirst,
     /// I10: the same, as hosts really are.
@@ -139,6 +149,7 @@ impl Step<'_> {
         self.few(before, after)?;
         if after.plan.kind == DeployKind::Promote {
             self.waves(before, after)?;
+            gates::check(self, before, after)?;
             self.assets(before, after)?;
         }
         Ok(())
@@ -223,6 +234,10 @@ impl Step<'_> {
             !began || plan.parent == self.before.epoch,
             || format!("planned at {}, begun at {}", plan.parent, self.before.epoch),
         )?;
+        let must_begin = plan.kind == DeployKind::Revert && plan.parent == self.before.epoch;
+        must(Property::RevertsWaitForNoGate, began || !must_begin, || {
+            format!("the revert to {} did not begin", plan.to.number)
+        })?;
         if !began || plan.kind == DeployKind::Promote {
             return Ok(());
         }
@@ -483,13 +498,14 @@ impl Step<'_> {
                 .iter()
                 .position(|step| matches!(step, PlanStep::Wave { hosts, .. } if hosts.contains(name)))
         };
-        let last = after.plan.steps.len() - 1;
+        let is_wave = |step: &PlanStep| matches!(step, PlanStep::Wave { .. });
+        let last = after.plan.steps.iter().rposition(is_wave);
         for name in newly_asked(before, after) {
             let late = after
                 .hosts
                 .get(name)
                 .is_some_and(|host| host.late || host.excused.is_some());
-            let at = if late { Some(last) } else { wave_of(name) };
+            let at = if late { last } else { wave_of(name) };
             let present = after.reached;
             must(
                 Property::WavesInOrder,

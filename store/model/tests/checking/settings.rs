@@ -12,6 +12,7 @@ fn setting(name: &'static str, hosts: usize, controllers: usize, limits: &[(Dime
         hosts,
         asset_host: false,
         controllers,
+        gated: false,
         limits: limits.to_vec(),
     }
 }
@@ -63,6 +64,10 @@ pub fn small() -> Vec<Setting> {
         ),
         setting("two hosts and two controllers", 2, 2, &[(Promote, 1)]),
         Setting {
+            gated: true,
+            ..setting("a gate", 2, 1, &[(Promote, 1)])
+        },
+        Setting {
             asset_host: true,
             ..setting(
                 "an asset host",
@@ -78,6 +83,25 @@ pub fn small() -> Vec<Setting> {
 pub fn large() -> Vec<Setting> {
     vec![
         setting("three hosts", 3, 1, &[(Promote, 1)]),
+        Setting {
+            gated: true,
+            ..setting("a gate and a revert", 2, 1, &[(Promote, 1), (Revert, 1)])
+        },
+        Setting {
+            gated: true,
+            ..setting(
+                "a gate in trouble",
+                2,
+                1,
+                &[
+                    (Promote, 1),
+                    (Revert, 1),
+                    (Pause, 1),
+                    (Silence, 1),
+                    (ControllerCrash, 1),
+                ],
+            )
+        },
         setting(
             "two and two, a controller crashes",
             2,

@@ -15,14 +15,14 @@ use ship_model::name::{AppName, ClassName, EnvName, HostName};
 use ship_model::release::{ReleaseNumber, Target};
 use ship_model::report::{AppReport, HostReport};
 use ship_model::rollout::{
-    Anew, Content, DeployKind, EnvState, HostView, Plan, Policy, ReleaseInfo, Request, Rollout, Switch, Wish,
-    anew, plan,
+    Amount, Anew, Ask, Content, DeployKind, EnvState, Gate, HostView, Pace, Plan, Policy, ReleaseInfo,
+    Request, Rollout, Switch, WayStep, Wish, anew, plan,
 };
 
 use crate::host::Host;
 use crate::hosts::{Became, Hosts, OnHost};
 use crate::intern::Interner;
-use crate::machine::{Happens, Machine, UNIT, canonical};
+use crate::machine::{CHECK, Happens, Machine, OPERATORS, UNIT, VERDICTS, canonical};
 use crate::mutants::Mutant;
 use crate::properties::{
     Property, Verdict, Violation, must, newly_asked, nothing_overlooked, replaces, silent_are_left_alone,
@@ -40,6 +40,8 @@ pub struct Setting {
     /// One more host holds assets only.
     pub asset_host: bool,
     pub controllers: usize,
+    /// After the first host an approval and a check must hold.
+    pub gated: bool,
     pub limits: Vec<(Dimension, u8)>,
 }
 
@@ -54,6 +56,7 @@ pub enum Label {
     Ticks { controller: usize, back: bool },
     Operator { controller: usize, wish: Dimension },
     Resumes { controller: usize },
+    AtTheGate { controller: usize, happens: Happens },
     ControllerCrashes(usize),
     Host { host: usize, what: OnHost },
     TimePasses,
@@ -108,6 +111,7 @@ impl Fleet {
             barrier_deadline_ms: UNIT,
             switch_deadline_ms: UNIT,
             keep: 0,
+            steps: if setting.gated { gated() } else { Vec::new() },
             ..Policy::default()
         };
         let runs = (0..count).map(|at| at < setting.hosts).collect();
@@ -268,6 +272,7 @@ impl Fleet {
         }
         self.ticks(world, at, found)?;
         self.operator(world, at, found)?;
+        self.gates(world, at, found)?;
         if let Some(budget) = world.budget.spend(Dimension::ControllerCrash) {
             self.add(world, Label::ControllerCrashes(at), found, |fleet, next| {
                 let nobody = fleet.minds.id(Mind(vec![Presence::default(); fleet.count()]));
@@ -357,6 +362,32 @@ impl Fleet {
             })?;
         }
         Ok(())
+    }
+
+    /// Whatever a check may come to, and whoever may approve, at any time.
+    fn gates(&mut self, world: &World, at: usize, found: &mut Found) -> Verdict {
+        if !self.is_at_a_gate(world.controllers[at].cache) {
+            return Ok(());
+        }
+        let says = (0..VERDICTS.len()).map(|verdict| Happens::GateSays(verdict as u8));
+        let approves = (0..OPERATORS.len()).map(|operator| Happens::Approves(operator as u8));
+        for happens in says.chain(approves) {
+            let label = Label::AtTheGate {
+                controller: at,
+                happens,
+            };
+            self.add(world, label, found, |fleet, next| {
+                fleet.handle(next, at, &[happens], false)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn is_at_a_gate(&self, state: u32) -> bool {
+        let state = self.machine.states.get(state);
+        state
+            .running()
+            .is_some_and(|rollout| rollout.present_gates().is_some())
     }
 
     /// A plan is made now and begun later.
@@ -452,6 +483,36 @@ impl Fleet {
             Ok(())
         })
     }
+}
+
+/// One host, then somebody else approves and a check passes for as long as a soak.
+fn gated() -> Vec<WayStep> {
+    let approval = Ask::Approval {
+        count: 1,
+        others: true,
+        by: BTreeSet::new(),
+    };
+    let check = Ask::Command {
+        argv: vec![CHECK.to_owned()],
+        pace: Pace {
+            every_ms: UNIT,
+            for_ms: UNIT,
+            timeout_ms: 1000,
+            fails: 1,
+        },
+    };
+    let gate = |name: &str, ask| Gate {
+        name: name.to_owned(),
+        ask,
+    };
+    vec![WayStep {
+        name: "one".to_owned(),
+        until: Amount::Count(1),
+        class: None,
+        names: Vec::new(),
+        soak_ms: None,
+        gates: vec![gate("go", approval), gate(CHECK, check)],
+    }]
 }
 
 /// A record in one line.

@@ -254,6 +254,7 @@ impl History {
                 _ => Vec::new(),
             },
             soak_ms: self.chance.one_in(2).then(|| self.chance.below(20_000) as u64),
+            gates: Vec::new(),
         });
         let steps = steps.collect();
         let min_healthy = amount(&mut self.chance).filter(|_| self.chance.one_in(2));

@@ -9,6 +9,7 @@
 )]
 
 mod fleet;
+mod gates;
 mod histories;
 mod invariants;
 mod plans;

@@ -1,6 +1,7 @@
 //! Each file of `stories/` is a story: lines that begin with `> ` are what happens, the lines below are
 //! what the machine does about it. Run with `SHIP_BLESS=1` to write the present answers into the files.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,8 @@ use ship_model::digest::ReleaseId;
 use ship_model::release::ReleaseNumber;
 use ship_model::report::LocalHold;
 use ship_model::rollout::{
-    Effect, Event, GoingBack, Happening, Outcome, WayStep, Wish, forecast, preview, view,
+    Answer, AnswerWord, Ask, Effect, Event, Gate, GoingBack, Happening, Outcome, Pace, Verdict, WayStep,
+    Wish, forecast, preview, view,
 };
 
 use crate::fleet::{Fleet, SimHost, host, release};
@@ -38,6 +40,11 @@ impl Story {
             ["waves", "of", count] => self.fleet.policy.wave = Some(count.parse().unwrap()),
             ["no", "auto-revert"] => self.fleet.policy.auto_revert = false,
             ["step", name, "until", until, ref rest @ ..] => self.add_step(name, until, rest),
+            ["step", step, "ends", "with", name, ref ask @ ..] => self.add_gate(step, name, ask),
+            ["approve", "by", who] => self.answer(who, AnswerWord::Approve),
+            ["reject", "by", who] => self.answer(who, AnswerWord::Reject),
+            ["ack", gate, "by", who] => self.answer(who, AnswerWord::Acknowledge(gate.to_owned())),
+            ["check", gate, verdict] => self.check(gate, verdict),
             ["forecast", number] => self.forecast(ReleaseNumber(number.parse().unwrap())),
             ["optional", name] => {
                 self.fleet.policy.optional_asset_hosts.insert(host(name));
@@ -88,6 +95,61 @@ impl Story {
             class: None,
             names: names.map(|name| (*name).to_owned()).collect(),
             soak_ms: soak.map(|soak| soak.trim_end_matches('s').parse::<u64>().unwrap() * 1000),
+            gates: Vec::new(),
+        });
+    }
+
+    /// `an approval`, `a check for 20s`, `a manual one`.
+    fn add_gate(&mut self, step: &str, name: &str, ask: &[&str]) {
+        let ask = match ask {
+            ["an", "approval"] => Ask::Approval {
+                count: 1,
+                others: true,
+                by: BTreeSet::new(),
+            },
+            ["a", "manual", "one"] => Ask::Manual {
+                text: "move the weight".to_owned(),
+            },
+            ["a", "check", "for", span] => Ask::Command {
+                argv: vec![name.to_owned()],
+                pace: Pace {
+                    for_ms: span.trim_end_matches('s').parse::<u64>().unwrap() * 1000,
+                    ..Pace::default()
+                },
+            },
+            other => panic!("no gate: {other:?}"),
+        };
+        let mut steps = self.fleet.policy.steps.iter_mut();
+        let found = steps.find(|known| known.name == step).unwrap();
+        let name = name.to_owned();
+        found.gates.push(Gate { name, ask });
+    }
+
+    fn answer(&mut self, who: &str, word: AnswerWord) {
+        let answer = Answer {
+            word,
+            deploy: None,
+            step: None,
+            note: None,
+        };
+        let who = who.to_owned();
+        self.event(Event::Answer { answer, who });
+    }
+
+    fn check(&mut self, gate: &str, verdict: &str) {
+        let rollout = self.fleet.state.running().unwrap();
+        let (deploy, step) = (rollout.deploy, rollout.reached);
+        let (verdict, said) = match verdict {
+            "passes" => (Verdict::Pass, "fine"),
+            "fails" => (Verdict::Fail, "7 errors"),
+            _ => (Verdict::Unknown, "no answer"),
+        };
+        self.event(Event::GateSaid {
+            deploy,
+            step,
+            gate: gate.to_owned(),
+            verdict,
+            said: said.to_owned(),
         });
     }
 
@@ -231,6 +293,10 @@ impl Story {
                 let note = line.note.as_deref().unwrap_or_default();
                 self.say(format!("  {:<10} {:<8} {note}", line.host, line.state.as_str()).trim_end());
             }
+            for gate in &step.gates {
+                let (state, by) = (gate.state.as_str(), gate.by.join(", "));
+                self.say(format!("  {:<10} {state:<8} {} {by}", gate.gate, gate.detail).trim_end());
+            }
         }
     }
 
@@ -306,6 +372,10 @@ fn tell(what: Happening) -> String {
         Happening::HostBack { host } => format!("{host} is back"),
         Happening::Paused { who } => format!("paused by {who}"),
         Happening::Resumed { who } => format!("resumed by {who}"),
+        Happening::GateSaid {
+            step, gate, verdict, ..
+        } => format!("gate {gate} of step {step}: {verdict:?}"),
+        Happening::GateAnswered { step, gate, who } => format!("gate {gate} of step {step}: yes by {who}"),
         Happening::Ended { outcome } => ended(&outcome),
     }
 }

@@ -10,6 +10,7 @@ use ship_model::report::AppReport;
 use ship_model::rollout::{Amount, DeployKind, Event, Policy, Wish};
 
 use crate::chance::Chance;
+use crate::gates;
 use crate::machine::Machine;
 use crate::properties::{Property, Verdict, Violation, must};
 use crate::queue::Queue;
@@ -34,6 +35,8 @@ enum Happens {
     StaleTick,
     Fault,
     Operator,
+    /// A check of a gate ends, or an operator comes to it.
+    Gate,
     Heal(Heals),
     Peace,
 }
@@ -70,6 +73,8 @@ pub struct Fleet {
     /// The trouble is over then, when it is not before.
     until: u64,
     happened: u64,
+    /// What checks and operators say at gates, apart from all else.
+    words: Chance,
 }
 
 fn release(number: u64) -> Target {
@@ -94,6 +99,7 @@ impl Fleet {
             barrier_deadline_ms: 3 * MINUTE,
             switch_deadline_ms: 2 * MINUTE,
             keep: u32::from(chance.one_in(2)),
+            steps: gates::way(seed),
             ..Policy::default()
         };
         let names = (1..=hosts).map(|at| HostName::new(&format!("h{at}")).expect("a name"));
@@ -113,6 +119,7 @@ impl Fleet {
             troubled: true,
             until: 1_000_000 + 25 * MINUTE,
             happened: 0,
+            words: Chance::new(seed ^ 0x6a7e),
         };
         fleet.begin();
         fleet
@@ -131,6 +138,9 @@ impl Fleet {
         self.queue.plan(self.now + 1_000, Happens::Sweep);
         self.queue.plan(self.now + 2 * MINUTE, Happens::Fault);
         self.queue.plan(self.until, Happens::Peace);
+        if self.store.policy.has_gates() {
+            self.queue.plan(self.now + 1_000, Happens::Gate);
+        }
     }
 
     fn store_now(&self) -> u64 {
@@ -233,6 +243,7 @@ impl Fleet {
             }
             Happens::Fault => self.fault(),
             Happens::Operator => self.operator()?,
+            Happens::Gate => self.gate()?,
             Happens::Heal(what) => self.heal(what),
             Happens::Peace => self.peace()?,
         }
@@ -350,6 +361,21 @@ impl Fleet {
             }
         };
         self.tell(&told);
+        Ok(())
+    }
+
+    fn gate(&mut self) -> Verdict {
+        let again = self.now + self.words.between(1_000, 12_000);
+        self.queue.plan(again, Happens::Gate);
+        if !self.store.up {
+            return Ok(());
+        }
+        let word = gates::word(&self.store.ledger, self.troubled, &mut self.words);
+        if word.is_some() {
+            let now = self.store_now();
+            let told = self.store.listen(word, now)?;
+            self.tell(&told);
+        }
         Ok(())
     }
 

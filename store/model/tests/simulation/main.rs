@@ -15,6 +15,7 @@
 
 mod chance;
 mod fleet;
+mod gates;
 #[path = "../checking/host.rs"]
 mod host;
 mod machine;

@@ -179,6 +179,18 @@ pub(super) fn step_view() -> StepView {
         // Came later.
         takes_ms: None,
         back: None,
+        gates: vec![],
+    }
+}
+
+pub(super) fn gate_line() -> GateLine {
+    GateLine {
+        gate: text("go"),
+        kind: text("approval"),
+        state: text("waiting"),
+        detail: text("approval by 2 operators"),
+        by: vec![text("operator/alice: fine")],
+        wanted: 1,
     }
 }
 
@@ -201,6 +213,8 @@ pub(super) fn rollout_view() -> RolloutView {
         paused: true,
         excused: vec![text("h3: uncertain for 40 s")],
         plan_id: text("ab12"),
+        // Came later.
+        skipped_gates: vec![],
     }
 }
 

@@ -214,6 +214,13 @@ impl<'a> Split<'a> {
                 policy.soak_ms,
                 step.soak_ms,
             ));
+            // Whether its hosts were there or not: what must hold must hold.
+            if !step.gates.is_empty() {
+                waves.push(PlanStep::Gate {
+                    name: step.name.clone(),
+                    gates: step.gates.clone(),
+                });
+            }
         }
         waves.extend(named_waves("the rest", &left, batch, policy.soak_ms, None));
         waves

@@ -32,6 +32,10 @@ impl Turn {
             }
         }
         rollout.soak_since_ms = rollout.soak_since_ms.map(|_| now);
+        rollout
+            .gates
+            .iter_mut()
+            .for_each(|gate| gate.clock_went_back(now));
         self.progressed(rollout);
     }
 
@@ -41,7 +45,9 @@ impl Turn {
         let patience = match rollout.present() {
             Some(PlanStep::Prefetch { .. }) => policy.prefetch_deadline_ms,
             Some(PlanStep::Assets { .. }) => policy.barrier_deadline_ms,
-            Some(PlanStep::Wave { .. }) => policy.progress_deadline_ms.unwrap_or(policy.switch_deadline_ms),
+            Some(PlanStep::Wave { .. } | PlanStep::Gate { .. }) => {
+                policy.progress_deadline_ms.unwrap_or(policy.switch_deadline_ms)
+            }
             Some(PlanStep::Check) | None => 0,
         };
         rollout.since_ms = self.now;
@@ -62,6 +68,7 @@ impl Turn {
             PlanStep::Assets { hosts } => self.gather(rollout, step, &hosts, "assets", |host| host.assets),
             PlanStep::Wave { hosts, .. } if rollout.is_revert() => self.revert_wave(rollout, step, &hosts),
             PlanStep::Wave { hosts, soak_ms, .. } => self.wave(rollout, step, hosts, soak_ms),
+            PlanStep::Gate { gates, .. } => self.gates(rollout, step, &gates),
         }
     }
 
@@ -106,7 +113,7 @@ impl Turn {
     }
 
     /// Stops when the present step's deadline has passed.
-    fn give_up(&mut self, rollout: &mut Rollout, step: &str, waiting: &[HostName]) -> bool {
+    pub(super) fn give_up(&mut self, rollout: &mut Rollout, step: &str, waiting: &[HostName]) -> bool {
         if self.now < rollout.deadline_ms || rollout.paused.is_some() {
             return false;
         }
@@ -123,7 +130,7 @@ impl Turn {
     }
 
     fn wave(&mut self, rollout: &mut Rollout, step: usize, mut hosts: Vec<HostName>, soak_ms: u64) -> bool {
-        if step + 1 == rollout.plan.steps.len() {
+        if rollout.plan.is_last_wave(step) {
             let late = rollout
                 .hosts
                 .iter()
@@ -135,10 +142,7 @@ impl Turn {
             );
         }
         hosts.retain(|host| rollout.hosts.get(host).is_some_and(|host| host.excused.is_none()));
-        if let Some(host) = self.overdue(rollout, &hosts) {
-            let patience = rollout.plan.policy.switch_deadline_ms;
-            let reason = format!("deadline: not healthy {} s after it was asked", patience / 1000);
-            self.fail(rollout, &host, Stop::on(&host, "switch", reason, Vec::new()));
+        if self.fail_overdue(rollout, &hosts) {
             return true;
         }
         for host in &hosts {
@@ -165,6 +169,17 @@ impl Turn {
         }
         let since = *rollout.soak_since_ms.get_or_insert(self.now);
         self.now.saturating_sub(since) >= soak_ms && self.next_step(rollout, step)
+    }
+
+    /// True when one of them was asked too long ago and has not confirmed: it failed.
+    pub(super) fn fail_overdue(&mut self, rollout: &mut Rollout, hosts: &[HostName]) -> bool {
+        let Some(host) = self.overdue(rollout, hosts) else {
+            return false;
+        };
+        let patience = rollout.plan.policy.switch_deadline_ms;
+        let reason = format!("deadline: not healthy {} s after it was asked", patience / 1000);
+        self.fail(rollout, &host, Stop::on(&host, "switch", reason, Vec::new()));
+        true
     }
 
     /// A host that was asked too long ago and has not confirmed.
@@ -252,7 +267,7 @@ impl Turn {
 }
 
 impl Rollout {
-    fn runs_well(&self, host: &HostName) -> bool {
+    pub(super) fn runs_well(&self, host: &HostName) -> bool {
         self.hosts.get(host).is_some_and(|host| {
             matches!(host.switch, Switch::Running { .. }) && host.serving == Some(true) && !host.silent
         })
@@ -260,7 +275,7 @@ impl Rollout {
 
     /// Hosts, also those that only hold assets, that could not serve an asset of the new release since this was last
     /// asked.
-    fn take_incidents(&mut self) -> Vec<HostName> {
+    pub(super) fn take_incidents(&mut self) -> Vec<HostName> {
         let failing = self.hosts.iter_mut().filter_map(|(name, host)| {
             let news = host.incidents.take_news();
             news.then(|| name.clone())

@@ -57,6 +57,11 @@ impl Turn {
             plan.app, plan.to.number, plan.env
         );
         self.audit(&who, what, plan.message.clone());
+        if !plan.policy.skipped_gates.is_empty() {
+            let (skipped, profile) = (plan.policy.skipped_gates.join(", "), plan.policy.profile);
+            let what = format!("skip gates {skipped} of deploy {deploy}, profile {profile}");
+            self.audit(&who, what, plan.message.clone());
+        }
         self.hold_or_release(&plan, &who, deploy);
         self.state.asset_releases.clone_from(&plan.assets);
         for (name, host) in &plan.hosts {
@@ -77,6 +82,7 @@ impl Turn {
             soak_since_ms: None,
             paused: None,
             waits: None,
+            gates: Vec::new(),
             hosts: hosts
                 .map(|(name, host)| (name.clone(), HostProgress::planned(host)))
                 .collect(),

@@ -4,6 +4,7 @@ mod advance;
 mod back;
 mod begin;
 mod end;
+mod gates;
 mod heard;
 
 use std::collections::BTreeSet;
@@ -11,6 +12,7 @@ use std::collections::BTreeSet;
 use crate::desired::Epoch;
 use crate::name::HostName;
 use crate::rollout::event::{Effect, Event, Happening, RolloutEvent, StartRefused};
+use crate::rollout::gates::GateProgress;
 use crate::rollout::state::{Course, EnvState, HostTarget, Rollout, Stop};
 use crate::rollout::state::{DeployKind, Switch};
 
@@ -66,6 +68,16 @@ impl Turn {
             Event::Abort { who } => self.abort(who),
             Event::Pause { who } => self.pause(who),
             Event::Resume { who } => self.resume(who),
+            Event::GateSaid {
+                deploy,
+                step,
+                gate,
+                verdict,
+                said,
+            } => self.with_rollout(|turn, rollout| {
+                turn.gate_said(rollout, (deploy, step), &gate, (verdict, &said));
+            }),
+            Event::Answer { answer, who } => self.answer(&answer, &who),
         }
     }
 
@@ -170,6 +182,7 @@ impl Turn {
             rollout.paused = None;
             rollout.waits = None;
             if rollout.waits_for_an_operator() {
+                rollout.gates.iter_mut().for_each(GateProgress::begin_anew);
                 turn.try_again(rollout);
             }
             turn.progressed(rollout);

@@ -93,6 +93,9 @@ impl Fleet {
             if ledger.running().is_some_and(|rollout| rollout.paused.is_some()) {
                 self.handle(world, 0, &[Happens::Resume], false)?;
             }
+            if self.is_at_a_gate(world.ledger) {
+                self.handle(world, 0, &[Happens::GateSays(0), Happens::Approves(1)], false)?;
+            }
             self.handle(world, 0, &[Happens::Tick], false)?;
             let ledger = self.machine.states.get(world.ledger);
             if ledger.running().is_none() && self.all_rest(world, lasting) {
