@@ -16,6 +16,7 @@ mod environments;
 mod fleet;
 mod garbage;
 mod hostile;
+mod hosts;
 mod memory;
 mod optimize;
 mod ports;
