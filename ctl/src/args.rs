@@ -24,7 +24,7 @@ Exit codes:
     3  plan --exit-code: changes     8  another rollout is under way
     4  refused, nothing changed    130  interrupted, the rollout goes on
 
-Not yet: approve (there are no gates but the probe) and host (drain, retire).";
+Not yet: approve (there are no gates but the probe).";
 
 /// Puts a new release on every server without losing a request or an asset, and takes it back in an instant.
 #[derive(Debug, Parser)]
@@ -127,6 +127,7 @@ pub enum Command {
     // Watch.
     Status(commands::status::Status),
     Hosts(commands::hosts::Hosts),
+    Host(commands::host::Host),
     Logs(commands::logs::Logs),
     Events(commands::events::Events),
     Why(commands::why::Why),

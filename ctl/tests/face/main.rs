@@ -64,6 +64,7 @@ fn help_teaches() {
         "abort",
         "status",
         "hosts",
+        "host",
         "logs",
         "events",
         "why",
