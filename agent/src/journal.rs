@@ -45,6 +45,9 @@ pub struct AppRecord {
     /// Balancers were, or are being, told to send users elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out: Option<OutOfRotation>,
+    /// An operator keeps the host out of rotation, also while no store is there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drained: bool,
 }
 
 /// Written before the first balancer is told; taken away when all were told that the host is back.
@@ -78,6 +81,7 @@ impl Default for AppRecord {
             update: UpdateFigures::default(),
             cut_before: 0,
             out: None,
+            drained: false,
         }
     }
 }

@@ -22,9 +22,7 @@ Exit codes:
     1  error                         6  failed, and some hosts are not back
     2  wrong usage                   7  unknown: timed out, the rollout goes on
     3  plan --exit-code: changes     8  another rollout is under way
-    4  refused, nothing changed    130  interrupted, the rollout goes on
-
-Not yet: host (drain, retire).";
+    4  refused, nothing changed    130  interrupted, the rollout goes on";
 
 /// Puts a new release on every server without losing a request or an asset, and takes it back in an instant.
 #[derive(Debug, Parser)]
@@ -130,6 +128,7 @@ pub enum Command {
     // Watch.
     Status(commands::status::Status),
     Hosts(commands::hosts::Hosts),
+    Host(commands::host::Host),
     Logs(commands::logs::Logs),
     Events(commands::events::Events),
     Why(commands::why::Why),

@@ -7,7 +7,7 @@
 //! Which assets have expired goes with it: whoever takes marks away in the ledger puts up what is left before a host is
 //! told of a release that needs them, so that no host hears of the one without the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ship_model::desired::DesiredHost;
@@ -32,6 +32,8 @@ struct Held {
     states: BTreeMap<AppKey, watch::Sender<Arc<EnvState>>>,
     hosts: BTreeMap<HostKey, watch::Sender<DesiredHost>>,
     expired: BTreeMap<AppName, Expired>,
+    /// Hosts that are to stay out of rotation.
+    drained: BTreeSet<HostKey>,
 }
 
 impl Board {
@@ -70,6 +72,18 @@ impl Board {
             held.tell(|_| true);
         }
         Ok(())
+    }
+
+    /// Puts up whether a host is to stay out of rotation, which its record says already.
+    pub fn drain(&self, env: &EnvName, host: &HostName, drained: bool) {
+        let (mut held, key) = (self.held(), (env.clone(), host.clone()));
+        let changed = match drained {
+            true => held.drained.insert(key),
+            false => held.drained.remove(&key),
+        };
+        if changed {
+            held.tell(|of| of == env);
+        }
     }
 
     /// What is put up of an app's expired assets.
@@ -137,6 +151,7 @@ impl Held {
         DesiredHost {
             expired: expired.cloned().collect(),
             apps,
+            drained: self.drained.contains(&(env.clone(), host.clone())),
         }
     }
 }
@@ -181,6 +196,26 @@ mod tests {
             .collect();
         assert_eq!(apps, [("shop", 1), ("web", 2)]);
         assert_eq!(board.states().len(), 2);
+    }
+
+    #[test]
+    fn a_drained_host_hears_of_it_at_once() {
+        let board = Board::default();
+        let (dev, h1, h2): (EnvName, _, _) = (
+            "dev".parse().unwrap(),
+            "h1".parse().unwrap(),
+            "h2".parse().unwrap(),
+        );
+        board.put_up(state("web", &[("h1", 1), ("h2", 1)]));
+        let (mut told, other) = (board.listen(&dev, &h1), board.listen(&dev, &h2));
+        assert!(!told.borrow_and_update().drained);
+        board.drain(&dev, &h1, true);
+        assert!(told.has_changed().unwrap() && told.borrow_and_update().drained);
+        board.drain(&dev, &h1, true);
+        assert!(!told.has_changed().unwrap(), "it says the same");
+        board.drain(&dev, &h1, false);
+        assert!(!told.borrow_and_update().drained);
+        assert!(!other.has_changed().unwrap());
     }
 
     #[test]

@@ -89,6 +89,14 @@ pub fn before_switch(gap: bool, stand: Stand) -> Before {
     }
 }
 
+/// What is due on a host that operators keep out of rotation; none: nothing, or nothing yet.
+pub fn kept_out(stand: Stand) -> Option<Before> {
+    match before_switch(true, stand) {
+        Before::Switch | Before::Wait => None,
+        due => Some(due),
+    }
+}
+
 /// What is due when no switch is wanted. `settled`: one release runs and serves, and the keeper is on no way elsewhere.
 pub fn otherwise(settled: bool, stand: Stand) -> Option<Before> {
     match stand.busy {
@@ -150,8 +158,35 @@ mod tests {
         }
     }
 
+    /// Whatever was under way when the operator's word came, and wherever the agent dies: the host ends outside.
+    #[test]
+    fn a_drained_host_ends_outside() {
+        for history in 0..4_u32.pow(6) {
+            let mut host = Host::default();
+            let mut rest = history;
+            for _ in 0..6 {
+                host.happens([0, 1, 2, 4][(rest % 4) as usize]);
+                rest /= 4;
+            }
+            host.wants_switch = false;
+            host.drained = true;
+            for _ in 0..8 {
+                host.happens(0);
+                host.happens(1);
+            }
+            assert!(!host.in_rotation && host.stand.left, "{history}: {host:?}");
+            host.drained = false;
+            for _ in 0..8 {
+                host.happens(0);
+                host.happens(1);
+            }
+            assert!(host.in_rotation && !host.stand.out, "{history}: {host:?}");
+        }
+    }
+
     #[derive(Debug)]
     struct Host {
+        drained: bool,
         stand: Stand,
         in_rotation: bool,
         wants_switch: bool,
@@ -161,6 +196,7 @@ mod tests {
     impl Default for Host {
         fn default() -> Self {
             Self {
+                drained: false,
                 stand: Stand::default(),
                 in_rotation: true,
                 wants_switch: false,
@@ -188,6 +224,7 @@ mod tests {
         fn step(&mut self) {
             let due = match self.wants_switch {
                 true => Some(before_switch(true, self.stand)),
+                false if self.drained => kept_out(self.stand),
                 false => otherwise(true, self.stand),
             };
             match due {

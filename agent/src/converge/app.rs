@@ -233,6 +233,7 @@ impl App {
             Action::AddAssets(target) if Some(target) != self.goal() && self.expel(view) => false,
             Action::AddAssets(target) => self.begin(Kind::Assets, target, view),
             Action::Switch(target) => self.switch_to(target, view),
+            Action::Stop if self.must_leave_first(view) => false,
             Action::Stop => self.stop_app(view),
             Action::RemoveOld(old) => {
                 self.expel(view);

@@ -8,10 +8,12 @@ use super::mailbox::Wish;
 use crate::session::chain;
 
 impl App {
-    /// Takes a wish, and what expired with it once it stands. That alone may be new: it changes nothing of an epoch's content.
+    /// Takes a wish, and once it stands what expired with it and whether the host is drained. Those alone may be new: they
+    /// change nothing of an epoch's content.
     pub(super) fn hear_wish(&mut self, wish: Wish) {
         self.offer(&wish);
         if self.record().desired.as_ref() == Some(&wish.app) {
+            self.unsaved = (!self.hear_drained(wish.drained)).then(|| wish.clone());
             self.hear_expired(wish.expired);
         }
     }

@@ -42,6 +42,8 @@ pub struct RevertCommand {
 pub struct Wish {
     pub app: DesiredApp,
     pub expired: Option<Expired>,
+    /// The host is to stay out of rotation.
+    pub drained: bool,
 }
 
 /// Everything that arrived since the last look.

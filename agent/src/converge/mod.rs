@@ -236,13 +236,22 @@ impl Converge {
     }
 
     fn hand_on(&self, desired: Option<DesiredHost>) {
-        let Some(DesiredHost { apps, expired }) = desired else {
+        let Some(DesiredHost {
+            apps,
+            expired,
+            drained,
+        }) = desired
+        else {
             return;
         };
         for app in apps {
             let expired = expired.iter().find(|expired| expired.app == app.app).cloned();
             if let Some(mailbox) = self.mailbox(&app.app) {
-                mailbox.desire(Wish { app, expired });
+                mailbox.desire(Wish {
+                    app,
+                    expired,
+                    drained,
+                });
             }
         }
     }

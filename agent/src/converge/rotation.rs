@@ -102,6 +102,10 @@ impl App {
             let classes = &self.config.classes;
             rule::gap(running, &release.spec, classes)
         });
+        if gap.is_none() && self.record().drained {
+            // What is under way is to get it out, or is called off when the release runs.
+            return true;
+        }
         match rule::before_switch(gap.is_some(), self.stand()) {
             Before::Switch => true,
             Before::Begin(way) => {
@@ -181,8 +185,11 @@ impl App {
         found.map(|release| release.spec.as_ref())
     }
 
-    /// Puts the host back when nothing else is wanted.
+    /// Puts the host back when nothing else is wanted, or takes it out where operators want it so.
     pub(super) fn mind_rotation(&mut self, view: &View) {
+        if self.record().drained {
+            return self.stay_out(view);
+        }
         let stand = self.stand();
         if !stand.out && stand.busy.is_none() {
             return;
@@ -197,6 +204,54 @@ impl App {
             Some(Before::CallOff) => self.call_off(),
             Some(Before::Switch | Before::Wait) | None => {}
         }
+    }
+
+    fn stay_out(&mut self, view: &View) {
+        if self.rotation.settings.is_empty() || view.running.is_none() {
+            return;
+        }
+        let due = self.rotation.retry.is_none_or(|retry| retry <= clock::now());
+        match rule::kept_out(self.stand()) {
+            Some(Before::Begin(way)) if due => self.begin_passage(way, view),
+            Some(Before::CallOff) => self.call_off(),
+            Some(_) | None => {}
+        }
+    }
+
+    /// Whether an app that is to stop must first get out of rotation. One that a first deploy left behind, and that was taken
+    /// back, stops at once.
+    pub(super) fn must_leave_first(&self, view: &View) -> bool {
+        let serves = view.running.is_some() && !self.rotation.settings.is_empty();
+        self.record().drained && serves && !self.rotation.left
+    }
+
+    /// True when the word is in the record.
+    pub(super) fn hear_drained(&mut self, drained: bool) -> bool {
+        if self.record().drained == drained {
+            return true;
+        }
+        tracing::info!(drained, "an operator's word on rotation");
+        self.rotation.retry = None;
+        self.save(|record| {
+            record.drained = drained;
+            // What kept it from getting out, or from getting back, is asked anew.
+            let rotation = |failure: &AppFailure| failure.step == STEP && failure.transient;
+            record.failure = record.failure.take().filter(|failure| !rotation(failure));
+        });
+        let _ = ship_durable::fault::point("agent.drained.noted");
+        self.record().drained == drained
+    }
+
+    /// What an operator who drained the host should know.
+    pub(super) fn drain_remark(&self) -> Option<String> {
+        let drained = self.record().drained;
+        drained.then(|| match (self.rotation.settings.is_empty(), self.rotation.left) {
+            (true, _) => {
+                "drained, and no balancer is known here: whoever sends users must be told".to_owned()
+            }
+            (false, true) => "drained: out of rotation".to_owned(),
+            (false, false) => "drained: not out of rotation yet".to_owned(),
+        })
     }
 
     fn call_off(&self) {
@@ -277,7 +332,13 @@ impl App {
                 }
                 let _ = ship_durable::fault::point("agent.balancer.noted");
             }
-            Way::Leave => self.rotation.left = !called_off,
+            Way::Leave => {
+                self.rotation.left = !called_off;
+                self.rotation.retry = None;
+                if self.rotation.left && self.record().drained {
+                    self.forget_the_balancer();
+                }
+            }
             Way::Return => {
                 let _ = ship_durable::fault::point("agent.balancer.ready");
                 self.returned();
@@ -294,6 +355,13 @@ impl App {
         // One that was called back is not taken again under this epoch.
         let called_back = !goes_on && self.refuse_gap(&reason);
         self.fail(goal, STEP, reason, Vec::new(), !called_back);
+    }
+
+    /// A balancer that could not be told, and now was, is not told of any more.
+    fn forget_the_balancer(&mut self) {
+        self.rotation.backoff.succeeded();
+        let told = |failure: &AppFailure| failure.step == STEP && failure.transient;
+        self.save(|record| record.failure = record.failure.take().filter(|failure| !told(failure)));
     }
 
     fn returned(&mut self) {
@@ -316,6 +384,9 @@ impl App {
         if way == Way::Return {
             return self.not_back(error);
         }
+        if self.record().drained && self.not_out(error) {
+            return;
+        }
         let Some(goal) = self.goal() else { return };
         let running = crate::keeper::running;
         let running = self.keeper.status().and_then(running);
@@ -330,6 +401,23 @@ impl App {
             self.refuse_gap(&reason);
             self.fail(goal, STEP, reason, Vec::new(), false);
         }
+    }
+
+    /// Tells that a drained host is not out yet, and tries again later; false when something else is wanted there at once.
+    fn not_out(&mut self, error: &PassageError) -> bool {
+        let running = self.keeper.status().and_then(crate::keeper::running);
+        let Some(running) = running.filter(|running| self.goal().is_none_or(|goal| goal == *running)) else {
+            return false;
+        };
+        self.rotation.retry = Some(clock::now() + self.rotation.backoff.failed());
+        self.fail(
+            running,
+            STEP,
+            format!("not out of rotation: {}", chain(error)),
+            Vec::new(),
+            true,
+        );
+        true
     }
 
     fn not_back(&mut self, error: &PassageError) {

@@ -45,8 +45,8 @@ pub fn report(
         } else {
             record.deploy
         },
-        // Who gets no users does not count as one who serves them.
-        healthy: view.healthy && record.out.is_none(),
+        // Who gets no users does not count as one who serves them; of one that operators keep out nobody counts on that.
+        healthy: view.healthy && (record.out.is_none() || record.drained),
         phase: match record.out {
             Some(_) if view.phase == AppPhase::Idle => AppPhase::Draining,
             _ => view.phase,
@@ -121,6 +121,7 @@ impl App {
         );
         report.expired = self.acted_on();
         report.balancers = self.rotation.kinds();
+        report.remarks.extend(self.drain_remark());
         report.incidents = self.incidents();
         report.switched_ms = self.switched_ms();
         report.memory = self.memory.as_ref().and_then(|(_, memory)| memory.clone());

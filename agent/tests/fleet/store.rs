@@ -47,6 +47,8 @@ pub struct Inner {
     pub sick: AtomicBool,
     /// What has expired of web; none: an older store, which does not say.
     pub expired: Mutex<Option<ExpiredList>>,
+    /// From the next wish on the host is to stay out of rotation.
+    pub drained: AtomicBool,
     /// Tells places of blobs that nobody asked for, without end.
     pub flood: AtomicBool,
     /// Answers transfers with "unavailable", calls as usual.
@@ -84,6 +86,7 @@ impl Store {
             delta_transfers: AtomicUsize::new(0),
             sick: AtomicBool::new(false),
             expired: Mutex::default(),
+            drained: AtomicBool::new(false),
             flood: AtomicBool::new(false),
             no_bytes: AtomicBool::new(false),
             old: AtomicBool::new(false),
@@ -177,6 +180,7 @@ impl Store {
         self.inner.desired.send_replace(Some(DesiredHost {
             apps,
             expired: told.collect(),
+            drained: self.inner.drained.load(Ordering::Relaxed),
         }));
     }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 use ship_proto::v1::HostStatus;
 
-use super::{Fleet, Outcome, shape, status};
+use super::{Fleet, Outcome, host, shape, status};
 use crate::args::Global;
 use crate::error::Exit;
 use crate::ui::{Table, Ui, state_cell};
@@ -13,7 +13,8 @@ use crate::words::{bytes, clean, millis, rfc3339};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 States: installing, available, restarting, upgrading, uncertain (silent for a while:
-neither healthy nor dead), unavailable, retiring, retired, archived, terminated.
+neither healthy nor dead), unavailable, retiring, retired, archived, terminated; a host that
+operators keep out of rotation is marked as drained beside its state.
 Examples:
   shipctl hosts
   shipctl hosts --state uncertain")]
@@ -21,12 +22,19 @@ pub struct Hosts {
     /// Only hosts in this state
     #[arg(long, value_name = "STATE")]
     state: Option<String>,
+    /// Also hosts that are archived, or whose machines are gone
+    #[arg(long)]
+    all: bool,
 }
 
 pub async fn run(verb: Hosts, global: &Global, ui: &Ui) -> Outcome {
     let fleet = Fleet::reach(global).await?;
     let reply = status::ask(&fleet, None).await?;
-    let wanted = |host: &&HostStatus| verb.state.as_ref().is_none_or(|state| *state == host.state);
+    let listed = |host: &HostStatus| verb.all || !matches!(host.state.as_str(), "archived" | "terminated");
+    let wanted = |host: &&HostStatus| match &verb.state {
+        Some(state) => *state == host.state,
+        None => listed(host),
+    };
     let hosts: Vec<&HostStatus> = reply.hosts.iter().filter(wanted).collect();
     if ui.is_json() {
         let hosts: Vec<_> = hosts.into_iter().map(json).collect();
@@ -41,7 +49,7 @@ pub async fn run(verb: Hosts, global: &Global, ui: &Ui) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn json(host: &HostStatus) -> serde_json::Value {
+pub(super) fn json(host: &HostStatus) -> serde_json::Value {
     let report = host.report.clone().unwrap_or_default();
     let apps = report.apps.iter().map(|app| {
         serde_json::json!({
@@ -68,7 +76,20 @@ fn json(host: &HostStatus) -> serde_json::Value {
         "disk_total": report.disk_total, "asset_url": report.asset_url, "agent_version": report.agent_version,
         "fetched_bytes": figures.fetched_bytes, "fetched_from": fetched_from,
         "served_to_peers": figures.served_to_peers, "peer_address": report.peer_address, "source_faults": faults,
+        "standing": host::standing(host),
     })
+}
+
+/// The state, and that operators keep it out of rotation where that is so.
+fn state(host: &HostStatus) -> String {
+    let drained = host
+        .standing
+        .as_ref()
+        .is_some_and(|standing| standing.duty == "drained");
+    match drained {
+        true => format!("{}, drained", host.state),
+        false => host.state.clone(),
+    }
 }
 
 fn table(hosts: &[&HostStatus], now_ms: u64) -> Table {
@@ -94,7 +115,7 @@ fn table(hosts: &[&HostStatus], now_ms: u64) -> Table {
         });
         table.row([
             clean(&host.host).into(),
-            state_cell(&host.state),
+            state_cell(&state(host)),
             seen.into(),
             clean(&report.classes.join(", ")).into(),
             runs.collect::<Vec<_>>().join(" ").into(),

@@ -12,6 +12,7 @@ pub mod env;
 pub mod events;
 pub mod export;
 pub mod gc;
+pub mod host;
 pub mod hosts;
 pub mod init;
 pub mod lint;
@@ -89,6 +90,7 @@ pub async fn run(args: Args, ui: &Ui) -> Outcome {
         Command::Abort(verb) => Box::pin(control::abort(verb, global, ui)).await,
         Command::Status(verb) => status::run(verb, global, ui).await,
         Command::Hosts(verb) => hosts::run(verb, global, ui).await,
+        Command::Host(verb) => host::run(verb, global, ui).await,
         Command::Logs(verb) => logs::run(verb, global, ui).await,
         Command::Events(verb) => events::run(verb, global, ui).await,
         Command::Why(verb) => why::run(verb, global, ui).await,

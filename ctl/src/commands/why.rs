@@ -12,8 +12,9 @@ use crate::words::{clean, millis};
 /// Tell why a host, or an app, runs what it runs
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Tells in the order in which things decide: whether the host is heard, what it should run
-and runs, a revert on the host itself, what failed there and its last lines.
+Tells in the order in which things decide: whether the host is heard, what operators said of
+it, what it should run and runs, a revert on the host itself, what failed there and its last
+lines, and what a rollout under way waits for before it comes to this host.
 Examples:
   shipctl why h2
   shipctl why web")]
@@ -44,9 +45,16 @@ fn reasons(what: &str, reply: &StatusReply) -> Option<Vec<String>> {
     let mut reasons = Vec::new();
     if let Some(host) = host {
         reasons.push(host_line(host, reply.now_ms));
+        reasons.extend(standing_line(host, reply.now_ms));
         for app in &reply.apps {
             let here = app.hosts.iter().filter(|here| here.host == what);
-            reasons.extend(here.flat_map(|here| on_host(app, here, reply.now_ms)));
+            reasons.extend(here.flat_map(|here| {
+                let mut lines = on_host(app, here, reply.now_ms);
+                if here.runs_app {
+                    lines.extend(in_rollout(app, what));
+                }
+                lines
+            }));
         }
     }
     if let Some(app) = app {
@@ -77,9 +85,89 @@ fn host_line(host: &HostStatus, now_ms: u64) -> String {
         "uncertain" => ", so it is neither counted as healthy nor as dead",
         "unavailable" => ", so it counts as lost until it reports",
         "installing" => ", and has not yet run what it should",
+        "retiring" => ", and is retired when it says that nothing runs there any more",
+        "retired" | "archived" | "terminated" => ", and its certificate is no longer accepted",
         _ => "",
     };
     format!("{name} is {}: {seen}{meaning}", clean(&host.state))
+}
+
+/// What operators said of it.
+fn standing_line(host: &HostStatus, now_ms: u64) -> Option<String> {
+    let standing = host.standing.as_ref()?;
+    let ago = millis(now_ms.saturating_sub(standing.at_ms));
+    let reason = match standing.reason.as_str() {
+        "" => String::new(),
+        reason => format!(": {}", clean(reason)),
+    };
+    let (name, duty, who) = (clean(&host.host), clean(&standing.duty), clean(&standing.who));
+    let means = match standing.duty.as_str() {
+        "drained" => "; it stays out of rotation, and is kept up to date after all others",
+        _ => "",
+    };
+    Some(format!("{name} is {duty} since {ago}, by {who}{reason}{means}"))
+}
+
+/// What a rollout under way has to do with the host that does not run what is to come.
+fn in_rollout(app: &AppStatus, host: &str) -> Vec<String> {
+    let rollout = app.rollout.as_ref();
+    let Some(rollout) = rollout.filter(|rollout| rollout.outcome() == OutcomeKind::Running) else {
+        return Vec::new();
+    };
+    let name = clean(&app.app);
+    let deploy = format!(
+        "{name}: deploy {} brings {}",
+        rollout.deploy,
+        number(shape::number(rollout.to.as_ref()))
+    );
+    if let Some(excused) = rollout
+        .excused
+        .iter()
+        .find(|line| line.starts_with(&format!("{host}: ")))
+    {
+        return vec![format!("{deploy}, and does not wait for {}", clean(excused))];
+    }
+    let step = |state: &str| rollout.steps.iter().find(|step| step.state == state);
+    let has_line = |step: &&ship_proto::v1::StepView| step.hosts.iter().any(|line| line.host == host);
+    let own = rollout.steps.iter().rev().find(has_line);
+    let line = own.and_then(|own| Some((own, own.hosts.iter().find(|line| line.host == host)?)));
+    let Some((own, line)) = line else {
+        return vec![format!(
+            "{deploy}, and not to this host by a step of its own: it goes last"
+        )];
+    };
+    let detail = match line.detail.as_str() {
+        "" => String::new(),
+        detail => format!(": {}", clean(detail)),
+    };
+    let mut lines = vec![format!(
+        "{deploy}; here in step {}, {}, which is {}{detail}",
+        own.number,
+        clean(&own.name),
+        own.state
+    )];
+    if rollout.paused {
+        lines.push(format!(
+            "{name}: deploy {} is paused: no further host is switched",
+            rollout.deploy
+        ));
+    }
+    let present = step("running").filter(|present| present.number < own.number);
+    lines.extend(present.map(|present| {
+        let waits = present.hosts.iter().filter(|line| line.state != "done");
+        let waits: Vec<String> = waits.map(|line| clean(&line.host)).collect();
+        let for_whom = match (waits.is_empty(), present.detail.as_str()) {
+            (true, "") => "its hosts must stay well for a while".to_owned(),
+            (true, detail) => clean(detail),
+            (false, _) => format!("it waits for {}", waits.join(", ")),
+        };
+        format!(
+            "{name}: step {}, {}, is under way before: {for_whom}",
+            present.number,
+            clean(&present.name)
+        )
+    }));
+    lines
 }
 
 fn number(number: Option<u64>) -> String {

@@ -67,6 +67,7 @@ fn help_teaches() {
         "abort",
         "status",
         "hosts",
+        "host",
         "logs",
         "events",
         "why",

@@ -323,6 +323,21 @@ impl Fleet for Face {
         Ok(Response::new(self.script().status.clone()))
     }
 
+    async fn host(&self, request: Request<HostRequest>) -> Answer<HostReply> {
+        let request = request.into_inner();
+        let host = HostStatus {
+            env: request.env,
+            state: "available".into(),
+            standing: Some(standing()),
+            host: request.host.clone(),
+            ..HostStatus::default()
+        };
+        Ok(Response::new(HostReply {
+            host: Some(host),
+            notes: vec![format!("{} knows of no balancer for web", request.host)],
+        }))
+    }
+
     type LogsStream = Items<LogLine>;
 
     async fn logs(&self, request: Request<LogsRequest>) -> Answer<Self::LogsStream> {
@@ -345,5 +360,15 @@ impl Fleet for Face {
 
     async fn events(&self, _: Request<EventsRequest>) -> Answer<Self::EventsStream> {
         Ok(Response::new(items(Vec::new())))
+    }
+}
+
+/// What an operator said of every host here.
+pub fn standing() -> Standing {
+    Standing {
+        duty: "drained".into(),
+        who: "operator/alice".into(),
+        reason: "new memory".into(),
+        at_ms: 1_700_000_000_000,
     }
 }

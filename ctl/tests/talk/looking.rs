@@ -5,7 +5,7 @@ use ship_proto::v1::{
     Privileges, StatusReply, Target,
 };
 
-use crate::fake::{FakeStore, Script, closed};
+use crate::fake::{FakeStore, Script, closed, standing};
 
 fn fleet() -> StatusReply {
     let target = Some(Target {
@@ -39,6 +39,7 @@ fn fleet() -> StatusReply {
             state: "available".into(),
             last_seen_ms: 1,
             report: None,
+            standing: None,
         }],
         now_ms: 1_700_000_000_000,
         store_version: "0.1.0".into(),
@@ -224,7 +225,35 @@ fn host(name: &str, privileges: Option<Privileges>) -> HostStatus {
             privileges,
             ..HostReport::default()
         }),
+        standing: None,
     }
+}
+
+#[test]
+fn what_operators_said_of_a_host_is_told_everywhere() {
+    let mut status = fleet();
+    status.hosts[0].standing = Some(standing());
+    let store = FakeStore::start(Script {
+        status,
+        ..Script::default()
+    });
+    let said = store.run(&["host", "drain", "h1", "-m", "new memory"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(said.stdout, "h1 is drained\n");
+    assert!(said.stderr.contains("h1 knows of no balancer"), "{said:?}");
+    let json = store.run(&["-o", "json", "host", "drain", "h1"]).json();
+    assert_eq!(json["standing"]["duty"], "drained");
+    assert_eq!(json["standing"]["who"], "operator/alice");
+    let said = store.run(&["hosts"]);
+    assert!(said.stdout.contains("available, drained"), "{said:?}");
+    let said = store.run(&["why", "h1"]);
+    assert!(
+        said.stdout
+            .contains("by operator/alice: new memory; it stays out"),
+        "{said:?}"
+    );
+    // Nothing is forced without a reason.
+    assert_eq!(store.run(&["host", "drain", "h1", "--force"]).code, 2);
 }
 
 /// One host of an old agent that says nothing, one that lacks nothing, and one that lacks some.

@@ -44,6 +44,7 @@ impl From<DesiredHost> for v1::DesiredHost {
         Self {
             apps: into_all(host.apps),
             expired: into_all(host.expired),
+            drained: host.drained,
         }
     }
 }
@@ -60,6 +61,7 @@ impl TryFrom<v1::DesiredHost> for DesiredHost {
         Ok(Self {
             apps,
             expired: expired.collect::<Result<_, _>>()?,
+            drained: wire.drained,
         })
     }
 }

@@ -66,6 +66,9 @@ pub struct DesiredHost {
     /// epoch of its own: it counts with the app's, of which it changes nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expired: Vec<Expired>,
+    /// The host is to stay out of rotation, whatever it runs. Under no epoch of its own either.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drained: bool,
 }
 
 /// What the fence says to an epoch that arrives.

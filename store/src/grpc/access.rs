@@ -1,5 +1,7 @@
 //! Who may call what: one table, looked at in one place, before any message is read.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -12,6 +14,7 @@ use tonic::{Code, Status};
 use crate::clock::Clock;
 use crate::identity::{Caller, Role};
 use crate::listen::Peer;
+use crate::rollout::fleet::{Fleet, Left};
 
 use Role::{Agent, Operator, Publisher, Viewer};
 
@@ -47,6 +50,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/ship.v1.Fleet/Status", LOOK),
     ("/ship.v1.Fleet/Logs", LOOK),
     ("/ship.v1.Fleet/Events", LOOK),
+    ("/ship.v1.Fleet/Host", OPERATE),
     ("/ship.v1.Assets/Look", LOOK),
     ("/ship.v1.Assets/Find", FETCH),
     ("/ship.v1.Assets/Sweep", OPERATE),
@@ -56,16 +60,23 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/ship.v1.Agents/Give", SPEAK),
 ];
 
+/// What is looked at before a call.
+#[derive(Debug, Clone)]
+pub struct Door {
+    pub clock: Clock,
+    pub fleet: Arc<Fleet>,
+}
+
 /// Lets a call through with its [`Caller`] as an extension, or answers with the reason why not.
 ///
 /// What is no gRPC at all is told so in plain HTTP: a browser has lost its way.
-pub async fn check(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
+pub async fn check(State(door): State<Door>, mut request: Request, next: Next) -> Response {
     let kind = request.headers().get(header::CONTENT_TYPE);
     if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
         let text = "not found; this port speaks gRPC, /bundles/<digest> and /healthz\n";
         return (StatusCode::NOT_FOUND, text).into_response();
     }
-    match admit(&request, clock.now_ms()) {
+    match admit(&request, &door) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
@@ -74,9 +85,12 @@ pub async fn check(State(clock): State<Clock>, mut request: Request, next: Next)
     }
 }
 
-fn admit(request: &Request, now_ms: u64) -> Result<Caller, Status> {
+fn admit(request: &Request, door: &Door) -> Result<Caller, Status> {
     let path = request.uri().path();
-    let caller = caller_of_request(request.extensions().get(), now_ms)?;
+    let caller = caller_of_request(request.extensions().get(), door.clock.now_ms())?;
+    if let Some(left) = door.fleet.left(&caller) {
+        return Err(has_left(&left));
+    }
     if let Some(spoken) = request.headers().get("ship-protocol")
         && spoken != PROTOCOL
     {
@@ -123,6 +137,19 @@ pub fn caller_of_request(peer: Option<&Peer>, now_ms: u64) -> Result<Caller, Sta
         ));
     }
     Ok(caller.clone())
+}
+
+/// To an agent whose host has left the fleet: its certificate is good, and no longer accepted.
+pub fn has_left(left: &Left) -> Status {
+    refuse(
+        FailureKind::Denied,
+        left.to_string(),
+        left.host.as_str(),
+        &format!(
+            "stop its agent; or take it back: shipctl host undrain {} -e {}",
+            left.host, left.env
+        ),
+    )
 }
 
 fn unauthenticated(message: &str, hint: &str) -> Status {

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::access::has_left;
 use super::face::{Answers, Face, caller};
 use super::sessions::Seat;
 use super::sources::Giving;
@@ -192,6 +193,9 @@ impl Session {
                 let report = HostReport::try_from(report).map_err(|error| status::bad_message(&error))?;
                 let sources = giving.heard(&report.classes, report.peer_address.as_deref());
                 self.face.controller.hear(env, host, report).await;
+                if let Some(left) = self.face.fleet.left(&self.caller) {
+                    return Err(has_left(&left).into());
+                }
                 match sources {
                     Some(sources) => self.send(store_message::Message::Sources(sources)).await,
                     None => Ok(()),

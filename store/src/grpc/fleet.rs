@@ -12,8 +12,8 @@ use ship_proto::v1::fleet_server::Fleet;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::face::{Answers, Face};
-use super::{logs, status, view};
+use super::face::{Answers, Face, caller};
+use super::{host, logs, status, view};
 use crate::engine::Watch;
 use crate::ledger::AuditLink;
 use crate::notify::RouteState;
@@ -145,7 +145,7 @@ fn lost_release(lost: &Lost) -> v1::LostRelease {
     }
 }
 
-fn host_status(env: &EnvName, host: &HostName, presence: &Presence) -> v1::HostStatus {
+pub(super) fn host_status(env: &EnvName, host: &HostName, presence: &Presence) -> v1::HostStatus {
     let mut report: v1::HostReport = match &presence.report {
         Some(report) => ship_model::report::HostReport::clone(report).into(),
         None => v1::HostReport::default(),
@@ -160,6 +160,12 @@ fn host_status(env: &EnvName, host: &HostName, presence: &Presence) -> v1::HostS
         state: presence.state.to_string(),
         last_seen_ms: presence.heard_ms.unwrap_or(0),
         report: Some(report),
+        standing: presence.known.standing.as_ref().map(|standing| v1::Standing {
+            duty: standing.duty.to_string(),
+            who: standing.who.clone(),
+            reason: standing.reason.clone(),
+            at_ms: standing.at_ms,
+        }),
     }
 }
 
@@ -233,6 +239,13 @@ impl Fleet for FleetFace {
             cancel: false,
         };
         Ok(Response::new(logs::lines(&self.0, &env, hosts, query).await))
+    }
+
+    async fn host(&self, request: Request<v1::HostRequest>) -> Result<Response<v1::HostReply>, Status> {
+        let caller = caller(&request)?;
+        host::steer(&self.0, &caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     type EventsStream = Answers<v1::Event>;

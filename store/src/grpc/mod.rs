@@ -7,6 +7,7 @@ mod environments;
 mod face;
 mod fleet;
 mod given;
+mod host;
 mod logs;
 mod pushes;
 mod releases;
@@ -34,7 +35,10 @@ use tonic::service::Routes;
 
 /// All services, behind the one check of who calls.
 pub fn router(face: Face, rooms: Arc<Rooms>) -> Router {
-    let clock = face.clock.clone();
+    let door = access::Door {
+        clock: face.clock.clone(),
+        fleet: Arc::clone(&face.fleet),
+    };
     let assets = AssetsServer::new(assets::AssetsFace::new(face.clone(), Arc::clone(&rooms)));
     let releases = ReleasesServer::new(releases::ReleasesFace::new(face.clone(), Arc::clone(&rooms)));
     let rollouts = RolloutsServer::new(rollouts::RolloutsFace(face.clone(), rooms));
@@ -48,5 +52,5 @@ pub fn router(face: Face, rooms: Arc<Rooms>) -> Router {
         .add_service(agents.max_decoding_message_size(MAX_MESSAGE))
         .add_service(assets.max_decoding_message_size(MAX_MESSAGE))
         .into_axum_router()
-        .layer(from_fn_with_state(clock, access::check))
+        .layer(from_fn_with_state(door, access::check))
 }

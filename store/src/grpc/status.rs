@@ -224,6 +224,12 @@ fn plan_refused(refused: &PlanRefused) -> Status {
                 without(hosts)
             ),
         ),
+        PlanRefused::AllDrained { hosts } => {
+            let hint = hosts
+                .first()
+                .map_or_else(String::new, |host| format!("shipctl host undrain {host}"));
+            refuse(FailureKind::Refused, message, "hosts", &hint)
+        }
         PlanRefused::Drifted { .. } => refuse(
             FailureKind::Refused,
             message,

@@ -23,6 +23,7 @@ use crate::bridge::Bridge;
 use crate::clock::Clock;
 use crate::engine::{Blobs, BlobsError, Object, ObjectReader};
 use crate::listen::{Peer, PortFigures};
+use crate::rollout::fleet::Fleet;
 
 /// Bytes that are read at once.
 const PIECE: u64 = 256 << 10;
@@ -33,6 +34,7 @@ pub struct Bundles {
     pub blobs: Arc<dyn Blobs>,
     pub bridge: Bridge,
     pub clock: Clock,
+    pub fleet: Arc<Fleet>,
     /// How fast bytes may leave, for all clients together.
     pub limit: Option<Arc<Throttle>>,
     pub figures: Arc<PortFigures>,
@@ -67,7 +69,7 @@ async fn give(
     method: &Method,
     headers: &HeaderMap,
 ) -> Response {
-    if let Err(reason) = admit(peer.as_deref(), bundles.clock.now_ms()) {
+    if let Err(reason) = admit(peer.as_deref(), &bundles) {
         return refuse(StatusCode::UNAUTHORIZED, format!("{reason}\n"));
     }
     let Some(object) = object else {
@@ -97,14 +99,18 @@ async fn give(
     answer(bundles, object, reader, method, headers)
 }
 
-fn admit(peer: Option<&Peer>, now_ms: u64) -> Result<(), String> {
+fn admit(peer: Option<&Peer>, bundles: &Bundles) -> Result<(), String> {
+    let now_ms = bundles.clock.now_ms();
     match peer.and_then(|peer| peer.caller.as_ref()) {
         None => Err("a client certificate of this fleet is needed".to_owned()),
         Some(Err(error)) => Err(error.to_string()),
         Some(Ok(caller)) if caller.not_after_ms < now_ms => {
             Err(format!("the certificate of {caller} has expired"))
         }
-        Some(Ok(_)) => Ok(()),
+        Some(Ok(caller)) => match bundles.fleet.left(caller) {
+            Some(left) => Err(left.to_string()),
+            None => Ok(()),
+        },
     }
 }
 

@@ -1,6 +1,7 @@
 //! Hosts, registered when their agent first says hello. Heartbeats never come here.
 
 use serde::{Deserialize, Serialize};
+use ship_model::host::standing::Standing;
 use ship_model::name::{ClassName, EnvName, HostName};
 
 use super::{Act, Ledger, LedgerError, Stored, Versioned, conflict, put};
@@ -24,6 +25,9 @@ pub struct HostRecord {
     pub agent_version: String,
     /// Milliseconds since 1970, by the store's clock.
     pub first_seen_ms: u64,
+    /// What operators said of it; none: it simply serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<Standing>,
 }
 
 fn key(env: &EnvName, host: &HostName) -> String {

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use ship_model::desired::DeployNumber;
 use ship_model::host::HostState;
-use ship_model::name::ClassName;
+use ship_model::host::standing::Duty;
+use ship_model::name::{ClassName, HostName};
 use ship_model::rollout::{
     Anew, Effect, EnvState, Event, Plan, PlanStep, Rollout, StartRefused, Switch, anew, record_times, step,
     step_all,
@@ -22,6 +23,7 @@ use tokio::time::sleep;
 
 use super::checks::Checks;
 use super::controller::Core;
+use super::fleet::Presence;
 use super::steer::{Ask, Mailbox, Steer, SteerError, SteerVerb, Wanted};
 use super::telling::{acts, tell};
 use crate::engine::Version;
@@ -159,6 +161,14 @@ impl Conductor {
             if !changed.all && !changed.hosts.contains(&host) {
                 continue;
             }
+            if let Some(event) = leaves(&presence, &host) {
+                events.push(event);
+                continue;
+            }
+            events.push(Event::HostDrained {
+                drained: presence.known.duty() == Some(Duty::Drained),
+                host: host.clone(),
+            });
             let part = wanted
                 .as_ref()
                 .and_then(|wanted| part_of(&presence.known.classes, wanted));
@@ -332,6 +342,16 @@ impl Conductor {
                 Ok(false)
             }
         }
+    }
+}
+
+/// What a host that leaves the fleet is to be told, or that it has left.
+fn leaves(presence: &Presence, host: &HostName) -> Option<Event> {
+    let host = host.clone();
+    match presence.state {
+        HostState::Retiring => Some(Event::HostRetiring { host }),
+        state if state.is_gone() => Some(Event::HostLeft { host }),
+        _ => None,
     }
 }
 

@@ -22,6 +22,7 @@ use super::facts::{Facts, ManifestSource, Releases};
 use super::fleet::{Fleet, Known, Presence};
 use super::policies::Policies;
 use super::shares::Shares;
+use super::standing::keeps_out;
 use super::steer::{Mailbox, Steer, SteerError, Wanted};
 use super::ways::HostWay;
 use crate::bridge::Bridge;
@@ -55,12 +56,14 @@ pub(super) struct Core {
     /// Why nothing may be moved, for as long as this process lives.
     pub held: Option<NotAcceptedError>,
     pub(super) fleet: Arc<Fleet>,
-    policy: Policy,
+    pub(super) policy: Policy,
     pub(super) offers: Arc<Offers>,
     pub(super) facts: Arc<Facts>,
     shares: Arc<Shares>,
     /// Asset incidents that stand in the events, at most [`MOST_INCIDENTS`]: a host cannot fill the chain with them.
     incidents: Mutex<BTreeSet<String>>,
+    /// Held while it is decided whether a host can be spared, until that is written.
+    pub(super) standing: tokio::sync::Mutex<()>,
 }
 
 /// Incidents that one life of the store writes down, each host's and release's once.
@@ -71,7 +74,7 @@ type Conductors = BTreeMap<(EnvName, AppName), Arc<Mailbox>>;
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub struct Controller {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     conductors: Arc<Mutex<Conductors>>,
     tasks: TaskTracker,
 }
@@ -238,6 +241,7 @@ impl Controller {
             facts: Arc::new(facts),
             shares: Arc::new(shares),
             incidents: Mutex::default(),
+            standing: tokio::sync::Mutex::default(),
         };
         let controller = Self {
             core: Arc::new(core),
@@ -258,7 +262,12 @@ impl Controller {
                 classes: host.record.classes,
                 asset_url: host.record.asset_url,
                 served: host.record.served,
+                standing: host.record.standing,
             };
+            let (env, name) = (&host.record.env, &host.record.host);
+            self.core
+                .board
+                .drain(env, name, keeps_out(known.standing.as_ref()));
             self.core.fleet.recall(host.record.env, host.record.host, known);
         }
         for state in states {
@@ -310,6 +319,7 @@ impl Controller {
         if heard.changed || heard.returned || heard.known_changed {
             self.changed(env, host);
         }
+        self.retire_if_empty(env, host, &report).await;
         let mut acts = incidents(env, host, before.as_deref(), &report, now);
         acts.retain(|act| self.core.is_new_incident(env, host, &act.subject));
         if !acts.is_empty() {
@@ -322,7 +332,7 @@ impl Controller {
         }
     }
 
-    fn changed(&self, env: &EnvName, host: &HostName) {
+    pub(super) fn changed(&self, env: &EnvName, host: &HostName) {
         for ((of, _), mailbox) in self.conductors().iter() {
             if of == env {
                 mailbox.changed(host);
@@ -340,6 +350,7 @@ impl Controller {
             served: known.is_some_and(|presence| presence.known.served),
             agent_version: report.agent_version.clone(),
             first_seen_ms: now_ms,
+            standing: None,
         };
         let ledger = self.core.ledger.clone();
         let kept = self.core.bridge.run(move || keep_host(&ledger, record)).await;
@@ -428,6 +439,7 @@ fn keep_host(ledger: &Ledger, mut record: HostRecord) -> Result<(), LedgerError>
     loop {
         if let Some(found) = &found {
             record.first_seen_ms = found.record.first_seen_ms;
+            record.standing.clone_from(&found.record.standing);
         }
         match ledger.put_host(&record, found.map(|found| found.version), &[])? {
             Stored::Done(_) => return Ok(()),

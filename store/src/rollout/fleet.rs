@@ -9,11 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ship_model::desired::DesiredHost;
 use ship_model::host::HostState;
+use ship_model::host::standing::{Duty, Standing};
 use ship_model::name::{ClassName, EnvName, HostName};
 use ship_model::report::{AppReport, HostReport};
 use ship_model::rollout::hosts::{after_report, after_silence};
 use ship_model::rollout::{HostView, Thresholds};
 use tokio::sync::Notify;
+
+use crate::clock::rfc3339;
+use crate::identity::Caller;
 
 /// What is known of a host without having heard it: kept in its record, so that planning works after a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +26,18 @@ pub struct Known {
     pub asset_url: Option<String>,
     /// It ran what it should once: it is not new, whatever it runs now.
     pub served: bool,
+    /// What operators said of it; none: it simply serves.
+    pub standing: Option<Standing>,
+}
+
+impl Known {
+    pub fn duty(&self) -> Option<Duty> {
+        self.standing.as_ref().map(|standing| standing.duty)
+    }
+
+    fn state(&self) -> Option<HostState> {
+        self.duty().and_then(Duty::state)
+    }
 }
 
 /// One host as it stands.
@@ -34,6 +50,31 @@ pub struct Presence {
     pub heard_ms: Option<u64>,
     /// Silence counts from here.
     since_ms: u64,
+}
+
+/// A host that has left the fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    pub env: EnvName,
+    pub host: HostName,
+    standing: Standing,
+}
+
+impl std::fmt::Display for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Standing {
+            duty,
+            who,
+            reason,
+            at_ms,
+        } = &self.standing;
+        let (env, host, at) = (&self.env, &self.host, rfc3339(*at_ms));
+        write!(f, "{host} of {env} is {duty} since {at}, by {who}")?;
+        if !reason.is_empty() {
+            write!(f, " ({reason})")?;
+        }
+        f.write_str(": its certificate is no longer accepted")
+    }
 }
 
 /// All hosts of all environments.
@@ -73,7 +114,7 @@ impl Fleet {
     /// Adds a host that has a record.
     pub fn recall(&self, env: EnvName, host: HostName, known: Known) {
         let presence = Presence {
-            state: HostState::Installing,
+            state: known.state().unwrap_or(HostState::Installing),
             known,
             report: None,
             heard_ms: None,
@@ -107,6 +148,7 @@ impl Fleet {
             classes: report.classes.clone(),
             asset_url: report.asset_url.clone(),
             served: served || state == HostState::Available,
+            standing: before.as_ref().and_then(|before| before.known.standing.clone()),
         };
         let presence = Presence {
             state,
@@ -124,7 +166,7 @@ impl Fleet {
                 .as_ref()
                 .is_some_and(|said| says_the_same(said, &apps))
         };
-        let silent = matches!(was, HostState::Uncertain | HostState::Unavailable);
+        let silent = was.is_away();
         Heard {
             known_changed: before.as_ref().is_none_or(|before| before.known != known),
             changed: !before.as_ref().is_some_and(same),
@@ -144,6 +186,37 @@ impl Fleet {
             }
         }
         worse
+    }
+
+    /// Takes what operators say of a host, which its record says already; false when there is no such host.
+    pub fn stand(&self, env: &EnvName, host: &HostName, standing: Option<Standing>) -> bool {
+        let mut hosts = self.hosts();
+        let Some(presence) = hosts.get_mut(&(env.clone(), host.clone())) else {
+            return false;
+        };
+        let left = presence.state.is_leaving();
+        presence.known.standing = standing;
+        match presence.known.state() {
+            Some(state) => presence.state = state,
+            // It is new again: what it served before was taken from it.
+            None if left => {
+                presence.state = HostState::Installing;
+                presence.known.served = false;
+            }
+            None => {}
+        }
+        true
+    }
+
+    /// Whether a caller speaks for a host that has left the fleet: its certificate is not accepted then.
+    pub fn left(&self, caller: &Caller) -> Option<Left> {
+        let (env, host) = caller.host.clone()?;
+        let hosts = self.hosts();
+        let key = (env, host);
+        let presence = hosts.get(&key).filter(|presence| presence.state.is_gone())?;
+        let standing = presence.known.standing.clone()?;
+        let (env, host) = key;
+        Some(Left { env, host, standing })
     }
 
     pub fn get(&self, env: &EnvName, host: &HostName) -> Option<Presence> {
@@ -171,6 +244,7 @@ impl Fleet {
         all.map(|(_, name, presence)| HostView {
             name,
             state: presence.state,
+            drained: presence.known.duty() == Some(Duty::Drained),
             classes: presence.known.classes,
             platform: presence
                 .report
@@ -189,8 +263,7 @@ impl Fleet {
         loop {
             let heard = self.heard.notified();
             let open = |presence: &Presence| {
-                presence.report.is_none()
-                    && !matches!(presence.state, HostState::Uncertain | HostState::Unavailable)
+                presence.report.is_none() && !presence.state.is_away() && !presence.state.is_leaving()
             };
             if !self.all(Some(env)).iter().any(|(_, _, presence)| open(presence)) {
                 return;
@@ -287,7 +360,7 @@ mod tests {
         };
         let desired = DesiredHost {
             apps: vec![app],
-            expired: Vec::new(),
+            ..DesiredHost::default()
         };
         fleet.hear(&env, &host, Arc::new(HostReport::default()), &desired, 1_100);
         let state = fleet.get(&env, &host).unwrap().state;

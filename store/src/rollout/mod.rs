@@ -20,11 +20,13 @@ mod facts;
 pub mod fleet;
 mod policies;
 mod shares;
+mod standing;
 mod steer;
 pub(crate) mod telling;
 mod ways;
 
 pub use controller::{Controller, Parts};
 pub use facts::{FactsError, ManifestSource};
+pub use standing::{HostWish, StandError};
 pub use steer::{Steer, SteerError, SteerVerb, Wanted};
 pub use ways::HostWay;

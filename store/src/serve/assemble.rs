@@ -59,6 +59,7 @@ impl Store {
             blobs: Arc::clone(&self.rooms.folder.blobs),
             bridge: self.face.bridge.clone(),
             clock: self.face.clock.clone(),
+            fleet: Arc::clone(&self.face.fleet),
             limit: self.limit.clone(),
             figures: Arc::clone(&self.figures),
         };

@@ -97,6 +97,7 @@ async fn calls(clients: &mut Clients) -> Vec<(&'static str, Result<(), Status>)>
             "Events",
             fleet.events(v1::EventsRequest::default()).await.map(drop),
         ),
+        ("Host", fleet.host(v1::HostRequest::default()).await.map(drop)),
         (
             "Look",
             assets.look(v1::LookAssetsRequest::default()).await.map(drop),
@@ -145,7 +146,7 @@ async fn each_role_may_do_its_part_and_nothing_else() {
     ];
     let publish = ["Begin", "Missing", "Upload", "UploadDelta", "Commit"];
     let operate = [
-        "Promote", "Revert", "Control", "Answer", "Sweep", "Push", "Pin", "Collect", "Apply",
+        "Promote", "Revert", "Control", "Answer", "Sweep", "Push", "Pin", "Collect", "Apply", "Host",
     ];
     let fetch = [
         "Get", "Manifest", "Locate", "Deltas", "Leaves", "Find", "Expired", "Session", "Give",

@@ -28,7 +28,7 @@ pub struct Host {
     pub ran: Vec<u64>,
     pub sessions: u32,
     pub refusals: Vec<String>,
-    desired: DesiredHost,
+    pub desired: DesiredHost,
 }
 
 #[derive(Clone)]

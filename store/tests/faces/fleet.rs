@@ -116,6 +116,11 @@ impl Store {
 
     /// Starts the store again, and waits until it serves.
     pub async fn serve(&mut self) {
+        self.serve_with(&[]).await;
+    }
+
+    /// As [`Store::serve`], with variables set, as for a fault point.
+    pub async fn serve_with(&mut self, variables: &[(&str, &str)]) {
         assert!(self.child.is_none());
         let log = File::options()
             .create(true)
@@ -123,6 +128,7 @@ impl Store {
             .open(self.dir.path().join("log"))
             .unwrap();
         let mut command = program();
+        command.envs(variables.iter().copied());
         command.arg("serve").arg("--dir").arg(self.folder());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().unwrap();

@@ -17,6 +17,7 @@ mod fleet;
 mod garbage;
 mod gates;
 mod hostile;
+mod hosts;
 mod memory;
 mod notify;
 mod optimize;

@@ -172,6 +172,7 @@ fn hosts_are_remembered() {
         served: false,
         agent_version: "0.1.0".to_owned(),
         first_seen_ms: 5,
+        standing: None,
     };
     let Stored::Done(version) = ledger.put_host(&host, None, &[]).unwrap() else {
         panic!("refused");

@@ -315,6 +315,7 @@ fn hosts_that_were_never_heard_keep_what_ran() {
         served: true,
         agent_version: String::new(),
         first_seen_ms: 1,
+        standing: None,
     };
     let _ = room.store.ledger.put_host(&host, None, &[]).unwrap();
     let gc = Gc::new(&room);

@@ -61,6 +61,7 @@ fn planned() -> Plan {
         platform: None,
         last_report: None,
         last_seen_ms: Some(1),
+        drained: false,
         bytes: None,
     };
     let request = Request {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use ship_model::desired::DeployNumber;
 use ship_model::digest::{BlobDigest, BundleDigest, DeltaDigest};
+use ship_model::host::standing::{Duty, Standing};
 use ship_model::name::ClassName;
 use ship_model::release::{Provenance, ReleaseNumber};
 use ship_model::rollout::{Course, EnvState};
@@ -82,6 +83,7 @@ fn host_record() -> HostRecord {
         served: false,
         agent_version: "0.1.0".to_owned(),
         first_seen_ms: 1_760_000_000_002,
+        standing: None,
     }
 }
 
@@ -289,6 +291,36 @@ fn how_a_release_is_kept_is_read_and_written() {
     let outcome = catalog.compare_and_swap(vec![frozen]).unwrap();
     assert!(matches!(outcome, Outcome::Committed(_)));
     assert_eq!(ledger.kept().unwrap(), [(target(1).id, record)]);
+}
+
+/// The same: a host that operators keep out of rotation.
+#[test]
+fn what_is_wanted_of_a_host_is_read_and_written() {
+    const FILE: &str = "store-record-standing-1";
+    let catalog: Arc<dyn Catalog> = Arc::new(MemoryCatalog::default());
+    let ledger = Ledger::new(Arc::clone(&catalog));
+    let standing = Standing {
+        duty: Duty::Drained,
+        who: "operator/alice".to_owned(),
+        reason: "new memory".to_owned(),
+        at_ms: 1_760_000_000_003,
+    };
+    let record = HostRecord {
+        standing: Some(standing),
+        ..host_record()
+    };
+    let stored = ledger.put_host(&record, None, &[act("host drain")]).unwrap();
+    assert!(matches!(stored, Stored::Done(_)));
+    let entries = catalog.range("host/", None, 2).unwrap();
+    let [entry] = &entries[..] else {
+        panic!("one host: {entries:?}");
+    };
+    writes_the_same(FILE, &entry.value.bytes);
+    let frozen = Change::put(&entry.key, Some(entry.value.version), frozen(FILE));
+    let outcome = catalog.compare_and_swap(vec![frozen]).unwrap();
+    assert!(matches!(outcome, Outcome::Committed(_)));
+    let read = ledger.host(&env(), &host("h1")).unwrap().unwrap();
+    assert_eq!(read.record, record);
 }
 
 /// The same: what is kept of releases' content, and what the collection of garbage goes by. A line for each: its key and its JSON.

@@ -53,7 +53,7 @@ fn examples() -> Vec<Example> {
         "AppWait" AppWait = AppWait { on: text("the app's own lock"), until_ms: 1_760_000_030_000, overrules: true };
         "Canary" Canary = Canary { release: Some(target(454)), percent: 10, until_ms: 1_760_000_030_000 };
         "DesiredApp" DesiredApp = desired_app();
-        "DesiredHost" DesiredHost = DesiredHost { apps: vec![desired_app()], expired: vec![] };
+        "DesiredHost" DesiredHost = DesiredHost { apps: vec![desired_app()], expired: vec![], drained: false };
         "UpdateFigures" UpdateFigures = figures();
         "AppFailure" AppFailure = failure();
         "LocalHold" LocalHold = hold();
@@ -139,7 +139,7 @@ fn examples() -> Vec<Example> {
         "Hello" Hello = hello();
         "LogsReply" LogsReply = logs_reply();
         "StoreMessage welcome" StoreMessage = to_agent(store_message::Message::Welcome(welcome()));
-        "StoreMessage desired" StoreMessage = to_agent(store_message::Message::Desired(DesiredHost { apps: vec![desired_app()], expired: vec![] }));
+        "StoreMessage desired" StoreMessage = to_agent(store_message::Message::Desired(DesiredHost { apps: vec![desired_app()], expired: vec![], drained: false }));
         "StoreMessage logs" StoreMessage = to_agent(store_message::Message::Logs(logs_query()));
         "Welcome" Welcome = welcome();
         "LogsQuery" LogsQuery = logs_query();
@@ -206,7 +206,15 @@ fn examples() -> Vec<Example> {
             privileges: Some(Privileges { missing: vec![missing()] }), ..host_report()
         };
         "Expired" Expired = expired();
-        "DesiredHost expired" DesiredHost = DesiredHost { apps: vec![desired_app()], expired: vec![expired()] };
+        "DesiredHost drained" DesiredHost = DesiredHost { drained: true, ..DesiredHost::default() };
+        "Standing" Standing = standing();
+        "HostStatus drained" HostStatus = HostStatus { standing: Some(standing()), ..host_status() };
+        "HostRequest" HostRequest = HostRequest {
+            env: text("production"), host: text("h1"), verb: host_request::Verb::Retire.into(),
+            message: text("old machine"), force: true,
+        };
+        "HostReply" HostReply = HostReply { host: Some(host_status()), notes: vec![text("it does not report")] };
+        "DesiredHost expired" DesiredHost = DesiredHost { apps: vec![desired_app()], expired: vec![expired()], drained: false };
         "AppReport expired" AppReport = AppReport { expired: digest(15), ..app_report() };
         "ExpiredRequest" ExpiredRequest = ExpiredRequest { app: text("web") };
         "ExpiredPart" ExpiredPart = ExpiredPart { paths: vec![16; 32] };

@@ -201,6 +201,11 @@ impl fmt::Display for Drift {
             Self::HostExcused {
                 host, now: Some(why), ..
             } => write!(f, "{host}: {why}"),
+            Self::HostExcused {
+                host,
+                planned: Some(Excuse::Drained | Excuse::LeftOut),
+                ..
+            } => write!(f, "{host} takes part again"),
             Self::HostExcused { host, now: None, .. } => write!(f, "{host} reports again"),
             Self::HostPart { host, runs_app: true } => write!(f, "{host} runs the app now"),
             Self::HostPart { host, .. } => write!(f, "{host} only holds assets now"),

@@ -33,6 +33,15 @@ pub enum Event {
         host: HostName,
         runs_app: bool,
     },
+    /// Whether a host is kept out of rotation by an operator's word. Safe to repeat.
+    HostDrained {
+        host: HostName,
+        drained: bool,
+    },
+    /// A host is being retired: it is to stop what it runs and to hold nothing. Safe to repeat.
+    HostRetiring {
+        host: HostName,
+    },
     /// A host was retired: nothing waits for it any more.
     HostLeft {
         host: HostName,

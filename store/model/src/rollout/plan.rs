@@ -191,6 +191,8 @@ pub enum Excuse {
     Away,
     /// An operator left it out by name.
     LeftOut,
+    /// An operator keeps it out of rotation: it serves nobody, and is never first to run a release.
+    Drained,
 }
 
 impl std::fmt::Display for Excuse {
@@ -198,6 +200,7 @@ impl std::fmt::Display for Excuse {
         f.pad(match self {
             Self::Away => "does not report",
             Self::LeftOut => "left out by name",
+            Self::Drained => "drained",
         })
     }
 }
@@ -282,6 +285,8 @@ pub enum PlanRefused {
         list(.hosts)
     )]
     AssetHostsAway { hosts: Vec<HostName> },
+    #[error("every host that would run it is drained: {}; take one back first", list(.hosts))]
+    AllDrained { hosts: Vec<HostName> },
     #[error("{app}@{release} was taken back in deploy {deploy}: {reason}; force it if you are sure")]
     Bad {
         app: AppName,

@@ -47,7 +47,7 @@ pub fn plan(
     };
     let hosts = Split::new(hosts, release, request);
     hosts.check(state, release)?;
-    let allowed = hosts.allowed(policy)?;
+    let allowed = hosts.allowed(kind, policy)?;
     if kind == DeployKind::Promote {
         hosts.check_presence(allowed, policy)?;
         hosts.check_steps(state, policy)?;

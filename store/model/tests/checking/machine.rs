@@ -33,6 +33,8 @@ pub enum Happens {
     Report(u8, u32),
     Silent(u8),
     Joined(u8),
+    Drained(u8, bool),
+    Retiring(u8),
     Start(u32),
     Abort,
     Pause,
@@ -147,6 +149,11 @@ impl Machine {
                 host: host(at),
                 runs_app: self.runs[at as usize],
             },
+            Happens::Drained(at, drained) => Event::HostDrained {
+                host: host(at),
+                drained,
+            },
+            Happens::Retiring(at) => Event::HostRetiring { host: host(at) },
             Happens::Start(plan) => Event::Start {
                 plan: Box::new(Plan::clone(&self.plans.get(plan))),
                 who: who(),

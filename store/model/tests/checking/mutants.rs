@@ -8,7 +8,9 @@ mod gates;
 
 use ship_model::desired::Epoch;
 use ship_model::report::AppPhase;
-use ship_model::rollout::{Course, DeployKind, EnvState, Event, HostProgress, PlanStep, Rollout, Switch};
+use ship_model::rollout::{
+    Course, DeployKind, EnvState, Event, Excuse, HostProgress, PlanStep, Rollout, Switch,
+};
 
 use crate::host::AgentGuard;
 use crate::properties::Property;
@@ -267,8 +269,56 @@ fn of_the_ledger() -> Vec<Mutant> {
 }
 
 fn of_waves() -> Vec<Mutant> {
-    use Dimension::{Abort, HeldReport, Pause, Promote, PromoteAgain, Silence};
+    use Dimension::{Abort, Drain, HeldReport, Pause, Promote, PromoteAgain, Retire, Silence};
     vec![
+        before(
+            "drained hosts are not switched",
+            |state, _| {
+                hosts(state, |host| {
+                    if host.excused == Some(Excuse::Drained) {
+                        host.excused = None;
+                    }
+                });
+            },
+            &[Property::DrainedAreLeftAlone],
+            &[(Promote, 1), (Drain, 1)],
+        ),
+        before(
+            "a rollout hears that a host is drained under way",
+            |_, event| {
+                if let Event::HostDrained { drained, .. } = event {
+                    *drained = false;
+                }
+            },
+            &[Property::DrainedAreLeftAlone],
+            &[(Promote, 1), (Drain, 1)],
+        ),
+        before(
+            "a host that leaves is not taken for one that comes",
+            |_, event| {
+                if let Event::HostRetiring { host } = event {
+                    *event = Event::HostJoined {
+                        host: host.clone(),
+                        runs_app: true,
+                    };
+                }
+            },
+            &[Property::RetiredAreOrderedNothing],
+            &[(Promote, 1), (Retire, 1)],
+        ),
+        after(
+            "a rollout lets go of a host that leaves",
+            |before, after| {
+                let was = before.running().map(|rollout| rollout.hosts.clone());
+                if let (Some(was), Some(rollout)) = (was, after.rollout.as_mut()) {
+                    for (name, host) in was {
+                        rollout.hosts.entry(name).or_insert(host);
+                    }
+                }
+            },
+            &[Property::RetiredAreOrderedNothing],
+            &[(Promote, 1), (Retire, 1)],
+        ),
         before(
             "silent hosts are not switched",
             |state, event| {

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use ship_model::name::HostName;
 use ship_model::report::{AppPhase, AppReport};
 use ship_model::rollout::{
-    Course, DeployKind, Effect, End, EnvState, Event, Excuse, HostProgress, PlanStep, Policy, Rollout, Switch,
+    Course, DeployKind, Effect, End, EnvState, Event, Excuse, HostProgress, PlanStep, PlannedHost, Policy,
+    Rollout, Switch,
 };
 
 /// A named property.
@@ -35,6 +36,10 @@ pub enum Property {
     FewReallyAtOnce,
     /// I8: a host that everybody calls silent is not switched.
     UnknownIsLeftAlone,
+    /// A host that operators keep out of rotation is not switched while a promote goes on: it is no canary, and is not counted.
+    DrainedAreLeftAlone,
+    /// A host that leaves the fleet is ordered nothing but to stop.
+    RetiredAreOrderedNothing,
     /// I8, I9: a wave ends when each of its hosts said that it runs well, and enough time has gone by since.
     WavesAreBaked,
     /// I9: a host is asked in its own wave only.
@@ -435,7 +440,8 @@ impl Step<'_> {
 
     fn allowed(&self, rollout: &Rollout) -> usize {
         let runs = rollout.plan.hosts.values().filter(|host| host.runs_app);
-        let total = runs.filter(|host| host.excused != Some(Excuse::LeftOut)).count();
+        let counts = |host: &&PlannedHost| !matches!(host.excused, Some(Excuse::LeftOut | Excuse::Drained));
+        let total = runs.filter(counts).count();
         self.policy.allowed_away(total) as usize
     }
 
@@ -601,6 +607,40 @@ pub fn silent_are_left_alone(before: &EnvState, after: &EnvState, silent: &BTree
     let unknown = asked.into_iter().find(|host| silent.contains(*host));
     must(Property::UnknownIsLeftAlone, unknown.is_none(), || {
         format!("{unknown:?} is silent and was switched")
+    })
+}
+
+/// What operators want of hosts holds whatever is under way. A host that was asked before it was drained goes on.
+pub fn standings_hold(
+    before: &EnvState,
+    after: &EnvState,
+    drained: &BTreeSet<HostName>,
+    retiring: &BTreeSet<HostName>,
+) -> Verdict {
+    let ordered = after.hosts.iter().find(|(name, target)| {
+        let holds = target.run.is_some() || target.runs_app || !target.stage.is_empty();
+        retiring.contains(*name) && holds
+    });
+    must(Property::RetiredAreOrderedNothing, ordered.is_none(), || {
+        format!("{ordered:?} leaves the fleet")
+    })?;
+    let (Some(before), Some(after)) = (before.rollout.as_ref(), after.rollout.as_ref()) else {
+        return Ok(());
+    };
+    let awaited = after.hosts.keys().find(|name| retiring.contains(*name));
+    let over = after.outcome.is_some();
+    must(
+        Property::RetiredAreOrderedNothing,
+        over || awaited.is_none(),
+        || format!("{awaited:?} leaves the fleet and takes part"),
+    )?;
+    if before.deploy != after.deploy || after.plan.kind == DeployKind::Revert {
+        return Ok(());
+    }
+    let asked = newly_asked(before, after);
+    let kept_out = asked.into_iter().find(|host| drained.contains(*host));
+    must(Property::DrainedAreLeftAlone, kept_out.is_none(), || {
+        format!("{kept_out:?} is drained and was switched")
     })
 }
 

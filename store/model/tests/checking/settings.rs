@@ -2,8 +2,8 @@
 
 use crate::space::Setting;
 use crate::world::Dimension::{
-    self, Abort, AgentCrash, AppCrash, ClockBack, ControllerCrash, Foreign, HandRevert, HeldReport, HeldWord,
-    LatePlan, Pause, Promote, PromoteAgain, Revert, Silence, SwitchFails,
+    self, Abort, AgentCrash, AppCrash, ClockBack, ControllerCrash, Drain, Foreign, HandRevert, HeldReport,
+    HeldWord, LatePlan, Pause, Promote, PromoteAgain, Retire, Revert, Silence, SwitchFails,
 };
 
 fn setting(name: &'static str, hosts: usize, controllers: usize, limits: &[(Dimension, u8)]) -> Setting {
@@ -25,6 +25,13 @@ pub fn small() -> Vec<Setting> {
             2,
             1,
             &[(Promote, 1), (SwitchFails, 1), (Silence, 1)],
+        ),
+        setting("a host is drained and returns", 2, 1, &[(Promote, 1), (Drain, 2)]),
+        setting(
+            "a host is retired",
+            2,
+            1,
+            &[(Promote, 1), (Retire, 1), (SwitchFails, 1)],
         ),
         setting(
             "by hand",
@@ -102,6 +109,12 @@ pub fn large() -> Vec<Setting> {
                 ],
             )
         },
+        setting(
+            "a host is drained and returns, another falls silent",
+            2,
+            1,
+            &[(Promote, 1), (Drain, 2), (Silence, 1)],
+        ),
         setting(
             "two and two, a controller crashes",
             2,

@@ -26,10 +26,11 @@ use crate::machine::{CHECK, Happens, Machine, OPERATORS, UNIT, VERDICTS, canonic
 use crate::mutants::Mutant;
 use crate::properties::{
     Property, Verdict, Violation, must, newly_asked, nothing_overlooked, replaces, silent_are_left_alone,
+    standings_hold,
 };
 use crate::rules::assets_stand;
 use crate::search::{Key, Space};
-use crate::world::{Budget, Controller, Dimension, HOSTS, Mind, OnItsWay, Presence, World};
+use crate::world::{Budget, Controller, Dimension, HOSTS, Mind, OnItsWay, Presence, Standings, World};
 
 /// What is searched.
 #[derive(Debug, Clone)]
@@ -45,6 +46,15 @@ pub struct Setting {
     pub limits: Vec<(Dimension, u8)>,
 }
 
+impl Setting {
+    /// Hosts may be drained in it.
+    fn drains(&self) -> bool {
+        self.limits
+            .iter()
+            .any(|(dimension, _)| *dimension == Dimension::Drain)
+    }
+}
+
 /// What happened: who, and what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Label {
@@ -57,6 +67,8 @@ pub enum Label {
     Operator { controller: usize, wish: Dimension },
     Resumes { controller: usize },
     AtTheGate { controller: usize, happens: Happens },
+    Drains { controller: usize, host: usize },
+    Retires { controller: usize, host: usize },
     ControllerCrashes(usize),
     Host { host: usize, what: OnHost },
     TimePasses,
@@ -92,7 +104,7 @@ pub struct Fleet {
     /// The newest of them that is published.
     newest: u64,
     /// Records and hosts from which everything ends when the faults stop.
-    ends: HashMap<[u32; 4], Result<(), Violation>>,
+    ends: HashMap<[u32; 5], Result<(), Violation>>,
     start: Option<World>,
     /// What happens after the last state of a way is told as well.
     pub tells: Option<Vec<String>>,
@@ -273,6 +285,7 @@ impl Fleet {
         self.ticks(world, at, found)?;
         self.operator(world, at, found)?;
         self.gates(world, at, found)?;
+        self.standings(world, at, found)?;
         if let Some(budget) = world.budget.spend(Dimension::ControllerCrash) {
             self.add(world, Label::ControllerCrashes(at), found, |fleet, next| {
                 let nobody = fleet.minds.id(Mind(vec![Presence::default(); fleet.count()]));
@@ -379,6 +392,30 @@ impl Fleet {
             self.add(world, label, found, |fleet, next| {
                 fleet.handle(next, at, &[happens], false)
             })?;
+        }
+        Ok(())
+    }
+
+    /// What operators want of a host is written down, and its controller makes of it what follows.
+    fn standings(&mut self, world: &World, at: usize, found: &mut Found) -> Verdict {
+        for host in 0..self.setting.hosts {
+            let asked = [
+                (world.standings.turn(host), Label::Drains { controller: at, host }),
+                (
+                    world.standings.retire(host),
+                    Label::Retires { controller: at, host },
+                ),
+            ];
+            for (standings, label) in asked {
+                let Some(standings) = standings.filter(|_| !world.standings.retiring(host)) else {
+                    continue;
+                };
+                self.add(world, label, found, |fleet, next| {
+                    next.standings = standings;
+                    let news = fleet.news(next, at, std::iter::once(host));
+                    fleet.handle(next, at, &news, false)
+                })?;
+            }
         }
         Ok(())
     }
@@ -583,7 +620,7 @@ impl Space for Fleet {
     fn check(&mut self, at: &Key) -> Verdict {
         let world = World::of(at);
         let [x, y, z] = world.hosts;
-        let key = [world.ledger, x, y, z];
+        let key = [world.ledger, x, y, z, world.standings.0];
         if let Some(known) = self.ends.get(&key) {
             return known.clone();
         }

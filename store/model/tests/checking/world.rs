@@ -35,6 +35,10 @@ pub enum Dimension {
     ClockBack,
     /// A word for another environment reaches a host.
     Foreign,
+    /// An operator keeps a host out of rotation, or puts it back.
+    Drain,
+    /// An operator takes a host out of the fleet.
+    Retire,
 }
 
 /// How often each may still happen, at most fifteen times.
@@ -43,7 +47,10 @@ pub struct Budget(pub u64);
 
 impl Budget {
     pub fn of(limits: &[(Dimension, u8)]) -> Self {
-        limits.iter().fold(Self(0), |budget, (dimension, times)| {
+        let counted = limits
+            .iter()
+            .filter(|(dimension, _)| *dimension < Dimension::Drain);
+        counted.fold(Self(0), |budget, (dimension, times)| {
             Self(budget.0 | u64::from(*times) << (4 * *dimension as u32))
         })
     }
@@ -55,6 +62,35 @@ impl Budget {
     /// One less; none when there is none left.
     pub fn spend(self, dimension: Dimension) -> Option<Self> {
         (self.left(dimension) > 0).then(|| Self(self.0 - (1 << (4 * dimension as u32))))
+    }
+}
+
+/// What operators want of hosts: bits 0 to 3 drained, 4 to 7 retiring, then how often either may still be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standings(pub u32);
+
+impl Standings {
+    pub fn of(limits: &[(Dimension, u8)]) -> Self {
+        let times = |wanted| limits.iter().find(|(dimension, _)| *dimension == wanted);
+        let times = |wanted| times(wanted).map_or(0, |(_, times)| u32::from(*times));
+        Self(times(Dimension::Drain) << 8 | times(Dimension::Retire) << 12)
+    }
+
+    pub const fn drained(self, host: usize) -> bool {
+        self.0 >> host & 1 == 1
+    }
+
+    pub const fn retiring(self, host: usize) -> bool {
+        self.0 >> (4 + host) & 1 == 1
+    }
+
+    /// A host is drained, or put back; none when that was asked often enough.
+    pub fn turn(self, host: usize) -> Option<Self> {
+        (self.0 >> 8 & 15 > 0).then(|| Self((self.0 - (1 << 8)) ^ (1 << host)))
+    }
+
+    pub fn retire(self, host: usize) -> Option<Self> {
+        (self.0 >> 12 & 15 > 0 && !self.retiring(host)).then(|| Self((self.0 - (1 << 12)) | 1 << (4 + host)))
     }
 }
 
@@ -91,6 +127,7 @@ pub struct World {
     pub hosts: [u32; HOSTS],
     pub mail: u32,
     pub budget: Budget,
+    pub standings: Standings,
 }
 
 impl World {
@@ -110,7 +147,7 @@ impl World {
             self.mail,
             low,
             high,
-            0,
+            self.standings.0,
         ]
     }
 
@@ -127,7 +164,7 @@ impl World {
             mail,
             low,
             high,
-            _,
+            standings,
         ] = *key;
         Self {
             ledger,
@@ -141,6 +178,7 @@ impl World {
             hosts: [x, y, z],
             mail,
             budget: Budget(u64::from(low) | u64::from(high) << 32),
+            standings: Standings(standings),
         }
     }
 }

@@ -28,6 +28,9 @@ pub fn host(name: &str) -> HostName {
 #[derive(Debug, Clone, Default)]
 pub struct SimHost {
     pub asset_only: bool,
+    /// Kept out of rotation by an operator's word.
+    pub drained: bool,
+    pub retiring: bool,
     pub silent: bool,
     pub epoch: Epoch,
     pub deploy: DeployNumber,
@@ -211,7 +214,9 @@ impl Fleet {
     pub fn views(&self) -> Vec<HostView> {
         let view = |(name, sim): (&HostName, &SimHost)| HostView {
             name: name.clone(),
-            state: if sim.silent {
+            state: if sim.retiring {
+                HostState::Retiring
+            } else if sim.silent {
                 HostState::Uncertain
             } else {
                 HostState::Available
@@ -223,6 +228,7 @@ impl Fleet {
                 ..HostReport::default()
             }),
             last_seen_ms: Some(self.now),
+            drained: sim.drained,
             bytes: None,
         };
         self.hosts.iter().map(view).collect()

@@ -245,6 +245,24 @@ impl Story {
                     self.tell(effects);
                 }
             }
+            ["is", "drained"] => {
+                sim.drained = true;
+                self.event(Event::HostDrained {
+                    host: name,
+                    drained: true,
+                });
+            }
+            ["is", "back", "in", "service"] => {
+                sim.drained = false;
+                self.event(Event::HostDrained {
+                    host: name,
+                    drained: false,
+                });
+            }
+            ["is", "retired"] => {
+                sim.retiring = true;
+                self.event(Event::HostRetiring { host: name });
+            }
             ["joins"] => unreachable!("use `hosts NAME`"),
             ["leaves"] => {
                 self.fleet.hosts.remove(&name);

@@ -236,6 +236,7 @@ impl Store {
                 apps: vec![report],
                 ..HostReport::default()
             }),
+            drained: false,
             bytes: None,
         };
         self.hosts.iter().map(view).collect()

@@ -261,6 +261,16 @@ pub(super) fn host_status() -> HostStatus {
         state: text("upgrading"),
         last_seen_ms: 16,
         report: Some(host_report()),
+        standing: None,
+    }
+}
+
+pub(super) fn standing() -> Standing {
+    Standing {
+        duty: text("drained"),
+        who: text("operator/alice"),
+        reason: text("new memory"),
+        at_ms: 21,
     }
 }
 

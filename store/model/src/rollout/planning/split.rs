@@ -24,11 +24,7 @@ pub(super) struct Split<'a> {
 
 impl<'a> Split<'a> {
     pub fn new(hosts: &'a [HostView], release: &ReleaseInfo, request: &'a Request) -> Self {
-        use HostState::{Archived, Retired, Retiring, Terminated};
-        let mut present: Vec<_> = hosts
-            .iter()
-            .filter(|host| !matches!(host.state, Retiring | Retired | Archived | Terminated))
-            .collect();
+        let mut present: Vec<_> = hosts.iter().filter(|host| !host.state.is_leaving()).collect();
         present.sort_by(|a, b| a.name.cmp(&b.name));
         let known = present.clone();
         let runs = |host: &&HostView| release.runs_on(&host.classes);
@@ -68,9 +64,11 @@ impl<'a> Split<'a> {
     }
 
     fn excuse(&self, host: &HostView) -> Option<Excuse> {
-        let away = matches!(host.state, HostState::Uncertain | HostState::Unavailable);
+        let away = host.state.is_away();
         if self.without.contains(&host.name) {
             Some(Excuse::LeftOut)
+        } else if host.drained {
+            Some(Excuse::Drained)
         } else {
             (away || host.last_seen_ms.is_none()).then_some(Excuse::Away)
         }
@@ -82,15 +80,23 @@ impl<'a> Split<'a> {
             .filter(|host| self.excuse(host) == Some(Excuse::Away))
     }
 
-    /// App hosts that count: all but those left out by name.
+    /// App hosts that count: all but those left out by name, and those that are drained and serve nobody.
     pub fn counted(&self) -> usize {
-        let counts = |host: &&&HostView| self.excuse(host) != Some(Excuse::LeftOut);
+        let counts =
+            |host: &&&HostView| !matches!(self.excuse(host), Some(Excuse::LeftOut | Excuse::Drained));
         self.app.iter().filter(counts).count()
     }
 
-    pub fn allowed(&self, policy: &Policy) -> Result<u32, PlanRefused> {
+    pub fn allowed(&self, kind: DeployKind, policy: &Policy) -> Result<u32, PlanRefused> {
         let total = self.counted();
+        let drained = self.app.iter().filter(|host| host.drained);
+        let drained: Vec<_> = drained.map(|host| host.name.clone()).collect();
         match policy.allowed_away(total) {
+            // The way back is open, whoever is drained.
+            0 if total == 0 && !drained.is_empty() => match kind {
+                DeployKind::Revert => Ok(1),
+                DeployKind::Promote => Err(PlanRefused::AllDrained { hosts: drained }),
+            },
             0 => Err(PlanRefused::PolicyAllowsNone {
                 total,
                 min_healthy: policy.must_stay(total),

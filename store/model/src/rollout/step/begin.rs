@@ -221,11 +221,4 @@ impl Turn {
             });
         }
     }
-
-    pub(super) fn left(&mut self, host: &HostName) {
-        self.state.hosts.remove(host);
-        self.with_rollout(|_, rollout| {
-            rollout.hosts.remove(host);
-        });
-    }
 }

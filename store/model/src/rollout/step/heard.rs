@@ -145,6 +145,11 @@ impl Turn {
         match progress.switch {
             // Told already: every report says it again.
             Switch::Untouched if progress.failure.is_some() => return,
+            // It serves nobody: what ails it is looked at there, and stops nobody else.
+            Switch::Untouched | Switch::Running { .. } if progress.excused == Some(Excuse::Drained) => {
+                progress.failure.get_or_insert_with(|| stop.clone());
+                return;
+            }
             // Its earlier release failed too: it is given up, and the end names it.
             Switch::BackAsked { .. } if about != Some(to) => {
                 progress.failure = Some(stop.clone());

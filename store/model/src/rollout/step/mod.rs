@@ -6,6 +6,7 @@ mod begin;
 mod end;
 mod gates;
 mod heard;
+mod leaving;
 
 use std::collections::BTreeSet;
 
@@ -63,6 +64,10 @@ impl Turn {
             }
             Event::HostSilent { host } => self.with_rollout(|turn, rollout| turn.silent(rollout, &host)),
             Event::HostJoined { host, runs_app } => self.joined(host, runs_app),
+            Event::HostDrained { host, drained } => {
+                self.with_rollout(|turn, rollout| turn.drained(rollout, &host, drained))
+            }
+            Event::HostRetiring { host } => self.retiring(&host),
             Event::HostLeft { host } => self.left(&host),
             Event::Tick => {}
             Event::Abort { who } => self.abort(who),

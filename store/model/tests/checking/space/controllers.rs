@@ -34,6 +34,13 @@ impl Fleet {
         let mut news = Vec::new();
         for at in hosts {
             let (place, presence) = (at as u8, self.presence(world, controller, at));
+            if world.standings.retiring(at) {
+                news.push(Happens::Retiring(place));
+                continue;
+            }
+            if self.setting.drains() {
+                news.push(Happens::Drained(place, world.standings.drained(at)));
+            }
             if state.current.is_some() {
                 news.push(Happens::Joined(place));
             }
@@ -105,7 +112,11 @@ impl Fleet {
             let is_news = |event: &Happens| {
                 matches!(
                     event,
-                    Happens::Report(..) | Happens::Silent(_) | Happens::Joined(_)
+                    Happens::Report(..)
+                        | Happens::Silent(_)
+                        | Happens::Joined(_)
+                        | Happens::Drained(..)
+                        | Happens::Retiring(_)
                 )
             };
             anew.extend(events.iter().filter(|event| deaf || !is_news(event)));
@@ -143,6 +154,15 @@ impl Fleet {
             .map(|host| self.machine.names[host].clone())
             .collect();
         silent_are_left_alone(&before, &after, &silent)?;
+        let names = || self.machine.names.iter().enumerate();
+        let drained = names().filter(|(host, _)| world.standings.drained(*host));
+        let retiring = names().filter(|(host, _)| world.standings.retiring(*host));
+        standings_hold(
+            &before,
+            &after,
+            &drained.map(|(_, name)| name.clone()).collect(),
+            &retiring.map(|(_, name)| name.clone()).collect(),
+        )?;
         nothing_overlooked(&before, &after, |name| {
             let host = self.machine.names.iter().position(|known| known == name)?;
             let presence = self.presence(world, at, host);
@@ -221,6 +241,7 @@ impl Fleet {
                 HostView {
                     name: name.clone(),
                     state: match (presence.silent, well) {
+                        _ if world.standings.retiring(at) => HostState::Retiring,
                         (true, _) => HostState::Uncertain,
                         (false, true) => HostState::Available,
                         (false, false) => HostState::Upgrading,
@@ -234,6 +255,7 @@ impl Fleet {
                         apps: vec![AppReport::clone(&report)],
                         ..HostReport::default()
                     }),
+                    drained: world.standings.drained(at),
                     bytes: None,
                 }
             })

@@ -20,6 +20,7 @@ impl Fleet {
             hosts: [host; HOSTS],
             mail: self.mail.id(Vec::new()),
             budget: Budget::default(),
+            standings: Standings::default(),
         };
         let mutant = self.machine.mutant.take();
         let without = self.hosts.without.take();
@@ -52,6 +53,7 @@ impl Fleet {
         self.machine.mutant = mutant;
         self.hosts.without = without;
         world.budget = Budget::of(&self.setting.limits);
+        world.standings = Standings::of(&self.setting.limits);
         world
     }
 
