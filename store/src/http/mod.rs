@@ -30,7 +30,7 @@ pub fn beside_grpc(bundles: Bundles) -> Router {
 /// What answers by `router`, on a port that knows nothing of routers.
 pub fn by(
     router: Router,
-) -> impl Fn(http::Request<Incoming>) -> BoxFuture<'static, Response> + Clone + Send + 'static {
+) -> impl Fn(http::Request<Incoming>) -> BoxFuture<'static, Response> + Send + Sync + 'static {
     move |request: http::Request<Incoming>| {
         let answered = router.clone().oneshot(request.map(Body::new));
         answered
@@ -41,6 +41,9 @@ pub fn by(
             .boxed()
     }
 }
+
+/// What the asset port has beside assets, whatever is on the shelf.
+pub const BESIDES: &[&str] = &["/healthz", "/metrics"];
 
 /// Everything on the asset port: whatever is not ours is an asset, or not there.
 pub fn assets(assets: Assets, metrics: Metrics) -> Router {

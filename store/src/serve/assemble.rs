@@ -73,6 +73,10 @@ impl Store {
         }
     }
 
+    pub fn assets(&self) -> Assets {
+        self.assets.clone()
+    }
+
     pub fn asset_router(&self) -> axum::Router {
         let metrics = Metrics {
             ledger: self.face.ledger.clone(),

@@ -124,6 +124,7 @@ pub async fn serve(options: Options, clock: Clock) -> Result<(), ServeError> {
     tell_supervisor("READY=1");
     tracing::info!(grpc = %addresses.grpc, assets = %addresses.assets, "serving");
     let (port, router) = (store.port(Arc::clone(&tls)), store.asset_router());
+    let assets = store.assets();
     let front = asset_port::Port {
         tls: asset_tls.clone(),
         limits: asset_port::Limits {
@@ -135,7 +136,13 @@ pub async fn serve(options: Options, clock: Clock) -> Result<(), ServeError> {
         // Agents are let go and answers ended at once; what is short ends by itself.
         tokio::join!(
             port.serve(listener, stop.clone(), DRAIN),
-            front.serve(assets_listener, http::by(router), stop.cancelled()),
+            front.serve_assets(
+                assets_listener,
+                assets,
+                http::BESIDES,
+                http::by(router),
+                stop.cancelled(),
+            ),
         );
     });
     signals.until_end(&tls, asset_tls.as_deref()).await;

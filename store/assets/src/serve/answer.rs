@@ -80,7 +80,7 @@ pub(super) fn decide<B>(assets: &Assets, request: &Request<B>) -> Decided {
     let Some((name, served)) = assets.shelf.find(request.uri().path()) else {
         return absent(assets, request);
     };
-    found(assets, request, name, served)
+    found(assets, headers, request.method() == Method::GET, name, served)
 }
 
 /// For whoever looks elsewhere the head is kept; otherwise that is the answer.
@@ -153,8 +153,15 @@ async fn mend(misses: Option<(&Arc<Misses>, Moment)>, name: &TreePath) -> Missed
     }
 }
 
-fn found<B>(assets: &Assets, request: &Request<B>, name: TreePath, served: Served) -> Decided {
-    let (rules, headers) = (&assets.room.rules, request.headers());
+/// What a well-formed GET (or HEAD) of a file is told.
+pub(super) fn found(
+    assets: &Assets,
+    headers: &HeaderMap,
+    get: bool,
+    name: TreePath,
+    served: Served,
+) -> Decided {
+    let rules = &assets.room.rules;
     let origin = headers.get(header::ORIGIN);
     let accepted = Accepted::of(headers);
     let negotiates =
@@ -166,7 +173,6 @@ fn found<B>(assets: &Assets, request: &Request<B>, name: TreePath, served: Serve
         let text = "there is no such coding of this asset, or not yet\n";
         return Decided::Now(plain(rules, origin, StatusCode::NOT_ACCEPTABLE, text));
     }
-    let get = request.method() == Method::GET;
     let reading = Reading {
         name,
         served,

@@ -1,7 +1,9 @@
-//! A file, or a part of one, as a body: read as fast as the client takes it, one buffer ahead.
+//! A file, or a part of one, as a body: read as fast as the client takes it, one buffer ahead; a sealed one may go without
+//! being read at all.
 
 use std::future::Future;
 use std::io::{self, IoSliceMut};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -70,6 +72,35 @@ impl FileBody {
             }),
             left: len,
         }
+    }
+
+    /// The file that the rest comes from, unless all is at hand.
+    pub(super) fn opened(&self) -> Option<&Arc<Opened>> {
+        match &self.state {
+            State::File(source) => Some(&source.opened),
+            _ => None,
+        }
+    }
+
+    /// Whether the rest can be sent by [`Self::send_sealed`].
+    pub(super) fn is_sealed(&self) -> bool {
+        self.left > 0 && self.opened().is_some_and(|opened| opened.sealed().is_some())
+    }
+
+    /// Sends at most `most` bytes of a sealed file to `socket`, without a copy of them, as many as it takes.
+    pub(super) fn send_sealed(&mut self, socket: impl AsFd, most: u64) -> io::Result<()> {
+        let State::File(source) = &mut self.state else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let sealed = source.opened.sealed().ok_or(io::ErrorKind::Unsupported)?;
+        let mut offset = source.offset;
+        let sent = rustix::fs::sendfile(socket, sealed, Some(&mut offset), self.left.min(most) as usize)?;
+        if sent == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        source.offset = offset;
+        self.left -= sent as u64;
+        Ok(())
     }
 
     fn hand_on(&mut self, buffer: Buffer, source: Source) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {

@@ -11,8 +11,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -21,16 +21,16 @@ use ship_model::digest::BlobDigest;
 use ship_model::path::TreePath;
 use tokio::sync::Semaphore;
 
+use super::kept::Kept;
+use super::sealed::{self, Sealed, Vault};
 use crate::union::Union;
 
 /// Largest file that is kept in memory, in bytes.
 const SMALL: u64 = 64 << 10;
-/// Bytes of small files in memory.
-const MEMORY: u64 = 16 << 20;
-/// Larger files that are kept open.
-const OPEN: usize = 256;
 /// Inodes whose digest is remembered: about a hundred bytes each.
 const KNOWN: usize = 64 << 10;
+/// So many requests after another one for a file that was read for them have it sealed.
+const HOT: u32 = 8;
 /// Large files that are hashed at once, so that they leave threads to the small ones.
 const HASHING: usize = 4;
 /// Tries of an `openat2` that renames nearby disturb, and of hashing a file that gets and loses names.
@@ -69,7 +69,7 @@ pub enum OpenFileError {
 pub(super) struct Opened {
     content: Content,
     /// Whether it was used since the last time room was made.
-    used: AtomicBool,
+    pub(super) used: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -80,6 +80,7 @@ enum Content {
         digest: BlobDigest,
         /// When the bytes were last known to be right.
         stamp: Mutex<Stamp>,
+        heat: Heat,
     },
 }
 
@@ -99,6 +100,14 @@ impl Opened {
         }
     }
 
+    /// The same bytes where nobody can change them, if they were laid there.
+    pub fn sealed(&self) -> Option<&Sealed> {
+        match &self.content {
+            Content::Memory(_) => None,
+            Content::File { heat, .. } => heat.sealed.get(),
+        }
+    }
+
     /// Whether nobody wrote to the file since it was hashed, nor linked it.
     pub fn is_unchanged(&self) -> bool {
         match &self.content {
@@ -111,7 +120,10 @@ impl Opened {
 
     /// Whether the bytes are still right; hashes them where the file changed, so it blocks. Of many that ask one does the work.
     pub fn is_still_right(&self) -> bool {
-        let Content::File { file, digest, stamp } = &self.content else {
+        let Content::File {
+            file, digest, stamp, ..
+        } = &self.content
+        else {
             return true;
         };
         let mut known = lock(stamp);
@@ -163,6 +175,13 @@ impl Read for FileReader {
     }
 }
 
+/// How much a file is wanted.
+#[derive(Debug, Default)]
+struct Heat {
+    asks: AtomicU32,
+    sealed: OnceLock<Sealed>,
+}
+
 /// What tells without reading it that a file is still the one that was hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
@@ -198,14 +217,9 @@ pub(super) struct Files {
     /// One opening of a digest at a time; the others wait for its end without a thread.
     turns: Mutex<HashMap<BlobDigest, Arc<tokio::sync::Mutex<()>>>>,
     hashing: Semaphore,
+    vault: Vault,
+    sealing: Mutex<()>,
     told: Option<Box<Told>>,
-}
-
-#[derive(Debug, Default)]
-struct Kept {
-    files: HashMap<BlobDigest, Arc<Opened>>,
-    memory: u64,
-    open: usize,
 }
 
 impl std::fmt::Debug for Files {
@@ -222,13 +236,15 @@ impl Files {
             known: Mutex::default(),
             turns: Mutex::default(),
             hashing: Semaphore::new(HASHING),
+            vault: Vault::default(),
+            sealing: Mutex::default(),
             told,
         }
     }
 
     /// The file, if it is kept and nobody wrote to it. Does not block on a disk.
     pub fn at_hand(&self, digest: &BlobDigest) -> Option<Arc<Opened>> {
-        let opened = lock(&self.kept).files.get(digest).map(Arc::clone)?;
+        let opened = lock(&self.kept).get(digest)?;
         if opened.is_unchanged() {
             opened.used.store(true, Ordering::Relaxed);
             return Some(opened);
@@ -319,7 +335,48 @@ impl Files {
             file,
             digest: found,
             stamp: Mutex::new(stamp),
+            heat: Heat::default(),
         })
+    }
+
+    /// Counts a request that a file was read for, and has one that is asked for again and again sealed in the background.
+    pub fn warm(self: &Arc<Self>, opened: &Arc<Opened>) {
+        let Content::File { heat, stamp, .. } = &opened.content else {
+            return;
+        };
+        if heat.sealed.get().is_some() || heat.asks.fetch_add(1, Ordering::Relaxed) % HOT != HOT - 1 {
+            return;
+        }
+        let size = lock(stamp).size;
+        if size <= sealed::LARGEST {
+            let (files, opened) = (Arc::clone(self), Arc::clone(opened));
+            tokio::task::spawn_blocking(move || files.seal(&opened, size));
+        }
+    }
+
+    /// Without room, or without the system's leave, it stays as it is.
+    fn seal(&self, opened: &Opened, size: u64) {
+        let Content::File {
+            file, digest, heat, ..
+        } = &opened.content
+        else {
+            return;
+        };
+        // One at a time: what is lost is asked for again.
+        let Ok(_turn) = self.sealing.try_lock() else {
+            return;
+        };
+        if heat.sealed.get().is_some() {
+            return;
+        }
+        lock(&self.kept).make_room_sealed(|| self.vault.has_room(size));
+        match self.vault.seal(file, size, *digest) {
+            Ok(Some(sealed)) => {
+                let _ = heat.sealed.set(sealed);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%digest, %error, "a file that is often asked for is not sealed"),
+        }
     }
 
     /// Remembers what an inode holds, and tells of rot the first time it is seen.
@@ -369,65 +426,8 @@ impl Files {
 
     /// Lets go of every file that `needed` does not hold, so that its room on the disk is free.
     pub fn keep_only(&self, needed: impl Fn(&BlobDigest) -> bool) {
-        let mut kept = lock(&self.kept);
-        let gone: Vec<BlobDigest> = kept
-            .files
-            .keys()
-            .filter(|digest| !needed(digest))
-            .copied()
-            .collect();
-        for digest in &gone {
-            kept.remove(digest);
-        }
+        lock(&self.kept).keep_only(needed);
     }
-}
-
-impl Kept {
-    fn keep(&mut self, digest: BlobDigest, opened: &Arc<Opened>) {
-        self.remove(&digest);
-        self.make_room(opened);
-        match opened.bytes() {
-            Some(bytes) => self.memory += weight(bytes),
-            None => self.open += 1,
-        }
-        self.files.insert(digest, Arc::clone(opened));
-    }
-
-    fn remove(&mut self, digest: &BlobDigest) {
-        if let Some(gone) = self.files.remove(digest) {
-            match gone.bytes() {
-                Some(bytes) => self.memory -= weight(bytes),
-                None => self.open -= 1,
-            }
-        }
-    }
-
-    /// Second chance: what was not used since the last time goes, the rest must be used again.
-    fn make_room(&mut self, coming: &Opened) {
-        let full = |kept: &Self| match coming.bytes() {
-            Some(bytes) => kept.memory + weight(bytes) > MEMORY,
-            None => kept.open >= OPEN,
-        };
-        for _ in 0..2 {
-            if !full(self) {
-                return;
-            }
-            let alike = |opened: &Opened| opened.bytes().is_some() == coming.bytes().is_some();
-            let unused = self
-                .files
-                .iter()
-                .filter(|(_, opened)| alike(opened) && !opened.used.swap(false, Ordering::Relaxed));
-            let unused: Vec<BlobDigest> = unused.map(|(digest, _)| *digest).collect();
-            for digest in &unused {
-                self.remove(digest);
-            }
-        }
-    }
-}
-
-/// Bytes that a small file takes, with what is kept about it.
-fn weight(bytes: &Bytes) -> u64 {
-    bytes.len() as u64 + 256
 }
 
 fn right(wanted: &Wanted, found: BlobDigest) -> Result<(), OpenFileError> {
@@ -441,7 +441,7 @@ fn right(wanted: &Wanted, found: BlobDigest) -> Result<(), OpenFileError> {
 }
 
 /// At most one byte more than `size`.
-fn hash(file: &File, size: u64) -> io::Result<BlobDigest> {
+pub(super) fn hash(file: &File, size: u64) -> io::Result<BlobDigest> {
     let mut hasher = blake3::Hasher::new();
     let (mut buffer, mut at) = (vec![0; 128 << 10], 0);
     while at <= size {

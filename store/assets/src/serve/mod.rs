@@ -8,6 +8,7 @@
 //! * `encode`: the same in Brotli, Zstandard and gzip, made in the background.
 //! * `body`, `buffers`: from a file to a client within bounded memory.
 //! * `port`, `tls`, `throttle`: connections, and how fast bytes leave.
+//! * `plain`: the shortest way from a plain connection to a file and back.
 
 mod accept;
 mod answer;
@@ -15,9 +16,12 @@ mod body;
 mod buffers;
 mod encode;
 mod files;
+mod kept;
+mod plain;
 mod port;
 mod range;
 mod rules;
+mod sealed;
 mod throttle;
 mod tls;
 
@@ -284,6 +288,7 @@ pub async fn serve(listener: TcpListener, assets: Assets, shutdown: impl Future<
 
 /// As [`serve`], on a port of one's own making.
 pub async fn serve_on(port: Port, listener: TcpListener, assets: Assets, shutdown: impl Future<Output = ()>) {
-    let answer = move |request: Request<Incoming>| assets.answer(&request);
-    port.serve(listener, answer, shutdown).await;
+    let other = assets.clone();
+    let answer = move |request: Request<Incoming>| other.answer(&request);
+    port.serve_assets(listener, assets, &[], answer, shutdown).await;
 }

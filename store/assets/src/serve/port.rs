@@ -28,6 +28,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Assets;
+use super::plain::Plain;
 use super::tls::PortTls;
 
 /// A pause after the process ran out of descriptors, so that accept does not spin.
@@ -77,13 +79,54 @@ impl Port {
     /// Serves until `shutdown` is ready, then lets answers under way go on for [`Limits::grace`].
     pub async fn serve<A, F, B>(self, listener: TcpListener, answer: A, shutdown: impl Future<Output = ()>)
     where
-        A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.run(listener, None, answer, shutdown).await;
+    }
+
+    /// As [`Self::serve`], and requests for what is on the shelf of `assets` are answered by the shortest way there is. `answer`
+    /// gets the others, those for a path in `besides`, and all that come with TLS or over HTTP/2: it must give the same
+    /// answers for what is on the shelf.
+    pub async fn serve_assets<A, F, B>(
+        self,
+        listener: TcpListener,
+        assets: Assets,
+        besides: &'static [&'static str],
+        answer: A,
+        shutdown: impl Future<Output = ()>,
+    ) where
+        A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let plain = Plain { assets, besides };
+        self.run(listener, Some(plain), answer, shutdown).await;
+    }
+
+    async fn run<A, F, B>(
+        self,
+        listener: TcpListener,
+        plain: Option<Plain>,
+        answer: A,
+        shutdown: impl Future<Output = ()>,
+    ) where
+        A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let places = Arc::new(Semaphore::new(self.limits.connections));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let door = Arc::new(Door {
+            port: self,
+            plain,
+            answer,
+            stop: stop.clone(),
+        });
         let mut shutdown = pin!(shutdown);
         loop {
             let accepted = async {
@@ -94,9 +137,9 @@ impl Port {
                 () = &mut shutdown => break,
                 (place, accepted) = accepted => match accepted {
                     Ok((stream, _)) => {
-                        let (port, answer, stop) = (self.clone(), answer.clone(), stop.clone());
+                        let door = Arc::clone(&door);
                         tasks.spawn(async move {
-                            port.connection(stream, answer, stop).await;
+                            door.connection(stream).await;
                             drop(place);
                         });
                     }
@@ -113,41 +156,64 @@ impl Port {
         // Each has a deadline of its own.
         tasks.wait().await;
     }
+}
 
-    async fn connection<A, F, B>(self, stream: TcpStream, answer: A, stop: CancellationToken)
-    where
-        A: Fn(Request<Incoming>) -> F,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
+/// What all connections of a port share.
+struct Door<A> {
+    port: Port,
+    plain: Option<Plain>,
+    answer: A,
+    stop: CancellationToken,
+}
+
+impl<A, F, B> Door<A>
+where
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    async fn connection(&self, mut stream: TcpStream) {
         // Small answers must not wait for an acknowledgement of the head before.
         let _ = stream.set_nodelay(true);
+        let came = match &self.plain {
+            Some(plain) if self.port.tls.is_none() => {
+                plain.speak(&mut stream, &self.port.limits, &self.stop).await
+            }
+            _ => Some(Bytes::new()),
+        };
+        if let Some(came) = came {
+            // Aside, since most connections never need the room that this takes.
+            Box::pin(self.any(stream, came)).await;
+        }
+    }
+
+    /// `came`: what was read of the connection already.
+    async fn any(&self, stream: TcpStream, came: Bytes) {
         let moved = Arc::new(AtomicU64::new(0));
         let stream = Watched {
+            came,
             stream,
             moved: Arc::clone(&moved),
         };
-        let Some(tls) = &self.tls else {
-            return speak(stream, &moved, answer, &self.limits, stop).await;
+        let (answer, limits, stop) = (&self.answer, &self.port.limits, &self.stop);
+        let Some(tls) = &self.port.tls else {
+            return speak(stream, &moved, answer, limits, stop).await;
         };
-        let shaken = timeout(
-            self.limits.handshake,
-            TlsAcceptor::from(tls.current()).accept(stream),
-        );
+        let shaken = timeout(limits.handshake, TlsAcceptor::from(tls.current()).accept(stream));
         let shaken = tokio::select! {
             shaken = shaken => shaken,
             () = stop.cancelled() => return,
         };
         match shaken {
-            Ok(Ok(stream)) => speak(stream, &moved, answer, &self.limits, stop).await,
+            Ok(Ok(stream)) => speak(stream, &moved, answer, limits, stop).await,
             Ok(Err(error)) => tracing::debug!(%error, "handshake failed"),
             Err(_) => tracing::debug!("handshake took too long"),
         }
     }
 }
 
-async fn speak<S, A, F, B>(stream: S, moved: &AtomicU64, answer: A, limits: &Limits, stop: CancellationToken)
+async fn speak<S, A, F, B>(stream: S, moved: &AtomicU64, answer: A, limits: &Limits, stop: &CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     A: Fn(Request<Incoming>) -> F,
@@ -201,6 +267,8 @@ async fn until_idle(moved: &AtomicU64, idle: Duration) {
 
 /// A connection that counts what moves over it.
 struct Watched {
+    /// What was read of it before.
+    came: Bytes,
     stream: TcpStream,
     moved: Arc<AtomicU64>,
 }
@@ -219,6 +287,11 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.came.is_empty() {
+            let part = self.came.len().min(buffer.remaining());
+            buffer.put_slice(&self.came.split_to(part));
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         let bytes = buffer.filled().len() - before;
