@@ -40,6 +40,7 @@ pub mod locate;
 pub mod log;
 pub mod near;
 pub mod notify;
+pub mod program;
 pub mod publish;
 pub mod push;
 pub mod retention;

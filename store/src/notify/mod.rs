@@ -4,7 +4,6 @@
 //! is stands in the ledger: the chain itself is the spool, so nothing is lost while no sink can be reached, while the store is
 //! down, or when it dies at any point. An event is told at least once; who must not act twice looks at its `seq`.
 
-mod command;
 mod message;
 mod route;
 pub mod settings;

@@ -1,10 +1,11 @@
 //! Who is told.
 
 use std::path::Path;
+use std::process::ExitStatus;
 
-use super::command::{self, CommandError};
 use super::settings::SinkSettings;
 use super::webhook::{Webhook, WebhookError};
+use crate::program::{RunError, Task, run};
 
 /// One way to tell somebody.
 #[derive(Debug)]
@@ -24,10 +25,12 @@ enum Way {
 pub enum TellError {
     #[error(transparent)]
     Webhook(#[from] WebhookError),
+    #[error("no answer within {seconds} s")]
+    Silent { seconds: u64 },
     #[error(transparent)]
-    Command(#[from] CommandError),
-    #[error("it took longer than {seconds} s")]
-    Slow { seconds: u64 },
+    Program(#[from] RunError),
+    #[error("it ended with {status}: {said}")]
+    Failed { status: ExitStatus, said: String },
 }
 
 impl Sink {
@@ -53,18 +56,44 @@ impl Sink {
     /// # Errors
     /// [`TellError`]: it may have arrived all the same.
     pub async fn tell(&self, message: &[u8]) -> Result<(), TellError> {
+        match &self.way {
+            Way::Webhook(webhook) => self.post(webhook, message).await,
+            Way::Command(words) => self.hand(words, message).await,
+        }
+    }
+
+    async fn post(&self, webhook: &Webhook, message: &[u8]) -> Result<(), TellError> {
         let patience = self.settings.patience();
-        let telling = async {
-            match &self.way {
-                Way::Webhook(webhook) => webhook.post(message).await.map_err(TellError::from),
-                Way::Command(words) => command::run(words, message).await.map_err(TellError::from),
-            }
-        };
-        let told = tokio::time::timeout(patience, telling).await;
-        told.unwrap_or_else(|_| {
-            Err(TellError::Slow {
+        match tokio::time::timeout(patience, webhook.post(message)).await {
+            Ok(posted) => Ok(posted?),
+            Err(_) => Err(TellError::Silent {
                 seconds: patience.as_secs(),
-            })
+            }),
+        }
+    }
+
+    /// To a program, on its standard input; exit code 0 is a word that it was taken.
+    async fn hand(&self, words: &[String], message: &[u8]) -> Result<(), TellError> {
+        let (program, arguments) = words
+            .split_first()
+            .map_or(("", words), |(first, rest)| (&**first, rest));
+        let ended = run(Task {
+            program: Path::new(program),
+            arguments,
+            surroundings: Vec::new(),
+            input: message,
+            patience: self.settings.patience(),
+        })
+        .await?;
+        if ended.status.success() {
+            return Ok(());
+        }
+        let nothing = "it said nothing".to_owned();
+        Err(TellError::Failed {
+            status: ended.status,
+            said: Some(ended.said)
+                .filter(|said| !said.is_empty())
+                .unwrap_or(nothing),
         })
     }
 }

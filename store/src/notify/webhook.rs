@@ -90,7 +90,9 @@ impl Webhook {
     fn client(&self) -> Result<reqwest::Client, WebhookError> {
         // reqwest asks for the process's. That there is one already is as good: it is the only one in this program.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+        let mut builder = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy();
         if let Some(path) = &self.ca {
             let pem = fs::read(path).map_err(|source| WebhookError::Read {
                 path: path.clone(),

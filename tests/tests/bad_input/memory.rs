@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
+use ship_model::assets::MAX_ASSETS;
 use ship_model::manifest::MAX_ENTRIES;
 use ship_tests::{Fleet, shipctl};
 
@@ -199,5 +200,13 @@ fn many_assets_travel_in_little_memory() {
 fn as_many_names_as_a_release_may_have_travel_within_the_bound() {
     if std::env::var("SHIP_TESTS_LONG").is_ok_and(|long| long == "1") {
         travel(Kind::Modules, MAX_ENTRIES, MOST_KIB);
+    }
+}
+
+/// Two files of a release are no assets. `SHIP_TESTS_LONG=1`.
+#[test]
+fn as_many_assets_as_a_release_may_have_travel_within_the_bound() {
+    if std::env::var("SHIP_TESTS_LONG").is_ok_and(|long| long == "1") {
+        travel(Kind::Assets, MAX_ASSETS as u64 + 2, MOST_KIB);
     }
 }

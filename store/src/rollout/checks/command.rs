@@ -1,29 +1,16 @@
-//! A gate's program: from the folder that `store.toml` names, without a shell, with an environment of its own, as the store's
-//! user (which has no privileges to give away), for as long as it may take.
+//! A gate's program, from the folder that `store.toml` names.
 
-use std::collections::VecDeque;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, geteuid, kill_process_group};
-use ship_model::path::escape;
+use rustix::process::geteuid;
 use ship_model::rollout::Verdict;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::{Child, Command};
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use super::{About, Offers, Word};
-
-/// What is kept of the end of what a program prints, in bytes.
-const KEPT: usize = 1500;
-/// For the last words of one that has ended; a child of its own may hold the pipe for ever.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+use crate::log::whole;
+use crate::program::{RunError, Task, run};
 
 /// Runs it once. An error is why it could not be.
 pub(super) async fn check(
@@ -41,46 +28,28 @@ pub(super) async fn check(
         let found = offers.bridge.run(move || offered(&folder, &name)).await;
         found.map_err(|error| error.to_string())??
     };
-    let mut command = Command::new(&program);
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(surroundings(about))
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
-    let child = command
-        .spawn()
-        .map_err(|error| format!("cannot start {name}: {error}"))?;
-    let mut running = Running(child);
-    let said = Said::default();
-    let mut readers = JoinSet::new();
-    if let Some(out) = running.0.stdout.take() {
-        readers.spawn(said.clone().keep(out));
-    }
-    if let Some(err) = running.0.stderr.take() {
-        readers.spawn(said.clone().keep(err));
-    }
-    let Ok(ended) = timeout(patience, running.0.wait()).await else {
-        let seconds = patience.as_secs();
-        let told = said.lines();
-        return Ok((
+    let task = Task {
+        program: &program,
+        arguments,
+        surroundings: surroundings(about),
+        input: b"",
+        patience,
+    };
+    match run(task).await {
+        Ok(ended) => {
+            let verdict = match ended.status.code() {
+                Some(0) => Verdict::Pass,
+                Some(1) => Verdict::Fail,
+                _ => Verdict::Unknown,
+            };
+            Ok((verdict, join(&ended.status.to_string(), &ended.said)))
+        }
+        Err(RunError::Slow { seconds, said }) => Ok((
             Verdict::Unknown,
-            join(&format!("not done within {seconds} s"), &told),
-        ));
-    };
-    let status = ended.map_err(|error| format!("cannot wait for {name}: {error}"))?;
-    // What is said later than that is lost.
-    let _ = timeout(LAST_WORDS, async { while readers.join_next().await.is_some() {} }).await;
-    let verdict = match status.code() {
-        Some(0) => Verdict::Pass,
-        Some(1) => Verdict::Fail,
-        _ => Verdict::Unknown,
-    };
-    Ok((verdict, join(&status.to_string(), &said.lines())))
+            join(&format!("not done within {seconds} s"), &said),
+        )),
+        Err(error) => Err(format!("{name}: {}", whole(&error))),
+    }
 }
 
 fn join(first: &str, rest: &str) -> String {
@@ -92,8 +61,6 @@ fn join(first: &str, rest: &str) -> String {
 
 fn surroundings(about: &About) -> Vec<(&'static str, String)> {
     vec![
-        ("PATH", PATH.to_owned()),
-        ("LANG", "C.UTF-8".to_owned()),
         ("SHIP_APP", about.app.clone()),
         ("SHIP_ENV", about.env.clone()),
         ("SHIP_RELEASE", about.release.to_string()),
@@ -120,45 +87,6 @@ fn offered(folder: &Path, name: &str) -> Result<PathBuf, String> {
         }
     }
     Ok(program)
-}
-
-/// Ends with all its group when nobody waits for it any longer.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // None: it has ended, and its number may be another's.
-        let group = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        if let Some(group) = group {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-    }
-}
-
-/// The end of what it prints.
-#[derive(Debug, Clone, Default)]
-struct Said(Arc<Mutex<VecDeque<u8>>>);
-
-impl Said {
-    async fn keep(self, mut from: impl AsyncRead + Unpin) {
-        let mut buffer = [0; 1024];
-        while let Ok(read @ 1..) = from.read(&mut buffer).await {
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.extend(&buffer[..read]);
-            let over = kept.len().saturating_sub(KEPT);
-            kept.drain(..over);
-        }
-    }
-
-    fn lines(&self) -> String {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept: Vec<u8> = kept.iter().copied().collect();
-        let lines = kept
-            .split(|byte| *byte == b'\n')
-            .map(|line| escape(line.trim_ascii_end()));
-        let lines: Vec<String> = lines.filter(|line| !line.is_empty()).collect();
-        lines.join("\n")
-    }
 }
 
 #[cfg(test)]
@@ -207,7 +135,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(120);
 
     /// A file that was written a moment ago may still be open in a process that another test is just starting.
-    async fn run(argv: &[&str], patience: Duration, offers: &Offers) -> Result<Word, String> {
+    async fn asked(argv: &[&str], patience: Duration, offers: &Offers) -> Result<Word, String> {
         let argv: Vec<String> = argv.iter().map(|word| (*word).to_owned()).collect();
         loop {
             let made = check(&argv, &about(), patience, offers).await;
@@ -227,7 +155,9 @@ mod tests {
             ("2", Verdict::Unknown),
             ("75", Verdict::Unknown),
         ] {
-            let (found, said) = run(&["smoke", code, "a b; $(id)"], LONG, &offers).await.unwrap();
+            let (found, said) = asked(&["smoke", code, "a b; $(id)"], LONG, &offers)
+                .await
+                .unwrap();
             assert_eq!(found, verdict, "{said}");
             let lines: Vec<&str> = said.lines().collect();
             assert_eq!(lines[0], format!("exit status: {code}"));
@@ -246,10 +176,10 @@ mod tests {
             "yes | head -c 3000000; printf 'last\\033[31m\\n' >&2; exit 1",
             0o755,
         );
-        let (verdict, said) = run(&["smoke"], LONG, &offers).await.unwrap();
+        let (verdict, said) = asked(&["smoke"], LONG, &offers).await.unwrap();
         assert_eq!(verdict, Verdict::Fail);
         assert!(
-            said.len() < 2 * KEPT && said.contains("last\\u{1b}[31m"),
+            said.len() < 2 * crate::program::KEPT && said.contains("last\\u{1b}[31m"),
             "{}",
             said.len()
         );
@@ -262,7 +192,7 @@ mod tests {
         let place = place.display().to_string();
         // So long that it has come to its wait.
         let (verdict, said) = loop {
-            let word = run(&["smoke", &place], Duration::from_secs(1), &offers)
+            let word = asked(&["smoke", &place], Duration::from_secs(1), &offers)
                 .await
                 .unwrap();
             if fs::read_to_string(&place).is_ok_and(|text| !text.trim().is_empty()) {
@@ -284,19 +214,19 @@ mod tests {
     #[tokio::test]
     async fn only_what_nobody_else_can_write_is_run() {
         let (folder, offers) = offers("exit 0", 0o777);
-        let refused = run(&["smoke"], LONG, &offers).await.unwrap_err();
+        let refused = asked(&["smoke"], LONG, &offers).await.unwrap_err();
         assert!(refused.contains("may be written by others"), "{refused}");
-        let absent = run(&["absent"], LONG, &offers).await.unwrap_err();
+        let absent = asked(&["absent"], LONG, &offers).await.unwrap_err();
         assert!(absent.contains("No such file"), "{absent}");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
         fs::set_permissions(folder.path().join("smoke"), fs::Permissions::from_mode(0o755)).unwrap();
-        let refused = run(&["smoke"], LONG, &offers).await.unwrap_err();
+        let refused = asked(&["smoke"], LONG, &offers).await.unwrap_err();
         assert!(refused.contains("may be written by others"), "{refused}");
         let nothing = Offers {
             settings: GateSettings::default(),
             bridge: Bridge::new(1),
         };
-        let refused = run(&["smoke"], LONG, &nothing).await.unwrap_err();
+        let refused = asked(&["smoke"], LONG, &nothing).await.unwrap_err();
         assert!(refused.contains("offers no programs"), "{refused}");
     }
 }
