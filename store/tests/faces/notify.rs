@@ -175,9 +175,12 @@ async fn a_store_that_dies_before_it_knows_that_a_message_was_taken_tells_it_aga
     assert_eq!(subjects(&until_told(at, 3).await), ["web@1", "web@1", "web@2"]);
 }
 
+/// `Authorization`, and the body.
+type Post = (Option<String>, Value);
+
 /// What a web server was asked.
 #[derive(Clone, Default)]
-struct Asked(Arc<Mutex<Vec<(Option<String>, Value)>>>);
+struct Asked(Arc<Mutex<Vec<Post>>>);
 
 async fn answer(State(asked): State<Asked>, headers: HeaderMap, body: String) -> StatusCode {
     let token = headers.get("authorization");

@@ -187,8 +187,8 @@ fn many_names_travel_in_little_memory() {
     travel(Kind::Modules, names, (40 << 10) + names * 12 / 10);
 }
 
-/// Of assets the store keeps more: what it claims of each in the catalog, and what it serves; that takes 4.8 KiB for each that
-/// comes at once, so that 256 MiB hold about 45,000 of them.
+/// Of assets the store keeps more: what it claims of each in the catalog, of which it caches a part, and what it serves; that
+/// takes up to 4.8 KiB for each of so many that come at once, and 2.7 KiB for each of the most that a release may have.
 #[test]
 fn many_assets_travel_in_little_memory() {
     let names = 20_000;

@@ -76,7 +76,7 @@ fn states() -> Vec<State> {
 
 #[test]
 fn an_announced_gap_is_read_and_written() {
-    let today = [lines(&requests()), lines(&replies()), lines(&states())].concat();
+    let today = [lines(requests()), lines(replies()), lines(states())].concat();
     writes_the_same("keeper-announced-1.jsonl", today.as_bytes());
     let found = String::from_utf8(frozen("keeper-announced-1.jsonl")).unwrap();
     let found: Vec<_> = found.lines().collect();
