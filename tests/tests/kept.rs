@@ -189,6 +189,18 @@ fn what_expired_is_removed_everywhere_and_comes_back_with_a_release_that_names_i
     for (base, status, _) in ask_all(&fleet, &url) {
         assert_eq!(status, 404, "{base}{url}");
     }
+    // Nor does a push by hand bring it, unless its release is asked for.
+    let by_hand = fleet.beside("by-hand");
+    let push = |release: &str| {
+        let folder = by_hand.to_str().unwrap();
+        fleet
+            .shipctl(&["asset", "push", release, "--to", folder])
+            .expect(0);
+        by_hand.join(&url[1..]).exists()
+    };
+    assert!(!push(APP), "it has expired");
+    assert!(by_hand.join(&now[1..]).exists());
+    assert!(push("web@1"), "asked for by its number");
     let why = fleet.shipctl(&["asset", "why", &url, "-a", APP]).expect(0);
     assert!(why.stdout.contains("expired and removed"), "{why}");
     let figures = of_store(&fleet, "/metrics").body;

@@ -28,7 +28,7 @@ const AGAIN: &str = "when that is mended, push again: what is there is not sent 
 /// What was broken off goes on where it was.
 #[derive(Debug, Args)]
 pub struct Push {
-    /// APP@NUMBER; without a number every release that was published, newest first
+    /// APP@NUMBER; without a number every release that was published, newest first, but for assets that have expired
     #[arg(value_name = "APP[@N]")]
     release: Option<ReleaseRef>,
     /// Name of a push in store.toml, a folder (with a slash, ./cdn), or s3://BUCKET/PREFIX; without it all pushes of the environment

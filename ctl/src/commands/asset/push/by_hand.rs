@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ship_bucket::{Bucket, BucketError, BucketSettings, Door, Put};
 use ship_model::assets::{Asset, assets_of};
 use ship_model::release::{ReleaseNumber, ReleaseRef};
-use ship_model::retention::UrlHash;
-use ship_proto::v1::{FailureKind, GetReleaseRequest, ReleaseRecord};
+use ship_model::retention::{ExpiredList, UrlHash};
+use ship_proto::v1::{ExpiredRequest, FailureKind, GetReleaseRequest, ReleaseRecord};
 use tempfile::TempDir;
+use tonic::Code;
 
 use super::super::super::bundles::Remote;
 use super::super::super::subject::Subject;
@@ -145,7 +146,11 @@ async fn push(
         ui,
         dry_run,
         remote: Arc::new(Remote::new(fleet)),
-        looked_at: HashSet::new(),
+        looked_at: match subject.number {
+            // Asked for by its number, a release is brought whole.
+            Some(_) => HashSet::new(),
+            None => expired(&subject, fleet).await?,
+        },
         pushed: Pushed::new(name),
     };
     let mut stop = Stop::new()?;
@@ -163,6 +168,24 @@ async fn push(
     })
 }
 
+/// What nothing keeps any more: it would be given up again. A store of before assets could expire has none.
+async fn expired(subject: &Subject, fleet: &Fleet) -> Result<HashSet<UrlHash>, CommandError> {
+    let request = ExpiredRequest {
+        app: subject.app.to_string(),
+    };
+    let mut parts = match fleet.client.assets().expired(request).await {
+        Ok(parts) => parts.into_inner(),
+        Err(status) if status.code() == Code::Unimplemented => return Ok(HashSet::new()),
+        Err(status) => return Err(status.into()),
+    };
+    let mut list = ExpiredList::default();
+    while let Some(part) = parts.message().await? {
+        list.take(&part.paths)
+            .map_err(|error| CommandError::of(Exit::Error, &error))?;
+    }
+    Ok(list.hashes().collect())
+}
+
 /// One push, release after release.
 struct Walk<'a> {
     place: &'a Place<'a>,
@@ -171,7 +194,7 @@ struct Walk<'a> {
     ui: &'a Ui,
     dry_run: bool,
     remote: Arc<Remote>,
-    /// By URL path: releases have most of their assets in common.
+    /// By URL path, with what has expired: releases have most of their assets in common.
     looked_at: HashSet<UrlHash>,
     pushed: Pushed,
 }
